@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import pairwise
-from types import TracebackType
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -95,7 +94,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
     what the first has staged, whatever became of either before.
 
     The ids are listed and stored before a row is read, and a resumed run goes by them. The listing goes by
-    id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a dead
+    id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a
     dead letter. The service must know `order=id`; others are refused at the start.
     """
 
@@ -105,13 +104,13 @@ class ConsumptionSource(Source[ConsumptionParams]):
 
     def __init__(self, params: ConsumptionParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._stack = AsyncExitStack()
         self._client: WarehouseClient | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the HTTP client."""
         if not isinstance(self.connection, WarehouseConnection):
             raise FatalError("the consumption source needs a connection with the `url` of the service")
-        self._client = await self._stack.enter_async_context(
+        self._client = await stack.enter_async_context(
             open_client(
                 self.connection,
                 concurrency=self.parallel_splits,
@@ -119,13 +118,6 @@ class ConsumptionSource(Source[ConsumptionParams]):
                 clock=self.ctx.clock,
             )
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client = None
-        await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncGenerator[Split, None]:
         """Split the ids into parts of `split_rows`, in id order unless they were given.

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "has_long_number", "is_utf8", "parse_line", "plain", "write_out"]
+__all__ = ["dump_records", "has_long_number", "is_utf8", "parse_json", "parse_line", "plain", "write_out"]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
 
@@ -104,6 +104,21 @@ def has_long_number(data: bytes) -> bool:
     numbers = data.translate(_NUMBERS)
     # one look is enough for most data
     return _NINETEEN in numbers and (b"0" + _NINETEEN in numbers or b"-" + _NINETEEN in numbers)
+
+
+def parse_json(text: str) -> Any:
+    """Parse any JSON, with integers of any size.
+
+    Raises:
+        ValueError: it is no JSON, or has an integer of more than 4,300 digits.
+    """
+    value = orjson.loads(text)
+    if not has_long_number(text.encode()):
+        return value
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("long numbers, nested too deeply") from None
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import bytecode  # first: it is about what the others import
 from tests.examples import register_profiles
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
 from tests.servers import service_models, warm_start
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
-# where the environment forbids compiled modules, as images often do, each process that a test starts compiles
-# the engine again, and so does every workflow in Temporal's sandbox
-WITHOUT_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 register_profiles()
 watch_generators()
 warm_start.install()
@@ -80,7 +78,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 def pytest_collection_finish() -> None:
     """Keep nothing of what tests write: they change a module twice a second, and its date does not tell."""
-    sys.dont_write_bytecode = WITHOUT_BYTECODE
+    sys.dont_write_bytecode = bytecode.WITHOUT
 
 
 @pytest.hookimpl(wrapper=True)

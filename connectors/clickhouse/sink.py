@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from hashlib import sha256
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import anyio
 from pydantic import BaseModel
@@ -81,10 +81,12 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         self._ready = False
         self._settled = False
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Connect, and get the table ready."""
         if not isinstance(self.connection, ClickHouseConnection):
             raise FatalError("the clickhouse sink needs a connection with the `url` of the server")
         self._client = Client(self.connection)
+        stack.push_async_callback(self._client.close)
         node = f"{self.ctx.pipeline}.{self.ctx.node}"
         scope = [self._begin(), node, self.params.table]
         self._target = Table.of(self.params.table, self.connection.database)
@@ -92,19 +94,8 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         self._ledger = Ledger(self._client, scope, self._target, self.ctx.clock)
         digest = sha256("\n".join(scope).encode()).hexdigest()[:12]
         self._staging = self._target.beside(f"_odw_merge_{digest}")
-        try:
+        with suppress(TransientError):  # the first write waits for the server
             await self._prepare()
-        except TransientError:
-            pass  # the first write waits for the server
-        except BaseException:
-            await self._client.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.close()
 
     async def check_connection(self) -> str:
         """Log in; see `ChecksConnection`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from pydantic import BaseModel
@@ -60,16 +60,13 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         self._database = Database(params)
         self._run = ""
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the file, and get the table ready."""
+        stack.push_async_callback(self._database.close)
         self._run = self._begin()
-        try:
-            await self._database.open()
-            await self._database.run(self._prepare)
-            self._columns = await self._database.columns(self._table)
-        except BaseException:
-            await self._database.close()
-            raise
-        return self
+        await self._database.open()
+        await self._database.run(self._prepare)
+        self._columns = await self._database.columns(self._table)
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
@@ -87,11 +84,6 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         finally:
             await database.close()
         return f"{named}: {rows:,} rows, {len(columns)} columns"
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._database.close()
 
     async def write(self, batch: Batch) -> None:
         """Add or merge the records in one transaction.

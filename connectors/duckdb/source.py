@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from itertools import pairwise
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from pydantic import BaseModel
 
 from connectors.duckdb.database import Database, DuckdbParams
+from connectors.json_lines import parse_json
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote
 from connectors.tables.params import TableSourceParams, missing_column, unusable_key
@@ -52,13 +51,6 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         super().__init__(params, connection)
         self.repeatable = params.key is not None
         self._database: Database | None = None
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            await database.close()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Return one split: the file has one reader."""
@@ -113,6 +105,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         # not on entering: a sink of the same file in this pipeline has to open it first, to write
         if self._database is None:
             database = Database(self.params, read_only=True)
+            self._stack.push_async_callback(database.close)
             await database.open()
             self._database = database
         return self._database
@@ -158,4 +151,4 @@ def _reader(sql: str) -> Callable[[Any], Any] | None:
 
 
 def _parsed(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    return None if text is None else parse_json(text)

@@ -11,6 +11,8 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from keyword import iskeyword
 from types import FunctionType
 from typing import Any, Final
 
@@ -127,7 +129,14 @@ def _hint(text: str, message: str) -> str:
         return " (write `and` and `or`)"
     if re.search(r"[^=<>!]=[^=]", text):
         return " (write == to compare)"
-    return " (write `not`)" if re.search(r"!(?!=)", text) else ""
+    if re.search(r"!(?!=)", text):
+        return " (write `not`)"
+    words = re.findall(r"[^\W\d]\w*|\S", text)
+    names = [word.isidentifier() and not iskeyword(word) for word in words]
+    beside = any(one and other for one, other in pairwise(names))
+    if "invalid" in message and (beside or re.search(r"\.\s|[^\s!-~]|%\s*[<>=!]", text)):
+        return " (write record['a name'] for a field whose name is not a plain word)"
+    return ""
 
 
 def _check_size(tree: ast.Expression) -> None:
@@ -168,6 +177,8 @@ class _Compiler:
         if value is not None and not isinstance(value, str | bool | int | float):
             raise self._invalid(node, f"{type(value).__name__} values are not allowed")
         if isinstance(value, int) and value.bit_length() > MAX_BITS // 16:
+            raise self._invalid(node, "the number is too large")
+        if isinstance(value, float) and value == float("inf"):
             raise self._invalid(node, "the number is too large")
         return ast.Constant(value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ import orjson
 from connectors.expressions.failures import EvaluationError, kind_of
 from connectors.expressions.operators import item_of, limited, text_of
 from connectors.expressions.times import parse_date, parse_datetime, show_date
+from connectors.json_lines import parse_json
 
 __all__ = ["FUNCTIONS", "number", "text_digest"]
 
@@ -137,42 +139,53 @@ def to_float(value: Any) -> Any:
 
 
 def to_bool(value: Any) -> Any:
-    """True and false from text (true, yes, y, 1, on; false, no, n, 0, off, empty) or from a number."""
+    """True and false from text (true, yes, y, t, 1, on; false, no, n, f, 0, off, empty) or from a number."""
     if isinstance(value, str):
         word = value.strip().lower()
         if word in ("true", "yes", "y", "1", "on", "t"):
             return True
         if word in ("false", "no", "n", "0", "off", "f", ""):
             return False
-        raise EvaluationError("bool: the text is neither true nor false")
+        raise EvaluationError("bool: expected true, yes, y, t, 1, on or false, no, n, f, 0, off")
     if not isinstance(value, bool | int | float | Decimal):
         raise EvaluationError(f"bool: {kind_of(value)} is neither true nor false")
     return bool(value)
 
 
 def number(text: Any, decimal: Any = ".") -> Any:
-    """The number in a text such as 1.234,50 with `decimal=','`; spaces and the other mark are grouping."""
+    """The number in a text such as 1.234,50 € with `decimal=','`; grouping and currency are left out."""
     if isinstance(text, int | float | Decimal) and not isinstance(text, bool):
         return text
     text = _text("number", text)
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
-    plain = text.strip()
-    if len(plain) > MAX_DIGITS:
+    if len(text.strip()) > MAX_DIGITS:
         raise EvaluationError("number: the text is too long for a number")
-    for mark in (" ", "\u00a0", "\u202f", "'", "\u2019", "," if decimal == "." else "."):
-        plain = plain.replace(mark, "")
-    plain = plain.replace(decimal, ".")
-    if "_" in plain:
-        raise EvaluationError("number: the text is not a number")
-    try:
-        digits = plain[1:] if plain[:1] in "+-" else plain
-        result = int(plain) if digits.isdecimal() else float(plain)
-    except ValueError:
-        raise EvaluationError("number: the text is not a number") from None
-    if isinstance(result, float) and not math.isfinite(result):
-        raise EvaluationError("number: the text is not a number")
+    found = _NUMBERS[decimal].fullmatch(text.strip())
+    if not found or not (found["whole"] or found["fraction"]):
+        raise EvaluationError(f"number: the text is not a number with the decimal mark {decimal!r}")
+    sign, whole, fraction, exponent = found.group("sign", "whole", "fraction", "exponent")
+    digits = sign + "".join(mark for mark in whole if mark.isdecimal())
+    if fraction is None and exponent is None:
+        return int(digits)
+    result = float(f"{digits}.{fraction or ''}{exponent or ''}")
+    if not math.isfinite(result):
+        raise EvaluationError("number: the number is too large")
     return result
+
+
+def _numbers(decimal: str, grouping: str) -> re.Pattern[str]:
+    """A number, in groups of three digits (or, but for the last, two) if it has grouping marks."""
+    sign = r"[$\u00a2-\u00a5\u20a0-\u20cf]?"
+    marks = f"[{grouping} \u00a0\u202f'\u2019]"
+    grouped = rf"\d{{1,3}}(?P<mark>{marks})(?:\d{{2,3}}(?P=mark))*\d{{3}}"
+    return re.compile(
+        rf"{sign}\s?(?P<sign>[+-]?)\s?{sign}\s?(?P<whole>{grouped}|\d*)"
+        rf"(?:[{decimal}](?P<fraction>\d*))?(?P<exponent>[eE][+-]?\d+)?\s?{sign}"
+    )
+
+
+_NUMBERS: Final = {".": _numbers(".", ","), ",": _numbers(",", ".")}
 
 
 def round_(value: Any, digits: Any = 0) -> Any:
@@ -300,8 +313,8 @@ def from_json(text: Any) -> Any:
     text = _text("from_json", text)
     limited(len(text))
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return parse_json(text)
+    except ValueError:
         raise EvaluationError("from_json: the text is not JSON") from None
 
 

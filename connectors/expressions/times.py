@@ -23,7 +23,8 @@ def check_format(format: str) -> str:  # noqa: A002 - the word that users write
     """Return a `strptime` format. Raises ValueError if it is none."""
     if format in (SECONDS, MILLISECONDS):
         return format
-    if len(format) > MAX_FORMAT or not _SAFE_FORMAT.fullmatch(format):
+    names_nothing = "%" not in format.replace("%%", "")
+    if names_nothing or len(format) > MAX_FORMAT or not _SAFE_FORMAT.fullmatch(format):
         raise ValueError(f"{format!r} is not a date format such as %d.%m.%Y")
     return format
 

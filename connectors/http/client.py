@@ -139,10 +139,12 @@ class HttpClient:
                 return answer
             target = urljoin(url, answer.headers.get("location", ""))
             if method != "GET" or not same_origin(target, self._connection.base):
-                where = urlsplit(target).hostname
+                where = f"to {urlsplit(target).hostname}: credentials are not sent there"
+                if same_origin(target, self._connection.base):
+                    where = f"within the host, which {method} does not follow"
                 raise FatalError(
-                    f"{said} answered {answer.status}, a redirect to {where}: credentials are not sent "
-                    "there; set `url` of the connection to the address that answers"
+                    f"{said} answered {answer.status}, a redirect {where}; set `url` of the connection to "
+                    "the address that answers"
                 )
             url, query = target, ()
         raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")

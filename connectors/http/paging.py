@@ -36,11 +36,19 @@ class _Paging(BaseModel):
         """The page after this one, which has `count` records and is at `url`."""
         return None
 
+    def doubt(self, answer: Answer, document: Any) -> str:
+        """Why a first page without a next one may not be all, "" if nothing says so."""
+        return ""
+
 
 class NoPaging(_Paging):
     """One answer has everything."""
 
     type: Literal["none"] = Field(description="One answer has everything")
+
+    def doubt(self, answer: Answer, document: Any) -> str:
+        linked = answer.link("next") is not None
+        return "its header links to a next one: set `paging: {type: link}` to read on" if linked else ""
 
 
 class LinkPaging(_Paging):
@@ -85,6 +93,10 @@ class CursorPaging(_Paging):
         if self.parameter is not None:
             return cursor
         return _absolute(str(cursor), url)
+
+    def doubt(self, answer: Answer, document: Any) -> str:
+        absent = at_path(document, self.cursor) is MISSING
+        return f"it has no cursor at `{self.cursor}`: check `paging` if there are more" if absent else ""
 
 
 class OffsetPaging(_Paging):

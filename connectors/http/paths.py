@@ -15,7 +15,7 @@ MISSING: Final = object()
 
 _PATH: Final = re.compile(r"[^.\[\]]+(\[\d+\])*(\.[^.\[\]]+(\[\d+\])*)*|(\[\d+\])+")
 _STEP: Final = re.compile(r"[^.\[\]]+|\[\d+\]")
-_FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def check_path(path: str) -> str:
@@ -41,9 +41,9 @@ def at_path(document: Any, path: str) -> Any:
 
 
 def names_in(template: Any) -> list[str]:
-    """The places that a template has fields for."""
+    """The places that a template has fields for; "" for a brace that is alone."""
     if isinstance(template, str):
-        return [found[1] for found in _FIELD.finditer(template) if found[1] is not None]
+        return [found[1] or "" for found in _FIELD.finditer(template) if found[0] not in ("{{", "}}")]
     if isinstance(template, Mapping):
         return [name for one in template.values() for name in names_in(one)]
     return [name for one in template for name in names_in(one)] if isinstance(template, list) else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from hashlib import sha256
-from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import anyio
@@ -83,7 +82,7 @@ class HttpSinkParams(Params):
     def _has_fields(cls, template: Any) -> Any:
         for name in names_in(template):
             if not name:
-                raise ValueError("{} names no field; write {{}} for braces")
+                raise ValueError("braces stand around the name of a field; write {{ and }} for braces")
             check_path(name)
         return template
 
@@ -110,7 +109,6 @@ class HttpSink(Sink[HttpSinkParams]):
 
     def __init__(self, params: HttpSinkParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._stack = AsyncExitStack()
         self._client: HttpClient | None = None
         self._turns = anyio.Semaphore(params.concurrency)
 
@@ -125,8 +123,9 @@ class HttpSink(Sink[HttpSinkParams]):
         records = self.params.records if self.params.batch else 32 * self.params.concurrency
         return BatchLimits(records=records, nbytes=_BATCH_BYTES)
 
-    async def __aenter__(self) -> Self:
-        self._client = await self._stack.enter_async_context(
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the HTTP client."""
+        self._client = await stack.enter_async_context(
             open_client(
                 self._connected(),
                 concurrency=self.params.concurrency,
@@ -135,13 +134,6 @@ class HttpSink(Sink[HttpSinkParams]):
                 clock=self.ctx.clock,
             )
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client = None
-        await self._stack.aclose()
 
     async def is_answering(self) -> bool:
         """Return whether the API says at `health` that it takes records."""

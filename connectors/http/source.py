@@ -8,8 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -111,11 +110,11 @@ class HttpSource(Source[HttpSourceParams]):
         self.repeatable = params.key is not None
         # nothing keeps an API from moving a record to a later page while it is read
         self.distinct_keys = params.key is None
-        self._stack = AsyncExitStack()
         self._client: HttpClient | None = None
 
-    async def __aenter__(self) -> Self:
-        self._client = await self._stack.enter_async_context(
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the HTTP client."""
+        self._client = await stack.enter_async_context(
             open_client(
                 self._connected(),
                 concurrency=1,
@@ -124,13 +123,6 @@ class HttpSource(Source[HttpSourceParams]):
                 clock=self.ctx.clock,
             )
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client = None
-        await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Return one split: pages are found one after another."""
@@ -232,6 +224,8 @@ class HttpSource(Source[HttpSourceParams]):
         document = self._document(answer, first=not number)
         records = self._records(document)
         following = paging.next(place, answer, document, len(records), url)
+        if records and not number and following is None and (doubt := paging.doubt(answer, document)):
+            self.ctx.count(f"note: read one page alone, and {doubt}")
         return records, self._without_secrets(following), answer.body
 
     def _document(self, answer: Answer, *, first: bool) -> Any:
@@ -267,7 +261,7 @@ class HttpSource(Source[HttpSourceParams]):
         where = f"`{path}`" if path else "its top"
         raise FatalError(
             f"{self._said} has no list of records at {where}: set `records` to where they are; "
-            f"it has {known}",
+            f"it has {known or 'no fields'}",
             kind="schema",
         )
 

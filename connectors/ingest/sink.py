@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import chain
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
@@ -60,18 +59,18 @@ class IngestSink(Sink[IngestParams]):
 
     def __init__(self, params: IngestParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._stack = AsyncExitStack()
         self._client: WarehouseClient | None = None
         self._delivery: Delivery | None = None
         self._visibility: VisibilityCheck | None = None
         self._validator: LocalValidator | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the HTTP client."""
         connection = self.connection
         if not isinstance(connection, IngestConnection):
             raise FatalError("the ingest sink needs a connection with the `url` of the service")
         params, clock = self.params, self.ctx.clock
-        client = await self._stack.enter_async_context(
+        client = await stack.enter_async_context(
             open_client(connection, concurrency=params.concurrency, longest=params.timeout, clock=clock)
         )
         self._client = client
@@ -100,7 +99,6 @@ class IngestSink(Sink[IngestParams]):
                 clock=clock,
                 seed=f"{self.ctx.seed}/{self.ctx.node}",
             )
-        return self
 
     @classmethod
     def record_check(cls, params: IngestParams, declared: Sequence[Any]) -> RecordCheck | None:
@@ -128,12 +126,6 @@ class IngestSink(Sink[IngestParams]):
         answered = await self._delivery.repeat()
         self.ctx.count("probes", answered)
         return answered
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client = self._delivery = None
-        await self._stack.aclose()
 
     @property
     def concurrency(self) -> int:

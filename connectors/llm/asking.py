@@ -112,7 +112,7 @@ class Asker(Caller):
             return None, reply  # what there is of it may be a part
         slot, nonce = ordered.slot, ordered.nonce
         reading = (
-            match_slots(reply.content, {slot: nonce})
+            match_slots(reply.content, {slot: nonce}, spellings(self.schema))
             if nonce
             else read_lone(reply.content, slot, spellings(self.schema))
         )

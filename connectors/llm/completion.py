@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import detect_encoding
 from typing import Any, Final
@@ -71,13 +71,13 @@ def read_completion(body: object) -> Reply | Refusal | None:
     if "choices" not in body:
         body = _as_completion(body)
     choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = _choice(choices) if isinstance(choices, list) and choices else None
     error = body.get("error") or (choice.get("error") if isinstance(choice, Mapping) else None)
     if error:
         return _refusal(error)
     if not isinstance(choice, Mapping):
         # an endpoint of chat completions that has nothing to say now, or another endpoint altogether
-        if any(isinstance(body.get(name), str | list | Mapping) for name in _ERROR_FIELDS):
+        if any(body.get(name) and isinstance(body[name], str | list | Mapping) for name in _ERROR_FIELDS):
             return _refusal(body)
         return Refusal(502, "it answered without a choice") if "choices" in body else None
     message = choice.get("message") or choice.get("delta")
@@ -100,6 +100,16 @@ def read_completion(body: object) -> Reply | Refusal | None:
     )
 
 
+def _choice(choices: Sequence[object]) -> object:
+    """The choice that has an answer: some gateways put text and calls into different ones."""
+    ordered = sorted(choices, key=lambda one: _figure(one, "index") or 0)
+    for one in ordered:
+        message = one.get("message") if isinstance(one, Mapping) else None
+        if isinstance(one, Mapping) and isinstance(message, Mapping) and "{" in _content(message, one):
+            return one
+    return ordered[0]
+
+
 def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message in the shape of another API, or in a wrapper, as a completion; others as they are."""
     for name in _WRAPPERS:
@@ -120,9 +130,9 @@ def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _refusal(error: object) -> Refusal:
-    code = error.get("code") if isinstance(error, Mapping) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
-    refusal = Refusal.of_body(status if 400 <= status <= 599 else 502, {"error": error})
+    codes = [str(error.get(name)) for name in ("code", "status")] if isinstance(error, Mapping) else []
+    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), 502)
+    refusal = Refusal.of_body(400 if "content_filter" in codes else status, {"error": error})
     # LM Studio's answer to a path that it does not have
     return replace(refusal, status=404) if "nexpected endpoint" in refusal.message else refusal
 
@@ -135,11 +145,11 @@ def _finish(choice: Mapping[str, Any]) -> str:
 def _content(message: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
     """The text of the answer: a message's content, the arguments of a tool call, or an older form's text."""
     text = _text(message.get("content"))
+    called = [arguments for call in _calls(message) if (arguments := _text(call.get("arguments")))]
+    if called:
+        return "\n".join([text, *called] if "{" in text else called)
     if text.strip():
         return text
-    for call in _calls(message):
-        if arguments := _text(call.get("arguments")):
-            return arguments
     return _text(message.get("parsed")) or _text(choice.get("text"))
 
 
@@ -184,9 +194,20 @@ def _usage(usage: object) -> tuple[int, int, bool]:
 
     A total that is more than both counts thoughts that the answer's figure leaves out.
     """
-    tokens_in = _figure(usage, "prompt_tokens", "input_tokens", "promptTokens", "promptTokenCount")
+    if isinstance(usage, Mapping) and isinstance(usage.get("tokens"), Mapping):
+        usage = usage["tokens"]
+    tokens_in = _figure(usage, "prompt_tokens", "promptTokens", "promptTokenCount")
+    if tokens_in is None:
+        tokens_in = _figure(usage, "input_tokens", "inputTokens")
+        if tokens_in is not None:  # Anthropic counts apart what a cache is written to or read from
+            tokens_in += sum(_figure(usage, f"cache_{one}_input_tokens") or 0 for one in ("read", "creation"))
     tokens_out = _figure(
-        usage, "completion_tokens", "output_tokens", "completionTokens", "candidatesTokenCount"
+        usage,
+        "completion_tokens",
+        "output_tokens",
+        "completionTokens",
+        "candidatesTokenCount",
+        "outputTokens",
     )
     total = _figure(usage, "total_tokens")
     if tokens_in and total is not None and total >= tokens_in + (tokens_out or 0):
@@ -211,7 +232,8 @@ def _figure(usage: object, *names: str) -> int | None:
 
 def _cached(usage: object) -> int:
     details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
-    return _figure(details, "cached_tokens") or _figure(usage, "prompt_cache_hit_tokens") or 0
+    read = _figure(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens")
+    return _figure(details, "cached_tokens") or read or 0
 
 
 def _thinks(usage: object) -> bool:

@@ -171,7 +171,7 @@ class Conversation:
         if prompt.lone:
             (slot,) = prompt.nonces
             return read_lone(reply.content, slot, spellings(self._caller.schema))
-        return match_slots(reply.content, prompt.nonces)
+        return match_slots(reply.content, prompt.nonces, spellings(self._caller.schema))
 
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 from warnings import catch_warnings, simplefilter
 
-from pydantic import BaseModel, ConfigDict, JsonValue, create_model
+from pydantic import BaseModel, ConfigDict, JsonValue, create_model, field_validator
 from pydantic import Field as ModelField
 
 __all__ = ["DeclaredField", "declared_model"]
@@ -29,6 +29,7 @@ _TYPES: Final[Mapping[str, Any]] = {
     "time": time,
 }
 _LIST: Final = re.compile(r"list\[\s*(\w+)\s*\]")
+_KNOWN: Final = ", ".join(name for name in _TYPES if name not in ("str", "int", "float", "bool"))
 
 
 class DeclaredField(BaseModel):
@@ -45,15 +46,28 @@ class DeclaredField(BaseModel):
     example: JsonValue = ModelField(default=None, description="Example value for the model")
     required: bool = ModelField(default=False, description="Make records without it dead letters")
 
+    @field_validator("type", mode="before")
+    @classmethod
+    def _is_known(cls, name: object) -> object:
+        inner = _inner(name) if isinstance(name, str) else None
+        if inner in _TYPES:
+            return name
+        optional = (isinstance(name, list) and None in name) or str(name).endswith("?")
+        told = " (null is allowed unless `required: true`)" if optional else ""
+        raise ValueError(f"expected one of {_KNOWN}, or a list of one, such as list[text]{told}")
+
     def annotation(self) -> Any:
-        """Its Python type. Raises ValueError when there is none of that name."""
-        inside = _LIST.fullmatch(self.type.strip())
-        name = inside[1] if inside else self.type.strip()
-        if name not in _TYPES:
-            known = ", ".join(one for one in _TYPES if one not in ("str", "int", "float", "bool"))
-            raise ValueError(f"unknown type {self.type!r}; known: {known}, and lists such as list[text]")
+        """Its Python type."""
+        name = _inner(self.type)
+        inside = name != self.type.strip()
         one: Any = Literal[tuple(self.enum)] if self.enum else _TYPES[name]
         return list[one] if inside else one
+
+
+def _inner(name: str) -> str:
+    """The type of a value, or of the items of a list."""
+    inside = _LIST.fullmatch(name.strip())
+    return inside[1] if inside else name.strip()
 
 
 def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
@@ -64,10 +78,7 @@ def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
             raise ValueError(f"`{name}` cannot be the name of a field: use letters, digits and `_`")
         if name.startswith("model_") and hasattr(BaseModel, name):
             raise ValueError(f"`{name}` cannot be the name of a field: Pydantic uses it itself")
-        try:
-            annotation = field.annotation()
-        except ValueError as error:
-            raise ValueError(f"`{name}`: {error}") from error
+        annotation = field.annotation()
         info = ModelField(
             default=... if field.required else None,
             description=field.description or None,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
@@ -29,7 +27,8 @@ from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
 from engine.contract.planning import Estimate
 from engine.contract.types import JsonValue, Record
-from engine.errors import FatalError, RecordError, StoppingError, TransientError
+from engine.contract.unplanned import unplanned_error
+from engine.errors import ComponentError, FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
 
@@ -65,9 +64,9 @@ class LlmExtract(Transform[LlmParams]):
         self._service: LLMService | None = None
         self._reader: DocumentReader | None = None
         self._target = params.target_schema()
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the connections to the model, and the reader of documents."""
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
         ctx = self.ctx
@@ -84,10 +83,9 @@ class LlmExtract(Transform[LlmParams]):
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
-        self._service = await self._stack.enter_async_context(service)
+        self._service = await stack.enter_async_context(service)
         reader = DocumentReader(stopping=self.ctx.draining)
-        self._reader = await self._stack.enter_async_context(reader)
-        return self
+        self._reader = await stack.enter_async_context(reader)
 
     async def check_connection(self) -> str:
         """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""
@@ -110,12 +108,6 @@ class LlmExtract(Transform[LlmParams]):
         for (name, model), other in asked.items():
             found.append(await check_endpoint(other, model, f"endpoint {name!r}: " if name else ""))
         return "; ".join(found)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._service = self._reader = None
-        await self._stack.aclose()
 
     @property
     def concurrency(self) -> int:
@@ -290,8 +282,14 @@ class LlmExtract(Transform[LlmParams]):
         if not self.params.many:
             return self._one(staged, fields, document, "")
         items = fields.get(RECORDS)
+        if isinstance(items, Mapping):
+            items = [items]
+        if items is not None and not isinstance(items, list):
+            return _no_record("the extracted records are not a list", items)
         made: list[object] = []
-        for number, item in enumerate(items if isinstance(items, list) else []):
+        for number, item in enumerate(items or []):
+            if item is None:
+                continue
             found = self._one(staged, item, document, f"/{number}")
             if not isinstance(found, RecordError):
                 made.append(found)
@@ -316,10 +314,10 @@ class LlmExtract(Transform[LlmParams]):
             kept.pop(params.text_field, None)
         return {**kept, params.id_field: f"{staged[params.id_field]}/{number}", ITEM: item}
 
-    def _one(
-        self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document, suffix: str
-    ) -> Outcome:
+    def _one(self, staged: Mapping[str, object], fields: object, document: Document, suffix: str) -> Outcome:
         params = self.params
+        if not isinstance(fields, Mapping):
+            return _no_record("the extracted record is not an object", fields)
         name = f"{staged[params.id_field]}{suffix}"
         known = {
             params.id_field: name,
@@ -331,9 +329,11 @@ class LlmExtract(Transform[LlmParams]):
         try:
             record = self._validated(values)
         except ValidationError as error:
-            wrote = written(fields)[:_MAX_WRITTEN]
-            message = f"the extracted values do not fit: {_reasons(error)}; extracted: {wrote}"
-            return RecordError(message, kind="InvalidFields")
+            return _no_record(f"the extracted values do not fit: {_reasons(error)}", fields)
+        except ComponentError:
+            raise
+        except Exception as error:  # noqa: BLE001 - validators and serializers are foreign code
+            return unplanned_error(error)
         found: dict[str, object] = {params.id_field: name, **record}
         if params.require_grounding or params.spans_field:
             spans = spans_of(document.text, fields)
@@ -365,6 +365,10 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("tokens_in", usage.tokens_in)
         self.ctx.count("tokens_out", usage.tokens_out)
         self.ctx.count("cost_usd", usage.cost_usd)
+
+
+def _no_record(reason: str, extracted: object) -> RecordError:
+    return RecordError(f"{reason}; extracted: {written(extracted)[:_MAX_WRITTEN]}", kind="InvalidFields")
 
 
 def _has_failed(outcome: Outcome) -> bool:

@@ -14,7 +14,7 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.llm.service import instructions_for
 from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, LlmParams
-from connectors.llm.shapes import Flag, Number, Shape
+from connectors.llm.shapes import Number, Shape, TrueOrFalse
 from connectors.llm.splitting import divided
 from connectors.llm.structures import Entries, Fields, Items
 from engine.contract.planning import Estimate
@@ -94,7 +94,7 @@ def _answer_characters(schema: TargetSchema) -> int:
 
 
 def _size(shape: Shape, depth: int = 3) -> int:
-    if isinstance(shape, Number | Flag):
+    if isinstance(shape, Number | TrueOrFalse):
         return _NUMBER
     if depth and isinstance(shape, Items):
         return _ITEMS * _size(shape.item, depth - 1)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import Final
 
-__all__ = ["by_name", "folded_name"]
+__all__ = ["OTHER_NAMES", "by_name", "folded_name"]
+
+# Names that models without strict decoding give to the fields of a medical memo.
+OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "patient_name": ("name", "patient", "full_name"),
+    "patient_age": ("age",),
+    "phone_number": ("phone", "telephone", "contact_number"),
+    "scheduled_appointment_date": ("appointment_date", "date", "scheduled_date"),
+    "dental_procedure_name": ("procedure", "treatment", "procedure_name"),
+    "doctor": ("doctor_name", "physician", "treating_doctor"),
+}
 
 
 @lru_cache(maxsize=4096)

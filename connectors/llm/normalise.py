@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Mapping
 
 from connectors.llm.names import by_name
 from connectors.llm.placeholders import says_nothing
@@ -12,16 +11,6 @@ from connectors.llm.shapes import Choice
 from connectors.llm.structures import Field
 
 __all__ = ["normalise", "spellings"]
-
-# Names that models without strict decoding give to the fields of a medical memo.
-_OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "patient_name": ("name", "patient", "full_name"),
-    "patient_age": ("age",),
-    "phone_number": ("phone", "telephone", "contact_number"),
-    "scheduled_appointment_date": ("appointment_date", "date", "scheduled_date"),
-    "dental_procedure_name": ("procedure", "treatment", "procedure_name"),
-    "doctor": ("doctor_name", "physician", "treating_doctor"),
-}
 
 
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
@@ -35,7 +24,7 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
     found: dict[str, object] = {}
     values = by_name(values, spellings(schema))
     for name, field in schema.fields.items():
-        for candidate in _candidates(name, schema):
+        for candidate in schema.names[name]:
             value = _value(values.get(candidate), field)
             if value is not None:
                 found[name] = value
@@ -48,15 +37,7 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
 
 def spellings(schema: TargetSchema) -> frozenset[str]:
     """All names that a reply may use for the fields of a record."""
-    return frozenset(one for name in schema.fields for one in _candidates(name, schema))
-
-
-def _candidates(name: str, schema: TargetSchema) -> Iterator[str]:
-    yield name
-    info = schema.model.model_fields[name]
-    aliases = (info.alias, info.validation_alias, info.serialization_alias)
-    others = (*(one for one in aliases if isinstance(one, str)), *_OTHER_NAMES.get(name, ()))
-    yield from (one for one in dict.fromkeys(others) if one not in schema.fields)
+    return schema.spellings
 
 
 def _value(value: object, field: Field) -> object:

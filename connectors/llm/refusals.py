@@ -117,6 +117,7 @@ _TOO_LONG: Final = re.compile(
     ),
     re.IGNORECASE,
 )
+_SCHEMA_TOO_LARGE: Final = re.compile(r"\bschema\b.{0,80}(?:nesting|depth|complex|properties)", re.IGNORECASE)
 _TOO_LONG_CODES: Final = frozenset(
     {
         "context_length_exceeded", "request_too_large", "string_above_max_length", "context_window_exceeded",
@@ -149,13 +150,13 @@ _UNSUPPORTED: Final = re.compile(
     r"(?:does not|doesn't|do not) support|"
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields?)|unavailable|invalid|instead|"
     r"deprecated|only|must be|should be|input should|expected|no endpoints found|cannot find|"
-    r"not enabled|too (?:complex|many states)",
+    r"not enabled|too (?:complex|many states)|nesting depth",
     re.IGNORECASE,
 )
 _FORMAT: Final = re.compile(
     r"response_?format|json_?schema|json schema|structured[ _-]?outputs?|guided|grammar|json_object|"
     r"json mode|additionalProperties|tool[ _]?choice|\btools?\b|function call|output_config|"
-    r"response_?schema|specified schema",
+    r"response_?schema|specified schema|schema in generation_?config",
     re.IGNORECASE,
 )
 _SYSTEM_ROLE: Final = re.compile(
@@ -188,6 +189,9 @@ _BUSY: Final = re.compile(
 # 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier;
 # 499: a proxy on the way gave up
 _BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498, 499})
+_MODEL_CODES: Final = frozenset({"model_not_found", "model_not_available"})
+# Groq: the model wrote what does not fit; it may do better the next time
+_FAILED_CODES: Final = frozenset({"json_validate_failed", "tool_use_failed", "output_parse_failed"})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -202,13 +206,13 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.TOO_LONG
     if status < 500 and _MONEY.search(words) and not (status == 429 and _BUSY.search(words)):
         return Cause.MONEY
-    if status in _BUSY_STATUS or (status >= 500 and status != 501):
+    if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.code in _FAILED_CODES:
         return Cause.BUSY
     if _KEY.search(words):
         return Cause.KEY
     if _BUSY.search(words):
         return Cause.BUSY
-    if refusal.code == "model_not_found" or (status in (400, 404, 410) and _MODEL.search(words)):
+    if refusal.code in _MODEL_CODES or (status in (400, 404, 410) and _MODEL.search(words)):
         return Cause.MODEL
     return _cause_of_param(refusal, words) or (
         Cause.FILTERED if _FILTER.search(words) else Cause.KEY if status == 403 else Cause.UNCLEAR
@@ -216,6 +220,8 @@ def cause_of(refusal: Refusal) -> Cause:
 
 
 def _is_too_long(refusal: Refusal) -> bool:
+    if _SCHEMA_TOO_LARGE.search(refusal.message):
+        return False
     if refusal.status == 413 or {refusal.code, refusal.kind} & _TOO_LONG_CODES:
         return True
     if refusal.status == 429:

@@ -35,12 +35,14 @@ class Reading:
     repaired: bool = False
 
 
-def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
+def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str] = ()) -> Reading | None:
     """The values for each slot of the prompt, matched by nonce; None when there is no JSON in the reply.
 
     A slot's answer is the object that echoes its nonce, wherever it is: swapped answers are corrected. A
-    slot whose nonce is not in the reply, or in it twice, is left out.
+    slot whose nonce is not in the reply, or in it twice, is left out. If it has none of the `fields`, they
+    may be in the one object inside of it that has.
     """
+    wanted = {folded_name(field) for field in fields}
     answers: dict[str, Values] = {}
     readable = mending = False
     for value, mended in _candidates(content):
@@ -48,8 +50,8 @@ def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
             continue
         readable = True
         echoing = list(_objects(value, set(nonces.values())))
-        echoed = Counter(_word(one["nonce"]) for one in echoing)
-        by_nonce = {_word(one["nonce"]): one for one in echoing}
+        echoed = Counter(map(_nonce_of, echoing))
+        by_nonce = {_nonce_of(one): _record(one, wanted, 1) or one for one in echoing}
         found = {slot: by_nonce[nonce] for slot, nonce in nonces.items() if echoed[nonce] == 1}
         mending = mending or (mended and not found.keys() <= answers.keys())
         answers = found | answers  # the likelier ones come first
@@ -82,13 +84,13 @@ def _record(value: object, fields: Collection[str], depth: int) -> Values | None
         return None
     inside = value.values() if isinstance(value, Mapping) else value
     found = [one for part in inside if (one := _record(_unpacked(part), fields, depth - 1)) is not None]
-    return found[0] if len(found) == 1 else None
+    return found[0] if found and all(one == found[0] for one in found) else None
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
     """The objects that echo one of the nonces, wherever they are."""
     if isinstance(value, Mapping):
-        if _word(value.get("nonce")) in nonces:
+        if _nonce_of(value) in nonces:
             yield value
             return
         value = list(value.values())
@@ -97,8 +99,11 @@ def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) ->
             yield from _objects(_unpacked(one), nonces, depth - 1)
 
 
-def _word(nonce: object) -> str:
-    """A nonce as it was given; some models change its case."""
+def _nonce_of(value: Values) -> str:
+    """A nonce as it was given; some models change its case, or that of its name."""
+    nonce = value.get("nonce")
+    if nonce is None:
+        nonce = next((value[name] for name in value if folded_name(name) == "nonce"), None)
     return nonce.strip().lower() if isinstance(nonce, str) else ""
 
 

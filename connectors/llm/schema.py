@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from math import isfinite
 from traceback import extract_tb
 from types import GenericAlias
 from typing import Any, Final
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic_core import InitErrorDetails
 
 from connectors.llm.json_text import written
+from connectors.llm.names import OTHER_NAMES
 from connectors.llm.shapes import JsonObject
 from connectors.llm.shaping import UnaskableError, fields_of
 from connectors.llm.structures import Field, Fields, Items, object_schema
@@ -56,6 +59,23 @@ class TargetSchema:
             return frozenset()
         fields = self.fields.items()
         return frozenset(name for name, one in fields if one.required and not one.shape.accepts_null)
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names that a reply may use for each field, its own one first."""
+        return {name: tuple(self._names(name)) for name in self.fields}
+
+    @cached_property
+    def spellings(self) -> frozenset[str]:
+        """All of these names."""
+        return frozenset(one for names in self.names.values() for one in names)
+
+    def _names(self, name: str) -> Iterator[str]:
+        yield name
+        info = self.model.model_fields[name]
+        aliases = (info.alias, info.validation_alias, info.serialization_alias)
+        others = (*(one for one in aliases if isinstance(one, str)), *OTHER_NAMES.get(name, ()))
+        yield from (one for one in dict.fromkeys(others) if one not in self.fields)
 
     def describe(self) -> str:
         """Describe the fields as lines of a prompt."""
@@ -107,7 +127,30 @@ class TargetSchema:
             ValidationError: the values do not fit the model.
         """
         record = self.model.model_validate_json(written(values), by_alias=False, by_name=True)
-        return record.model_dump(mode="json", by_alias=False)
+        dumped = record.model_dump(mode="json", by_alias=False)
+        infinite = [_not_finite(place, value) for place, value in _numbers(dumped) if not isfinite(value)]
+        if infinite:
+            raise ValidationError.from_exception_data(self.name, infinite)
+        return dumped
+
+
+def _numbers(
+    value: object, place: tuple[int | str, ...] = ()
+) -> Iterator[tuple[tuple[int | str, ...], float]]:
+    """The fractions inside of a value, with their places."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, (*place, str(name)))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from _numbers(inner, (*place, at))
+
+
+def _not_finite(place: tuple[int | str, ...], value: float) -> InitErrorDetails:
+    """JSON has no form for it."""
+    return InitErrorDetails(type="finite_number", loc=place, input=value)
 
 
 def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSchema:

@@ -19,17 +19,19 @@ __all__ = [
     "FEW_VALUES",
     "Choice",
     "Definitions",
-    "Flag",
     "JsonObject",
     "Nothing",
     "Number",
     "Shape",
     "Text",
+    "TrueOrFalse",
     "as_text",
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
+
+_NUMBER: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
 
 FEW_VALUES: Final = 20
 """Maximum values of a choice that are repeated inline; longer choices are defined once, in `$defs`."""
@@ -63,18 +65,26 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Text(Shape):
-    """A text. `form` says in words what it has to look like; "" is free text."""
+    """A text. `form` says in words what it has to look like; "" is free text.
+
+    `moment`: a date, a time or a duration. Pydantic takes a number for seconds there, so that a year alone
+    would become a minute of 1970.
+    """
 
     form: str = ""
+    moment: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
         return {"type": "string"}
 
     def fits(self, value: object) -> bool:
-        return isinstance(value, str)
+        return isinstance(value, str) and not (self.moment and _NUMBER.fullmatch(value))
 
     def read(self, value: object) -> object:
-        return as_text(value)
+        if _holds_mapping(value):
+            return value  # nothing of it may be lost
+        text = as_text(value)
+        return f"{text} (a number alone)" if self.moment and text and _NUMBER.fullmatch(text) else text
 
     def words(self) -> str:
         return self.form
@@ -94,6 +104,8 @@ class Number(Shape):
         return isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
 
     def read(self, value: object) -> object:
+        if isinstance(value, bool):
+            return str(value).lower()  # which no number is read from
         if isinstance(value, str):
             try:
                 value = loads(value.strip(), parse_float=NumberLiteral)
@@ -106,7 +118,7 @@ class Number(Shape):
 
 
 @dataclass(frozen=True, slots=True)
-class Flag(Shape):
+class TrueOrFalse(Shape):
     """True or false."""
 
     def asked(self, defs: Definitions) -> JsonObject:
@@ -214,6 +226,12 @@ def as_text(value: object) -> str | None:
     if isinstance(value, list):
         return ", ".join(_told(value)) or None
     return None if value is None or isinstance(value, Mapping) else str(value)
+
+
+def _holds_mapping(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, list) and any(map(_holds_mapping, value))
 
 
 def _told(values: Sequence[object]) -> Iterator[str]:

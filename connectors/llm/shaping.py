@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, Flag
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from connectors.llm.shapes import FEW_VALUES, Choice, Flag, Nothing, Number, Shape, Text
+from connectors.llm.shapes import FEW_VALUES, Choice, Nothing, Number, Shape, Text, TrueOrFalse
 from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
 
 __all__ = ["UnaskableError", "fields_of"]
@@ -36,6 +36,8 @@ _FORMATS: Final = {
     "json-string": "JSON",
     "decimal": "number, digit by digit with a decimal point and no thousands separators",
 }
+_MOMENTS: Final = frozenset({"date", "date-time", "time", "duration"})
+_SUM_OF: Final = "x-sum-of"
 _BOUNDS: Final = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -49,9 +51,11 @@ _BOUNDS: Final = {
     "minProperties": "at least {} entries",
     "maxProperties": "at most {} entries",
     "pattern": "matching the pattern {}",
+    _SUM_OF: "the sum of those that apply of {}",
 }
 _UNKNOWN: Final = ("not", "if", "then", "else", "contains", "dependentSchemas", "unevaluatedProperties")
 _IMPOSSIBLE: Final = "x-impossible"
+_NO_KEYS: Final = frozenset({"tuple", "list", "set", "frozenset", "dict", "model", "dataclass", "typed-dict"})
 _NO_MEMBER: Final = "use `{}`, or a `Literal` of values: a member of it is never read from JSON"
 _ODD_VALUES: Final = "its values have to be texts, numbers, true or false, not {}"
 
@@ -93,6 +97,9 @@ class _Generator(GenerateJsonSchema):
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
         """An enum of dates would be asked for as texts, and none of them be taken for a member."""
+        if issubclass(schema["cls"], Flag):
+            parts = ", ".join(f"{one.value} for {one.name}" for one in schema["members"])
+            return {"type": "integer", _SUM_OF: parts}
         return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
@@ -103,6 +110,13 @@ class _Generator(GenerateJsonSchema):
                 # from JSON, Pydantic takes no member of such an enum
                 return {_IMPOSSIBLE: _NO_MEMBER.format(type(one).__name__)}
         return self._checked(super().literal_schema(schema), members)
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """The names of a JSON object are texts, and no text is taken for a tuple."""
+        key: Mapping[str, Any] = schema.get("keys_schema", {})
+        if key.get("type") in _NO_KEYS:
+            return {_IMPOSSIBLE: f"its keys have to be texts, numbers, dates or the like, not {key['type']}s"}
+        return super().dict_schema(schema)
 
     def _checked(self, made: JsonSchemaValue, values: list[object]) -> JsonSchemaValue:
         odd = next((one for one in values if not isinstance(one, str | int | float | None)), None)
@@ -180,11 +194,11 @@ class _Shaper:
         if kind == "array":
             return self._array(schema, path)
         if kind == "string":
-            return Text(_limits(schema))
+            return Text(_limits(schema), schema.get("format") in _MOMENTS)
         if kind in ("integer", "number"):
             return Number(kind == "integer", _limits(schema))
         if kind in ("boolean", "null"):
-            return Flag() if kind == "boolean" else Nothing()
+            return TrueOrFalse() if kind == "boolean" else Nothing()
         raise UnaskableError(f"`{path}`: give it a type to ask for, such as `str`, `list[str]` or a model")
 
     def _reference(self, reference: str, path: str, tag: str) -> Shape:

@@ -36,7 +36,7 @@ def joined(text: str) -> Any:
             return {"error": event["error"]}
         if event.get("usage"):
             whole["usage"] = event["usage"]
-        part = _first(event.get("choices"))
+        part = _first_choice(event.get("choices"))
         choice |= {name: part[name] for name in ("finish_reason", "error") if part.get(name)}
         delta = part.get("delta") or part.get("message")
         if isinstance(delta, Mapping):
@@ -57,6 +57,12 @@ def _events(text: str) -> Iterator[Mapping[str, Any]]:
             event = parse(data)
             if isinstance(event, Mapping):
                 yield event
+
+
+def _first_choice(choices: object) -> Mapping[str, Any]:
+    """Others may come in between."""
+    parts = choices if isinstance(choices, list) else []
+    return _first([one for one in parts if not (isinstance(one, Mapping) and one.get("index"))])
 
 
 def _first(values: object) -> Mapping[str, Any]:

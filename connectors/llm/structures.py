@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from connectors.llm.json_text import parse
 from connectors.llm.names import by_name
 from connectors.llm.placeholders import says_nothing
-from connectors.llm.shapes import Choice, Definitions, JsonObject, Number, Shape, Text, as_text
+from connectors.llm.shapes import Choice, Definitions, JsonObject, Nothing, Number, Shape, Text, as_text
 
 __all__ = [
     "Either",
@@ -151,7 +152,19 @@ class Field:
         """The value; None for a placeholder where it cannot be meant."""
         if isinstance(value, str) and says_nothing(value) and not self.shape.fits(value):
             return None
-        return _read(self.shape, value)
+        return _read(self.shape, self._unwrapped(value))
+
+    def _unwrapped(self, value: object) -> object:
+        """What is inside of a text of JSON, or of an object with `value`, where that is what fits."""
+        inner = value
+        if isinstance(value, str) and value.startswith(("{", "[")):
+            try:
+                inner = parse(value)
+            except ValueError:
+                return value
+        elif isinstance(value, Mapping):
+            inner = value.get("value")
+        return inner if inner is not None and self.shape.fits(inner) and not self.shape.fits(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +220,12 @@ class Either(Shape):
 
     def read(self, value: object) -> object:
         fitting = next((one for one in self.branches if one.fits(value)), None)
-        return value if fitting is None else fitting.read(value)
+        if fitting is not None:
+            return fitting.read(value)
+        told = [(one, one.read(value)) for one in self.branches if not isinstance(one, Nothing)]
+        if len(told) == 1:
+            return told[0][1]
+        return next((read for one, read in told if one.fits(read)), value)
 
     def words(self) -> str:
         return " or ".join(dict.fromkeys(one.words() for one in self.branches if one.words()))

@@ -73,7 +73,7 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
         for kind in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{kind}-day", "").strip() == "0"
+        if _is_used_up(headers.get(f"x-ratelimit-remaining-{kind}-day"))
     ]
     if resets:
         return _until_then(max((one for one in resets if one is not None), default=None))
@@ -93,6 +93,7 @@ def _until_then(seconds: float | None) -> UsedUp:
 def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
     for found in (
         retry_after_seconds(headers, now, math.inf),
+        duration_seconds(headers.get("retry-after", "")),
         _of_body(body),
         _of_passed_on(body, now),
         _of_resets(headers, now),
@@ -124,7 +125,8 @@ def _unit(word: str) -> str:
 
 
 def _of_body(body: object) -> float | None:
-    for value, unit in _hints(body, 4):
+    for hint, unit in _hints(body, 4):
+        value = hint.get("seconds") if isinstance(hint, Mapping) else hint
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             return value * unit
         if isinstance(value, str) and (seconds := duration_seconds(value)) is not None:
@@ -163,15 +165,19 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
             (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
             (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset"),
         ):
-            if headers.get(remaining, "").strip() == "0":
+            if _is_used_up(headers.get(remaining)):
                 waits.append(until_seconds(headers.get(reset, ""), now))
     for prefix in ("x-ratelimit", "ratelimit", "x-rate-limit"):
-        if headers.get(f"{prefix}-remaining", "").strip() == "0":
+        if _is_used_up(headers.get(f"{prefix}-remaining")):
             reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
             waits.append(until_seconds(reset, now))
     # the draft standard of the IETF has all in one header: `"default";r=0;t=30`
     waits += [float(one) for one in _POLICY.findall(headers.get("ratelimit", ""))]
     return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _is_used_up(remaining: str | None) -> bool:
+    return re.fullmatch(r"\s*(?:-\d+(?:\.\d*)?|0(?:\.0*)?)\s*", remaining or "") is not None
 
 
 def until_seconds(text: str, now: datetime) -> float | None:

@@ -92,6 +92,8 @@ def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
     """Text as the value it holds: JSON has no dates and no decimals."""
     if isinstance(value, float) and kind == pa.int64() and not value.is_integer():
         return str(value)  # which is refused: pyarrow would cut the fraction off
+    if isinstance(value, float) and pa.types.is_decimal(kind):
+        value = str(value)  # the shortest digits; pyarrow takes no floats for decimals
     if not isinstance(value, str) or kind == pa.string():
         return value
     try:

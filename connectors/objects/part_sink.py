@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import anyio.to_thread
@@ -87,7 +86,6 @@ class PartSink(Sink[P]):
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._stack = AsyncExitStack()
         self._files: PartFiles | None = None
 
     @property
@@ -105,7 +103,8 @@ class PartSink(Sink[P]):
         params = self.params
         return BatchLimits(params.rotate_records, int(params.rotate_bytes), params.rotate_seconds)
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the store, and look for the files that are there."""
         if self.params.format == "parquet":
             from connectors.objects.parquet_format import pyarrow
 
@@ -115,28 +114,15 @@ class PartSink(Sink[P]):
                 f"`mode: {self.params.mode}` works only in one process: parts of a run on Temporal would "
                 "replace or reject each other's files; use `mode: append`"
             )
-        try:
-            store = await self.open_store(self._stack)
-            files = PartFiles(store, run_token(self.ctx), self.params.suffix)
-            others = await files.open()
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        files = PartFiles(await self.open_store(stack), run_token(self.ctx), self.params.suffix)
+        others = await files.open()
         if self.params.mode == "error" and others and not files.begun:
-            await self._stack.aclose()
             shown = ", ".join(sorted(others)[:SHOWN_FILES])
             raise FatalError(
                 f"{self.named} has {len(others):,} files ({shown} …), which `mode: error` rejects: choose "
                 "another place, `mode: append` or `mode: replace`"
             )
         self._files = files
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files = None
-        await self._stack.aclose()
 
     def _open(self) -> PartFiles:
         assert self._files is not None, "enter the sink first"

@@ -6,8 +6,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from pydantic import BaseModel
@@ -54,7 +53,6 @@ class ObjectSource(Source[P]):
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._stack = AsyncExitStack()
         self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
         self._format: RecordFormat | None = None
         # of a stream the engine reserves page by page
@@ -69,21 +67,15 @@ class ObjectSource(Source[P]):
     def named(self) -> str:
         """Return the pattern, for messages."""
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the store."""
         if self.params.streams:
             self._format = record_format(self.params)
-        store = await self.open_store(self._stack)
+        store = await self.open_store(stack)
         self._opened = (
             store,
             ObjectFetcher(store, self.params.concurrency, self.ctx.retry, most=self.params.most_at_once),
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._opened = None
-        await self._stack.aclose()
 
     def _open(self) -> tuple[ObjectStore, ObjectFetcher]:
         assert self._opened is not None, "enter the connector first"

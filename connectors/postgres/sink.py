@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from pydantic import BaseModel
@@ -77,12 +76,13 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         self._staged: tuple[str, ...] = ()
         self._ledger = Ledger("", "", "")
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Connect, if the server is there."""
+        stack.push_async_callback(self._close)
         self._ledger = Ledger(self._begin(), f"{self.ctx.pipeline}.{self.ctx.node}", self.params.table)
         with suppress(TransientError):  # the first write waits for the server
             async with self._connection():
                 pass
-        return self
 
     async def check_connection(self) -> str:
         """Log in; see `ChecksConnection`."""
@@ -94,9 +94,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         assert isinstance(self.connection, PostgresConnection)
         return await target.describe(self.connection, self.params.table, str(self.params.mode))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _close(self) -> None:
         opened, self._open = self._open, None
         if opened is not None:
             await close(opened)

@@ -52,7 +52,7 @@ class TableSinkParams(Params):
     mode: Mode = Field(
         default=Mode.APPEND,
         description="`append`: add rows; `merge`: update the rows with the same `key`, add the others; "
-        "`replace`: put the run's rows in the place of all others once the run is complete",
+        "`replace`: replace all other rows with the run's once the run is complete",
     )
     key: list[str] = Field(default=[], description="Fields that identify a row; for `mode: merge`")
     columns: dict[str, str] = Field(

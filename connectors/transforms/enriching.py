@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import anyio.to_thread
-import orjson
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from connectors.expressions import as_mappings
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.operators import text_of
+from connectors.json_lines import parse_json
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Locality, Params, Transform, component
 from engine.errors import FatalError, RecordError
@@ -163,7 +163,7 @@ def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, An
     named = [(column, params.prefix + name) for column, name in added.items()]
     table: dict[Key, dict[str, Any]] = {}
     for text in rows:
-        row = orjson.loads(text)
+        row = parse_json(text)
         values = [row[column] for column in params.key.values()]
         if None in values:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final, Self
@@ -80,7 +80,8 @@ class Sql(Transform[SqlParams]):
         self._query = ""
         self._database: Any = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open a database in memory."""
         import duckdb
 
         self._query = carrying_row(self.params.query, per_batch=self.params.per_batch)
@@ -88,12 +89,7 @@ class Sql(Transform[SqlParams]):
             ":memory:", config={"threads": 1, "memory_limit": MEMORY, "autoinstall_known_extensions": False}
         )
         self._database.execute("SET enable_external_access = false; SET lock_configuration = true")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        stack.callback(self._database.close)
 
     @property
     def limits(self) -> BatchLimits:

@@ -77,7 +77,7 @@ class Attempt:
     kill_at: tuple[str, int] | None = None
 
     async def run(self) -> None:
-        """Go on with the run, which is in the state store, until it ends.
+        """Continue the run in the state store until it ends.
 
         Raises:
             EngineError: it cannot be continued.

@@ -204,7 +204,10 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
     name = matched[0] if matched else ""
     rest = body[len(name) :]
     if not name or (rest and not rest.startswith((":-", ":?"))):
-        hint = f"did you mean `${{{name}:{rest}}}`?" if name and rest[:1] in ("-", "?") else f"write {_FORMS}"
+        hint = f"write {_FORMS}"
+        if name and rest[:1] in ("-", "?", ":"):  # as shells write it, and as Benthos does
+            meant = rest if rest[0] != ":" else f"-{rest[1:]}"
+            hint = f"did you mean `${{{name}:{meant}}}`?"
         raise _InvalidError(f"cannot parse `${{{body}}}`", hint)
     into.asked.append(name)
     found = scope.environ.get(name)

@@ -105,6 +105,7 @@ def _build(
     if not root.is_mapping:
         message = f"expected a mapping with `pipelines`, got {describe(root)}"
         raise ConfigError([root.place.problem(message)])
+    root = root.without(*(name for name, _ in root.items() if name.startswith("x-")))  # a place for anchors
     root = without_nulls(apply_assignments(root, overrides.assignments, problems), FileSection)
     head = interpolate(root.without("pipelines"), scope, problems)
     validate(FileSection, head, problems)

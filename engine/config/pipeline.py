@@ -30,7 +30,7 @@ from engine.config.sections import (
     PipelineSection,
     RetrySection,
 )
-from engine.config.shorthand import expanded
+from engine.config.shorthand import SHORTHANDS, expanded
 from engine.config.validation import field_names, validate
 from engine.config.values import Place, Value
 from engine.contract.component import Kind
@@ -165,6 +165,7 @@ def _read_node(
         message = f"expected a mapping such as {{source: blob}}, got {describe(value)}"
         problems.add(value.place, message)
         return None
+    empty = [one for one, given in value.items() if one in (*Kind, *SHORTHANDS) and given.data is None]
     value = expanded(value, place, problems)
     if value.failed:
         return None
@@ -175,11 +176,9 @@ def _read_node(
         return None  # misspelt: that it is unknown says enough
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
-        message = (
-            f"a node can have only one kind, not {have}"
-            if kinds
-            else "one of `source`, `transform`, `sink` is required"
-        )
+        message = "one of `source`, `transform`, `sink` is required"
+        if kinds or empty:
+            message = f"a node can have only one kind, not {have}" if kinds else f"`{empty[0]}` has no value"
         problems.add(place, message)
         return None
     if kinds[0] is Kind.SOURCE and section is not None and section.on_error not in (None, "stop"):

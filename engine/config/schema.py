@@ -66,6 +66,7 @@ def file_schema(registry: Registry) -> JsonValue:
     root["properties"]["connections"] = _connections(specs, definitions)
     root["properties"]["pipelines"] = _named({"$ref": "#/$defs/pipeline"}, "The pipelines by name")
     root["required"] = ["pipelines"]
+    root["patternProperties"] = {"^x-": {}}
     return {"$schema": DIALECT, "title": "Pipelines", **root, "$defs": definitions}
 
 

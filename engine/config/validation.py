@@ -150,6 +150,10 @@ def _report(
 
 
 def _wording(detail: ErrorDetails) -> str:
+    if detail["type"] in ("model_type", "dict_type", "mapping_type"):
+        return "expected a mapping"
+    if detail["type"] == "too_short" and "ctx" in detail:
+        return f"expected at least {detail['ctx']['min_length']}"
     message = detail["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)

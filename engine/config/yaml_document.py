@@ -31,6 +31,8 @@ _SCALAR_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")
 )
 _COLLECTION_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("seq", "map"))
+_MISREAD = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(?::[0-9_]+)+(?:\.[0-9_]*)?|NO|YES|ON|OFF")
+"""Plain scalars that are seldom meant for what YAML 1.1 takes them for: octal and base 60, Norway."""
 _FLOW_INTERPOLATION = re.compile(r"[\[{,:]\s*\$\{")
 
 
@@ -189,6 +191,7 @@ class _Document:
         return None
 
     def _scalar(self, node: Node, place: Place) -> Value:
+        assert isinstance(node, ScalarNode)  # mappings and sequences are dealt with
         if node.tag not in _SCALAR_TAGS:
             self.problems.append(place.problem(f"the tag `{_short_tag(node.tag)}` is not supported"))
             return Value(None, place, failed=True)
@@ -196,6 +199,10 @@ class _Document:
             data = self._loader.construct_object(node)
         except ValueError:
             message = f"`{node.value}` looks like a date or a number but is not a valid one"
+            self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
+            return Value(None, place, failed=True)
+        if not isinstance(data, str) and _MISREAD.fullmatch(node.value):
+            message = f"YAML reads `{node.value}` as {str(data).lower()}"
             self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
             return Value(None, place, failed=True)
         return Value(data, place)
@@ -249,12 +256,20 @@ def _structure_hint(error: yaml.YAMLError) -> str:
     begun = getattr(error, "context_mark", None)
     what = str(getattr(error, "context", None))
     if begun is None:
-        return ""
+        return _value_hint(error)
+    if "quoted" in what:
+        return f"the quote in line {begun.line + 1}, column {begun.column + 1} is not closed"
     if "flow" in what:
         opening = "{" if "mapping" in what else "["
         return f"`{opening}` in line {begun.line + 1} is not closed before it"
     if "block" in what:
         return f"indent it like its siblings; their block starts in line {begun.line + 1}"
+    return ""
+
+
+def _value_hint(error: yaml.YAMLError) -> str:
+    if "mapping values are not allowed" in str(getattr(error, "problem", "")):
+        return "quote text that contains `: `"
     return ""
 
 

@@ -267,7 +267,7 @@ Origin = tuple[Ack, int]
 """An ack and how many consecutive records of a batch answer to it."""
 
 AckedRange = tuple[object, object, Tally]
-"""A complete batch beyond the watermark: where it starts, where it ends, and what became of it."""
+"""A complete batch beyond the watermark: where it starts and ends, and its tally."""
 
 
 class SplitTracker:

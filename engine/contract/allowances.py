@@ -75,7 +75,7 @@ class NoSpending:
     limited = False
 
     def book(self, usd: float) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     @asynccontextmanager
     async def paying(self, estimate: float) -> AsyncGenerator[Payment, None]:

@@ -51,7 +51,7 @@ class DeadItem:
 
 
 Outcome: TypeAlias = Any
-"""What became of one record: the new record, None or `Drop` (let it go), a list (fan out), a `RecordError`
+"""The outcome of one record: the new record, None or `Drop` (let it go), a list (fan out), a `RecordError`
 (it becomes a dead letter) or a `TransientError` (only this record is tried again). A list may have a
 `DeadItem` in the place of a record."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -110,7 +110,7 @@ class Retry(Protocol):
 
 
 class _Unlimited:
-    """The allowance of a component that runs outside a pipeline."""
+    """The memory budget of a component outside a pipeline: no limit."""
 
     async def reserve(self, nbytes: int) -> Reservation:
         return _Nothing()
@@ -120,13 +120,13 @@ class _Nothing(Reservation):
     __slots__ = ()
 
     def resize(self, nbytes: int) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     def grow(self, nbytes: int) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     def release(self) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class Context:
         attempt: which attempt of the run this is, counted from 1; each resume is one more.
         epoch: grows with each attempt at the run and at any chunk of it: the larger one is the later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
-        allowance: reserve bytes here before reading them (sources with `reserves = True`).
+        memory_budget: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key comes twice in the run, as far as the sources before this component know.
         keep_newer: what others deliver after this component was opened is not to be replaced by what it
             writes: its records are those of old dead letters.
@@ -193,7 +193,7 @@ P = TypeVar("P", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """Return the specification of a component.
+    """The specification of a component.
 
     It is the single source of validation, of the editor's schema, of `connectors show` and of the
     reference documentation.
@@ -208,8 +208,8 @@ class ComponentSpec:
         summary: one line for lists.
         description: the whole documentation, Markdown.
         extra: the extra of this distribution that has its SDK, "" when none is needed.
-        reach: from where it can do its work, which may depend on its parameters. A run on several machines
-            needs components that reach anywhere.
+        locality: from where it can do its work, which may depend on its parameters. A run on several
+            machines needs components that work anywhere.
         bookmarks: whether it leaves bookmarks for later runs, which may depend on its parameters. Two runs of
             such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
@@ -234,15 +234,15 @@ class ComponentSpec:
     claim: Callable[[Any], Claim | None] | None = None
 
     def claim_of(self, params: BaseModel) -> Claim | None:
-        """Return what the component uses outside with these parameters; None when it does not say."""
+        """Return the outside resource that the component uses; None if it declares none."""
         return self.claim(params) if self.claim is not None else None
 
     def branches_of(self, params: BaseModel) -> Branches | None:
-        """Return the named outputs with these parameters; None when it has only one."""
+        """Return the named outputs; None if there is only one."""
         return self.branches(params) if self.branches is not None else None
 
     def keeps_bookmarks(self, params: BaseModel) -> bool:
-        """Whether the component leaves bookmarks with these parameters."""
+        """Whether the component stores bookmarks with these parameters."""
         return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
@@ -261,7 +261,7 @@ class ComponentSpec:
 class Component(Generic[P]):
     """Base of all components.
 
-    Subclasses do their set-up in `__aenter__` and their clean-up in `__aexit__`; both are called once.
+    Subclasses override `open`, or `__aenter__` and `__aexit__`; they are called once.
     """
 
     spec: ClassVar[ComponentSpec]
@@ -270,29 +270,36 @@ class Component(Generic[P]):
         self.params = params
         self.connection = connection
         self.ctx = Context()
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self.open(stack)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        await self._stack.aclose()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open what the component needs; `stack` closes it at the end, or when `open` fails."""
 
     async def is_answering(self) -> bool:
-        """Return whether the other side does other work now.
+        """Return whether the other side is up and handles other requests.
 
-        Asked of transforms and sinks when a record has used up its tries and nothing else has got through
+        Called on transforms and sinks when a record has used up its tries and nothing else has succeeded
         since. After True, one more try decides. False, the default, means no, or that there is no way to
-        ask: then it may be an outage, which is waited out. Raises nothing.
+        ask: it may be an outage, which the engine waits out. Raises nothing.
         """
         return False
 
     def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
         """Return a record, as JSON, without what this component's parameters say should stay hidden.
 
-        Asked of every component before a person is shown a record of any node. It must not change the given
-        record. `done`: that has been through this component already.
+        Called on every component before a record of any node is shown to a person. Must not change the given
+        record. `done`: the record has already been through this component.
         """
         return record
 
@@ -412,7 +419,7 @@ class Transform(Component[P]):
 class Receipt:
     """What a sink knows about a delivered batch.
 
-    `confirmed=False`: the other side took the records but does not say what became of them.
+    `confirmed=False`: the other side took the records but does not report their outcome.
     """
 
     confirmed: bool = True
@@ -438,7 +445,7 @@ class Sink(Component[P]):
         raise NotImplementedError
 
     async def run_completed(self) -> None:
-        """Called once when everything of the run was read, settled and committed: nothing comes again."""
+        """Called once, when all records of the run are read, settled and committed."""
 
 
 ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[Any]]

@@ -129,7 +129,7 @@ class _Unanswered:
         return {}
 
     async def keep(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
-        """Nothing is kept."""
+        """Keep nothing."""
 
     async def others(self) -> None:
         """Return at once: there are no others."""

@@ -66,7 +66,7 @@ def apply_patches(record: JsonValue, patches: Sequence[Patch]) -> JsonValue:
 
 
 def _steps(record: JsonValue, field: str) -> list[str]:
-    """A field whose own name has dots in it comes before a path."""
+    """The path to a field; a field whose own name has dots takes precedence."""
     return [field] if isinstance(record, dict) and field in record else field.split(".")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
@@ -51,12 +50,6 @@ class TakesDeadLetters(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Origin:
-    run_id: str
-    pipeline: str
-
-
 class DeadLetterRoute:
     """Stores and forwards the failed records of one run.
 
@@ -65,7 +58,7 @@ class DeadLetterRoute:
         forward: the sink that also gets them, already open, with its stats and policy.
         tally: what the run has read and lost so far, over all of its attempts; `own` is the part of it
             that this process knows first-hand.
-        epoch: of the lease; whoever has been overtaken buries nothing any more.
+        epoch: of the lease; a process that has lost it can store no dead letter.
         chunk: the part of the run that is worked on, "" for all of it.
     """
 
@@ -82,7 +75,8 @@ class DeadLetterRoute:
         epoch: int | None = None,
         chunk: str = "",
     ) -> None:
-        self._origin = _Origin(run_id, pipeline)
+        self._run_id = run_id
+        self._pipeline = pipeline
         self._store = store
         self._settings = settings
         self._clock = clock
@@ -156,7 +150,7 @@ class DeadLetterRoute:
         self._check_budget(node, len(letters), len(batch), letters[0])
 
     def begin(self) -> None:
-        """Reading begins: what was read before is an earlier attempt's."""
+        """Note what earlier attempts have read, just before reading begins."""
         own = self._own()
         self._base = own.read + own.forked
 
@@ -166,13 +160,10 @@ class DeadLetterRoute:
         Whether they had been forwarded is not known, and a copy has the same id each time.
         """
         keys = batch.keys.to_list()
-        found = [
-            await self._store.dead_letters(
-                DeadLetterFilter(run_id=self._origin.run_id, node=node.name, key=key)
-            )
-            for key in keys
-        ]
-        letters = [letter for one in found for letter in one]
+        letters: list[DeadLetter] = []
+        for key in keys:
+            where = DeadLetterFilter(run_id=self._run_id, node=node.name, key=key)
+            letters += await self._store.dead_letters(where)
         await self._book_again(node.name, keys, batch)
         still_open = [one for one in letters if one.status == "open"]
         await self._forward_and_settle(node.name, still_open, batch)
@@ -180,10 +171,10 @@ class DeadLetterRoute:
             self._check_budget(node, len(batch), len(batch), still_open[0])
 
     async def _book_again(self, node: str, keys: Sequence[str], batch: Batch) -> None:
-        """Book what an earlier attempt has paid for these records: it ended before that was committed."""
+        """Book what an earlier attempt paid for these records, but did not commit."""
         if self._paid is None:
             self._paid = {}
-            for entry in await self._store.list_journal(JournalFilter(run_id=self._origin.run_id)):
+            for entry in await self._store.list_journal(JournalFilter(run_id=self._run_id)):
                 if entry.record:
                     self._paid.setdefault((entry.node, entry.record), []).append(entry)
         for index, key in enumerate(keys):
@@ -210,8 +201,8 @@ class DeadLetterRoute:
         value, size = as_json(record)
         oversize = size > LARGEST_RECORD
         return DeadLetter(
-            run_id=self._origin.run_id,
-            pipeline=self._origin.pipeline,
+            run_id=self._run_id,
+            pipeline=self._pipeline,
             node=node,
             key=key,
             stage=error.stage or node,

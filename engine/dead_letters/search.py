@@ -76,7 +76,7 @@ class DeadLetterMatch:
     def status(self) -> str:
         """open, replayed, discarded or recovered.
 
-        A letter is not open any more once the service has a good row of its record, whoever delivered it.
+        A letter is no longer open once the service has a good row of its record, from any sender.
         """
         if self.letter is None:
             return self.copy.status if self.copy else ""
@@ -253,7 +253,7 @@ async def _copies(
 
 
 async def _known(store: StateStore, models: _Models) -> set[Identity]:
-    """What the engine has dead letters of, whatever became of them; read run by run to stay small."""
+    """The records of the engine's dead letters, of any status; read run by run to save memory."""
     known: set[Identity] = set()
     for run in await store.list_runs():
         for letter in await store.dead_letters(DeadLetterFilter(run_id=run.run_id)):
@@ -272,14 +272,14 @@ async def _identities(letter: DeadLetter, models: _Models) -> list[Identity]:
 
 
 def _origin(letter: ServiceDeadLetter) -> Identity:
-    """What a service's dead letter is about: a record of a pipeline if it says so, else its own."""
+    """The origin of a service's dead letter: the record of a pipeline if it names one, else its own."""
     if letter.pipeline and letter.node and letter.key:
         return (letter.pipeline, letter.node, letter.key)
     return (letter.model.lower(), letter.record_id or letter.dead_letter_id)
 
 
 class _Models:
-    """Which model a node of a run sends its records to, from what the run was begun with."""
+    """The model to which a node of a run sends its records, from the run's stored plan."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store

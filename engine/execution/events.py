@@ -52,7 +52,7 @@ def speaker() -> Speaker | None:
 
 @contextmanager
 def speaking(who: Speaker) -> Iterator[None]:
-    """What code of the user says in this block, its tasks and its threads is said for this run."""
+    """Attribute what the user's code logs in this block, its tasks and its threads to this run."""
     token = _SPEAKER.set(who)
     try:
         yield

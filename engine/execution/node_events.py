@@ -18,7 +18,7 @@ NodeEvent = Callable[[RunEvent], None]
 
 
 class NodeEvents:
-    """Tells of nodes that have begun.
+    """Reports nodes that have begun.
 
     Args:
         pipeline, run_id: whose nodes they are.

@@ -31,6 +31,7 @@ class RunReport:
         error: why it ended early, "" when it did not. `failure` has the exception.
         bottleneck: the node whose workers were busiest, None when nothing happened.
         dead_letters: how many letters of this run are open in the state store.
+        first_dead_letter: where and why the first of them died.
         checks: what was compared, when the run was to be verified.
         stored: the tally is the ledger's. When the state store failed, it is what this process has counted,
             which includes records that are neither delivered nor given up.
@@ -47,6 +48,7 @@ class RunReport:
     error: str = ""
     failure: BaseException | None = field(default=None, repr=False, compare=False)
     dead_letters: int = 0
+    first_dead_letter: str = ""
     peak_bytes: int = 0
     attempt: int = 1
     checks: Sequence[Check] = ()
@@ -122,6 +124,7 @@ class RunReport:
             "balanced": self.tally.balanced,
             "stored": self.stored,
             "dead_letters": self.dead_letters,
+            "first_dead_letter": self.first_dead_letter,
             "peak_bytes_in_flight": self.peak_bytes,
             "bottleneck": self.bottleneck.name if self.bottleneck else None,
             "error": self.error,

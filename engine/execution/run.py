@@ -172,7 +172,7 @@ class Run:
         except EngineError as error:
             status, failure = RunStatus.FAILED, error
         except BaseException:
-            # whoever has taken the run over says how it stands
+            # the process that has taken the run over stores its status
             with anyio.CancelScope(shield=True), suppress(LeaseLostError):
                 await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
             raise
@@ -180,6 +180,7 @@ class Run:
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
         error = without_credentials(str(failure)) if failure is not None else ""
+        first = ""
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
@@ -188,6 +189,8 @@ class Run:
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
             dead = await self._resources.store.count_dead_letters(where)
+            for letter in await self._resources.store.dead_letters(replace(where, limit=1)) if dead else ():
+                first = f"at `{letter.node}`: {letter.error_type}: {letter.error_message}"
             stored = True
         except EngineError as problem:
             if failure is None:
@@ -208,6 +211,7 @@ class Run:
             error=error,
             failure=failure,
             dead_letters=dead,
+            first_dead_letter=first,
             peak_bytes=self._resources.budget.peak,
             attempt=self.record.attempt,
             stored=stored,
@@ -220,7 +224,7 @@ class Run:
         return report
 
     async def _checks(self, report: RunReport) -> list[Check]:
-        """What was compared. A store that cannot be read is told of already, if the run failed with it."""
+        """The comparisons; a store that cannot be read is a failed one."""
         runner = self._runner
         try:
             checks = await compare(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from engine.contract.batch import Batch
@@ -67,12 +68,20 @@ class Delivery:
         self._call = call
         self._emit = emit
         self._dead_letter = dead_letter
-        self._policy = policy
         self._health = health
         self._stats = stats
         self._clock = clock
-        self._is_answering = is_answering
         self._derives = derives
+        self._redelivery = partial(
+            Redelivery,
+            self._try,
+            dead_letter=dead_letter,
+            policy=policy,
+            health=health,
+            stats=stats,
+            clock=clock,
+            is_answering=is_answering,
+        )
 
     async def deliver(self, batch: Batch) -> None:
         """Process every record of `batch`.
@@ -93,17 +102,6 @@ class Delivery:
         """Continue a batch after the failure of a first attempt made elsewhere."""
         redelivery = self._redelivery()
         await redelivery.finish(await self._failed(batch, failure, 1))
-
-    def _redelivery(self) -> Redelivery:
-        return Redelivery(
-            self._try,
-            dead_letter=self._dead_letter,
-            policy=self._policy,
-            health=self._health,
-            stats=self._stats,
-            clock=self._clock,
-            is_answering=self._is_answering,
-        )
 
     async def _try(self, batch: Batch, attempt: int) -> Remainder | None:
         try:

@@ -31,7 +31,7 @@ Tries = Callable[[Batch, int], Awaitable[Remainder | None]]
 
 
 class Redelivery:
-    """What became of one batch at one node, and how much patience is left for it.
+    """The redelivery of one batch at one node, with the patience that is left for it.
 
     Create it before the first try, which its owner makes: it remembers what had succeeded at the node until
     then.

@@ -58,7 +58,7 @@ class NodeTaps:
 
 
 def watched_output(apply: Callable[[Batch], Any], seen: Seen) -> Callable[[Batch], Any]:
-    """Return a transform's `apply` that also tells of the records that it returns."""
+    """Return a transform's `apply` that also reports the records that it returns."""
 
     def run(batch: Batch) -> Any:
         made = apply(batch)
@@ -77,7 +77,7 @@ def watched_output(apply: Callable[[Batch], Any], seen: Seen) -> Callable[[Batch
 
 
 def watched_write(write: Callable[[Batch], Awaitable[Any]], seen: Seen) -> Callable[[Batch], Awaitable[Any]]:
-    """Return a sink's `write` that also tells of the records that the sink has taken."""
+    """Return a sink's `write` that also reports the records that the sink has taken."""
 
     async def run(batch: Batch) -> Any:
         try:

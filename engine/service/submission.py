@@ -134,7 +134,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a submission: rows written, and the dead letters' summaries."""
+    """The outcome of a submission: rows written, and the dead letters' summaries."""
 
     written: int
     dead: tuple[dict[str, Any], ...] = ()

@@ -143,7 +143,7 @@ def update_run(
     attempt: int | None,
     epoch: int,
 ) -> None:
-    """Set how a run stands; `attempt` None keeps it."""
+    """Set the status of a run; `attempt` None keeps it."""
     require_epoch(connection, run_id, epoch)
     connection.execute(
         "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"

@@ -132,7 +132,7 @@ class PipelineRequest:
         window: chunks that a shard has under way at once.
         chunk_splits: splits in a chunk; 0 lets the number of splits decide. A run stays as it is divided.
         max_failed_chunks: more of them fail the run.
-        heartbeat: seconds after which a worker that says nothing is taken for dead.
+        heartbeat: seconds after which a worker without one is considered dead.
         search_attributes: the ones of this module are known to the server.
         priority: 1 to 5; tasks of a run with a smaller one are handed out before those that wait already.
             Shards, activities and what follows the run have the same.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -35,6 +35,12 @@ def _portal() -> Iterator[BlockingPortal]:
 
 
 @pytest.fixture
+def _fed(tmp_path: Path) -> Iterator[BinaryIO]:
+    with (tmp_path / "stdin").open("w+b") as file:
+        yield file
+
+
+@pytest.fixture
 def world(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -42,6 +48,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     _lake: str,
     _portal: BlockingPortal,
+    _fed: BinaryIO,
 ) -> Iterator[World]:
     """What the `case` of the test needs, running."""
     case: Case[Any] = request.node.callspec.params["case"]
@@ -51,10 +58,9 @@ def world(
         said.extend(capsysbinary.readouterr().out)
         return bytes(said)
 
-    fed = (tmp_path / "stdin").open("w+b")
     if getattr(case, "once", False):
-        monkeypatch.setattr(sys, "stdin", fed)
-    made = World(tmp_path, printed, fed)
+        monkeypatch.setattr(sys, "stdin", _fed)
+    made = World(tmp_path, printed, _fed)
     if not case.needs:
         yield made
     elif case.needs == "http":
@@ -88,7 +94,6 @@ def world(
             for model, rows in case.rows.items() if isinstance(case, SourceCase) else ():
                 made.load(model, rows)
             yield made
-    fed.close()
 
 
 @pytest.fixture

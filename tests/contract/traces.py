@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 
 from tests.leaks import generators_begun
@@ -28,12 +29,15 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
         _watched[-1].append(f"{event} {arguments[:1]}")
 
 
-sys.addaudithook(_hook)  # cannot be taken away again, so it is there once and mostly asleep
+@cache
+def _listen() -> None:
+    sys.addaudithook(_hook)  # cannot be taken away again, and is called at every import of the process
 
 
 @contextmanager
 def io_done() -> Iterator[list[str]]:
     """The files, folders, sockets and processes that are opened inside the block."""
+    _listen()
     seen: list[str] = []
     _watched.append(seen)
     try:

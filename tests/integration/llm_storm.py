@@ -128,7 +128,7 @@ def memo(number: int) -> dict[str, object]:
 
 @dataclass
 class Outcome:
-    """What came of a storm: how often each document was written or died, and rows with another's data."""
+    """The outcome of a storm: how often each document was written or died, and rows with another's data."""
 
     report: RunReport
     written: Counter[str]

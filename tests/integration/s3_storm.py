@@ -197,7 +197,7 @@ class Storm:
 
 @dataclass
 class StormOutcome:
-    """What came of a run through the storm."""
+    """The outcome of a run through the storm."""
 
     objects: int
     wrong: list[str]

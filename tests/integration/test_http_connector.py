@@ -283,6 +283,30 @@ async def first(opened: HttpSource) -> Any:
         return await anext(listing)
 
 
+@pytest.mark.parametrize(
+    ("script", "params", "notes"),
+    [
+        (by_link, {}, ["its header links to a next one"]),
+        (
+            by_address,
+            {"paging": {"type": "cursor", "cursor": "nxt"}, "records": "rows"},
+            ["no cursor at `nxt`"],
+        ),
+        (by_address, {"paging": {"type": "cursor", "cursor": "next"}, "records": "rows"}, []),
+    ],
+)
+async def test_a_first_page_that_may_not_be_all_is_named(
+    script: Any, params: dict[str, Any], notes: list[str]
+) -> None:
+    async with ScriptedServer(script).running() as server:
+        opened = source(server.url, path="rows", **params)
+        async with opened, aclosing(opened.extract()) as pages:
+            assert [len(page) async for page in pages][:1] == [10]
+    found = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
+    assert len(found) == len(notes)
+    assert all(part in name for part, name in zip(notes, found, strict=True))
+
+
 async def test_packed_answers_are_unpacked() -> None:
     packed = Answer(200, gzip.compress(json.dumps(ROWS).encode()), {"content-encoding": "gzip"})
     async with ScriptedServer(answers=[packed]).running() as server:
@@ -453,7 +477,7 @@ async def test_a_repetition_has_the_same_idempotency_key() -> None:
 async def test_no_redirect_takes_records_elsewhere() -> None:
     moved = Answer(307, b"", {"location": "/elsewhere"})
     async with ScriptedServer(lambda _: moved).running() as server:
-        with pytest.raises(FatalError, match=r"a redirect to 127\.0\.0\.1"):
+        with pytest.raises(FatalError, match="a redirect within the host, which POST does not follow"):
             await send(server.url, [{}])
 
 
@@ -462,7 +486,9 @@ async def test_no_redirect_takes_records_elsewhere() -> None:
     [
         ({"wrap": "items"}, "`wrap` is for `batch: true`"),
         ({"batch": True, "path": "/{id}"}, "it cannot have fields"),
-        ({"path": "/{}"}, "{} names no field"),
+        ({"path": "/{}"}, "write {{ and }} for braces"),
+        ({"path": "/{id"}, "write {{ and }} for braces"),
+        ({"body": ["a}", 5]}, "write {{ and }} for braces"),
         ({"body": {"a": "{b[}"}}, "is not a place in a document"),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from connectors.llm.settings import LlmEndpoint
@@ -70,7 +70,14 @@ async def opened(
     connection = LlmConnection(
         base_url=f"{server.url}/v1", api_key=SecretStr("k"), model="cheap", endpoints=endpoints or {}
     )
-    options = {"fields": FIELDS, "batch_size": 1, "usd_per_million_input": 1, "usd_per_million_output": 1}
+    options: dict[str, Any] = {
+        "fields": FIELDS,
+        "batch_size": 1,
+        "usd_per_million_input": 1,
+        "usd_per_million_output": 1,
+    }
+    if "schema" in params:
+        del options["fields"]
     extract = LlmExtract(LlmParams.model_validate(options | params), connection)
     extract.ctx = Context(clock=ScriptedClock(jump=True), journal=journal, spending=spending or NoSpending())
     async with extract:
@@ -273,3 +280,40 @@ def test_a_node_in_the_sandbox_pays_where_it_asks_another_endpoint(cascade: list
         },
     }
     assert compile_file(load_mapping(mapping), Registry.installed())["p"].node("b").pays is pays
+
+
+@pytest.mark.parametrize(
+    ("items", "records", "dead"),
+    [
+        (["x", {"total": 1}, None], 1, 1),
+        pytest.param([[{"total": 1}], 7], 0, 2, marks=pytest.mark.series),
+        pytest.param({"total": 1}, 1, 0, marks=pytest.mark.series),
+        pytest.param("x", 0, 1, marks=pytest.mark.series),
+    ],
+)
+async def test_records_of_the_wrong_form_are_dead_letters(
+    items: object, records: int, dead: int, journal: NodeJournal
+) -> None:
+    async with Models(cheap={"records": items}).running() as server:
+        async with opened(server, journal, many=True) as extract:
+            derived = await extract.apply(batch_of(staged(1, TEXT)))
+    assert len(derived.records) == records
+    assert len(derived.failures or derived.dead_items or ()) == dead
+
+
+class Checked(BaseModel):
+    total: int
+
+    @field_validator("total")
+    @classmethod
+    def divides(cls, value: int) -> int:
+        return value // (value - 12)
+
+
+async def test_a_validator_with_a_bug_costs_its_record(journal: NodeJournal) -> None:
+    async with Models(cheap=RIGHT).running() as server:
+        async with opened(server, journal, schema=f"{__name__}:Checked") as extract:
+            derived = await extract.apply(batch_of(staged(1, TEXT)))
+    ((_, error),) = derived.failures
+    assert isinstance(error, RecordError)
+    assert (error.kind, error.unplanned) == ("ZeroDivisionError", True)

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 from aiobotocore.session import get_session
-from openai import AsyncOpenAI, AuthenticationError, NotFoundError
 from pydantic import BaseModel
 
 from engine.errors import ConfigError, ServiceError
@@ -112,19 +111,23 @@ async def test_the_lake_lists_and_serves_every_sample_byte_for_byte(tmp_path: Pa
 
 
 async def test_the_model_answers_the_real_client(tmp_path: Path) -> None:
+    import openai  # takes more than a second, and most workers do not need it
+
     async with sandbox({"llm"}, tmp_path) as found:
         model = found["llm"]
-        async with AsyncOpenAI(base_url=model["base_url"], api_key=model["api_key"], max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=model["base_url"], api_key=model["api_key"], max_retries=0
+        ) as client:
             assert [entry.id async for entry in client.models.list()] == [model["model"]]
             completion = await client.chat.completions.create(
                 model=model["model"], messages=[{"role": "user", "content": "Doctor: Dr. Real"}]
             )
-            with pytest.raises(NotFoundError):
+            with pytest.raises(openai.NotFoundError):
                 await client.chat.completions.create(
                     model="other", messages=[{"role": "user", "content": "x"}]
                 )
-        async with AsyncOpenAI(base_url=model["base_url"], api_key="wrong", max_retries=0) as client:
-            with pytest.raises(AuthenticationError):
+        async with openai.AsyncOpenAI(base_url=model["base_url"], api_key="wrong", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError):
                 await client.models.list()
     assert json.loads(completion.choices[0].message.content or "")["doctor"] == "Dr. Real"
     assert completion.system_fingerprint == "sandbox-stand-in"
@@ -138,12 +141,16 @@ class Memo(BaseModel):
 
 @pytest.mark.series
 async def test_the_real_client_gets_a_scan_as_a_structured_output(tmp_path: Path) -> None:
+    import openai  # takes more than a second, and most workers do not need it
+
     scan = DEFAULT_SAMPLES / "memos" / "scans" / "scan_47.png"
     truth = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())["memos/scans/scan_47.png"]
     url = "data:image/png;base64," + base64.b64encode(scan.read_bytes()).decode()
     async with sandbox({"llm"}, tmp_path) as found:
         model = found["llm"]
-        async with AsyncOpenAI(base_url=model["base_url"], api_key=model["api_key"], max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=model["base_url"], api_key=model["api_key"], max_retries=0
+        ) as client:
             completion = await client.chat.completions.parse(
                 model=model["model"],
                 messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],

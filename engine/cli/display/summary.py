@@ -120,6 +120,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         for name, number in sorted(node.aggregate.items()):
             if name.startswith("skipped: "):
                 yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
+            if name.startswith("note: "):
+                yield f"`{node.name}` {name.removeprefix('note: ')}"
         yield from _by_model(node)
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
@@ -144,6 +146,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
         # a dead letter is stored when its record dies, and counts once the batch is settled
         early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
+        if run.first_dead_letter:
+            yield f"first dead letter {run.first_dead_letter}"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"

@@ -77,7 +77,7 @@ def parameters_of(address: str) -> dict[str, Any]:
     """Return libpq's parameters for an address, with our defaults.
 
     Raises:
-        ConfigError: it is no address.
+        ConfigError: it is not a valid address.
     """
     try:
         given = conninfo_to_dict(checked(address))

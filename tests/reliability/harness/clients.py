@@ -58,7 +58,7 @@ class Promises:
 
 @dataclass
 class ClientsOutcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     `redelivered` requests had lost their answer; of those, `duplicates` had been committed all the same.
     """

@@ -44,7 +44,7 @@ NOTHING = Evidence(ServiceRecords({}, []), [], []), Paid(0, 0, 0)
 
 @dataclass
 class DurableOutcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Args:
         struck: what counts towards the goal of a series.

@@ -61,7 +61,7 @@ pipelines:
 
 @dataclass
 class FiringOutcome:
-    """What came of a trial. `unanswered` triggers may have had an effect or none."""
+    """The outcome of a trial. `unanswered` triggers may have had an effect or none."""
 
     name: str
     struck: list[str] = field(default_factory=list)

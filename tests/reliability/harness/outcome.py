@@ -1,4 +1,4 @@
-"""What came of a trial."""
+"""The outcome of a trial."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PaidSoFar:
 
 @dataclass
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     `problems` is empty when all is well; `notes` are worth a look. `service_struck` has the places at which
     the service was killed while there was something to do for it. `paid_again` counts the documents that the

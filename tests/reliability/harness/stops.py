@@ -42,7 +42,7 @@ PER_TOKEN = 1.0  # USD per million, in and out
 
 @dataclass
 class StopOutcome:
-    """What came of a trial."""
+    """The outcome of a trial."""
 
     name: str
     struck: list[str] = field(default_factory=list)

@@ -186,7 +186,7 @@ class SplitBook:
             raise MismatchError(f"{self.key}: {self.size} records, and these are covered: {places}")
 
     def final(self) -> list[Fate]:
-        """What became of all that the ledger covers."""
+        """The outcome of all that the ledger covers."""
         return [fate for _, fate in self.covered] + [account.fate for account in self._settled()]
 
     def _settled(self) -> list[Account]:

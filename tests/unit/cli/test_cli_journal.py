@@ -61,7 +61,7 @@ def test_the_list_has_who_when_and_what_it_cost_but_no_contents(
     assert head.split() == ["age", "pipeline/node", "model", "answer", "tokens", "in", "out", "USD"]
     assert old.split() == ["40", "d", "memos/extract", "gpt-4o-mini", "yes", "1,200", "30", "0.250000"]
     assert "Refused" in refused
-    assert new.split()[:4] == ["0", "s", "notes/extract", "gpt-5"]
+    assert new.split()[1:4] == ["s", "notes/extract", "gpt-5"]  # some seconds, on a busy machine
     assert total == "3 answers: 3,600 tokens in, 90 out, 0.7500 USD\n"
     assert SECRET not in shown + total
 

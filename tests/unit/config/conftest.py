@@ -63,7 +63,7 @@ class Keep(Sink[Params]):
     """Keeps."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def registry() -> Registry:
     return Registry({}).including(Numbers, Double, Post, Keep)
 

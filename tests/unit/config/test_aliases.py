@@ -83,7 +83,7 @@ def test_the_library_selects_by_alias(tmp_path: Path) -> None:
                 "-, starting with a letter)"
             ),
         ),
-        ("[x]", "f.yaml:2:10: aliases: expected a valid dictionary, got a list"),
+        ("[x]", "f.yaml:2:10: aliases: expected a mapping, got a list"),
     ],
     ids=["unknown target", "clash", "alias of an alias", "number", "name", "list"],
 )

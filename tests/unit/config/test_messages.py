@@ -204,11 +204,12 @@ CASES = {
         ],
     ),
     "node without kind, with two, that is none": (
-        nodes("a: {with: {}}", "b: {source: numbers, sink: keep}", "c: 5"),
+        nodes("a: {with: {}}", "b: {source: numbers, sink: keep}", "c: 5", "d: {filter: }"),
         [
             "f.yaml:5:7: pipelines.p.nodes.a: one of `source`, `transform`, `sink` is required",
             "f.yaml:6:7: pipelines.p.nodes.b: a node can have only one kind, not `source` and `sink`",
             "f.yaml:7:10: pipelines.p.nodes.c: expected a mapping such as {source: blob}, got 5",
+            "f.yaml:8:7: pipelines.p.nodes.d: `filter` has no value",
         ],
     ),
     "wrong types": (
@@ -388,6 +389,7 @@ CASES = {
         nodes(
             'a: {source: numbers, with: {records: "${A-5}"}}',
             'b: {sink: post, with: {model: "${open", even: "${params.x:-5}", key: "${}"}}',
+            'c: {sink: post, with: {model: "${M:m}"}, input: a}',
             head=WEB,
         ),
         [
@@ -407,6 +409,7 @@ CASES = {
                 "f.yaml:7:76: pipelines.p.nodes.b.with.key: cannot parse `${}` (write ${NAME}, "
                 "${NAME:-default}, ${NAME:?message}, ${params.name} or ${file:/path})"
             ),
+            "f.yaml:8:37: pipelines.p.nodes.c.with.model: cannot parse `${M:m}` (did you mean `${M:-m}`?)",
         ],
     ),
 }

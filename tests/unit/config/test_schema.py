@@ -15,7 +15,7 @@ from engine.registry import Registry
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def schema(registry: Registry) -> Draft202012Validator:
     document = file_schema(registry)
     Draft202012Validator.check_schema(document)

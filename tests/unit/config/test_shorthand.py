@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -76,6 +77,11 @@ def test_the_other_keys_of_a_node_stand_beside_a_short_form() -> None:
     assert read.options.key_suffix == "x"
 
 
+@cache
+def editors_schema() -> Draft202012Validator:
+    return Draft202012Validator(file_schema(Registry.installed()))
+
+
 @pytest.mark.parametrize(
     ("node", "valid"),
     [
@@ -87,7 +93,6 @@ def test_the_other_keys_of_a_node_stand_beside_a_short_form() -> None:
     ],
 )
 def test_the_editors_schema_knows_the_short_forms(node: dict[str, Any], valid: bool) -> None:
-    schema = file_schema(Registry.installed())
     document = {"version": 1, "pipelines": {"p": {"nodes": {"read": {"source": "blob"}, "n": node}}}}
 
-    assert Draft202012Validator(schema).is_valid(document) is valid
+    assert editors_schema().is_valid(document) is valid

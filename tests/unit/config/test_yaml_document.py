@@ -30,7 +30,6 @@ def test_reads_what_safe_load_reads(data: object, flow: bool) -> None:
     [
         "5",
         "0x1F",
-        "010",
         "1_000",
         "1e3",
         "1.5",
@@ -42,7 +41,6 @@ def test_reads_what_safe_load_reads(data: object, flow: bool) -> None:
         "2026-01-31",
         "a b",
         "'5'",
-        "12:30",
     ],
 )
 def test_scalars_are_those_of_safe_load(scalar: str) -> None:
@@ -51,6 +49,34 @@ def test_scalars_are_those_of_safe_load(scalar: str) -> None:
     assert value.plain() == yaml.safe_load(f"a: {scalar}\n")
     if not scalar.startswith("'"):
         assert parse_scalar(scalar) == yaml.safe_load(scalar)
+
+
+@pytest.mark.parametrize(
+    ("scalar", "taken"),
+    [("010", "8"), ("-0_7", "-7"), ("12:30", "750"), ("1:30.5", "90.5"), ("NO", "false"), ("ON", "true")],
+)
+def test_what_yaml_seldom_reads_as_meant_is_refused(scalar: str, taken: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(f"a: {{b: {scalar}}}\n", "f")
+    (problem,) = caught.value.problems
+    assert (
+        str(problem) == f'f:1:8: a.b: YAML reads `{scalar}` as {taken} (quote it if it is text: "{scalar}")'
+    )
+    quoted = parse_yaml(f"a: ['{scalar}', \"{scalar}\", 0, 00:a, no, x NO]\n", "f")
+    assert quoted is not None
+    assert quoted.plain() == {"a": [scalar, scalar, 0, "00:a", False, "x NO"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a: b: c\n", "quote text that contains `: `"),
+        ('a: "b\nc: d\n', "the quote in line 1, column 4 is not closed"),
+    ],
+)
+def test_a_broken_scalar_has_its_remedy(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        parse_yaml(text, "f")
 
 
 @pytest.mark.parametrize(

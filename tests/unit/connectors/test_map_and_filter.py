@@ -162,6 +162,7 @@ def test_ids_are_kept_if_no_action_touches_them(params: dict[str, Any], keeps: b
         ({"template": {"a": "{b!r}"}}, "not a template"),
         ({"template": {"a": "{b"}}, "not a template"),
         ({"parse": {"a": {"as": "date", "format": "%Q"}}}, "'%Q' is not a date format"),
+        ({"parse": {"a": {"as": "date", "format": "DD.MM.YYYY"}}}, "is not a date format such as %d.%m.%Y"),
         ({"parse": {"a": {"as": "datetime", "zone": "Ulm"}}}, "'Ulm' is not a time zone"),
     ],
 )

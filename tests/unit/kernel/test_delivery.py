@@ -23,7 +23,7 @@ Reply = Callable[[Sequence[int]], Exception | None]
 
 
 class Node:
-    """A sink that answers each call by `reply(records)`, and what came of it."""
+    """A sink that answers each call by `reply(records)`, and what it received."""
 
     def __init__(
         self, reply: Reply, *, derives: bool = False, answering: Sequence[bool] = (), **policy: object
@@ -383,21 +383,24 @@ async def test_on_stall_dead_letter_does_not_wait_for_a_throttled_side() -> None
     assert sorted(node.dead) == [0, 1]
 
 
+class Settling(Node):
+    """Settles the acks of what it gets."""
+
+    async def _emit(self, batch: Batch, outcome: Outcome) -> None:
+        for ack, count in batch.origins:
+            ack.written(count)
+
+    async def _dead_letter(
+        self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
+        for ack, count in batch.take([index for index, _ in failures]).origins:
+            ack.dead(count, "n")
+
+
 async def test_an_account_is_complete_whatever_happened() -> None:
-    tracker = SplitTracker("s")
-    batch, ack = opened(16, tracker)
-    node = Node(poisoned(3, 9))
+    batch, ack = opened(16, SplitTracker("s"))
 
-    async def emit(part: Batch, outcome: Outcome) -> None:
-        for one, count in part.origins:
-            one.written(count)
-
-    async def dead_letter(part: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
-        for one, count in part.take([index for index, _ in failures]).origins:
-            one.dead(count, "n")
-
-    node.delivery._emit, node.delivery._dead_letter = emit, dead_letter
-    await node.delivery.deliver(batch)
+    await Settling(poisoned(3, 9)).delivery.deliver(batch)
 
     assert (ack.tally.written, ack.tally.dead, ack.complete) == (14, 2, True)
 

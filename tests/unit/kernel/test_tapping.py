@@ -32,10 +32,10 @@ class Gate(Wait):
 
     def __init__(self) -> None:
         super().__init__(lambda batch: batch)
-        self.open = anyio.Event()
+        self.opened = anyio.Event()
 
     async def apply(self, batch: Batch) -> Batch:  # type: ignore[override]
-        await self.open.wait()
+        await self.opened.wait()
         return batch
 
 
@@ -63,7 +63,7 @@ class Opening:
         self.gate = gate
 
     def watch(self, seen: Seen | None) -> None:
-        self.gate.open.set()
+        self.gate.opened.set()
 
 
 def plan_of(gate: Gate) -> Plan:
@@ -110,7 +110,7 @@ def test_a_place_is_watched_only_while_there_is_a_tap() -> None:
 @pytest.mark.parametrize("node", ["n0", "n1", "n2", "n3"])
 async def test_every_kind_of_node_can_be_tapped_and_left(node: str) -> None:
     gate, seen = Gate(), list[Any]()
-    gate.open.set()
+    gate.opened.set()
     async with Engine() as engine, engine.start(plan_of(gate)) as run:
         run.taps_of(node).attach(seen.extend)
         report = await run.wait()
@@ -171,7 +171,7 @@ async def test_a_reader_that_leaves_in_the_midst_does_not_stop_the_run(tmp_path:
         reader.connect(str(path))
         reader.send(json.dumps({"run": run.run_id, "node": "n3", "limit": 9}).encode() + b"\n")
         await anyio.wait_all_tasks_blocked()
-        gate.open.set()
+        gate.opened.set()
         await run.until_ended()
 
     await tapped(tmp_path, look)
@@ -184,7 +184,7 @@ async def test_an_odd_request_does_not_stop_the_run(tmp_path: Path) -> None:
             async with await anyio.connect_unix(path) as stream:
                 await stream.send(request + b"\n")
                 assert b"error" in await stream.receive()
-        gate.open.set()
+        gate.opened.set()
         await run.until_ended()
 
     await tapped(tmp_path, look)
@@ -194,7 +194,7 @@ async def test_an_unknown_node_is_refused_with_a_suggestion(tmp_path: Path) -> N
     async def look(run: Run, gate: Gate) -> None:
         with pytest.raises(ConfigError, match="numbers: unknown node `n33`, did you mean `n3`"):
             await tap_run(TapOptions(state_dir=str(tmp_path), node="numbers", file="n33"))
-        gate.open.set()
+        gate.opened.set()
 
     await tapped(tmp_path, look)
 
@@ -203,7 +203,7 @@ async def test_a_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
         (path,) = sockets(tmp_path)
         assert path.stat().st_mode & 0o777 == 0o600
-        gate.open.set()
+        gate.opened.set()
 
     await tapped(tmp_path, look)
 
@@ -214,7 +214,7 @@ async def test_a_run_that_is_not_in_progress_says_how_it_stands(tmp_path: Path) 
             await tap_run(TapOptions(state_dir=str(tmp_path), node=name, file="n1"))
 
     gate = Gate()
-    gate.open.set()
+    gate.opened.set()
     async with Engine(state_dir=tmp_path) as engine:
         report = await engine.run(plan_of(gate))
         await engine.store.create_run(record_of("left"))
@@ -228,7 +228,7 @@ async def test_a_run_that_is_not_in_progress_says_how_it_stands(tmp_path: Path) 
 
 async def test_what_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
-    gate.open.set()
+    gate.opened.set()
     monkeypatch.setattr(tapping, "MAX_RECORD", 3_000)
     async with Engine() as engine, engine.start(plan_of(gate)) as run:
         samples = tapping._Samples(run, "n1", 5)

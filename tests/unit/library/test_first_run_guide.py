@@ -38,5 +38,5 @@ def test_file_of_the_guide_runs(name: str, counts: str, capsys: pytest.CaptureFi
 
 
 def test_every_section_has_a_file_that_is_tried() -> None:
-    assert len(PIPELINES) == 5
-    assert GUIDE.count("```yaml") == 5
+    assert len(PIPELINES) == 6
+    assert GUIDE.count("```yaml") == 6

@@ -106,6 +106,10 @@ def test_a_missing_field_is_none_and_none_has_one_meaning(text: str, expected: o
         ("[bool('yes'), bool('off'), bool(1)]", [True, False, True]),
         ("number('1.234,50', decimal=',')", 1234.5),
         ("number('1,234') + number(\"-1'000\")", 234),
+        ("[number('-1.469,06 €', ','), number('$1,200.5'), number('12,34,567.'), number('€ -.5')]",
+         [-1469.06, 1200.5, 1234567.0, -0.5]),
+        ("[number('1e3'), number('007'), number('1 234 567,8', ','), number('99999999999999999999')]",
+         [1000.0, 7, 1234567.8, 99999999999999999999]),
         ("[round(2.567, 2), round(2.5), floor(-1.5), ceil(1.2), abs(-3)]", [2.57, 2, -2, 2, 3]),
         ("[min(items[0]['qty'], 1), max([1, 3])]", [1, 3]),
         ("[any([0, 1]), all([0, 1])]", [True, False]),
@@ -118,6 +122,7 @@ def test_a_missing_field_is_none_and_none_has_one_meaning(text: str, expected: o
         ("[type_of(gone), type_of(1), type_of('a'), type_of([]), type_of({}), type_of(True)]",
          ["null", "number", "text", "list", "mapping", "boolean"]),
         ("from_json('{\"a\": [1]}')['a'][0]", 1),
+        ("from_json('[123456789012345678901234567890, \"é\"]')", [123456789012345678901234567890, "é"]),
         ("to_json({'a': 1})", '{"a":1}'),
         ("sha256('a')[:8]", "ca978112"),
         ("uuid('a') == uuid('a') and uuid('a') != uuid('b')", True),
@@ -151,6 +156,9 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("a is 5", "`is` is only for None"),
         ("round(a", "inside { } and [ ], YAML ends a value at a comma: put quotes around the expression"),
         ("a) or (b", "not an expression"),
+        ("Nr. is not None", "write record['a name'] for a field whose name is not a plain word"),
+        ("Netto (€) > 5", "write record['a name']"),
+        ("first name == 'Ada'", "write record['a name']"),
         ("matches(a, b)", "matches takes a text and a pattern in quotes"),
         ("matches(a, '(')", "not a regular expression: error: unclosed group"),
         ("f'{a!r}'", "`!r` and `!a` are not allowed"),
@@ -158,6 +166,7 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("[x for y in a for x in y]", "a comprehension inside another one is not allowed"),
         ("{a: 1}", "the names in {…} are texts in quotes"),
         ("b'x'", "bytes values are not allowed"),
+        ("1e999", "the number is too large"),
     ],
 )
 def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> None:
@@ -183,6 +192,23 @@ def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> No
             "failed in `one['price'] + 'x'`: cannot add a number and text",
         ),
         ("f'{customer}'", "cannot put a mapping into text; write to_json(…)"),
+        *(
+            (f"number('{text}')", "number: the text is not a number with the decimal mark '.'")
+            for text in (
+                "1.234,50",
+                "12,30",
+                "1,23,4",
+                "1_000",
+                "12 34",
+                "19%",
+                "",
+                "€",
+                "80-",
+                "1,234 567",
+                ",5",
+            )
+        ),
+        ("number('5', decimal=',') + number('1.5', ',')", "not a number with the decimal mark ','"),
         ("date('30.02.2026', '%d.%m.%Y')", "date: the value is not a time in the format %d.%m.%Y"),
     ],
 )

@@ -44,7 +44,10 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"due": {"type": "day"}}, "`due`: unknown type 'day'"),
+        ({"due": {"type": "day"}}, r"fields.due.type\n.*expected one of text, .*such as list\[text\]"),
+        ({"due": {"type": ["str"]}}, "expected one of text"),
+        ({"due": {"type": ["str", None]}}, "null is allowed unless"),
+        ({"due": {"type": "date?"}}, "null is allowed unless"),
         ({"a b": {}}, "`a b` cannot be the name of a field"),
         ({"nonce": {}}, "none called `nonce`"),
         ({"id": {}}, "must have fields to extract"),

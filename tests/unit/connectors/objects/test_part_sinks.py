@@ -266,6 +266,13 @@ def test_declared_types_are_made_from_text() -> None:
     assert row["at"] == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 
+def test_numbers_are_decimals_by_their_shortest_digits() -> None:
+    rows = [{"money": 1.1}, {"money": -80.0}, {"money": 3}, {"money": None}, {"money": 0.1 + 0.2}]
+    table, failures = parquet(rows, types={"money": "decimal"})
+    assert table["money"].to_pylist() == [Decimal("1.1"), Decimal(-80), Decimal(3), None]
+    assert failures == {4: "NotParquet"}
+
+
 def test_a_moment_outside_the_calendar_does_not_fit_and_ends_no_run() -> None:
     moments = ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"]
     table, failures = parquet([{"at": moment} for moment in moments], types={"at": "timestamp"})

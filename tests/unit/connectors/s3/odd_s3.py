@@ -194,7 +194,7 @@ def source(lake: OddS3, pattern: str = "**", *, bucket: str = BUCKET, **params: 
 
 @dataclass
 class Ran:
-    """What came of a run."""
+    """The outcome of a run."""
 
     report: RunReport
     records: list[dict[str, Any]]

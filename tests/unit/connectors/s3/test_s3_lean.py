@@ -27,7 +27,7 @@ def connection(lake: OddS3, **more: Any) -> S3Connection:
 
 
 async def answer(client: S3Client, **arguments: Any) -> tuple[Any, ...]:
-    """What came of a GET, in either way: the answer and the body, or the error."""
+    """The outcome of a GET, in either way: the answer and the body, or the error."""
     try:
         found = await client.get_object(Bucket=BUCKET, **arguments)
     except Exception as error:  # noqa: BLE001 - it is compared with that of the other way
