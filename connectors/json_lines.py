@@ -25,6 +25,8 @@ _LINE = orjson.OPT_APPEND_NEWLINE
 _NUMBERS: Final = bytes(
     ord("0") if 48 <= byte <= 57 else byte if byte == ord("-") else 32 for byte in range(256)
 )
+_LIST: Final = "a list; `jq -c '.[]'` puts each of its items on a line"
+_SPREAD_OUT: Final = "the value continues on the next line; `jq -c .` puts each value on one line"
 _BETWEEN: Final = b"},{"
 _NINETEEN: Final = b"0" * 19
 """So many digits always fit into 64 bits where no minus stands before them."""
@@ -135,9 +137,11 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         if not is_utf8(line):
             raise RecordError(f"{where}: the line is not valid UTF-8", kind="BrokenLine") from None
+        if line.strip() in (b"[", b"{"):
+            raise RecordError(f"{where}: {_SPREAD_OUT}", kind="BrokenLine") from None
         raise RecordError(f"{where}:{error.colno}: {error.msg}", kind="BrokenLine") from None
     if type(record) is not dict:
-        kind = "a list" if isinstance(record, list) else "one value"
+        kind = _LIST if isinstance(record, list) else "one value"
         raise RecordError(f"{where}: expected a JSON object, got {kind}", kind="BrokenLine")
     return _parse_long_numbers(line, where) if has_long_number(line) else record
 

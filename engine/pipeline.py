@@ -257,10 +257,14 @@ def _plans(
 ) -> tuple[Mapping[str, Plan], list[str]]:
     if isinstance(what, str | os.PathLike):
         return _from_file(what, only, params, os.environ)
+    if params:
+        raise ConfigError("`params` are for a file: give the values of this pipeline to its nodes")
     if isinstance(what, Plan):
         what = {what.pipeline: what}
     elif isinstance(what, Pipeline):
         what = {what.name: what.plan()}
+    elif not isinstance(what, Mapping):
+        raise ConfigError(f"expected a file, a pipeline or plans to run, got {type(what).__name__}")
     for name in only:
         if name not in what:
             raise ConfigError([Problem(unknown("pipeline", name, what), file="only")])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from connectors.objects.listed import ObjectRefusedError
 
-__all__ = ["FileUnreadableError", "unreadable"]
+__all__ = ["FileUnreadableError", "make_folder", "unreadable"]
 
 
 class FileUnreadableError(ObjectRefusedError):
@@ -23,3 +24,11 @@ def unreadable(path: str, error: OSError) -> FileUnreadableError:
     """The error for what the operating system says about a path."""
     kind = "FileVanished" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "FileUnreadable"
     return FileUnreadableError(f"cannot read {path}: {error.strerror or error}", record_kind=kind)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there. Raises OSError, also where a file has its name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(error.errno, f"{folder} is a file, not a folder") from error

@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio.to_thread
 from pydantic import Field, field_validator
 
+from connectors.files.errors import make_folder
 from connectors.files.sharing import place_of
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
@@ -44,7 +45,7 @@ class _FolderOfParts:
         self._path = Path(os.path.expanduser(shown))
 
     async def open(self) -> None:
-        await self._run(lambda: self._path.mkdir(parents=True, exist_ok=True))
+        await self._run(lambda: make_folder(self._path))
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:

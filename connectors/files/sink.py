@@ -16,6 +16,7 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
+from connectors.files.errors import make_folder
 from connectors.files.sharing import writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
@@ -263,7 +264,7 @@ def _count_lines(descriptor: int, start: int, end: int) -> int:
 
 
 def _open(path: str) -> int:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
 
 

@@ -23,8 +23,8 @@ _MARKS = (
 )
 
 _GUESSES = (
-    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "cp932", "euc_jp", "cp949",
-    "gb18030", "big5",
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "cp866", "cp932", "euc_jp",
+    "cp949", "gb18030", "big5",
 )  # fmt: skip
 
 # WHATWG, Encoding Standard: these labels mean Windows' code pages, and Latin-1 proper could not fail

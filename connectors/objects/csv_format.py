@@ -7,9 +7,9 @@ line and every block its place. A row that continues beyond its block (a quoted 
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from connectors.objects.block_text import BlockDecoder
 from connectors.objects.csv_header import Columns, CsvDialect, read_columns
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.line_formats import INVALID, RECORD_BYTES, LineFormat, invalid_text, too_long
-from connectors.objects.lines import Place
+from connectors.objects.lines import LineBlock, Place
 from connectors.objects.pages import SHOWN_BYTES, ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
@@ -38,12 +38,12 @@ class CsvRows(LineFormat):
         """The records of an object from a place on."""
         # the parser's own bound is one for all of the process, and ours is kept here
         csv.field_size_limit(sys.maxsize)
-        async with self.open(reader, start) as (content, pages):
+        async with self.open(reader, start) as content, aclosing(self.blocks(content, start)) as blocks:
             decoder = self.decoder(content, start)
             columns = read_columns(content.head, decoder, self.dialect, self.names, self.types, reader.path)
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
-            async for page in pages:
-                found = parser.parse(page.lines, page.end)
+            async for block in blocks:
+                found = parser.parse(block)
                 if found is not None:
                     yield found
             found = parser.finish()
@@ -52,7 +52,7 @@ class CsvRows(LineFormat):
 
 
 class _Parser:
-    """Makes records of lines. What a page leaves of a row waits for the next page."""
+    """Makes records of lines. What a block leaves of a row waits for the next block."""
 
     def __init__(
         self, path: str, columns: Columns, decoder: BlockDecoder, max_record: int, start: RecordPlace
@@ -62,58 +62,75 @@ class _Parser:
         self._decoder = decoder
         self._max = max_record
         self._options = columns.dialect.options()
-        self._waiting: list[bytes | None] = []
+        self._waiting = LineBlock(b"", 0, Place(start.at, start.before), {})
         self._looked_at = 0
-        self._before = start.before
-        self._end = Place(start.at, start.before)
 
-    def parse(self, lines: Sequence[bytes | None], end: Place) -> RecordPage | None:
+    def parse(self, block: LineBlock) -> RecordPage | None:
         """The records of the next lines; None while they all wait."""
-        self._waiting += lines
-        self._end = end
+        self._waiting = waiting = _joined(self._waiting, block)
         # what waits is not parsed again with each small addition
-        if len(self._waiting) < 2 * self._looked_at:
+        if waiting.lines < 2 * self._looked_at:
             return None
         return self._page(ended=False)
 
     def finish(self) -> RecordPage | None:
         """The records of what waits, at the end of the object."""
-        return self._page(ended=True) if self._waiting else None
+        return self._page(ended=True) if self._waiting.lines else None
 
     def _page(self, *, ended: bool) -> RecordPage | None:
-        given, before = self._waiting, self._before
-        text, replaced = self._decoder.decode(b"\n".join([line or b"" for line in given]))
-        header = min(max(0, self._columns.header_lines - before), len(given))
-        rows, numbers, failures, taken = self._rows(text, header, ended=ended)
-        self._waiting = given[taken:]
-        self._looked_at = len(self._waiting)
+        given = self._waiting
+        before = given.end.line - given.lines
+        text, replaced = self._decoder.decode(given.data)
+        header = min(max(0, self._columns.header_lines - before), given.lines)
+        plain = self._plain_records(text, header, given)
+        if plain is not None:
+            records, taken = plain, given.lines
+            numbers: Sequence[int] = range(before + header + 1, before + taken + 1)
+            failures: _Failures = []
+        else:
+            rows, numbers, failures, taken = self._rows(text, header, ended=ended)
+            records, failures = self._columns.records(self._path, rows, numbers, failures)
+        self._waiting = left = _behind(given, taken)
+        self._looked_at = left.lines
         if not taken:
             return None
-        self._before = before + taken
-        records, failures = self._columns.records(self._path, rows, numbers, failures)
         self._mark_invalid(text, records, numbers, failures)
         failures.sort(key=lambda failure: failure[0])
-        left = sum(len(line or b"") + 1 for line in self._waiting)
-        end = RecordPlace(self._end.offset - left, self._before, self._decoder.encoding)
         nbytes = 2 * len(text) + RECORD_BYTES * len(records)
+        waits = len(left.data) + bool(left.lines) + sum(left.long.values())
+        end = RecordPlace(given.end.offset - waits, before + taken, self._decoder.encoding)
         return RecordPage(records, numbers, end, failures, replaced, self._decoder.guessed, nbytes)
+
+    def _plain_records(self, text: str, header: int, given: LineBlock) -> list[Any] | None:
+        """The records of lines without quotes, as long as every line is a row; None for any others."""
+        quote, delimiter = self._columns.dialect.quote, self._options["delimiter"]
+        if header:
+            text = text.split("\n", header)[-1] if header < given.lines else ""
+        text = text.replace("\r\n", "\n").removesuffix("\r")
+        width, lines = self._columns.width, given.lines - header
+        if width < 2 or not lines or "\r" in text or (quote and quote in text) or given.long:
+            return None
+        # with a field of its own, the end of each line shows that it is where it should be
+        fields = text.replace("\n", f"{delimiter}\n{delimiter}").split(delimiter)
+        if len(fields) != lines * (width + 1) - 1 or fields[width :: width + 1].count("\n") != lines - 1:
+            return None
+        return self._columns.made_of([fields[at :: width + 1] for at in range(width)])
 
     def _rows(
         self, text: str, header: int, *, ended: bool
     ) -> tuple[list[Any], Sequence[int], _Failures, int]:
         """Rows with the lines they begin at, failures, and how many of the lines were taken."""
-        lines = io.StringIO(f"{text}\n", newline="\n")
-        for _ in range(header):
-            next(lines)
+        lines = text.split("\n")
+        before = self._waiting.end.line - self._waiting.lines
         try:
-            reader = csv.reader(lines, **self._options)
+            reader = csv.reader(lines[header:], **self._options)
             rows = list(reader)
             if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width}:
-                first = self._before + header + 1
+                first = before + header + 1
                 return rows, range(first, first + len(rows)), [], header + len(rows)
         except csv.Error:
             pass
-        return self._one_by_one([f"{line}\n" for line in text.split("\n")], header, ended=ended)
+        return self._one_by_one([f"{line}\n" for line in lines], header, ended=ended)
 
     def _one_by_one(
         self, lines: list[str], taken: int, *, ended: bool
@@ -123,6 +140,7 @@ class _Parser:
         numbers: list[int] = []
         failures: _Failures = []
         feed = _Feed(lines, taken)
+        before = self._waiting.end.line - self._waiting.lines
         reader = csv.reader(feed, **self._options)
         while taken < len(lines):
             feed.at = taken
@@ -131,7 +149,7 @@ class _Parser:
                 break  # it continues on the next page
             # perhaps a quote was never meant to open: the lines after the first are parsed again
             taken = feed.at = taken + 1 if error is not None and error.kind == "BrokenRow" else feed.at
-            number = self._before + feed.begun_at + 1
+            number = before + feed.begun_at + 1
             if error is not None:
                 failures.append((len(rows), error))
                 shown = "".join(lines[feed.begun_at : taken])[:SHOWN_BYTES]
@@ -147,7 +165,7 @@ class _Parser:
     ) -> tuple[list[str] | None, RecordError | None]:
         """The row that begins at a line, or what is wrong with it; neither when its end has not come yet."""
         feed.begun_at = begin
-        where = f"{self._path}:{self._before + begin + 1}"
+        where = f"{self._path}:{self._waiting.end.line - self._waiting.lines + begin + 1}"
         try:
             row = next(reader)
         except csv.Error as error:
@@ -155,7 +173,7 @@ class _Parser:
             if unfinished and not ended and sum(map(len, feed.lines[begin:])) <= self._max:
                 return None, None
             return None, RecordError(f"{where}: {_reason(error)}", kind="BrokenRow")
-        if None in self._waiting[begin : feed.at] or (
+        if not self._waiting.long.keys().isdisjoint(range(begin, feed.at)) or (
             feed.at > begin + 1 and sum(map(len, feed.lines[begin : feed.at])) > self._max
         ):
             return None, too_long(where, self._max)
@@ -168,7 +186,7 @@ class _Parser:
         self, text: str, records: list[Any], numbers: Sequence[int], failures: _Failures
     ) -> None:
         """Refuse records with half surrogates, which stand for bytes that are invalid."""
-        if not INVALID.search(text):
+        if text.isascii() or not INVALID.search(text):
             return
         failed = {index for index, _ in failures}
         for index, record in enumerate(records):
@@ -180,6 +198,22 @@ class _Parser:
                 failures.append((index, error))
             content = INVALID.sub("\ufffd", str(record["content"]) if index in failed else shown)
             records[index] = stub(self._path, numbers[index], content, error)
+
+
+def _joined(first: LineBlock, second: LineBlock) -> LineBlock:
+    if not first.lines:
+        return second
+    long = first.long | {first.lines + at: length for at, length in second.long.items()}
+    return LineBlock(b"\n".join((first.data, second.data)), first.lines + second.lines, second.end, long)
+
+
+def _behind(block: LineBlock, taken: int) -> LineBlock:
+    """What is left of a block when so many of its lines are taken."""
+    if taken == block.lines:
+        return LineBlock(b"", 0, block.end, {})
+    data = block.data.split(b"\n", taken)[-1]
+    long = {at - taken: length for at, length in block.long.items() if at >= taken}
+    return LineBlock(data, block.lines - taken, block.end, long)
 
 
 class _Feed:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.columns import record_maker
+from connectors.objects.content import HEAD_BYTES
 from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
 from connectors.objects.pages import stub
 from engine.errors import RecordError
@@ -16,9 +18,11 @@ from engine.errors import RecordError
 __all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
 
 _CANDIDATES: Final = ",;\t|"
+_EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
-_SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n')
+_SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORECASE)
 """Names the delimiter, as Excel reads and writes it in front of the header."""
+_MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Columns:
     names: Sequence[str]
     types: Sequence[tuple[ColumnType, bool]]
     header_lines: int
+    _make: Callable[[Sequence[Sequence[Any]]], list[Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._make = record_maker(self.names)
 
     @property
     def width(self) -> int:
@@ -77,23 +85,27 @@ class Columns:
         good = [row for index, row in enumerate(rows) if index not in failed] if failed else rows
         if not good:
             return rows, failures
-        try:
-            values = [self._convert(at, column) for at, column in enumerate(zip(*good, strict=True))]
-            names = self.names
-            # all columns are as long as the rows are many, and `strict` costs a third more
-            made: list[Any] = [dict(zip(names, row)) for row in zip(*values)]  # noqa: B905
-        except ValueError:
+        made = self.made_of(list(zip(*good, strict=True)))
+        if made is None:
             return self._one_by_one(path, rows, numbers, failures)
         if not failed:
             return made, failures
         left = iter(made)
         return [row if index in failed else next(left) for index, row in enumerate(rows)], failures
 
+    def made_of(self, columns: Sequence[Sequence[str]]) -> list[Any] | None:
+        """The records of columns of texts; None where a text is not of its column's type."""
+        try:
+            return self._make([self._convert(at, column) for at, column in enumerate(columns)])
+        except ValueError:
+            return None
+
     def _convert(self, at: int, column: Sequence[str]) -> Sequence[Any]:
         kind, declared = self.types[at]
         convert = (CONVERTERS if declared else INFERRED)[kind]
         nulls = self.dialect.nulls
-        if nulls.isdisjoint(column):
+        # a look for one text is faster than one hash for each
+        if "" not in column if nulls == _EMPTY else nulls.isdisjoint(column):
             return column if convert is None else convert(column)
         if convert is None:
             return [None if value in nulls else value for value in column]
@@ -150,10 +162,13 @@ def read_columns(
     Raises:
         RecordError: `WrongHeader`: the header is not a row, or lacks a column that has a type.
     """
-    cut = head.rfind(b"\n") + 1
+    # the last line of a longer file is cut off
+    cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     decoder = BlockDecoder(decoder.encoding or None, None)
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
+    if _MARKUP.match(text):
+        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     lines = lines[1:] if separator else lines

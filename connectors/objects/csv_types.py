@@ -6,24 +6,40 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal, get_args
+
+import orjson
 
 __all__ = ["CONVERTERS", "INFERRED", "ColumnType", "infer_type"]
 
 ColumnType = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp"]
 
 _INTEGER = re.compile(r"[+-]?\d+")
-_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?")
+_COMMON_TIMESTAMP = re.compile(
+    r"\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|(?!-00:00)[+-]\d\d:[0-5]\d)?",
+    re.ASCII,
+)
+"""These are only spelled differently in ISO 8601."""
+
 _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "0"), False
 )
 _PLAIN_BOOLEAN = frozenset({"true", "false"})
-_EXACT_LENGTH = 17
-"""Characters of a number of which a float keeps every digit."""
+_EXACT_LENGTH = 15
+"""Digits of which a float keeps every one. What is longer is looked at one by one."""
+
+_LONGEST_NUMBER = 17
+
+_MARKED: Final = bytes(ord(",") if byte == ord(",") else ord("0") for byte in range(256))
+_LONG: Final = b"0" * (_EXACT_LENGTH + 1)
+_INTEGER_ALONE: Final = frozenset({int})
+_INTEGER_OR_FLOAT: Final = frozenset({int, float})
 
 
 def _all_like(pattern: re.Pattern[str], texts: Sequence[str]) -> None:
@@ -35,7 +51,9 @@ def _lines_of(pattern: re.Pattern[str]) -> re.Pattern[str]:
     return re.compile(rf"(?:{pattern.pattern})(?:\n(?:{pattern.pattern}))*")
 
 
-_INTEGERS, _NUMBERS, _PLAIN_NUMBERS, _DATES = map(_lines_of, (_INTEGER, _NUMBER, _PLAIN_NUMBER, _DATE))
+_INTEGERS, _NUMBERS, _DATES, _COMMON_TIMESTAMPS = map(
+    _lines_of, (_INTEGER, _NUMBER, _DATE, _COMMON_TIMESTAMP)
+)
 
 
 def _integers(texts: Sequence[str]) -> list[Any]:
@@ -43,7 +61,26 @@ def _integers(texts: Sequence[str]) -> list[Any]:
     return list(map(int, texts))  # ValueError for what has more digits than Python reads
 
 
+def _json_numbers(texts: Sequence[str], kinds: frozenset[type]) -> tuple[list[Any], bytes] | None:
+    """The numbers of these types and what they were read from; None where one of the texts is none.
+
+    JSON writes numbers as `_PLAIN_NUMBER` does, and is read at once.
+    """
+    text = ",".join(texts).encode("utf-8", "replace")
+    if any(blank in text for blank in b" \t\n\r"):
+        return None
+    try:
+        found: list[Any] = orjson.loads(b"[%b]" % text)
+    except orjson.JSONDecodeError:
+        return None
+    # a text may have brought a comma
+    return (found, text) if len(found) == len(texts) and kinds.issuperset(map(type, found)) else None
+
+
 def _plain_integers(texts: Sequence[str]) -> list[Any]:
+    fast = _json_numbers(texts, _INTEGER_ALONE)
+    if fast is not None and b"-0" not in fast[1]:
+        return fast[0]
     found = list(map(int, texts))
     if list(map(str, found)) != list(texts):
         raise ValueError
@@ -59,19 +96,23 @@ def _numbers(texts: Sequence[str]) -> list[Any]:
 
 
 def _plain_numbers(texts: Sequence[str]) -> list[Any]:
-    _all_like(_PLAIN_NUMBERS, texts)
-    if max(map(len, texts)) > _EXACT_LENGTH:
+    fast = _json_numbers(texts, _INTEGER_OR_FLOAT)
+    if fast is None:
         raise ValueError
-    found = list(map(float, texts))
+    found = list(map(float, texts if b"-0" in fast[1] else fast[0]))
     # few columns have one of these, and only they need a closer look
-    if (0.0 in found or math.inf in found or -math.inf in found) and not all(map(_is_exact, found, texts)):
+    looked_at = _LONG in fast[1].translate(_MARKED) or b"e" in fast[1] or b"E" in fast[1]
+    if looked_at and not all(map(_is_exact, found, texts)):
         raise ValueError
     return found
 
 
 def _is_exact(number: float, text: str) -> bool:
-    """False for what is too large or too small for a float."""
-    return math.isfinite(number) and (number != 0 or not re.search("[1-9]", re.split("[eE]", text)[0]))
+    """Whether a float keeps every digit of this text."""
+    if len(text) <= _EXACT_LENGTH and "e" not in text.lower():
+        return True
+    exact = len(text) <= _LONGEST_NUMBER and math.isfinite(number)
+    return exact and Decimal(repr(number)) == Decimal(text)
 
 
 def _decimals(texts: Sequence[str]) -> list[Any]:
@@ -92,14 +133,19 @@ def _booleans(texts: Sequence[str]) -> list[Any]:
 
 
 def _dates(texts: Sequence[str]) -> list[Any]:
-    _all_like(_DATES, texts)
-    for text in set(texts):
+    distinct = set(texts)
+    _all_like(_DATES, list(distinct))
+    for text in distinct:
         date.fromisoformat(text)
     return list(texts)
 
 
 def _timestamps(texts: Sequence[str]) -> list[Any]:
-    return list(map(_timestamp, texts))
+    text = "\n".join(texts)
+    if _COMMON_TIMESTAMPS.fullmatch(text) is None:
+        return list(map(_timestamp, texts))
+    list(map(datetime.fromisoformat, texts))  # ValueError for what is not in the calendar
+    return text.replace(" ", "T").replace(",", ".").replace("Z", "+00:00").split("\n")
 
 
 def _timestamp(text: str) -> str:
@@ -148,10 +194,7 @@ def infer_type(values: Sequence[str]) -> ColumnType:
         return "text"
     if all(_PLAIN_INTEGER.fullmatch(value) for value in values):
         return "integer"
-    if all(
-        _PLAIN_NUMBER.fullmatch(value) and len(value) <= _EXACT_LENGTH and _is_exact(float(value), value)
-        for value in values
-    ):
+    if all(_PLAIN_NUMBER.fullmatch(value) and _is_exact(float(value), value) for value in values):
         return "number"
     if all(value.lower() in _PLAIN_BOOLEAN for value in values):
         return "boolean"

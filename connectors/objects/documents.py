@@ -39,6 +39,9 @@ _NEWER = {
     "application/vnd.ms-outlook": "eml",
     "application/x-ole-storage": "docx, xlsx or pptx",
 }
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+"""The name of the part in which Office keeps a document that has a password."""
+
 _OPEN_OFFICE = {"odt": "docx", "ods": "xlsx", "odp": "pptx", "pages": "docx", "epub": "html"}
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
@@ -82,6 +85,9 @@ def parts(content: str, name: str) -> list[DocumentPart]:
         return [_image(content[content.index("data:") :], name)]
     reader = _readers().get(media_type)
     if reader is None:
+        if media_type in _NEWER and _ENCRYPTED in _payload(content, marked.end(), name):
+            message = f"{name}: it is protected by a password; save it without one and read that"
+            raise RecordError(message, kind="UnsupportedDocument")
         message = f"{name}: no model reads {media_type} files{_remedy(media_type, name)}"
         raise RecordError(message, kind="UnsupportedDocument")
     return reader(_payload(content, marked.end(), name), name)
@@ -113,6 +119,8 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
 
 def _remedy(media_type: str, name: str) -> str:
     """What to do with an older or other form of a document that is read in a newer one."""
+    if media_type.startswith("image/"):
+        return "; save it as PNG or JPEG and read that"
     newer = _NEWER.get(media_type) or _OPEN_OFFICE.get(name.rpartition(".")[2].casefold())
     if newer is None:
         return ""

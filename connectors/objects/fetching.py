@@ -27,7 +27,10 @@ THROTTLED_TRIES = 4
 GIVE_UP_AFTER = 64
 """Objects that fail in a row, after which no more is asked unless a probe shows that others get through."""
 
-MAX_HINT = 2.0
+AWAY_AFTER = 4
+"""Objects that fail in a row, at least, before a server's hint to wait is followed in full."""
+
+MAX_HINT = 0.5
 """Seconds of a Retry-After that are waited for while others get through: fewer are asked for at once instead.
 
 MinIO asks for a minute whenever it has one request too many.
@@ -118,7 +121,8 @@ class ObjectFetcher:
                 return Suspect(failure, seen, tries, exhausted=True)
             if not isinstance(failure, TransientError):
                 return failure
-            self._failures_in_a_row += tries == 1
+            # of the first requests, a busy server may refuse most before one of the others is answered
+            self._failures_in_a_row += tries == (2 if failure.throttled else 1)
             retry = self._retry
             allowed = 1 if retry is None else retry.attempts
             if retry is not None and (failure.throttled or isinstance(failure.__cause__, TimeoutError)):
@@ -128,11 +132,12 @@ class ObjectFetcher:
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
                 return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == before)
-            await retry.wait(tries, self._with_patience(failure))
+            await retry.wait(tries, self._with_patience(failure, others_read=seen > before))
 
-    def _with_patience(self, failure: TransientError) -> TransientError:
+    def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
         hint = failure.retry_after
-        if hint is None or hint <= MAX_HINT or self._failures_in_a_row >= self._slots.total_tokens:
+        away = self._failures_in_a_row >= max(AWAY_AFTER, self._slots.total_tokens) and not others_read
+        if hint is None or hint <= MAX_HINT or away:
             return failure
         return TransientError(str(failure), retry_after=MAX_HINT, throttled=True)
 

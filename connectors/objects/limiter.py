@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import anyio
 
 __all__ = ["AdaptiveLimiter"]
 
-HALVE_EVERY = 0.5
-"""Seconds after which another refusal for load halves the concurrency again."""
+REDUCE_EVERY = 0.5
+"""Seconds after which another refusal for load reduces the concurrency again."""
 
 GROW_EVERY = 0.5
 """Seconds for one request more after a refusal, at least."""
 
-CALM_AFTER = 2.0
-"""Seconds without a refusal after which one tells that the number is a little too high, and not twice."""
+RETRY_CEILING = 5.0
+"""Seconds after which a number is tried again that was refused."""
 
 WINDOW = 0.5
 """Seconds for which a number of requests is tried before another one is."""
@@ -34,7 +35,8 @@ class AdaptiveLimiter:
     """Requests at once, by what gets through.
 
     It begins with `start`, tries a quarter more while all are in use, and keeps that while it gains. A
-    refusal for load halves the number; then it grows by one at a time, and a later refusal takes a quarter.
+    refusal for load halves the number, and later ones halve it again while many requests are refused; a few
+    take an eighth. Then it grows by one at a time, and leaves the number that was refused alone for a while.
 
     Args:
         most: requests at once, at most; `start` or less: it only falls, and comes back.
@@ -54,8 +56,10 @@ class AdaptiveLimiter:
         self._refused = False
         self._before = (start, 0.0)
         self._hold_until = 0.0
-        self._halved_at = -HALVE_EVERY
-        self._refused_at = self._grow_from = 0.0
+        self._reduced_at = -REDUCE_EVERY
+        self._refusals = 0
+        self._ceiling = sys.maxsize
+        self._ceiling_until = self._grow_from = 0.0
 
     @property
     def groups(self) -> int:
@@ -73,24 +77,39 @@ class AdaptiveLimiter:
         if limit >= self._most:
             return
         self._successes += 1
+        self._full = self._full or self.slots.borrowed_tokens >= limit
         if self._refused:
-            if self._successes >= limit and (now := self._clock()) >= self._grow_from:
-                self._grow_from = now + GROW_EVERY
-                self._set(limit + 1)
+            if self._successes >= limit and self._full and (now := self._clock()) >= self._grow_from:
+                self._grow(limit + 1, now)
             return
         self._goodput += OBJECT_BYTES + max(nbytes, 0)
-        self._full = self._full or self.slots.borrowed_tokens >= limit
         if self._successes >= limit and self._full:
             self._judge(limit, self._clock())
 
     def slow_down(self) -> None:
         """The server has refused a request because it has too much to do, or was silent."""
         now = self._clock()
-        if now - self._halved_at >= HALVE_EVERY:
-            calm = self._refused and now - self._refused_at >= CALM_AFTER
-            self._halved_at, self._refused, self._grow_from = now, True, now + GROW_EVERY
-            self._set(max(1, self.limit * 3 // 4 if calm else self.limit // 2))
-        self._refused_at = now
+        if now - self._reduced_at >= REDUCE_EVERY:
+            limit = self.limit
+            lower = max(1, limit // 2)
+            if not self._refused and self._before[1]:
+                lower = max(lower, self._before[0])  # so many were not refused
+            elif self._refused and self._refusals <= limit // 8:
+                lower = max(1, limit - 1 - limit // 8)
+            self._reduced_at, self._refused, self._grow_from = now, True, now + GROW_EVERY
+            self._ceiling, self._ceiling_until = limit, now + RETRY_CEILING
+            self._refusals = 0
+            self._set(min(lower, limit))
+        else:
+            self._refusals += 1
+
+    def _grow(self, limit: int, now: float) -> None:
+        if limit >= self._ceiling:
+            if now < self._ceiling_until:
+                return
+            self._ceiling = sys.maxsize
+        self._grow_from = now + GROW_EVERY
+        self._set(limit)
 
     def _judge(self, limit: int, now: float) -> None:
         """Try more if what is tried now gains, otherwise return to what was tried before."""

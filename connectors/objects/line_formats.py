@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.content import Content, ContentOptions, open_content
-from connectors.objects.lines import LinePage, Place, line_pages
+from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
 from connectors.objects.media_types import by_content
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
 __all__ = ["INVALID", "RECORD_BYTES", "JsonLines", "LineFormat", "TextLines", "invalid_text", "too_long"]
 
+T = TypeVar("T")
+
 RECORD_BYTES = 300
 """About what a record takes in memory beside its text."""
 
 INVALID = re.compile("[\udc80-\udcff]")
 
+_UNPACK = "unpack it first"
+_OTHERS: Final = {
+    b"%PDF-": ("a PDF file", "read it with `format: document`"),
+    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
+    b"Obj\x01": ("an Avro file", "convert it first"),
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
+}
+"""What is often called text by mistake: its first bytes, name and remedy."""
+
+_SIGNATURE_BYTES = 16
 _ZEROS = re.compile(rb"\0+")
 _CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 _TEXT_BYTES_PER_RUN = 4
@@ -40,25 +56,28 @@ class LineFormat:
     page_records: int
 
     @asynccontextmanager
-    async def open(
-        self, reader: ObjectReader, start: RecordPlace
-    ) -> AsyncGenerator[tuple[Content, AsyncGenerator[LinePage, None]], None]:
-        """Open an object; gives its content, and its lines from a place on.
+    async def open(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[Content, None]:
+        """Open the content of an object at a place.
 
         Raises:
             RecordError: also `NotText`.
         """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
             if not _is_text(content.head):
-                raise RecordError(f"{reader.path} is not text", kind="NotText")
-            pages = line_pages(
-                content.read,
-                Place(start.at, start.before),
-                max_line=self.max_record_bytes,
-                page_lines=self.page_records,
-            )
-            async with aclosing(pages):
-                yield content, pages
+                raise RecordError(f"{reader.path} is not text{_what(content.head)}", kind="NotText")
+            yield content
+
+    def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
+        """Read the lines of a content that was opened at this place."""
+        return self._read(line_pages, content, start)
+
+    def blocks(self, content: Content, start: RecordPlace) -> AsyncGenerator[LineBlock, None]:
+        """Read the same lines in pieces."""
+        return self._read(line_blocks, content, start)
+
+    def _read(self, read: Callable[..., T], content: Content, start: RecordPlace) -> T:
+        limits = {"max_line": self.max_record_bytes, "page_lines": self.page_records}
+        return read(content.read, Place(start.at, start.before), **limits)
 
     def decoder(self, content: Content, start: RecordPlace) -> BlockDecoder:
         """Return a decoder for the lines of an object."""
@@ -71,7 +90,7 @@ class PlainLines(LineFormat):
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """The records of an object from a place on."""
-        async with self.open(reader, start) as (content, pages):
+        async with self.open(reader, start) as content, aclosing(self.lines(content, start)) as pages:
             decoder = self.decoder(content, start)
             async for page in pages:
                 yield self._page(reader.path, page, decoder)
@@ -166,15 +185,26 @@ class JsonLines(PlainLines):
 
 def _is_text(head: bytes) -> bool:
     """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
+    if head.startswith(tuple(_OTHERS)):
+        return False
     runs = len(_ZEROS.findall(head))
     if not runs:
-        return True
+        return _CONTROLS.search(head[:_SIGNATURE_BYTES]) is None or by_content(head, "") is None
     text = head.replace(b"\0", b"")
     return (
         len(text) >= _TEXT_BYTES_PER_RUN * runs
         and not _CONTROLS.search(text)
         and by_content(head, "") is None
     )
+
+
+def _what(head: bytes) -> str:
+    """What it is instead, and what to do, as far as that is known."""
+    for signature, (kind, remedy) in _OTHERS.items():
+        if head.startswith(signature):
+            return f" but {kind}: {remedy}"
+    media_type = by_content(head, "")
+    return f" but {media_type}" if media_type else ""
 
 
 def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:

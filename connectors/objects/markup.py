@@ -14,13 +14,18 @@ from engine.errors import RecordError
 
 __all__ = ["kind_of_markup", "plain_text"]
 
-_SUFFIXES: Final = {"html": "html", "htm": "html", "xhtml": "html", "eml": "mail", "rtf": "rtf"}
+_SUFFIXES: Final = {
+    "html": ("html",), "htm": ("html",), "xhtml": ("html",), "eml": ("mail",), "rtf": ("rtf",),
+    # Office opens them under these names, too, and many programs write them so
+    "doc": ("rtf", "html"), "docx": ("rtf",), "xls": ("html",),
+}  # fmt: skip
 _STARTS: Final = {
     # possessive: a comment that may also be two takes time that doubles with every one of them
     "html": re.compile(
         r"\s*(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*+)*+<(?:!doctype html|html|head|body)\b", re.I | re.S
     ),
-    "mail": re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
+    # some programs leave the line in front that divides mails in a mailbox
+    "mail": re.compile(r"(?:From [^\n]*\n)?(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
     "rtf": re.compile(r"\s*\{\\rtf"),
 }
 _HIDDEN: Final = frozenset({"script", "style", "head", "template", "noscript"})
@@ -36,8 +41,8 @@ _MAX_PARTS: Final = 200  # of a mail
 
 def kind_of_markup(text: str, name: str) -> str:
     """`html`, `mail` or `rtf` when both the name and the beginning say so, else ""."""
-    kind = _SUFFIXES.get(name.rpartition(".")[2].casefold(), "")
-    return kind if kind and _STARTS[kind].match(text[:20_000]) else ""
+    kinds = _SUFFIXES.get(name.rpartition(".")[2].casefold(), ())
+    return next((kind for kind in kinds if _STARTS[kind].match(text[:20_000])), "")
 
 
 def plain_text(text: str, name: str, kind: str) -> str:

@@ -83,6 +83,11 @@ _TEXT_TYPES = frozenset(
 _ALIASES = {"image/x-ms-bmp": "image/bmp", "image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg"}
 
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_MEMBERS = {
+    b"word/document.xml": DOCX,
+    b"xl/workbook.": f"{_OFFICE}.spreadsheetml.sheet",
+    b"ppt/presentation.xml": f"{_OFFICE}.presentationml.presentation",
+}
 _ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
 
@@ -108,7 +113,9 @@ def by_content(data: bytes, name: str = "") -> str | None:
         if suffix in _ZIP_SUFFIXES:
             return _BY_SUFFIX[suffix]
         # member names stand uncompressed in the archive's directory
-        return DOCX if b"word/document.xml" in data else "application/zip"
+        return next((kind for member, kind in _MEMBERS.items() if member in data), "application/zip")
+    if data[4:12] == b"ftypavif":
+        return "image/avif"  # taken for a film otherwise
     if data.startswith(_OLE):
         return _BY_SUFFIX[suffix] if suffix in _OLE_SUFFIXES else "application/x-ole-storage"
     # 20 ms of import that text files never need

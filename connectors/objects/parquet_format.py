@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
+from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
-from connectors.objects.parquet_values import UNREADABLE, converter_of
+from connectors.objects.parquet_values import UNREADABLE, MendedTexts, converter_of
 from engine.errors import FatalError, RecordError
 
 __all__ = ["ParquetRows", "pyarrow"]
@@ -97,6 +98,7 @@ class _Rows:
         self._converters = [converter_of(field.type) for field in self._file.schema_arrow]
         names = self._file.schema_arrow.names
         self._names = column_names(names) if len(set(names)) < len(names) else names
+        self._make = record_maker(self._names)
         self._group, self._before = start.at, start.before
         counts = [self._file.metadata.row_group(at).num_rows for at in range(self._file.num_row_groups)]
         self._skip = start.before - sum(counts[: start.at])
@@ -119,27 +121,26 @@ class _Rows:
             batch, self._skip = batch.slice(self._skip), 0
             numbers = range(self._before + 1, self._before + batch.num_rows + 1)
             self._before += batch.num_rows
-            records, failures = self._records(batch, numbers)
+            records, failures, replaced = self._records(batch, numbers)
             return RecordPage(
                 records,
                 numbers,
                 RecordPlace(self._group, self._before),
                 failures,
+                replaced,
                 nbytes=2 * batch.nbytes + RECORD_BYTES * batch.num_rows,
             )
         return None
 
     def _records(
         self, batch: Any, numbers: range
-    ) -> tuple[list[dict[str, Any]], list[tuple[int, RecordError]]]:
+    ) -> tuple[list[dict[str, Any]], list[tuple[int, RecordError]], int]:
         columns = [
             convert(column) if convert is not None else column.to_pylist()
             for column, convert in zip(batch.columns, self._converters, strict=True)
         ]
         names = self._names
-        records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [
-            {} for _ in range(batch.num_rows)
-        ]
+        records = self._make(columns) if columns else [{} for _ in range(batch.num_rows)]
         failures: dict[int, RecordError] = {}
         for name, column in zip(names, columns, strict=True):
             if not any(value is UNREADABLE for value in column):
@@ -153,7 +154,8 @@ class _Rows:
                 )
                 failures[index] = error
                 records[index] = stub(self._path, number, None, error)
-        return records, sorted(failures.items())
+        replaced = sum(column.replaced for column in columns if isinstance(column, MendedTexts))
+        return records, sorted(failures.items()), replaced
 
     def close(self) -> None:
         """Close the file."""

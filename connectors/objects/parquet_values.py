@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["UNREADABLE", "converter_of"]
+__all__ = ["UNREADABLE", "MendedTexts", "converter_of"]
 
 Convert = Callable[[Any], list[Any]]
 
@@ -17,6 +17,12 @@ UNREADABLE = object()
 
 _NO_TEXT = "<value out of range"
 """How Arrow writes a time outside of the calendar."""
+
+
+class MendedTexts(list[Any]):
+    """Texts of a column in which so many characters stand for invalid bytes."""
+
+    replaced = 0
 
 
 def converter_of(kind: Any) -> Convert | None:
@@ -47,8 +53,14 @@ def _texts(column: Any) -> list[Any]:
     try:
         found: list[Any] = column.to_pylist()
     except UnicodeDecodeError:  # the format asks for UTF-8, and not every writer checks that
-        found = column.cast(pa.large_binary()).to_pylist()
-        found = [None if value is None else value.decode("utf-8", "replace") for value in found]
+        return _mended(column.cast(pa.large_binary()).to_pylist())
+    return found
+
+
+def _mended(values: list[bytes | None]) -> MendedTexts:
+    found = MendedTexts(None if value is None else value.decode("utf-8", "replace") for value in values)
+    found.replaced = sum(text.count("\ufffd") for text in found if text is not None)
+    found.replaced -= sum(value.count(b"\xef\xbf\xbd") for value in values if value is not None)
     return found
 
 

@@ -20,6 +20,17 @@ __all__ = ["MAX_UNPACKED", "check_unpacked_size", "joined_lines", "read_docx"]
 MAX_UNPACKED = 64 * 1024 * 1024
 """Bytes of all members of the archive together; more is an archive bomb or a film."""
 
+_FORMS: Final = [
+    f"application/vnd.{kind}.main+xml"
+    for kind in (
+        "ms-word.document.macroEnabled",
+        "ms-word.template.macroEnabledTemplate",
+        "openxmlformats-officedocument.wordprocessingml.template",
+    )
+]
+"""What Word calls documents with macros and templates, which are written like all others."""
+
+_STRICT: Final = b"http://purl.oclc.org/ooxml/"
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _RELATIONS: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _MC: Final = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
@@ -48,16 +59,34 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
     Raises:
         RecordError: kind `CorruptDocument`, or `DocumentTooLarge` (unpacked size).
     """
-    import docx
     from docx.opc.exceptions import OpcError
 
     try:
         check_unpacked_size(data, name)
-        document = docx.Document(io.BytesIO(data))
+        document = _opened(data)
         return joined_lines(_Reader(document).lines(), max_text)
     # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
         raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
+
+
+def _opened(data: bytes) -> Document:
+    """The document of a file, also of one with macros or of a template."""
+    from docx.opc.part import PartFactory
+    from docx.package import Package
+    from docx.parts.document import DocumentPart
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in {"_rels/.rels", "word/document.xml"}.intersection(archive.namelist()):
+            with archive.open(member) as file:
+                if _STRICT in file.read(4096):
+                    raise ValueError("it is Strict Open XML; save it as an ordinary Word document (.docx)")
+    PartFactory.part_type_for.update(dict.fromkeys(_FORMS, DocumentPart))
+    part = Package.open(io.BytesIO(data)).main_document_part
+    if not isinstance(part, DocumentPart):
+        raise ValueError("its main part is not that of a Word document")
+    document: Document = part.document
+    return document
 
 
 def check_unpacked_size(data: bytes, name: str) -> None:

@@ -79,12 +79,14 @@ _SETTINGS: Final = b"SET TimeZone TO 'UTC'; SET DateStyle TO ISO; SET IntervalSt
 
 # errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
 _PASSING: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "40001", "40P01", "55P03")
-_ROW: Final = ("22", "23", "54000")
+_TRIGGER: Final = "P0001"
+_ROW: Final = ("22", "23", "54000", _TRIGGER)
 _REMEDIES: Final = {
     "42501": "grant the user what it needs",
     "25006": "use the primary server",
     "53100": "free some space on the server, then resume the run",
     "42P10": "a merge needs a unique index on the `key`: CREATE UNIQUE INDEX ON {table} ({key})",
+    "428C9": "leave the field out before the sink: map: {{drop: […]}}",
     "3D000": "check the database in `url`",
     "3F000": "create the schema first",
 }
@@ -226,6 +228,8 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
         return TransientError(f"{place}: {text}")
     if code.startswith(_ROW) or isinstance(error, psycopg.DataError):
         return _refused(error, code, text)
+    if code == "42P10" and "ON CONFLICT" not in text:
+        code = "428C9"  # a generated column: COPY has another code for it than INSERT
     remedy = _REMEDIES.get(code, "").format_map({"table": "TABLE", "key": "KEY", **names})
     return FatalError(
         f"{place}: {text}{'; ' if remedy else ''}{remedy}", kind="auth" if code == "42501" else "schema"
@@ -234,6 +238,10 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
 
 def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
     """Without values: what is quoted for a wrong value is the value, for a constraint it is a name."""
+    if code == _TRIGGER:  # its text is the user's own, and may hold values
+        where = (error.diag.context or "").partition("(")[0].removeprefix("PL/pgSQL function ")
+        said = f"PostgreSQL refused the row: {where or 'a trigger'} raised an exception"
+        return RowsRefusedError(said, kind="ConstraintViolated")
     if not code.startswith("23"):
         text = _QUOTED.sub("…", text)
     column = error.diag.column_name

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,6 +81,9 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
         """The columns and their types, as SQL."""
         cursor = await connection.execute(f"SELECT * FROM {self.params.relation} LIMIT 0".encode())
         columns = cursor.description or []
+        for name, times in Counter(column.name for column in columns).items():
+            if times > 1:
+                raise FatalError(f"two columns are called {name!r}: rename one in `query`", kind="schema")
         for name in self._order:
             if name not in (known := [column.name for column in columns]):
                 raise missing_column(name, known)

@@ -132,7 +132,8 @@ class TableSourceParams(Params):
         """Return the FROM clause for a database that quotes names by `mark`."""
         if self.table is not None:
             return f"{quote_table(self.table, mark)} AS q"
-        return f"({(self.query or '').strip().rstrip(';')}) AS q"
+        # on a line of its own, for a query that ends with a comment
+        return f"({(self.query or '').strip().rstrip(';')}\n) AS q"
 
 
 def missing_column(name: str, columns: Sequence[str]) -> FatalError:

@@ -39,7 +39,7 @@ class NodeEvents:
             for node in nodes():
                 if (node.records_in or node.records_out) and node.name not in self._begun:
                     self._begun.add(node.name)
-                    self._say(node.name, "started", f"{node.kind} {node.component} started", "info", {})
+                    self._say(node.name, "started", f"{node.kind} {_called(node)} started", "info", {})
             await anyio.sleep(LOOK_EVERY)
 
     def end(self, nodes: Collection[NodeSnapshot]) -> None:
@@ -65,11 +65,16 @@ def finished(node: NodeSnapshot) -> tuple[str, str, dict[str, int | float]]:
     }
     own = {name: round(value, 6) for name, value in node.aggregate.items() if name not in numbers}
     if node.kind is Kind.SOURCE:
-        message = f"{node.component}: {node.records_out or node.records_in:,} records read"
+        message = f"{_called(node)}: {node.records_out or node.records_in:,} records read"
     else:
-        message = f"{node.component}: {node.records_in:,} records in, {node.records_out:,} out"
+        message = f"{_called(node)}: {node.records_in:,} records in, {node.records_out:,} out"
     if node.dropped:
         message += f", {node.dropped:,} dropped"
     if node.dead:
         message += f", {node.dead:,} dead"
     return message, "warning" if node.dead else "info", {**numbers, **own}
+
+
+def _called(node: NodeStats | NodeSnapshot) -> str:
+    """Its name, and what it is where the name does not say so."""
+    return node.name if node.name == node.component else f"{node.name} ({node.component})"

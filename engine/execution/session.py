@@ -185,11 +185,15 @@ class Session:
             group.start_soon(self._pipeline, self.entries[name], group)
 
     async def _attempts(self, entry: Entry) -> None:
-        retries = entry.plan.settings.retries
+        retries, before = entry.plan.settings.retries, ""
         for attempt in range(retries + 1):
             report = await self._once(entry)
+            if before and report.error and report.error != before:
+                # a retry may only say that there can be none
+                report = replace(report, error=f"{report.error}; attempt 1 failed: {before}")
             if attempt == retries or self.draining or not _worth_another(report):
                 break
+            before = before or report.error
             entry.trouble = f"attempt {attempt + 1} of {retries + 1} failed: {report.error}"
             with anyio.move_on_after(min(FIRST_BACKOFF * 2**attempt, MAX_BACKOFF)):
                 await self._draining.wait()

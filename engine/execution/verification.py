@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from engine.contract.acks import Tally
 from engine.contract.clock import Clock
+from engine.contract.unplanned import escaped
 from engine.contract.verification import Check, CountsRecords, Delivered
 from engine.errors import TransientError
 from engine.execution.report import RunReport
@@ -191,6 +192,6 @@ async def _ask(sink: Runtime, delivered: Delivered, clock: Clock) -> list[Check]
             if attempt < sink.policy.attempts:
                 await clock.sleep(sink.policy.delay(attempt, error.retry_after))
                 continue
-        except Exception as error:  # noqa: BLE001 - a component's own code ends here
-            problem = as_run_error(name, error)
+        except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
+            problem = as_run_error(name, escaped(error))
         return [Check("records", delivered.records, node=name, note=str(problem), failed=True)]

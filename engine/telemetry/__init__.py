@@ -36,7 +36,7 @@ def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | 
         level: debug, info, warning or error; what is below it is not written.
         stream: instead of standard error.
     """
-    structlog = _structlog()
+    structlog = _light_structlog()
     structlog.configure(
         processors=_processors(form),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -98,6 +98,20 @@ def _structlog() -> ModuleType:
     Imported once: where Temporal runs a workflow, every import is repeated in its sandbox.
     """
     return import_module("structlog")
+
+
+def _light_structlog() -> ModuleType:
+    """The same without rich, which it imports wherever rich is installed.
+
+    Only its console renderer uses rich, and it takes 4 MB and as long to import as structlog itself.
+    """
+    if "rich" in sys.modules:
+        return _structlog()
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        return _structlog()
+    finally:
+        del sys.modules["rich"]
 
 
 def _logger() -> FilteringBoundLogger:

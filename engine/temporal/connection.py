@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.converter import (
     DataConverter,
@@ -19,6 +20,7 @@ from temporalio.converter import (
 )
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ConfigError, ServiceError
 
@@ -55,23 +57,28 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
 
     Raises:
         ConfigError: the configuration or the codec cannot be used.
-        ServiceError: the server cannot be reached.
+        ServiceError: the server cannot be reached, or has no such namespace.
     """
     try:
         known = ClientConfig.load_client_connect_config(options.profile or None)
     except RuntimeError as error:
         raise ConfigError(f"cannot use Temporal's configuration: {error}") from error
     address = options.address or known.get("target_host") or "localhost:7233"
+    namespace = options.namespace or known.get("namespace") or "default"
     try:
-        return await Client.connect(
+        client = await Client.connect(
             address,
-            namespace=options.namespace or known.get("namespace") or "default",
+            namespace=namespace,
             api_key=known.get("api_key"),
             tls=known.get("tls"),
             rpc_metadata=known.get("rpc_metadata", {}),
             data_converter=converter(options.codec),
             runtime=runtime or _quiet(),
         )
+    except ValueError as error:
+        raise ConfigError(
+            f"{address!r} is not a valid address of a Temporal server ({error}): use HOST:PORT"
+        ) from error
     except RuntimeError as error:
         # a refused connection needs no more words; an unknown host or a refused certificate does
         why = "" if "ConnectionRefused" in str(error) else f": {error}"
@@ -79,6 +86,21 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
             f"no Temporal server answers at {address}{why}. Start one on this machine with `temporal "
             "server start-dev`, or name another with --address or TEMPORAL_ADDRESS"
         ) from error
+    await _check_namespace(client, address)
+    return client
+
+
+async def _check_namespace(client: Client, address: str) -> None:
+    """Raise `ServiceError` if the server says that it has no such namespace."""
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:  # whether others matter, the call that is wanted will say
+            raise ServiceError(
+                f"the Temporal server at {address} has no namespace {client.namespace!r}: create it with "
+                f"`temporal operator namespace create --namespace {client.namespace}`, or name another "
+                "with --namespace or TEMPORAL_NAMESPACE"
+            ) from error
 
 
 def converter(codec: str = "") -> DataConverter:

@@ -65,6 +65,36 @@ async def test_messages_name_the_column_and_hold_no_values(target: PostgresTarge
     )
 
 
+async def test_a_row_that_a_trigger_refuses_dies_alone(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int, n int)")
+    target.sql(
+        "CREATE OR REPLACE FUNCTION tables.positive() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN IF new.n < 0 THEN RAISE EXCEPTION 'secret %', new.n; END IF; RETURN new; END$$"
+    )
+    target.sql(
+        "CREATE TRIGGER positive BEFORE INSERT ON tables.t FOR EACH ROW EXECUTE FUNCTION tables.positive()"
+    )
+    async with target.sink() as opened:
+        with pytest.raises(BatchError) as caught:
+            await opened.write(batch_of([{"id": 1, "n": 1}, {"id": 2, "n": -5}]))
+    assert list(caught.value.failures) == [1]
+    assert "tables.positive" in str(caught.value.failures[1])
+    assert "secret" not in str(caught.value.failures[1])
+    assert target.rows() == [(1, 1)]
+
+
+async def test_a_generated_column_is_to_be_left_out(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int, twice int GENERATED ALWAYS AS (id * 2) STORED)")
+    with pytest.raises(FatalError, match=r'"twice" is a generated column; leave the field out .*drop: \[…\]'):
+        await target.write([{"id": 1, "twice": 2}])
+
+
+async def test_queries_end_with_a_comment_and_have_distinct_names(target: PostgresTarget) -> None:
+    assert await target.read(query="SELECT 1 AS a -- one") == [{"a": 1}]
+    with pytest.raises(FatalError, match="two columns are called 'a': rename one in `query`"):
+        await target.read(query="SELECT 1 AS a, 2 AS a")
+
+
 async def test_a_merge_without_an_index_says_how_to_make_it(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int)")
     with pytest.raises(FatalError, match=r"CREATE UNIQUE INDEX ON tables\.t \(id\)"):

@@ -249,6 +249,18 @@ def test_files_unfit_for_several_workers_are_refused_at_once(desk: Desk) -> None
     assert "standard output of one process" in error
 
 
+@pytest.mark.parametrize("verb", ["submit", "worker"])
+def test_a_namespace_that_is_not_there_is_named(verb: str, desk: Desk) -> None:
+    _, error = desk.engine(verb, WAITING, *desk.installation, "--namespace", "nowhere", code=3)
+    assert "has no namespace 'nowhere': create it with `temporal operator namespace create" in error
+
+
+@pytest.mark.series
+def test_an_address_that_is_none_is_named(desk: Desk) -> None:
+    _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "host:gate", code=2)
+    assert "'host:gate' is not a valid address of a Temporal server" in error
+
+
 def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None:
     _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "127.0.0.1:1", code=3)
     assert error.startswith(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import structlog
 
+from engine import telemetry
 from engine.execution.events import RunEvent
 from engine.telemetry import cli_log, configure_logging, log_event
 
@@ -88,3 +91,17 @@ def test_the_console_form_is_one_line_for_a_person() -> None:
     configure_logging("console", stream=stream)
     cli_log("run_finished", "completed", pipeline="blobs", run="blobs-1", read=5)
     assert stream.getvalue()[8:] == " info    blobs run_finished: completed (read=5)\n"
+
+
+def test_structlog_is_imported_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def import_module(name: str) -> ModuleType:
+        seen.append(sys.modules.get("rich", "importable"))
+        return structlog
+
+    monkeypatch.setattr(telemetry, "_structlog", lambda: import_module("structlog"))
+    monkeypatch.delitem(sys.modules, "rich", raising=False)
+    configure_logging("json")
+    assert seen[0] is None
+    assert "rich" not in sys.modules

@@ -59,6 +59,10 @@ class _Story:
     counts: tuple[float, int, int] | None = None
 
 
+_SAID = frozenset({"records_in", "records_out", "dropped", "dead"})
+"""Numbers that the message of a node's end has already."""
+
+
 class RunLog:
     """Stages and rates of the latest runs of this process; an observer of the engine."""
 
@@ -67,8 +71,12 @@ class RunLog:
 
     def __call__(self, event: RunEvent) -> None:
         """Remember a stage."""
-        numbers = ", ".join(f"{value} {name}" for name, value in event.numbers.items())
-        text = f"{event.message}: {numbers}" if numbers else event.message
+        numbers = [
+            f"{value:,} {name.replace('_', ' ')}" if isinstance(value, int | float) else f"{value} {name}"
+            for name, value in event.numbers.items()
+            if value and name not in _SAID
+        ]
+        text = ", ".join([event.message, *numbers])
         stage = StageView(datetime.now(UTC), event.level, without_credentials(text))
         self.of(event.run_id).stages.append(stage)
 

@@ -16,6 +16,7 @@ __all__ = ["bars", "graph", "rates", "split_grid"]
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 78, 36, 20
 _MARGIN = 8
+_FITS = 1_200  # a drawing of this width is shrunk to the room of a desktop; wider ones scroll
 
 
 def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
@@ -29,8 +30,8 @@ def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
     height = rows * (_HEIGHT + _DOWN) - _DOWN + 2 * _MARGIN
     parts = [
         Markup(
-            '<svg class="graph" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
-        ).format(width, height, width, height, _in_words(nodes))
+            '<svg class="graph{}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
+        ).format(" fits" if width <= _FITS else "", width, height, width, height, _in_words(nodes))
     ]
     for node in nodes:
         parts += [_edge(place[name], place[node.name], node.state) for name in node.inputs if name in place]

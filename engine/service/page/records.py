@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from engine.service.operations import CallView, LetterView, LetterWhere, NodeView, Operations
 from engine.service.page import charts, letters
-from engine.service.page.rendering import moment, render
+from engine.service.page.rendering import cell_text, moment, render
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ async def _ways(context: ServiceContext, name: str) -> list[_Way]:
         keys = [name, *(one.key for one in own if one.key)]
         keys += [key for way in ways for key in _key_of(way)]
         ways += await _dead(operations, keys, own)
-    ways.sort(key=lambda way: way.at or datetime.min.replace(tzinfo=UTC))
+    # a row of which no request is known may have come by a replay: it is what is there now
+    ways.sort(key=lambda way: way.at or datetime.max.replace(tzinfo=UTC))
     for earlier, later in pairwise(ways):
         if later.run_id and later.run_id == earlier.run_id:
             later.nodes, later.source = [], ""
@@ -127,10 +128,7 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     ).fetchone()
     if found is None:
         return None
-    cells = [
-        (column, "" if value is None else str(value)[:400])
-        for column, value in zip(table.names, found[1:], strict=True)
-    ]
+    cells = [(column, cell_text(value)[:400]) for column, value in zip(table.names, found[1:], strict=True)]
     way = _Way(table=table.name, cells=cells, source=dict(cells).get(_PATH, ""))
     request = reader.execute(
         "SELECT committed_at, scope FROM _odw_batches WHERE sequence = ? LIMIT 1", [found[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "fragment", "moment", "render", "static_file"]
+__all__ = ["HEADERS", "address", "cell_text", "fragment", "moment", "render", "static_file"]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -134,12 +135,19 @@ def _segment(text: object) -> str:
     return quote(str(text), safe="")
 
 
+def cell_text(value: object) -> str:
+    """A value of a table as it would be written in JSON, texts and times without quotes."""
+    if isinstance(value, list | dict | bool):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else str(value)
+
+
 def _rate(value: float) -> str:
     return f"{value:,.0f}/s" if value >= 10 else f"{value:.1f}/s"
 
 
 def _usd(value: float) -> str:
-    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+    return f"${value:,.2f}" if value >= 1 or not value else f"${value:.4f}"
 
 
 def _when(value: object) -> str:

@@ -42,7 +42,7 @@ async def show_health(request: Request) -> Response:
     ]
     figures = [
         ("requests waiting", context.warehouse.queued, settings.max_queued_requests),
-        ("bytes of bodies", context.inflight.used, settings.max_inflight_size),
+        ("bytes of requests", context.inflight.used, settings.max_inflight_size),
         ("pages watching", context.viewers, 32),
     ]
     requests = sorted(metrics.requests.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.page.rendering import address, render
+from engine.service.page.rendering import address, cell_text, render
 from engine.service.query import ask
 from engine.service.sql import QueryError, QueryResult
 from engine.service.tables import SEQUENCE, Table, quote
@@ -72,7 +72,7 @@ def _rows(context: ServiceContext, table: Table, before: str) -> list[tuple[Any,
 
 
 def _cells(row: tuple[Any, ...]) -> list[str]:
-    return ["" if value is None else _cut(str(value)) for value in row]
+    return [_cut(cell_text(value)) for value in row]
 
 
 def _cut(text: str) -> str:

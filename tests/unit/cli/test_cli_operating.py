@@ -15,6 +15,7 @@ from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.contract.journal import JournalEntry
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
+from engine.execution.events import RunEvent
 from engine.service.operations import OperationsError
 from engine.service.runs import RunStartError
 from engine.state.memory import MemoryStateStore
@@ -123,3 +124,11 @@ async def test_triggers_of_the_original_make_its_hundred(
         group.cancel_scope.cancel()
     assert started.params.get("batch_size", "") == made
     assert given.params == {"batch_size": "7"}
+
+
+def test_a_stage_says_each_number_once_and_no_zeros() -> None:
+    log = RunLog()
+    numbers = {"records_in": 2, "dead": 1, "retries": 0, "tokens_in": 6206, "note": "late"}
+    log(RunEvent("load_finished", "load (ingest): 2 records in, 1 out, 1 dead", "info", "p", "r", numbers))
+    (stage,) = log.of("r").stages
+    assert stage.text == "load (ingest): 2 records in, 1 out, 1 dead, 6,206 tokens in, late note"

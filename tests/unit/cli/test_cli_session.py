@@ -77,6 +77,17 @@ async def test_a_failed_run_is_resumed_as_often_as_the_pipeline_says(
         assert sorted(record["n"] for record in sink.records) == ([1, 2, 3] if completes else [])
 
 
+async def test_a_retry_that_cannot_be_does_not_hide_why_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
+    sink = FaultySink([OSError("the disk is full"), FatalError("it can be read only once")])
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])
+        await session.execute()
+        error = session.reports["a"].error
+    assert "read only once" in error
+    assert "attempt 1 failed: node 'n1' failed: OSError: the disk is full" in error
+
+
 async def test_what_somebody_has_to_mend_is_not_tried_again() -> None:
     sink = FaultySink([FatalError("the token is wrong", kind="auth")])
     async with Engine() as engine:

@@ -29,6 +29,31 @@ def test_run_sync_returns_records_of_a_memory_sink() -> None:
     assert [record["n"] for record in report.records("load")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("what", "params", "message"),
+    [
+        (pipeline(), {"p": {"x": 1}}, "`params` are for a file"),
+        (5, None, "expected a file, a pipeline or plans to run, got int"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(what: Any, params: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        engine.run_sync(what, params=params)
+
+
+def test_the_first_dead_letter_is_in_the_report() -> None:
+    made = engine.Pipeline(
+        "p",
+        settings={"dead_letters": {"max": "100%"}},
+        rows=engine.node(rows),
+        change=engine.node("transform.map", set={"x": "1 / n"}),
+        keep=engine.node("sink.memory"),
+    )
+    report = engine.run_sync(made)["p"]
+    assert report.first_dead_letter.startswith("at `change`: ExpressionError: ")
+    assert (report.dead_letters, report.to_json()["first_dead_letter"]) == (1, report.first_dead_letter)
+
+
 async def test_run_sync_works_where_an_event_loop_runs() -> None:
     assert engine.run_sync(pipeline())["p"].ok
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import cast
 
 import httpx
@@ -21,6 +22,8 @@ from engine.service.operations import (
     RunDetail,
     RunView,
 )
+from engine.service.page import rendering
+from engine.service.page.rendering import cell_text
 from engine.service.warehouse import Warehouse
 
 EVIL = "<script>alert('x')</script>"
@@ -150,3 +153,25 @@ async def test_a_key_without_a_row_leads_to_where_it_died(page: httpx.AsyncClien
     text = await shown(page, "seed/7")
     assert "Died at load" in text
     assert "Row in" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["READ", None], '["READ", null]'),
+        ({"a": Decimal("1.5")}, '{"a": "1.5"}'),
+        (True, "true"),
+        (None, ""),
+        ("x", "x"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02 00:00:00+00:00"),
+    ],
+)
+def test_cells_read_as_json(value: object, text: str) -> None:
+    assert cell_text(value) == text
+
+
+@pytest.mark.parametrize(("runs", "shown"), [(1, "/ui/runs/run-1"), (0, "No runs yet")])
+def test_the_overview_lists_the_recent_runs(runs: int, shown: str) -> None:
+    run = RunView("run-1", "memos", "completed", datetime(2026, 1, 1, tzinfo=UTC), None, 1, 1, 0, 0)
+    recent = rendering._environment().get_template("parts/recent.html")
+    assert shown in recent.render(base="", has_runs=True, runs=[run] * runs)

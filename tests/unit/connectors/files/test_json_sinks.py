@@ -112,6 +112,12 @@ async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         await sink(tmp_path).__aenter__()
 
 
+async def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(FatalError, match="taken is a file, not a folder"):
+        await sink(tmp_path / "taken" / "out.jsonl").__aenter__()
+
+
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
 def test_compressing_is_refused_and_not_forgotten(suffix: str) -> None:
     with pytest.raises(ValidationError, match="does not compress"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files.chunks import ReadChunk
-from connectors.objects.lines import LinePage, Place, line_pages
+from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
 
 
 def chunks_of(data: bytes, size: int) -> ReadChunk:
@@ -30,6 +30,11 @@ async def pages_of(
     read = chunks_of(data[start.offset :], size)
     pages = line_pages(read, start, max_line=max_line, page_lines=page_lines, until=until)
     return [page async for page in pages]
+
+
+async def blocks_of(data: bytes, size: int, max_line: int, page_lines: int) -> list[LineBlock]:
+    blocks = line_blocks(chunks_of(data, size), BEGINNING, max_line=max_line, page_lines=page_lines)
+    return [block async for block in blocks]
 
 
 def lines_of(pages: list[LinePage]) -> list[bytes | None]:
@@ -76,3 +81,15 @@ async def test_line_across_the_limit_is_read_whole() -> None:
 async def test_byte_order_mark_counts_only_for_the_offset() -> None:
     (page,) = await pages_of(b"\xef\xbb\xbfa\n", size=2)
     assert page == LinePage(Place(), [b"a"], Place(5, 1))
+
+
+@given(content, st.integers(1, 40), st.integers(1, 5), st.sampled_from([3, 9, 100]))
+async def test_blocks_have_the_lines_of_pages(data: bytes, size: int, page_lines: int, max_line: int) -> None:
+    pages = await pages_of(data, size, max_line=max_line, page_lines=page_lines)
+    blocks = await blocks_of(data, size, max_line, page_lines)
+    assert [block.end for block in blocks] == [page.end for page in pages]
+    for page, block in zip(pages, blocks, strict=True):
+        assert block.data == b"\n".join([line or b"" for line in page.lines])
+        assert set(block.long) == {at for at, line in enumerate(page.lines) if line is None}
+        missing = page.end.offset - page.start.offset - len(block.data) - sum(block.long.values())
+        assert 0 <= missing <= 1 + 3  # a line end at the end, and a byte order mark

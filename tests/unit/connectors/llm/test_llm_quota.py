@@ -6,6 +6,7 @@ import pytest
 
 from connectors.llm.gate import Gate
 from engine.testing import ScriptedClock
+from tests.series import few
 from tests.unit.connectors.llm.quota import Provider, Refill, run_callers
 
 MINUTES = 10
@@ -20,7 +21,7 @@ def refused(one: Provider) -> float:
     return one.refused / (one.done + one.refused)
 
 
-@pytest.mark.parametrize("burst", [1 / 6, 1.0], ids=["10 s", "1 min"])
+@pytest.mark.parametrize("burst", few([1 / 6, 1.0], 1))
 async def test_a_quota_that_is_told_is_used_in_full(burst: float) -> None:
     clock = ScriptedClock()
     quota = provider(clock, burst=burst)

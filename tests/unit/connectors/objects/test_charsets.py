@@ -49,6 +49,12 @@ DECLARED = [
 ]
 
 
+def test_russian_of_dos_is_guessed() -> None:
+    text = "имя,город\nИван,Москва\nПётр,Тула\n"
+    decoded = decode(text.encode("cp866"), "a.csv")
+    assert (decoded.content, decoded.encoding, decoded.guessed) == (text, "cp866", True)
+
+
 def encoded(text: str, charset: str) -> bytes:
     found = known_charset(charset)
     if found is None:

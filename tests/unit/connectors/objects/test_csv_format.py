@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
 from connectors.objects.params import ObjectParams
@@ -39,11 +40,62 @@ async def test_rows_are_records_with_inferred_types() -> None:
     "values",
     [
         ["007", "12"], ["+49", "1"], ["1", "x"], ["9" * 30], ["yes", "no"], [], ["1.10000000000000000001"],
-        ["1.5", "1e400"], ["1.5", "-2e308"], ["1.5", "1e-400"],
+        ["1.5", "1e400"], ["1.5", "-2e308"], ["1.5", "1e-400"], ["1.5", "9007199254740993"],
+        ["0.12345678901234561"], ["1.23456789e-320"], ["1\u0662", "2"], ["1.5", "\uff12.5"],
     ],
 )  # fmt: skip
 def test_a_type_that_would_change_a_text_is_not_inferred(values: list[str]) -> None:
     assert infer_type(values) == "text"
+
+
+@pytest.mark.parametrize("late", ["9007199254740993", "1\u0662", " 1", "1,2", "null", "[1]", "", "1e5x"])
+async def test_a_number_of_another_kind_is_not_bent(late: str) -> None:
+    head = "a;b\n" + "1.5;x\n" * 20_000
+    pages = await pages_of(reader_of(f"{head}{late};x\n".encode()), format="csv")
+    if late:
+        assert dead(pages) == {20_002: "WrongType"}
+    else:
+        assert good(pages)[-1] == {"a": None, "b": "x"}
+
+
+async def test_a_last_line_without_an_end_counts_for_types() -> None:
+    assert [row for _, row in await rows("a,b\n1,2")] == [{"a": 1, "b": 2}]
+    assert [row for _, row in await rows("a\n1\nx")] == [{"a": "1"}, {"a": "x"}]
+
+
+@pytest.mark.parametrize(
+    "text", ["<!DOCTYPE html><html>\n", "<html>\n", '\ufeff<?xml version="1.0"?>\n<a/>\n']
+)
+async def test_a_page_of_markup_is_no_empty_table(text: str) -> None:
+    with pytest.raises(RecordError, match="page of HTML or XML"):
+        await rows(text)
+
+
+@given(
+    table=st.lists(
+        st.lists(
+            st.sampled_from(["", "1", "-0", "1.5", "x", "ü", "true", "2026-01-02"]), min_size=3, max_size=3
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    end=st.sampled_from(["\n", "\r\n"]),
+    page=st.integers(1, 9),
+)
+async def test_quotes_around_fields_change_nothing(table: list[list[str]], end: str, page: int) -> None:
+    found = []
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        out = io.StringIO()
+        csv.writer(out, quoting=quoting, lineterminator=end).writerows([["a", "b", "c"], *table])
+        found.append(await rows(out.getvalue(), page_records=page))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 17])
+def test_records_are_made_whatever_the_number_of_columns(width: int) -> None:
+    names = [f"it's \\ {at}\n\ud800" for at in range(width)]
+    made = record_maker(names)([[at, -at] for at in range(width)])
+    assert made == [dict(zip(names, range(width), strict=True)), {name: -at for at, name in enumerate(names)}]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +170,7 @@ async def test_a_row_over_the_bound_is_a_dead_letter() -> None:
         (",column0\n1,2\n", {}, {"column0_1": 1, "column0": 2}),
         ("sep=;\na;b\n1;x,y\n", {}, {"a": 1, "b": "x,y"}),
         ('"sep=|"\r\na|b\r\n1|2\r\n', {}, {"a": 1, "b": 2}),
+        ("SEP=;\na;b\n1;x,y\n", {}, {"a": 1, "b": "x,y"}),
         ("sep=\t\n1\t2\n", {"header": False}, {"column0": 1, "column1": 2}),
         ("sep=;\na,b\n1,2\n", {"delimiter": ","}, {"a": 1, "b": 2}),
         ("sep=,x\n1,2\n", {}, {"sep=": 1, "x": 2}),
@@ -220,6 +273,18 @@ def test_digits_beyond_microseconds_and_zones_are_kept() -> None:
     assert convert(("2026-01-02 03:04:05.123456789+02:00", "2026-01-02T03:04Z")) == [
         "2026-01-02T03:04:05.123456789+02:00", "2026-01-02T03:04:00+00:00",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-02 03:04:05", "2026-01-02T03:04:05.1Z", "2026-01-02T03:04:05,123456789+02:00",
+     "2026-01-02T03:04:05-00:00", "2026-01-02T03:04:05+0100", "2026-01-02T03:04", "2026-01-02"],
+)  # fmt: skip
+def test_times_read_together_are_those_read_alone(text: str) -> None:
+    convert = CONVERTERS["timestamp"]
+    assert convert is not None
+    odd = "2026-01-02"  # is read by itself
+    assert convert((text, text)) == convert((text, text, odd))[:2]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from connectors.objects.pages import RecordPlace
 from engine.errors import RecordError
+from tests.series import few
 from tests.unit.connectors.objects.reading import dead, format_of, good, numbered, pages_of, reader_of
 
 LINES = [{"id": number, "text": f"Zeile {number} ü"} for number in range(40)]
@@ -205,8 +206,21 @@ async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:
     assert pages[0].failures[0][1].args[0].startswith("s3://b/a.txt:2")
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("packed", "encoding"),
+    few(
+        [
+            (True, "utf-8-sig"),
+            (True, "utf-8"),
+            (False, "utf-16"),
+            (True, "utf-16"),
+            (False, "utf-8"),
+            (False, "utf-8-sig"),
+        ],
+        3,
+        several=True,
+    ),
+)
 @given(piece=st.integers(1, 700), page=st.integers(1, 50))
 async def test_reading_continues_after_any_page(packed: bool, encoding: str, piece: int, page: int) -> None:
     data = JSONL.decode().encode(encoding)
@@ -232,3 +246,27 @@ async def test_records_before_the_damage_are_delivered() -> None:
                 found += len(page.records)
     assert caught.value.kind == "ObjectDamaged"
     assert found > 10_000
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"%PDF-1.4\n1 0 obj\n", "a PDF file: read it with `format: document`"),
+        (b"PAR1\x15\x04\x15\x10\n", "a Parquet file: read it with `format: parquet`"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive: unpack it first"),
+        (b"\x1f\x9d\x90a\x84\x8c", "packed by `compress`: unpack it first"),
+        (b"\x04\x22\x4d\x18d@\xa7", "packed by LZ4: unpack it first"),
+        (b"SQLite format 3\0" + bytes(80), "application/x-sqlite3"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "lines"])
+async def test_what_is_no_text_is_named_with_a_remedy(head: bytes, what: str, kind: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        await pages_of(reader_of(head, "a.txt"), format=kind)
+    assert caught.value.kind == "NotText"
+    assert str(caught.value).endswith(f"is not text but {what}")
+
+
+@pytest.mark.parametrize("text", ["ORCID,PAR1\n1,2\n", "a\x1fb\n", "\x01x\n"])
+async def test_text_with_controls_is_text(text: str) -> None:
+    assert good(await pages_of(reader_of(text.encode()), format="lines"))

@@ -9,6 +9,7 @@ import io
 import zipfile
 from collections.abc import Callable
 
+import docx
 import pytest
 import xlsxwriter
 from PIL import Image
@@ -101,6 +102,74 @@ def test_comments_may_stand_before_a_page() -> None:
 )
 def test_the_text_of_a_file_is_what_a_reader_sees(name: str, data: bytes, text: str) -> None:
     assert text_of(data, name) == text
+
+
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml"
+
+
+def word_file(content_type: str, namespace: str = "") -> bytes:
+    """A document with the word `Hello`, whose main part is declared like this."""
+    buffer = io.BytesIO()
+    docx.Document().save(buffer)
+    made = io.BytesIO()
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(made, "w") as copy:
+        for member in archive.namelist():
+            data = archive.read(member)
+            if member == "[Content_Types].xml":
+                data = data.replace(f"{WORD}.document.main+xml".encode(), content_type.encode())
+            if member == "word/document.xml":
+                data = data.replace(b"<w:sectPr", b"<w:p><w:r><w:t>Hello</w:t></w:r></w:p><w:sectPr", 1)
+                old = b"http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+                data = data.replace(old, namespace.encode() or old)
+            copy.writestr(member, data)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("a.docm", "application/vnd.ms-word.document.macroEnabled.main+xml"),
+        ("a.dotm", "application/vnd.ms-word.template.macroEnabledTemplate.main+xml"),
+        ("a.dotx", f"{WORD}.template.main+xml"),
+        ("a.doc", f"{WORD}.document.main+xml"),
+    ],
+)
+def test_word_files_of_every_form_are_read(name: str, content_type: str) -> None:
+    assert text_of(word_file(content_type), name) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "text"),
+    [
+        ("a.doc", RTF.encode, "Patient: Jürgen\nAge: 5"),
+        ("a.xls", HTML.encode, "Memo\nAnn & Bob\nmet\na | 1"),
+        ("a.xls", workbook, "# Stock\nitem | count | price\npen | 3 | 1.5\n# Empty"),
+        ("report", presentation, "# Slide 1\nResults\nQ1 | 12\nsay thanks"),
+        ("a.eml", f"From a@b.c Mon Jan  1\n{MAIL}".encode, None),
+    ],
+    ids=["rtf as doc", "html as xls", "xlsx as xls", "pptx without suffix", "mail of a mailbox"],
+)
+def test_a_file_under_another_name_is_known_by_content(
+    name: str, make: Callable[[], bytes], text: str | None
+) -> None:
+    assert text_of(make(), name) == (text or text_of(MAIL.encode(), name))
+
+
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "remedy"),
+    [
+        ("a.docx", OLE + "EncryptedPackage".encode("utf-16-le"), "protected by a password"),
+        ("a.docx", word_file("x", "http://purl.oclc.org/ooxml/wordprocessingml/main"), "ordinary Word doc"),
+        ("a.avif", b"\0\0\0\x1cftypavif" + bytes(50), "image/avif files; save it as PNG or JPEG"),
+        ("a.doc", OLE, "save it as docx"),
+    ],
+)
+def test_what_cannot_be_read_names_a_remedy(name: str, data: bytes, remedy: str) -> None:
+    with pytest.raises(RecordError, match=remedy):
+        parts(decode(data, name).content, name)
 
 
 MIXED = "From: a@b.c\nContent-Type: multipart/{kind}; boundary=x\n\n--x\n{parts}\n--x--\n"

@@ -57,7 +57,7 @@ async def test_requests_that_are_not_made_do_not_raise_it() -> None:
 async def test_a_refusal_halves_it_but_not_for_each_request() -> None:
     server = Server(64, 64, capacity=10_000)
     server.now = 10.0
-    for _ in range(5):
+    for _ in range(10):
         server.limiter.slow_down()
     assert server.limiter.limit == 32
     server.now += 1
@@ -72,9 +72,46 @@ async def test_it_grows_slowly_after_a_refusal_and_falls_less() -> None:
     assert server.limiter.limit == 8
     server.serve(6.5)
     grown = server.limiter.limit
-    assert 8 + 10 <= grown <= 8 + 14
+    assert 8 + 5 <= grown <= 8 + 14
     server.limiter.slow_down()
-    assert server.limiter.limit == grown * 3 // 4
+    assert server.limiter.limit == grown - 1 - grown // 8
+
+
+async def test_a_number_that_was_refused_is_left_alone_for_a_while() -> None:
+    server = Server(16, 256, capacity=10_000)
+    server.now = 10.0
+    server.limiter.slow_down()
+    server.serve(4)
+    assert server.limiter.limit == 15  # 16 were refused
+    server.serve(5)
+    assert server.limiter.limit > 16
+
+
+async def test_many_refusals_halve_it_again() -> None:
+    server = Server(64, 64, capacity=10_000)
+    server.now = 10.0
+    for _ in range(20):
+        server.limiter.slow_down()
+    server.serve(1)
+    grown = server.limiter.limit
+    server.limiter.slow_down()
+    assert server.limiter.limit == grown // 2
+
+
+async def test_more_that_are_refused_cost_no_more_than_was_gained() -> None:
+    server = Server(32, 256, capacity=10_000)
+    server.serve(2)
+    assert server.limiter.limit > 32
+    server.limiter.slow_down()
+    assert server.limiter.limit >= 32
+
+
+async def test_it_does_not_grow_by_what_is_not_in_use() -> None:
+    server = Server(64, 64, capacity=10_000)
+    server.now = 10.0
+    server.limiter.slow_down()
+    server.serve(10, used=8)
+    assert server.limiter.limit == 32
 
 
 async def test_it_never_falls_below_one() -> None:

@@ -142,6 +142,7 @@ async def test_text_that_is_no_utf8_costs_its_bytes_alone() -> None:
     texts = pa.array([b"gut", b"sch\xfflecht", None]).view(pa.string())
     pages = await pages_of(reader_of(parquet(pa.table({"t": texts}))), format="parquet")
     assert [record["t"] for record in good(pages)] == ["gut", "sch\ufffdlecht", None]
+    assert sum(page.replaced for page in pages) == 1
 
 
 async def test_a_map_that_names_a_key_twice_keeps_both_values() -> None:
