@@ -38,7 +38,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
                 Arm(
                     "replay, known rows",
                     partial(deliver, size, requests, "replay", again=True),
-                    goals=[Goal("rate", ">=", 5_000)],
+                    goals=[Goal("rate", ">=", 25_000)],
                 ),
             ],
             reference=reference,

@@ -131,15 +131,30 @@ def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
     return int(version)
 
 
+MAX_KNOWN_KEYS = 250_000
+"""Idempotency keys whose hashes are held in memory, at some 80 bytes each; with more the table is asked."""
+
+
 class BatchLedger:
     """Which idempotency keys were committed, and what was answered. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
+        # at least those of all keys that are in the table; asking it costs as much as appending 500 rows
+        self._hashes: set[int] | None = self._read_hashes()
+
+    def _read_hashes(self) -> set[int] | None:
+        found = self._connection.execute(
+            "SELECT model, key FROM _odw_batches LIMIT ?", [MAX_KNOWN_KEYS + 1]
+        ).fetchall()
+        return set(map(hash, found)) if len(found) <= MAX_KNOWN_KEYS else None
 
     def find(self, submissions: Sequence[Submission]) -> dict[RequestKey, tuple[Receipt, str | None]]:
         """The receipts of those keys that are known, each with the hash of the body that it was for."""
-        keys = [one.key for one in submissions]
+        hashes = self._hashes
+        keys = [one.key for one in submissions if hashes is None or hash(one.request_key) in hashes]
+        if not keys:
+            return {}
         found = self._connection.execute(
             "SELECT model, key, written, dead, body_hash FROM _odw_batches "
             "WHERE key IN (SELECT unnest(?::VARCHAR[]))",
@@ -168,7 +183,15 @@ class BatchLedger:
             epoch = one.epoch.number if one.epoch is not None else None
             values += (one.key, one.model, receipt.written, dead, now, sequence)
             values += (one.scope, one.body_hash, epoch)
+        self._remember(one for one, _, _ in entries)
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
+
+    def _remember(self, submissions: Iterable[Submission]) -> None:
+        """Before the commit, but harmless if it fails: it only means one look more."""
+        if self._hashes is not None:
+            self._hashes.update(hash(one.request_key) for one in submissions)
+            if len(self._hashes) > MAX_KNOWN_KEYS:
+                self._hashes = None
 
     def forget(self, days: int) -> None:
         """Drop the keys that are older than so many days."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from engine.service import system_tables
 from engine.service.commit import Encoded, GroupCommit
 from engine.service.dead_letter_format import letter_of
 from engine.service.models import IngestModel, Row
@@ -215,6 +216,18 @@ def test_a_key_is_written_once_and_answered_alike(desk: Desk, note: Note) -> Non
     assert desk.put([note("a")], "fresh", "key") == Receipt(1)
     assert desk.put([note("a")], "fresh", "key") == Receipt(1, duplicate=True)
     assert desk.stored() == 1
+
+
+@pytest.mark.parametrize("held", [0, 2, 3])
+def test_a_key_is_known_however_many_are_held_in_memory(
+    path: Path, models: Models, note: Note, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_tables, "MAX_KNOWN_KEYS", held)
+    for is_duplicate in (False, True):
+        desk = Desk(Warehouse.open(path, models))
+        answers = [desk.put([note(key)], "fresh", key).duplicate for key in ("1", "2", "3", "2")]
+        assert answers == [is_duplicate] * 3 + [True]
+        desk.warehouse.close()
 
 
 def test_a_key_still_in_the_queue_is_not_written_twice(idle: tuple[Desk, Writer], note: Note) -> None:
