@@ -16,6 +16,7 @@ __all__ = ["DEFAULT_MODEL", "LlmConnection", "LlmEndpoint"]
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 
+_DEPLOYMENT: Final = re.compile(r"(/openai/deployments/)[^/?]+")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -120,7 +121,9 @@ class LlmConnection(LlmEndpoint):
             FatalError: it names an endpoint that is not there.
         """
         if not other.endpoint:
-            return self.model_copy(update={"model": other.model})
+            # the address of one deployment would ask the same model again
+            named = _DEPLOYMENT.sub(rf"\g<1>{quote(other.model, safe='')}", self.base_url)
+            return self.model_copy(update={"model": other.model, "base_url": named})
         endpoint = self.endpoints.get(other.endpoint)
         if endpoint is None:
             raise FatalError(other.misses(self.endpoints))
