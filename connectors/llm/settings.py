@@ -269,7 +269,8 @@ class LlmParams(Params):
         for name, rule in self.merge.items():
             if rule is Merge.ALL and not takes_all(schema.fields[name].shape):
                 raise ValueError(
-                    f"`merge`: `{name}` takes no list and no free text, as `all` makes; use first, longest or vote"
+                    f"`merge`: `{name}` takes no list and no free text, as `all` makes; "
+                    "use first, longest or vote"
                 )
         return self
 

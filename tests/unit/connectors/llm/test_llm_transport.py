@@ -30,7 +30,7 @@ async def opened(url: str) -> None:
 @pytest.mark.parametrize("proxy", ["http://user:pa55@host:port", "http://[::1", "socks9://user:pa55@host:1"])
 async def test_a_proxy_that_cannot_be_used_is_one_error(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(FatalError, match="(?i)proxy") as caught:
+    with pytest.raises(FatalError, match="proxy") as caught:
         await opened(FAR)
     assert "pa55" not in str(caught.value)
 
@@ -40,7 +40,7 @@ async def test_own_certificates_count_on_this_machine_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    with pytest.raises(FatalError, match="SSL_CERT_FILE.*No such file"):
+    with pytest.raises(FatalError, match=r"SSL_CERT_FILE.*No such file"):
         await opened(url)
 
 
