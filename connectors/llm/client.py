@@ -25,6 +25,7 @@ from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.errors import ComponentError, TransientError
+from engine.redaction import without_credentials
 
 if TYPE_CHECKING:
     import openai
@@ -283,9 +284,8 @@ class ChatClient:
         """The error of what no other wording of the request can change."""
         status, said = refusal.status, self._said(refusal, prompt)
         if 300 <= status < 400:
-            return EndpointError(
-                f"{said}: it redirects to {headers.get('location', 'nowhere')}; set `base_url`"
-            )
+            place = without_credentials(headers.get("location", "nowhere"))
+            return EndpointError(f"{said}: it redirects to {place}; set `base_url`")
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return EndpointError(
                 f"{said}: the proxy of the environment needs a user and a password; add them to `HTTP_PROXY`",

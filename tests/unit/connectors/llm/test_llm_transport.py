@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from connectors.llm.alternatives import Alternative
 from connectors.llm.connection import LlmConnection
@@ -76,3 +77,23 @@ def test_another_model_is_another_deployment(url: str, address: str) -> None:
     other = connection.of_alternative(Alternative(model="large"))
     assert other.address == address
     assert other.query == connection.query
+
+
+@pytest.mark.parametrize(
+    ("url", "version", "address", "query"),
+    [
+        ("https://x.azure.com/models", "2024", "https://x.azure.com/models", {"api-version": "2024"}),
+        ("https://x.azure.com/openai/v1/", "2", "https://x.azure.com/openai/v1", {"api-version": "2"}),
+        ("https://x/v1/chat/completions?a=&b=1#c", "", "https://x/v1", {"a": "", "b": "1"}),
+    ],
+)
+def test_an_address_is_taken_as_it_is_copied(
+    url: str, version: str, address: str, query: dict[str, str]
+) -> None:
+    connection = LlmConnection(base_url=url, api_version=version)
+    assert (connection.address, connection.query) == (address, query)
+
+
+@pytest.mark.parametrize("key", ["abc\n", " Bearer abc"])
+def test_what_belongs_to_no_key_is_cut_off(key: str) -> None:
+    assert LlmConnection(api_key=SecretStr(key)).api_key.get_secret_value() == "abc"
