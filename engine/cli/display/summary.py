@@ -122,6 +122,9 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
                 yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
             if name.startswith("note: "):
                 yield f"`{node.name}` {name.removeprefix('note: ')}"
+            if name.startswith("absent: ") and number >= node.records_in:
+                records, field = counted(int(number), "record"), name.removeprefix("absent: ")
+                yield f"`{node.name}` found the field `{field}` in none of {records}: check its name"
         yield from _by_model(node)
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
