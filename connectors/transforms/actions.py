@@ -179,10 +179,8 @@ def fields_read(groups: Sequence[MapActions]) -> Iterator[tuple[str, ...]]:
     for group in groups:
         if group.flatten is not None:
             return
-        made.update(
-            group.default
-        )  # for what is renamed before it, too: a default says that it may be missing
-        reads: list[tuple[list[tuple[str, ...]], list[str]]] = [
+        made.update(group.default)  # what has a default may be missing
+        reads: list[tuple[Sequence[tuple[str, ...]], list[str]]] = [
             ([(name,) for name in group.rename], [*group.rename.values()]),
             ([(name,) for name in (*group.parse, *group.cast)], []),
             *((_compiled(value).fields, [name]) for name, value in group.set.items()),
