@@ -246,7 +246,7 @@ async def test_a_component_cannot_end_its_task_by_cancelling_it() -> None:
         assert task is not None
         if record["n"] == 2:
             task.cancel()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return record
 
     with anyio.fail_after(20):
