@@ -130,6 +130,13 @@ def test_slots_are_read_inside_of_wrappers(content: Mapping[str, Any]) -> None:
     assert {slot: values["note"] for slot, values in found.answers.items()} == {"r1": "1", "r2": "2"}
 
 
+def test_a_slot_has_no_values_of_the_document_inside_of_it() -> None:
+    content = {"nonce": "aa", "r2": {"nonce": "bb", "note": "2"}}
+    found = match_slots(json.dumps(content), NONCES, spellings(LOOSE))
+    assert found is not None
+    assert found.answers == {}
+
+
 def test_the_same_record_twice_is_one_answer() -> None:
     found = read_lone(json.dumps([{"note": "a"}, {"note": "a"}]), "r1", spellings(LOOSE))
     assert found is not None
