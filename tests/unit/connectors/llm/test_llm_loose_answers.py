@@ -75,6 +75,8 @@ def test_a_value_said_loosely_keeps_what_it_says(answer: str, field: str, value:
         '{"clock": 1030}',
         '{"lasts": 90}',
         '{"note": {"first": "Ann"}}',
+        '{"rate": {"value": 5, "unit": "mg"}}',
+        '{"note": {"value": "5", "currency": "EUR"}}',
         '{"note": ["Ann", {"first": "Bob"}]}',
     ],
 )
