@@ -74,7 +74,7 @@ class IdIndex:
         return True
 
     def remove(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Forget rows, by hash and sequence, that are being deleted: an id may be delivered again without end."""
+        """Forget rows, by hash and sequence, that are being deleted: an id may come again without end."""
         for number, sequence in rows:
             entries = list(self._recent.get(number, ()))
             if sequence in entries:  # else it is older than the index
