@@ -112,6 +112,8 @@ def why_unreachable(error: BaseException, url: str) -> str:
         return f"{told} for {url}; check `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`"
     if any(isinstance(one, ssl.SSLError) for one in causes):
         reason = next(str(one) for one in causes if isinstance(one, ssl.SSLError))
+        if "WRONG_VERSION_NUMBER" in reason:
+            return f"no secure connection to {url}: the service does not speak TLS; use http:// in `base_url`"
         return f"no secure connection to {url}: {reason}; check the certificate, or `SSL_CERT_FILE`"
     if (
         any(isinstance(one, socket.gaierror) for one in causes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import httpx
@@ -58,6 +59,12 @@ def test_a_proxy_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, error: Exc
     assert told in words
     assert "HTTPS_PROXY" in words
     assert "pa55" not in words
+
+
+def test_a_service_without_tls_is_named() -> None:
+    error = httpx.ConnectError("failed")
+    error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    assert "use http:// in `base_url`" in why_unreachable(error, FAR)
 
 
 AZURE = "https://x.openai.azure.com/openai/deployments"
