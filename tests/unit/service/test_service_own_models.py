@@ -290,6 +290,7 @@ async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
             ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5}, {"n": 5}),
             ({"n": (str, ...)}, {"n": (int, ...)}, {"n": "5"}, {"n": 5}),
             ({"n": (datetime, ...)}, {"n": (str, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
+            ({"n": (datetime, ...)}, {"n": (Any, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
             ({"n": (int, ...)}, {"N": (int, ...)}, {"n": 5}, {"N": 5}),
         ],
         5,
