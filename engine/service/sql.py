@@ -169,7 +169,10 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
         raise QueryError(f"Only SELECT can be run here, not {kind.name}")
     text = _without_end(statement.query)
     parsed = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
-    tree = orjson.loads(parsed[0]) if parsed else {"error": True}
+    try:
+        tree = orjson.loads(parsed[0]) if parsed else {"error": True}
+    except orjson.JSONDecodeError:  # the only thing that can be wrong with what DuckDB writes
+        raise QueryError("The query is nested too deeply") from None
     if not tree.get("error"):  # DESCRIBE and SHOW have no such form, and no functions
         for name in _table_functions(tree):
             if name.lower() not in TABLE_FUNCTIONS:

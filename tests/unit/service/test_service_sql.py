@@ -91,6 +91,7 @@ FORBIDDEN = [
     "CALL enable_logging()",
     "CHECKPOINT",
     "UPDATE EXTENSIONS",
+    "SELECT " + "+".join(["(SELECT 1)"] * 600),
     "SELECT * FROM checkpoint()",
     "SELECT * FROM force_checkpoint()",
     "SELECT * FROM enable_logging()",
