@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -154,9 +153,11 @@ def _mend_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() in ("ascii", "us-ascii"):
+        if not hasattr(stream, "reconfigure"):
+            continue
+        if stream.encoding.lower() in ("ascii", "us-ascii"):
             stream.reconfigure(encoding="utf-8")  # a locale that says nothing; Python does so for "C" too
-        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        elif stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 
