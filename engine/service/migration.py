@@ -84,6 +84,12 @@ class _Migration:
                 "Change the model back, give the changed field a new name, use another state directory, or "
                 "move the old warehouse away"
             )
+        if self._table.key is None and "id" in actual:
+            _log.warning(
+                "table %s has no key, so rows of one id are kept side by side. Let its model have an "
+                "`id` that is required if they should replace one another",
+                self._table.name,
+            )
         declared = {column.name.lower() for column in self._table.columns} | {SEQUENCE}
         if gone := sorted(actual.keys() - declared):
             _log.warning(
