@@ -73,6 +73,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "MalformedReply": Explanation("The model's answer was not JSON", "Try `answer_form`, or another model; the letter has what it wrote."),
     "MissingFields": Explanation("The model did not state a field that the schema requires", "Make it optional, or describe it better."),
     "MissingKey": Explanation("The record lacks the field that identifies it", "Look at `key:` of the source, or fill the field."),
+    "NotAnObject": Explanation("A value in the place of a record is not a mapping", "The message names the function, or the place: give a mapping or a model."),
     "ObjectChanged": Explanation("An object was replaced while it was being read", "The next run reads the new version."),
     "ObjectTooLarge": Explanation("An object is larger than `max_object_bytes`", "Raise it, or leave the object out by pattern."),
     "RetriesExhausted": Explanation("This record kept failing while others succeeded", "The message has the last error. `dlq replay` tries again."),

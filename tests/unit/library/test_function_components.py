@@ -159,7 +159,7 @@ async def test_an_outcome_that_is_no_record_fails_alone(kind: str) -> None:
     def whole(records: list[dict[str, int]]) -> list[object]:
         return GIVEN
 
-    made = {
+    made: dict[str, Any] = {
         "plain": lambda: engine.transform(plain),
         "async": lambda: engine.transform(waiting),
         "batch": lambda: engine.transform(batch=True)(whole),
