@@ -116,6 +116,14 @@ class VerbParser(argparse.ArgumentParser):
         return names
 
 
+_ACTIONS = {
+    "prune": ["runs prune"],
+    "forget": ["runs forget"],
+    "replay": ["dlq replay"],
+    "discard": ["dlq discard"],
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `argv` is without the program's name."""
     _mend_streams()
@@ -179,7 +187,7 @@ def _overview(program: str) -> str:
 def _unknown(program: str, verb: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(verb, VERBS, n=1)
+    near = _ACTIONS.get(verb) or difflib.get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(VERBS)}"
     return f"{program}: unknown verb `{verb}`: {hint}\n"
 
