@@ -25,6 +25,8 @@ ENTRY_POINT_GROUP = "odw_engine.components"
 
 Loader = Callable[[], object]
 
+_NOWHERE = object()
+
 
 class Registry:
     """An immutable map from (kind, name) to specifications; extend it with `including`."""
@@ -116,9 +118,24 @@ def _import_dotted(name: str) -> object:
     module, _, attribute = name.partition(":")
     with _importing(repr(name)):
         target: object = import_module(module)
-        for part in attribute.split("."):
-            target = getattr(target, part)
+    for part in attribute.split("."):
+        with _importing(repr(name)):  # a module may have functions that make its attributes
+            found: object = getattr(target, part, _NOWHERE)
+        if found is _NOWHERE:
+            raise RegistryError(f"cannot import {name!r}: {_no_attribute(target, part)}")
+        target = found
     return target
+
+
+def _no_attribute(target: object, name: str) -> str:
+    """That a module or class has no such name, with the nearest component of it, or all of them."""
+    inside = getattr(target, "__dict__", {})
+    known = [one for one, value in inside.items() if isinstance(getattr(value, "spec", None), ComponentSpec)]
+    near = difflib.get_close_matches(name, known, n=1)
+    where = f"{getattr(target, '__name__', 'it')} has no {name!r}"
+    if near:
+        return f"{where}, did you mean {near[0]!r}?"
+    return f"{where}; its components: {', '.join(known) or 'none'}"
 
 
 @contextmanager

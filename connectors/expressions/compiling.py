@@ -22,7 +22,15 @@ from connectors.expressions.failures import EvaluationError, InvalidExpressionEr
 from connectors.expressions.functions import FUNCTIONS
 from connectors.expressions.operators import MAX_BITS, OPERATORS
 
-__all__ = ["CODE_NAME", "LINES", "RECORD", "compile_assignments", "compile_text", "signature_text"]
+__all__ = [
+    "CODE_NAME",
+    "LINES",
+    "RECORD",
+    "compile_assignments",
+    "compile_text",
+    "fields_read",
+    "signature_text",
+]
 
 CODE_NAME: Final = "<expression>"
 """The file name of compiled expressions, in tracebacks."""
@@ -47,6 +55,7 @@ _REFUSED: Final = {
     "Await": ("`await` is not allowed", ""),
     "Yield": ("`yield` is not allowed", ""),
 }  # fmt: skip
+_PROVIDING: Final = ("coalesce", "type_of")
 _INSTEAD: Final = {
     "BitAnd": ("`&` is not allowed", "write `and`"),
     "BitOr": ("`|` is not allowed", "write `or`"),
@@ -75,6 +84,31 @@ def compile_text(text: str) -> FunctionType:
     # the names that the code has are ours alone: fields are constants in it, and there are no builtins
     function: FunctionType = eval(code, compiler.globals)  # noqa: S307 - only nodes of the allow-list
     return function
+
+
+def fields_read(text: str) -> list[tuple[str, ...]]:
+    """Return the fields that an expression reads, without those whose absence it provides for."""
+    tree, provided = _parse(text).body, set[str]()
+    for node in ast.walk(tree):
+        expected: Sequence[ast.expr] = ()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _PROVIDING:
+            expected = node.args
+        elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+            expected = node.values[:-1]
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+            expected = [node.left]
+        for one in filter(_is_plain, expected):
+            reader = _Compiler(text)
+            reader.visit(one)
+            provided.update(reader.fields)
+    compiler = _Compiler(text)
+    compiler.visit(tree)
+    return [(name,) for name in dict.fromkeys(compiler.fields) if name not in provided]
+
+
+def _is_plain(node: ast.expr) -> bool:
+    """Whether it is no more than a field: `a > 0 or b` gives `a` no other value."""
+    return isinstance(node, ast.Name | ast.Subscript)
 
 
 def compile_assignments(texts: Sequence[tuple[str, str]]) -> Callable[[dict[str, Any]], None]:
@@ -157,6 +191,7 @@ class _Compiler:
         self.globals: dict[str, Any] = {"__builtins__": {}} if shared is None else shared
         self._locals: list[str] = []
         self._temporaries = 0
+        self.fields: list[str] = []
 
     def visit(self, node: ast.expr) -> ast.expr:
         method = getattr(self, f"_visit_{type(node).__name__}", None)
@@ -196,6 +231,7 @@ class _Compiler:
         return self._field(node.id, node)
 
     def _field(self, name: str, node: ast.expr) -> ast.expr:
+        self.fields.append(name)
         get = ast.copy_location(ast.Attribute(ast.Name("r", ast.Load()), "get", ast.Load()), node)
         return ast.Call(get, [ast.Constant(name)], [])
 

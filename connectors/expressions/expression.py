@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
-from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text
+from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text, fields_read
 from connectors.expressions.failures import EvaluationError, InvalidExpressionError
 from engine.contract.each import map_each
 from engine.errors import RecordError
@@ -38,18 +38,25 @@ class Expression:
     """A compiled expression.
 
     Attributes:
-        text: as written.
+        text: as written, or what it stands for.
+        shown: what errors call it: the text by default.
         function: takes a mapping and returns the value; `failure` makes the error of what it raises.
 
     Raises:
         InvalidExpressionError: the text is not one.
     """
 
-    __slots__ = ("function", "text")
+    __slots__ = ("function", "shown", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shown: str = "") -> None:
         self.text = text
+        self.shown = shown or text
         self.function: FunctionType = compile_text(text)
+
+    @property
+    def fields(self) -> list[tuple[str, ...]]:
+        """The paths of the fields it reads and gives no other value to if they are missing."""
+        return fields_read(self.text)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -77,8 +84,9 @@ class Expression:
     def failure(self, error: Exception, prefix: str = "") -> ExpressionError:
         """Return the error to show for what `function` has raised; `prefix` comes first in its message."""
         part = self._part(error.__traceback__)
-        shown = _shortened(self.text)
-        inside = f" in `{_shortened(part)}`" if part and part != self.text.strip() else ""
+        shown = _shortened(self.shown)
+        named = part and part in self.shown and part != self.shown.strip()
+        inside = f" in `{_shortened(part)}`" if named else ""
         return ExpressionError(f"{prefix}expression `{shown}` failed{inside}: {_reason(error)}")
 
     def _part(self, trace: TracebackType | None) -> str:

@@ -137,6 +137,11 @@ class HttpClient:
             answer = await self._once(method, url, said, query, content, headers, max_answer)
             if answer.status not in _REDIRECTS:
                 return answer
+            if not answer.headers.get("location"):
+                raise FatalError(
+                    f"{said} answered {answer.status}, a redirect that does not say where to; set `url` of "
+                    "the connection, or `path`, to the address that answers"
+                )
             target = urljoin(url, answer.headers.get("location", ""))
             if method != "GET" or not same_origin(target, self._connection.base):
                 where = f"to {urlsplit(target).hostname}: credentials are not sent there"

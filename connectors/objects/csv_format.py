@@ -40,7 +40,9 @@ class CsvRows(LineFormat):
         csv.field_size_limit(sys.maxsize)
         async with self.open(reader, start) as content, aclosing(self.blocks(content, start)) as blocks:
             decoder = self.decoder(content, start)
-            columns = read_columns(content.head, decoder, self.dialect, self.names, self.types, reader.path)
+            # by the head alone, also where reading continues: the names stay the same
+            names = BlockDecoder(content.charset, content.declared)
+            columns = read_columns(content.head, names, self.dialect, self.names, self.types, reader.path)
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
             async for block in blocks:
                 found = parser.parse(block)

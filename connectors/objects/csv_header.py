@@ -165,7 +165,6 @@ def read_columns(
     # the last line of a longer file is cut off
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
-    decoder = BlockDecoder(decoder.encoding or None, None)
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
     if _MARKUP.match(text):
         raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")

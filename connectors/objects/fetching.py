@@ -132,7 +132,8 @@ class ObjectFetcher:
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
                 return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == before)
-            await retry.wait(tries, self._with_patience(failure, others_read=seen > before))
+            # before its first try an object has seen nothing, whatever else was read
+            await retry.wait(tries, self._with_patience(failure, others_read=tries == 1 or seen > before))
 
     def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
         hint = failure.retry_after

@@ -95,6 +95,13 @@ _AUTH: Final = re.compile(r"authentication failed|no pg_hba|no password|does not
 _NOISE: Final = re.compile(
     r"connection failed: |connection to server at .*? failed: |\s*Is the server running [^?]*\?"
 )
+# what waiting cannot mend: an option that libpq does not take, and TLS that the two sides do not agree on
+_OPTION: Final = re.compile(
+    r"does not support SSL|certificate verify failed|does not match host name|self.signed certificate"
+    r"|invalid \S+ value|bad value for|invalid integer value|invalid port"
+    r"|SSL support is not compiled in|certificate .* not exist",
+    re.I,
+)
 _QUOTED: Final = re.compile(r'"[^\n]*"')
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:\d*)?")
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
@@ -171,6 +178,9 @@ async def connect(connection: PostgresConnection) -> Connection:
         opened = await psycopg.AsyncConnection.connect(**options, autocommit=True)
     except psycopg.Error as error:
         text = " ".join(_NOISE.sub("", str(error)).split())
+        if _OPTION.search(text):
+            message = f"cannot connect to {connection.place}: {text}; check the options in `url`"
+            raise FatalError(message) from None
         if _AUTH.search(text):
             message = f"{connection.place} refuses the connection: {text}; check `url` and `password`"
             raise FatalError(message, kind="auth") from None

@@ -271,6 +271,9 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
     said = status != Status.INVALID_ARGUMENT and _AUTH.search(text)
     if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:
         return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
+    if "parameter count mismatch" in text:
+        remedy = "`query` cannot have parameters of the database: write the values, or ${…} of the pipeline's"
+        return FatalError(f"{params.place}: {text}; {remedy}", kind="schema")
     if "mismatch" in text:
         remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"
         return FatalError(f"{params.place}: {text}{remedy}", kind="schema")

@@ -82,7 +82,9 @@ class SqlSource(OrderedSource[SqlSourceParams]):
                         yield self._page(batch.slice(start, self.params.page_records))
 
     def _page(self, rows: pa.RecordBatch) -> Page:
-        columns = [json_values(column) for column in rows.columns]
+        columns = [
+            json_values(column, name) for name, column in zip(rows.schema.names, rows.columns, strict=True)
+        ]
         records = [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
         if not self._order:
             return Page(records)

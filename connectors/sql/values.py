@@ -17,7 +17,7 @@ _TIMESTAMP: Final = "timestamp"
 _DATE: Final = "date"
 
 
-def json_values(column: pa.Array) -> list[Any]:
+def json_values(column: pa.Array, name: str) -> list[Any]:
     """The values of a column as JSON; times to the microsecond.
 
     Raises:
@@ -33,7 +33,12 @@ def json_values(column: pa.Array) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except (ValueError, OverflowError) as error:
-        raise FatalError(f"a value of type {kind} cannot be read: {error}; cast it in `query`") from None
+        # without the text of the error, which may hold bytes of the value
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "Python has no such value"
+        raise FatalError(
+            f"column {name!r}: a value of type {kind} cannot be read: {reason}; cast it in `query`",
+            kind="schema",
+        ) from None
     types = pa.types
     plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or _is_text(kind)
     return values if plain else list(map(json_value, values))

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Annotated, Final, TypeAlias
 
-__all__ = ["TABLE_PATTERN", "quote", "quote_table"]
+from pydantic import AfterValidator, WithJsonSchema
 
-TABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
-"""`table` or `schema.table`."""
+__all__ = ["TableName", "quote", "quote_table"]
+
+_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
+
+
+def _checked(table: str) -> str:
+    if re.fullmatch(_PATTERN, table):
+        return table
+    bare = table.replace('"', "").replace("`", "")
+    if bare != table and re.fullmatch(_PATTERN, bare):
+        raise ValueError(f"write {bare} without quotes: names are quoted where they are used, as they are")
+    raise ValueError(
+        "must be `table` or `schema.table`, of letters, digits and _ (a `query` can read other names)"
+    )
+
+
+TableName: TypeAlias = Annotated[
+    str, AfterValidator(_checked), WithJsonSchema({"type": "string", "pattern": _PATTERN})
+]
+"""`table` or `schema.table`, without quotes."""
 
 
 def quote(name: str, mark: str = '"') -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from connectors.tables.names import TABLE_PATTERN, quote_table
+from connectors.tables.names import TableName, quote_table
 from engine.contract.claims import Claim
 from engine.contract.component import Context, Params, operational
 from engine.errors import FatalError
@@ -45,8 +45,7 @@ class Mode(StrEnum):
 class TableSinkParams(Params):
     """Parameters of the sinks of tables."""
 
-    table: str = Field(
-        pattern=TABLE_PATTERN,
+    table: TableName = Field(
         description="Table to write, made if it does not exist: `orders` or `sales.orders`",
     )
     mode: Mode = Field(
@@ -105,7 +104,7 @@ def table_claim(params: TableSinkParams, place: str = "") -> Claim:
 class TableSourceParams(Params):
     """Parameters of the sources of tables."""
 
-    table: str | None = Field(default=None, pattern=TABLE_PATTERN, description="Table or view to read")
+    table: TableName | None = Field(default=None, description="Table or view to read")
     query: str | None = Field(default=None, min_length=1, description="Query to read instead of a table")
     key: str | None = Field(
         default=None,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from string import Formatter
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from connectors.expressions import Expression
+from connectors.expressions import Expression, InvalidExpressionError
 from connectors.expressions.expression import Assignments
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS, text_digest
@@ -18,7 +19,7 @@ from connectors.transforms.flattening import flattened
 from engine.contract.component import Params
 from engine.errors import RecordError
 
-__all__ = ["Change", "MapActions", "changes_of"]
+__all__ = ["Change", "MapActions", "changes_of", "fields_read"]
 
 Fields: TypeAlias = dict[str, Any]
 Change: TypeAlias = Callable[[Fields], Fields]
@@ -80,7 +81,16 @@ def _checked_value(value: Any) -> Any:
 
 
 def _checked_template(text: str) -> str:
-    Expression(_template(text))
+    whole = _template(text)
+    for _, inside, _, _ in Formatter().parse(text):
+        try:
+            Expression(inside or "''")  # by itself first, so that a column is one of what is in the braces
+        except InvalidExpressionError as error:
+            raise ValueError(f"not a template: in {{{inside}}}: {error}") from None
+    try:
+        Expression(whole)
+    except InvalidExpressionError as error:  # of a format: its column is one of what the template stands for
+        raise ValueError(f"not a template: {re.sub(r' at column [0-9]+', '', str(error))}") from None
     return text
 
 
@@ -154,13 +164,33 @@ def changes_of(actions: MapActions) -> Iterator[Change]:
     if actions.set:
         yield _set({name: _compiled(value) for name, value in actions.set.items()})
     if actions.template:
-        yield _set({name: Expression(_template(text)) for name, text in actions.template.items()})
+        yield _set({name: Expression(_template(text), text) for name, text in actions.template.items()})
     if actions.hash:
         yield _hash(actions.hash)
     if actions.drop:
         yield _drop(actions.drop)
     if actions.keep:
         yield _keep(actions.keep)
+
+
+def fields_read(groups: Sequence[MapActions]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of the fields that actions expect in the records; after `flatten`, nobody can tell."""
+    made: set[str] = set()
+    for group in groups:
+        if group.flatten is not None:
+            return
+        made.update(group.default)  # what has a default may be missing
+        reads: list[tuple[Sequence[tuple[str, ...]], list[str]]] = [
+            ([(name,) for name in group.rename], [*group.rename.values()]),
+            ([(name,) for name in (*group.parse, *group.cast)], []),
+            *((_compiled(value).fields, [name]) for name, value in group.set.items()),
+            *((Expression(_template(text)).fields, [name]) for name, text in group.template.items()),
+            *(([(one,) for one in _listed(given)], [name]) for name, given in _hashes(group.hash)),
+            ([(name,) for name in (*group.drop, *group.keep)], []),
+        ]
+        for paths, names in reads:
+            yield from (path for path in paths if path[0] not in made)
+            made.update(names)
 
 
 def _compiled(value: Any) -> Expression:
@@ -255,8 +285,7 @@ def _set(expressions: dict[str, Expression]) -> Change:
 
 
 def _hash(fields_of: list[str] | dict[str, str | list[str]]) -> Change:
-    wanted: list[tuple[str, str | list[str]]]
-    wanted = [(name, name) for name in fields_of] if isinstance(fields_of, list) else list(fields_of.items())
+    wanted = _hashes(fields_of)
 
     def change(fields: Fields) -> Fields:
         for name, given in wanted:
@@ -274,6 +303,15 @@ def _hash(fields_of: list[str] | dict[str, str | list[str]]) -> Change:
         return fields
 
     return change
+
+
+def _hashes(fields_of: list[str] | dict[str, str | list[str]]) -> list[tuple[str, str | list[str]]]:
+    """Each field that is made, and what it is the hash of."""
+    return [(name, name) for name in fields_of] if isinstance(fields_of, list) else list(fields_of.items())
+
+
+def _listed(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _drop(names: list[str]) -> Change:

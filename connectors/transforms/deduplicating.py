@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from connectors.expressions import Expression, ExpressionError, ExpressionText, as_mappings
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS
+from connectors.transforms.expected import ExpectedFields
 from connectors.transforms.remembered import Candidate, RememberedKeys
 from connectors.transforms.seen import SeenKeys, digest
 from engine.contract.acks import Ack
@@ -86,6 +87,7 @@ class Deduplicate(Transform[DeduplicateParams]):
         super().__init__(params, connection)
         texts = [params.key] if isinstance(params.key, str) else params.key
         self._expressions = [Expression(text) for text in texts]
+        self._expected = ExpectedFields(path for one in self._expressions for path in one.fields)
         self._seen = SeenKeys()
         self._before = SeenKeys()
         self._remembered: RememberedKeys | None = None
@@ -135,7 +137,9 @@ class Deduplicate(Transform[DeduplicateParams]):
 
     def _keyed(self, batch: Batch) -> list[tuple[Any, str | None]]:
         """What becomes of each record if it is the first, and its key; None if it is not compared."""
-        return list(map(self._key_of, batch.records, as_mappings(batch.records)))
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        return list(map(self._key_of, batch.records, records))
 
     def _key_of(self, record: Any, fields: Mapping[str, Any]) -> tuple[Any, str | None]:
         try:

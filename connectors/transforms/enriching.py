@@ -14,6 +14,7 @@ from connectors.expressions import as_mappings
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.operators import text_of
 from connectors.json_lines import parse_json
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Locality, Params, Transform, component
 from engine.errors import FatalError, RecordError
@@ -24,12 +25,14 @@ NO_MATCH: Final = Drop("no match")
 
 _CSV: Final = "read_csv(?, header = true)"
 _CSV_WITH_TYPES: Final = "read_csv(?, header = true, types = ?)"
+# as they are written: what DuckDB makes of them has numbers of 64 bits and other texts for times
+_LINES: Final = "read_json_objects(?, format = 'newline_delimited')"
 _READERS: Final[Mapping[str, str]] = {
     ".csv": _CSV,
     ".tsv": _CSV,
-    ".jsonl": "read_json(?, format = 'newline_delimited')",
-    ".ndjson": "read_json(?, format = 'newline_delimited')",
-    ".json": "read_json(?)",
+    ".jsonl": _LINES,
+    ".ndjson": _LINES,
+    ".json": "read_json_objects(?)",
     ".parquet": "read_parquet(?)",
 }
 _DATABASES: Final = (".duckdb", ".db")
@@ -108,6 +111,7 @@ class Enrich(Transform[EnrichParams]):
 
     def __init__(self, params: EnrichParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
+        self._expected = ExpectedFields((name,) for name in params.key)
         self._rows: dict[Key, dict[str, Any]] = {}
         self._empty: dict[str, Any] = {}
 
@@ -124,7 +128,9 @@ class Enrich(Transform[EnrichParams]):
     def apply(self, batch: Batch) -> Batch:
         """Add what the table has."""
         names = list(self.params.key)
-        outcomes = [self._outcome(record, names) for record in as_mappings(batch.records)]
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        outcomes = [self._outcome(record, names) for record in records]
         return batch.outcomes(outcomes)
 
     def _outcome(self, record: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -164,12 +170,12 @@ def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, An
     table: dict[Key, dict[str, Any]] = {}
     for text in rows:
         row = parse_json(text)
-        values = [row[column] for column in params.key.values()]
+        values = [row.get(column) for column in params.key.values()]
         if None in values:
             continue
         key = tuple([text_of(value) for value in values])
         if key not in table:
-            table[key] = {name: row[column] for column, name in named}
+            table[key] = {name: row.get(column) for column, name in named}
         elif params.duplicates == "fail":
             message = f"the table {params.file} has several rows with one key: make the key unique"
             raise FatalError(f"{message}, or set `duplicates: first`")
@@ -190,6 +196,8 @@ def _read(params: EnrichParams) -> tuple[list[str], list[str]]:
             return _rows(connection, name, [], params.max_rows)
     with duckdb.connect(":memory:", config=settings) as connection:
         reader = _READERS[suffix]
+        if "json" in suffix:
+            return _objects(connection, reader, params)
         values: list[Any] = [params.file]
         if reader is _CSV:
             # as they are written: what looks like a number or a date would have another text than in records
@@ -198,6 +206,24 @@ def _read(params: EnrichParams) -> tuple[list[str], list[str]]:
                 reader = _CSV_WITH_TYPES
                 values.append(dict.fromkeys(params.key.values(), "VARCHAR"))
         return _rows(connection, reader, values, params.max_rows)
+
+
+def _objects(connection: Any, relation: str, params: EnrichParams) -> tuple[list[str], list[str]]:
+    query = f"SELECT json FROM {relation} LIMIT {params.max_rows + 1}"  # noqa: S608 - one of ours
+    rows = [text for (text,) in connection.execute(query, [params.file]).fetchall()]
+    names: dict[str, None] = {}
+    if not rows:
+        raise FatalError(f"the table {params.file} has no rows")
+    for number, text in enumerate(rows, 1):
+        try:
+            row = parse_json(text)
+        except ValueError as error:
+            reason = str(error).partition(":")[0]
+            raise FatalError(f"the table {params.file} cannot be read: row {number}: {reason}") from None
+        if not isinstance(row, dict):
+            raise FatalError(f"the table {params.file}: row {number} is not a mapping of columns")
+        names.update(dict.fromkeys(row))
+    return list(names), rows
 
 
 def _columns(connection: Any, relation: str, values: list[Any]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from connectors.expressions import as_mappings
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import RecordError
@@ -20,7 +21,7 @@ EMPTY: Final = Drop("empty list")
 class ExplodeParams(Params):
     """Parameters of `explode`."""
 
-    field: str = Field(min_length=1, description="The field that holds the list")
+    field: str = Field(min_length=1, description="The field that holds the list; a.b is a field inside")
     as_: str | None = Field(
         default=None,
         alias="as",
@@ -66,13 +67,20 @@ class Explode(Transform[ExplodeParams]):
     letter.
     """
 
+    def __init__(self, params: ExplodeParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._path = tuple(params.field.split("."))
+        self._expected = ExpectedFields([self._path])
+
     def apply(self, batch: Batch) -> Batch:
         """Fan each record out."""
-        return batch.outcomes([self._outcome(record) for record in as_mappings(batch.records)])
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        return batch.outcomes([self._outcome(record) for record in records])
 
     def _outcome(self, record: Mapping[str, Any]) -> Any:
         params = self.params
-        items = record.get(params.field)
+        items = _inside(record, self._path_in(record))
         if items is None or items == []:
             return [self._made(record, None, None)] if params.keep_empty else EMPTY
         if not isinstance(items, list | tuple):
@@ -90,14 +98,24 @@ class Explode(Transform[ExplodeParams]):
     def _made(self, record: Mapping[str, Any], item: Any, place: int | None) -> dict[str, Any]:
         params = self.params
         names = record if params.keep is None else [name for name in params.keep if name in record]
-        made = {name: record[name] for name in names if name != params.field}
+        path = self._path_in(record)
+        made = {name: record[name] for name in names if name != path[0]}
+        replaced = not params.merge and params.as_ is None
+        if len(path) > 1 and path[0] in names:
+            made[path[0]] = _without(record[path[0]], path[1:])
         if params.position is not None:
             made[params.position] = place
-        if not params.merge:
-            made[params.as_ or params.field] = item
+        if replaced:
+            _put(made, path, item)
+        elif params.as_ is not None:
+            made[params.as_] = item
         elif item is not None:
             self._merge(made, item)
         return made
+
+    def _path_in(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The path of the list; a name may have points itself: `flatten` with that separator."""
+        return (self.params.field,) if self.params.field in record else self._path
 
     def _merge(self, made: dict[str, Any], item: Any) -> None:
         field = self.params.field
@@ -113,3 +131,27 @@ class Explode(Transform[ExplodeParams]):
                 )
                 raise RecordError(message, kind="ExplodeError", unplanned=True)
             made[merged] = value
+
+
+def _inside(value: Any, path: Sequence[str]) -> Any:
+    """What is at the path, None if nothing is."""
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _without(value: Any, path: Sequence[str]) -> Any:
+    """A copy of a value without what is at the path."""
+    if not isinstance(value, Mapping) or path[0] not in value:
+        return value
+    if len(path) == 1:
+        return {name: one for name, one in value.items() if name != path[0]}
+    return {**value, path[0]: _without(value[path[0]], path[1:])}
+
+
+def _put(made: dict[str, Any], path: Sequence[str], item: Any) -> None:
+    """Set what is at the path, in mappings that are made on the way."""
+    for name in path[:-1]:
+        inside = made.get(name)
+        made[name] = made = dict(inside) if isinstance(inside, Mapping) else {}
+    made[path[-1]] = item

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from connectors.expressions import Expression, ExpressionText, as_mappings
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.each import select_or_fail
@@ -35,6 +36,7 @@ class Filter(Transform[FilterParams]):
     def __init__(self, params: FilterParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._expression = Expression(params.where)
+        self._expected = ExpectedFields(self._expression.fields)
 
     @property
     def keeps_ids(self) -> bool:
@@ -43,6 +45,8 @@ class Filter(Transform[FilterParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Drop what does not match."""
-        kept, failed = self._expression.evaluate_all(as_mappings(batch.records))
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        kept, failed = self._expression.evaluate_all(records)
         reason = self.params.reason
         return select_or_fail(batch, kept, reason) if failed else batch.select(kept, reason)

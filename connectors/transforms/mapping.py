@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from connectors.expressions import as_mappings
-from connectors.transforms.actions import Change, MapActions, changes_of
+from connectors.transforms.actions import Change, MapActions, changes_of, fields_read
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Transform, component
 from engine.contract.each import map_each
@@ -54,6 +55,7 @@ class Map(Transform[MapParams]):
     def __init__(self, params: MapParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._change = _in_order([change for group in params.groups() for change in changes_of(group)])
+        self._expected = ExpectedFields(fields_read(params.groups()))
 
     @property
     def keeps_ids(self) -> bool:
@@ -62,7 +64,9 @@ class Map(Transform[MapParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Reshape copies of the records."""
-        made, failed = map_each(self._change, as_mappings(batch.records), _failure)
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        made, failed = map_each(self._change, records, _failure)
         return batch.outcomes(made) if failed else batch.replace(made)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from connectors.expressions import as_mappings
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS, text_digest
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.types import JsonValue, Record
@@ -69,6 +70,7 @@ class Mask(Transform[MaskParams]):
         self._masks = [
             (path.split("."), methods[method or params.method]) for path, method in params.fields.items()
         ]
+        self._expected = ExpectedFields(path for path, _ in self._masks)
 
     @property
     def keeps_ids(self) -> bool:
@@ -79,7 +81,9 @@ class Mask(Transform[MaskParams]):
         """Mask copies of the records."""
         outcomes: list[Record | RecordError] = []
         failed = False
-        for record in as_mappings(batch.records):
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        for record in records:
             made: Any = record
             for path, mask in self._masks:
                 try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from connectors.expressions import Expression, ExpressionError, ExpressionText, as_mappings
+from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch, Drop
 from engine.contract.branches import Branches
 from engine.contract.component import Kind, Params, Transform, component
@@ -80,6 +81,7 @@ class Route(Transform[RouteParams]):
         super().__init__(params, connection)
         self._names = params.all_names()
         self._expressions = [Expression(text) for text in params.branches.values()]
+        self._expected = ExpectedFields(path for one in self._expressions for path in one.fields)
         place = _first if params.match == "first" else _all
         rest = () if params.else_ is None else (len(self._expressions),)
         self._place = place([expression.function for expression in self._expressions], rest)
@@ -94,7 +96,9 @@ class Route(Transform[RouteParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Mark the branches of each record, and drop those without any."""
-        places, failed = map_each(self._place, as_mappings(batch.records), self._failure)
+        records = as_mappings(batch.records)
+        self._expected.look(records, self.ctx)
+        places, failed = map_each(self._place, records, self._failure)
         whole = [self._open(place) for place in places]
         if failed or not all(whole):
             derived = batch.outcomes([

@@ -159,6 +159,13 @@ async def test_connections_that_cannot_work_say_what_to_mend(target: PostgresTar
         (address.replace("s3cret", "wrong"), FatalError, "password authentication failed"),
         (target.server.address("nothing"), FatalError, 'database "nothing" does not exist'),
         (target.server.address(port=9), TransientError, "cannot connect to postgresql://127.0.0.1:9/odw"),
+        (
+            f"{address}?sslmode=require",
+            FatalError,
+            "does not support SSL, but SSL was required; check the opt",
+        ),
+        (f"{address}?sslmode=sometimes", FatalError, 'invalid sslmode value: "sometimes"; check the options'),
+        (f"{address}?connect_timeout=x", FatalError, "check the options in `url`"),
         ("postgresql://odw@127.0.0.1/odw?no_such=1", FatalError, "%40 for @"),
     ]
     for url, kind, message in wrong:

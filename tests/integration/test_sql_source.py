@@ -245,3 +245,21 @@ def test_an_incremental_run_reads_what_changed(
         {"id": 2, "updated_at": "2026-01-02"},
         {"id": 1, "updated_at": "2026-01-03"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT 1 AS id WHERE 1 = ?", "`query` cannot have parameters of the database: write the values"),
+        (
+            "SELECT 1 AS id, CAST(x'ff53454352' AS TEXT) AS v",
+            "column 'v': a value of type string cannot be read",
+        ),
+    ],
+)
+async def test_a_query_that_cannot_be_read_says_why(file: Path, query: str, message: str) -> None:
+    fill(file, "CREATE TABLE t (id integer)")
+    with pytest.raises(FatalError) as caught:
+        await batches(source(file, query=query))
+    assert message in str(caught.value)
+    assert "SEC" not in str(caught.value)

@@ -122,6 +122,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
                 yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
             if name.startswith("note: "):
                 yield f"`{node.name}` {name.removeprefix('note: ')}"
+        yield from _absent(node)
         yield from _by_model(node)
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
@@ -164,6 +165,14 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _absent(node: NodeSnapshot) -> Iterable[str]:
+    """The fields that the node reads and no record had: elsewhere, another worker may have found them."""
+    for name, number in sorted(node.aggregate.items()):
+        if name.startswith("absent: ") and number >= node.records_in:
+            records, field = counted(int(number), "record"), name.removeprefix("absent: ")
+            yield f"`{node.name}` found the field `{field}` in none of {records}: check its name"
 
 
 def _by_model(node: NodeSnapshot) -> Iterable[str]:

@@ -169,6 +169,15 @@ def test_a_transform_that_dropped_everything_is_named() -> None:
     assert "dropped all" not in summary([report()], OPTIONS)
 
 
+def test_a_field_that_no_record_had_is_named() -> None:
+    stats = NodeStats(
+        "hide", Kind.TRANSFORM, "mask", records_in=7, aggregate={"absent: emial": 7, "absent: x": 6}
+    )
+    text = summary([report(nodes=[stats.snapshot(1.0)])], OPTIONS)
+    assert "blobs: `hide` found the field `emial` in none of 7 records: check its name" in text.splitlines()
+    assert "`x`" not in text
+
+
 def test_what_a_source_left_out_because_an_earlier_run_had_it_is_said() -> None:
     numbers = {"unchanged": 1203.0, "begun_anew": 2.0}
     source = NodeStats("extract", Kind.SOURCE, "s3", aggregate=numbers).snapshot(2.0)

@@ -123,3 +123,28 @@ async def test_keys_of_a_csv_file_stay_as_they_are_written(tmp_path: Path, key: 
     derived = await enriched(tmp_path / "t.csv", {"code": key})
 
     assert derived.records == [{"code": key, "n": 1}]
+
+
+@pytest.mark.parametrize("file", ["t.json", "t.jsonl"])
+async def test_json_is_taken_as_it_is_written(tmp_path: Path, file: str) -> None:
+    row = '{"code": 1, "n": 123456789012345678901234567890, "at": "2020-01-01T00:00:00Z"}'
+    (tmp_path / file).write_text(f"[{row}]" if file == "t.json" else f"{row}\n")
+
+    derived = await enriched(tmp_path / file, {"code": 1})
+
+    assert derived.records == [{"code": 1, "n": 123456789012345678901234567890, "at": "2020-01-01T00:00:00Z"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "has no rows"),
+        ("[{}, 2]", "row 2 is not a mapping of columns"),
+        ('[{"code": 1e400}]', "row 1: number is infinity"),
+    ],
+)
+async def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+
+    with pytest.raises(FatalError, match=message):
+        await enriched(tmp_path / "t.json", {"code": 1})

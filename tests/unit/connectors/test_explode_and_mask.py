@@ -54,6 +54,24 @@ def test_an_item_is_where_it_is_expected(params: dict[str, Any], expected: dict[
 
 
 @pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, {"a": 1, "l": {"b": 2, "k": 5}}),
+        ({"as": "item"}, {"a": 1, "l": {"b": 2}, "item": 5}),
+        ({"keep": ["a"]}, {"a": 1, "l": {"k": 5}}),
+    ],
+)
+def test_a_list_inside_a_mapping_is_exploded(params: dict[str, Any], expected: dict[str, Any]) -> None:
+    records = [{"a": 1, "l": {"b": 2, "k": [5]}}, {"a": 2, "l": None}]
+
+    derived = exploded(*records, field="l.k", **params)
+
+    assert (derived.records, derived.drops) == ([expected], {"empty list": 1})
+    assert records[0] == {"a": 1, "l": {"b": 2, "k": [5]}}
+    assert exploded({"l.k": [1, 2]}, field="l.k").records == [{"l.k": 1}, {"l.k": 2}]
+
+
+@pytest.mark.parametrize(
     ("record", "params", "message"),
     [
         ({"x": "SECRET"}, {}, "field `x`: expected a list"),

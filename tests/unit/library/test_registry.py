@@ -81,6 +81,13 @@ def test_dotted_name_that_leads_nowhere_is_an_error() -> None:
         Registry({}).get(Kind.TRANSFORM, "no.such:thing")
 
 
+def test_a_misspelt_component_of_a_module_is_named() -> None:
+    with pytest.raises(RegistryError, match=r"has no 'duoble', did you mean 'double'\?"):
+        Registry({}).dotted(f"{__name__}:duoble")
+    with pytest.raises(RegistryError, match=r"has no 'x'; its components: .*double"):
+        Registry({}).dotted(f"{__name__}:x")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

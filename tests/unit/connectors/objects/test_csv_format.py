@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
+from connectors.objects.pages import RecordPlace
 from connectors.objects.params import ObjectParams
 from engine.errors import RecordError
 from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
@@ -46,6 +47,19 @@ async def test_rows_are_records_with_inferred_types() -> None:
 )  # fmt: skip
 def test_a_type_that_would_change_a_text_is_not_inferred(values: list[str]) -> None:
     assert infer_type(values) == "text"
+
+
+async def test_names_are_in_the_declared_charset_before_and_after_a_resume() -> None:
+    reader = reader_of("имя;x\nяд;1\n".encode("koi8-r"), "a.csv", content_type="text/csv; charset=koi8-r")
+    for encoding in ("", "koi8_r"):
+        pages = await pages_of(reader, RecordPlace(encoding=encoding), format="csv")
+        assert good(pages) == [{"имя": "яд", "x": 1}]
+
+
+async def test_a_resume_changes_no_name_where_the_charset_is_guessed() -> None:
+    reader = reader_of("id;Größe\n1;x\n2;y\n".encode("cp1252"), "a.csv")
+    (row,) = good(await pages_of(reader, RecordPlace(at=13, before=2, encoding="koi8_r"), format="csv"))
+    assert row == {"id": 2, "Größe": "y"}
 
 
 @pytest.mark.parametrize("late", ["9007199254740993", "1\u0662", " 1", "1,2", "null", "[1]", "", "1e5x"])

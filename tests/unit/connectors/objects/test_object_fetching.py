@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.objects.fetching import ObjectFetcher, Suspect
+from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, ObjectFetcher, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
@@ -104,6 +104,24 @@ async def test_an_object_that_fails_before_and_after_a_probe_dies() -> None:
     assert (await verdict(fetcher, GOOD, BAD))[0]
     assert store.reads["bad"] == 4  # twice its tries, which nothing was read between
     assert len(store.probes) == 2
+
+
+async def test_a_first_refusal_is_not_taken_for_an_outage() -> None:
+    hints: list[float | None] = []
+
+    class Noting(Retries):
+        async def wait(self, attempt: int, error: TransientError) -> None:
+            hints.append(error.retry_after)
+
+    busy = TransientError("503", retry_after=60, throttled=True)
+    store = Store(lambda key: busy if key == "bad" or store.reads[key] == 1 else None)
+    fetcher = ObjectFetcher(store, 1, Noting())
+    for _ in range(AWAY_AFTER):
+        await fetcher.fetch(BAD)
+    hints.clear()
+
+    assert await fetcher.fetch(NEW) == {"content": "new"}
+    assert hints == [MAX_HINT]
 
 
 async def test_what_is_read_before_the_last_two_tries_proves_nothing() -> None:

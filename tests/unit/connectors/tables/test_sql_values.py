@@ -65,13 +65,13 @@ def test_orders_name_records_in_utc_with_all_digits() -> None:
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
 )
 def test_columns_become_json(column: pa.Array, expected: list[Any]) -> None:
-    assert json_values(column) == expected
-    json.dumps(json_values(column))
+    assert json_values(column, "c") == expected
+    json.dumps(json_values(column, "c"))
 
 
 def test_a_year_that_python_lacks_names_the_remedy() -> None:
     with pytest.raises(FatalError, match="cast it in `query`"):
-        json_values(pa.array([2**55], pa.timestamp("s")))
+        json_values(pa.array([2**55], pa.timestamp("s")), "c")
 
 
 @pytest.mark.parametrize("column", [pa.array([b"x"]), pa.array([Decimal(1)]), pa.array([[1]])])

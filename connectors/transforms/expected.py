@@ -1,0 +1,51 @@
+"""Fields that a transform reads and no record has: most likely misspelt, and nothing else would say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from engine.contract.component import Context
+
+__all__ = ["ExpectedFields"]
+
+
+class ExpectedFields:
+    """Counts, for each field that has not come yet, the records that were looked through for it.
+
+    A field that has come once costs nothing more.
+    """
+
+    __slots__ = ("_unseen",)
+
+    def __init__(self, paths: Iterable[Sequence[str]]) -> None:
+        self._unseen = list(dict.fromkeys(tuple(path) for path in paths))
+
+    def look(self, records: Sequence[Mapping[str, Any]], ctx: Context) -> None:
+        """Look for the fields in the records of a batch."""
+        if not self._unseen or not records:
+            return
+        for path in list(self._unseen):
+            counter = f"absent: {'.'.join(path)}"  # the summary names it where it counts every record
+            if any(_has(record, path) for record in records):
+                self._unseen.remove(path)
+                ctx.aggregate.pop(counter, None)
+            else:
+                ctx.count(counter, len(records))
+
+
+def _has(value: Any, path: Sequence[str]) -> bool:
+    if not path:
+        return True
+    if isinstance(value, list | tuple):
+        return any(_has(item, path) for item in value)
+    if not isinstance(value, Mapping):
+        return False
+    if len(path) == 1:
+        return path[0] in value
+    # a name may have points itself
+    for end in range(1, len(path) + 1):
+        name = ".".join(path[:end])
+        if name in value and _has(value[name], path[end:]):
+            return True
+    return False
