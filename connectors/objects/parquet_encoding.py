@@ -74,17 +74,12 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
     errors = (pa.ArrowException, TypeError, ValueError, OverflowError)
     if kind is not None:
         values = [_as_declared(pa, value, kind) for value in values]
-    elif mixed := _of_another_kind(values):
-        first = next(
-            (value for at, value in enumerate(values) if value is not None and at not in mixed), None
-        )
-        scalar = _scalar(pa, first, None, errors)
-        return (None if scalar is None else pa.nulls(0, scalar.type)), mixed
+    mixed = _of_another_kind(values) if kind is None else []
     try:
-        array = pa.array(values, kind)
+        array = None if mixed else pa.array(values, kind)
     except errors:
-        pass
-    else:
+        array = None
+    if array is not None:
         if kind is None and _has_empty_object(array.type):
             return _column(pa, list(map(_without_empty_objects, values)), None)
         return array, _too_deep(pa, array, values)
@@ -93,7 +88,7 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
     if kind is None:
         kind = next((scalar.type for scalar in scalars if scalar is not None and scalar.is_valid), None)
         if not bad:  # nothing is wrong with each alone
-            bad = [at for at, value in enumerate(values) if _scalar(pa, value, kind, errors) is None]
+            bad = mixed or [at for at, value in enumerate(values) if _scalar(pa, value, kind, errors) is None]
     # a list whose items differ from those of another
     return (None if kind is None else pa.nulls(0, kind)), bad or list(range(1, len(values)))
 

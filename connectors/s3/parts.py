@@ -93,6 +93,10 @@ class ObjectsBelow:
                     found[name.removesuffix(NOTE)] = await body.read()
         return found
 
+    async def has_note(self, token: str, name: str) -> bool:
+        key = f"{self._notes(token)}{name}{NOTE}"
+        return any([found == "" async for found, _ in self._names(key)])
+
     async def put_note(self, token: str, name: str, data: bytes) -> None:
         await self._put(f"{self._notes(token)}{name}{NOTE}", data, "application/json")
 

@@ -269,6 +269,7 @@ def test_a_value_that_does_not_fit_into_its_column_fails_alone() -> None:
         ([1, "x", 2.5], {1}),
         ([Decimal("1.1"), Decimal("NaN"), Decimal("1234.5")], {1}),
         (["\ud800", "x"], {0}),
+        ([2**80, "x", "y"], {0}),
     ],
 )
 def test_a_value_of_another_kind_is_never_converted(values: list[Any], bad: set[int]) -> None:
@@ -347,7 +348,8 @@ def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
     "params",
     [{"types": {"a": "text"}}, {"format": "jsonl", "columns": ["a"]},
      {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "delimiter": '"'},
-     {"format": "csv", "delimiter": "\n"}, {"format": "parquet", "header": False}, {"path": "s3://b/x"}],
+     {"format": "csv", "delimiter": "\n"}, {"format": "parquet", "header": False}, {"path": "s3://b/x"},
+     {"path": "a\0b"}],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -393,6 +395,26 @@ async def test_a_run_whose_files_were_replaced_does_not_resume(tmp_path: Path) -
         async with sink(tmp_path, "run-1", mode="replace", attempt=2):
             pass
     assert ids(tmp_path) == list(range(30))
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_run_whose_files_are_replaced_meanwhile_fails(tmp_path: Path, mode: str) -> None:
+    async with sink(tmp_path, "run-1", mode=mode) as first, sink(tmp_path, "run-2", mode="replace") as second:
+        await first.write(batch(0, 5))
+        await second.write(batch(5, 9))
+        await second.run_completed()
+        await first.write(batch(9, 12))
+        with pytest.raises(FatalError, match="another run has replaced the files of this one while it wrote"):
+            await first.run_completed()
+
+
+async def test_replacing_spares_files_of_other_programs(tmp_path: Path) -> None:
+    others = {"part-00000-1f2e-c000.snappy.parquet", "part-1.csv", "part-", "part-..-1"}
+    for name in others:
+        (tmp_path / name).touch()
+    async with sink(tmp_path, mode="replace") as made:
+        await made.run_completed()
+    assert {file.name for file in tmp_path.iterdir()} == others
 
 
 async def test_a_complete_run_replaces_no_later_one(tmp_path: Path) -> None:
