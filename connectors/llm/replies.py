@@ -40,7 +40,7 @@ def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str]
 
     A slot's answer is the object that echoes its nonce, wherever it is: swapped answers are corrected. A
     slot whose nonce is not in the reply, or in it twice, is left out. If it has none of the `fields`, they
-    may be in the one object inside of it that has.
+    may be in the one object inside of it that has, unless that is about another document.
     """
     wanted = {folded_name(field) for field in fields}
     answers: dict[str, Values] = {}
@@ -52,7 +52,11 @@ def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str]
         echoing = list(_objects(value, set(nonces.values())))
         echoed = Counter(map(_nonce_of, echoing))
         by_nonce = {_nonce_of(one): _record(one, wanted, 1) or one for one in echoing}
-        found = {slot: by_nonce[nonce] for slot, nonce in nonces.items() if echoed[nonce] == 1}
+        found = {
+            slot: by_nonce[nonce]
+            for slot, nonce in nonces.items()
+            if echoed[nonce] == 1 and _nonce_of(by_nonce[nonce]) in ("", nonce)
+        }
         mending = mending or (mended and not found.keys() <= answers.keys())
         answers = found | answers  # the likelier ones come first
         if len(answers) == len(nonces):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.llm.json_text import parse
-from connectors.llm.names import by_name
+from connectors.llm.names import by_name, folded_name
 from connectors.llm.placeholders import says_nothing
 from connectors.llm.shapes import Choice, Definitions, JsonObject, Nothing, Number, Shape, Text, as_text
 
@@ -28,6 +28,13 @@ __all__ = [
 ]
 
 _NULL: Final[JsonObject] = {"type": "null"}
+_BESIDE_VALUE: Final = frozenset(
+    {
+        "value", "type", "description", "confidence", "score", "probability", "certainty", "source", "quote",
+        "evidence", "reason", "reasoning", "explanation",
+    }
+)  # fmt: skip
+"""Folded names beside which a value alone says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +162,17 @@ class Field:
         return _read(self.shape, self._unwrapped(value))
 
     def _unwrapped(self, value: object) -> object:
-        """What is inside of a text of JSON, or of an object with `value`, where that is what fits."""
+        """What is inside of a text of JSON, or of an object with `value`, where that is what fits.
+
+        A unit beside the value would be lost.
+        """
         inner = value
         if isinstance(value, str) and value.startswith(("{", "[")):
             try:
                 inner = parse(value)
             except ValueError:
                 return value
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and _BESIDE_VALUE.issuperset(map(folded_name, value)):
             inner = value.get("value")
         return inner if inner is not None and self.shape.fits(inner) and not self.shape.fits(value) else value
 

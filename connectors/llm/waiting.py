@@ -34,6 +34,7 @@ _OF_DAYS: Final = re.compile(
     re.IGNORECASE,
 )
 _OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
+_SHORT: Final = 60.0
 _MISTAKEN: Final = 32 * 86_400.0
 _POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)")
 _WAIT_FIELDS: Final = {
@@ -67,8 +68,9 @@ def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: da
 def used_up(headers: Mapping[str, str], body: object, message: str, now: datetime) -> UsedUp | None:
     """When a quota that is not worth waiting for is filled again; None when waiting helps.
 
-    That is one of a day or a month, as the headers, the body or the message say, or one that asks for a wait
-    of more than an hour. A wait of months is the mistake of a clock.
+    That is one of a day or a month, as the headers, the body or the message say, unless it has room again
+    within a minute, or one that asks for a wait of more than an hour. A wait of months is the mistake of a
+    clock.
     """
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
@@ -82,7 +84,8 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
     if _OF_DAYS_AT_GOOGLE.search(words):
         return UsedUp(None)  # it asks for a wait of some seconds, whatever the quota
     if _OF_DAYS.search(words):
-        return _until_then(asked)
+        fills_up = asked is not None and 0 < asked <= _SHORT  # 10,000 requests a day are one in 8.64 s
+        return None if fills_up else _until_then(asked)
     return UsedUp(asked) if asked is not None and _LONGEST < asked < _MISTAKEN else None
 
 

@@ -75,6 +75,8 @@ def test_a_value_said_loosely_keeps_what_it_says(answer: str, field: str, value:
         '{"clock": 1030}',
         '{"lasts": 90}',
         '{"note": {"first": "Ann"}}',
+        '{"rate": {"value": 5, "unit": "mg"}}',
+        '{"note": {"value": "5", "currency": "EUR"}}',
         '{"note": ["Ann", {"first": "Bob"}]}',
     ],
 )
@@ -128,6 +130,13 @@ def test_slots_are_read_inside_of_wrappers(content: Mapping[str, Any]) -> None:
     found = match_slots(json.dumps(content), NONCES, spellings(LOOSE))
     assert found is not None
     assert {slot: values["note"] for slot, values in found.answers.items()} == {"r1": "1", "r2": "2"}
+
+
+def test_a_slot_has_no_values_of_the_document_inside_of_it() -> None:
+    content = {"nonce": "aa", "r2": {"nonce": "bb", "note": "2"}}
+    found = match_slots(json.dumps(content), NONCES, spellings(LOOSE))
+    assert found is not None
+    assert found.answers == {}
 
 
 def test_the_same_record_twice_is_one_answer() -> None:

@@ -62,6 +62,12 @@ async def test_a_resume_changes_no_name_where_the_charset_is_guessed() -> None:
     assert row == {"id": 2, "Größe": "y"}
 
 
+@pytest.mark.parametrize("kind", ["decimal", "integer", "number"])
+async def test_two_numbers_in_a_field_are_not_one(kind: str) -> None:
+    found = await rows('a,b\n1,x\n"1\n2",x\n', types={"a": kind})
+    assert [row for _, row in found][1] == "WrongType"
+
+
 @pytest.mark.parametrize("late", ["9007199254740993", "1\u0662", " 1", "1,2", "null", "[1]", "", "1e5x"])
 async def test_a_number_of_another_kind_is_not_bent(late: str) -> None:
     head = "a;b\n" + "1.5;x\n" * 20_000
