@@ -51,8 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_file(policy: str = "skip", catch_up: str = "2h") -> None:
-    Path("p.yaml").write_text(FILE.replace("POLICY", policy).replace("CATCH_UP", catch_up))
+def write_file(policy: str = "skip", catch_up: str = "2h", schedule: str = "0 * * * *") -> None:
+    text = FILE.replace("POLICY", policy).replace("CATCH_UP", catch_up)
+    Path("p.yaml").write_text(text.replace("0 * * * *", schedule))
 
 
 @asynccontextmanager
@@ -116,6 +117,29 @@ async def test_a_kill_while_catching_up_leaves_no_tick_out() -> None:
     async with serving(Clock(later)) as (scheduler, _):  # killed behind the first of three missed ticks
         await scheduler._start(scheduler._entries[0], NOON.replace(hour=14, second=0))
     assert await live(Clock(later), later) == names(13, 14, 15, 16)
+
+
+async def test_a_clock_that_is_set_back_starts_no_tick_again() -> None:
+    write_file("wait")
+    one, two, far = (NOON + timedelta(hours=hours) for hours in (1, 2, 100))
+    started = await live(Clock(NOON), one, far, NOON, one, two)
+    assert sorted(started) == [*names(13, 14), "hourly-tick-20260105T160000Z"]
+
+
+@pytest.mark.parametrize(("policy", "count"), [("skip", 1), ("allow", 10)])
+async def test_a_long_pause_ends_with_the_latest_ticks(policy: str, count: int) -> None:
+    write_file(policy, catch_up="300d", schedule="@every 1s")
+    clock = Clock(NOON)
+    async with serving(clock) as (scheduler, _):
+        started: list[datetime] = []
+
+        async def start(entry: object, tick: datetime) -> None:
+            started.append(tick)
+
+        scheduler._start = start  # type: ignore[method-assign, assignment]
+        clock.moment = NOON + timedelta(days=200)
+        await scheduler.start_due()
+    assert started == [clock.moment - timedelta(seconds=back) for back in reversed(range(count))]
 
 
 async def test_what_is_older_than_the_window_is_left_out() -> None:
