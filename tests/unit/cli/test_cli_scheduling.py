@@ -17,6 +17,7 @@ from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
+from engine.execution.session import new_group
 from engine.state.records import RunRecord, RunStatus
 
 FILE = """\
@@ -176,6 +177,14 @@ async def test_a_run_that_was_killed_resumes(folder: Path) -> None:
         record: RunRecord = await engine.store.get_run(killed.run_id)
         assert (record.status, record.attempt) == (RunStatus.COMPLETED, 2)
         assert (await engine.store.get_run("by-hand")).status is RunStatus.RUNNING
+
+
+async def test_runs_of_the_same_moment_have_ids_of_their_own() -> None:
+    async with serving(Clock(NOON)) as (scheduler, engine):
+        plan = scheduler._host.plans["hourly"]
+        groups = {new_group(engine) for _ in range(100)}
+        runs = [await engine.begin(plan, group_id=group) for group in groups]
+    assert len(groups) == len({run.run_id for run in runs}) == 100
 
 
 async def test_views_say_when_the_next_run_is_due() -> None:
