@@ -108,7 +108,7 @@ _ALIKE: tuple[frozenset[type], ...] = (
 
 def _is_exact(kind: Any) -> bool:
     """Whether pyarrow makes such a column of nothing but values that are like it."""
-    from pyarrow import types
+    from pyarrow import types  # type: ignore[import-untyped]
 
     if types.is_nested(kind):
         return all(_is_exact(kind.field(at).type) for at in range(kind.num_fields))
@@ -168,7 +168,7 @@ _OF_JSON: Mapping[type, str] = {
 
 def _has_empty_object(kind: Any) -> bool:
     """Whether there are objects without any field in it, which Parquet has no form for."""
-    from pyarrow import types  # type: ignore[import-untyped]
+    from pyarrow import types
 
     if types.is_struct(kind) and not kind.num_fields:
         return True
