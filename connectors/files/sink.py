@@ -163,6 +163,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 that was opened.
         """
         places: Sequence[int] | None = None
+        if self._log is not None and self._log.gone:
+            self._log.lost -= sum(key in self._log.gone for key in batch.keys.to_list())
         if self._log is not None and self._log.before:
             before = self._log.before
             places = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
@@ -188,6 +190,12 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if self._replaces and self.ctx.attempt == 1:
             self._append(b"", KeyList([]))
         if self._log is not None:
+            if self._log.lost > 0:
+                what = f"{self._log.lost:,} record{'s' * (self._log.lost > 1)}"
+                self.ctx.count(
+                    f"note: lacks {what} that an earlier attempt wrote to {self.params.path}: the file was "
+                    "removed or changed meanwhile; start a new run to write all"
+                )
             self._log.remove()
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:

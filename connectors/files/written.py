@@ -56,6 +56,7 @@ class WrittenLog:
 
     Attributes:
         before: keys of the lines that an earlier attempt has added.
+        gone: keys of lines that are not in the file, though it was about to add them; `lost` counts them.
         exists: an earlier attempt has begun to write.
         replaced: another run has replaced the file since.
     """
@@ -65,7 +66,8 @@ class WrittenLog:
         self._target = descriptor
         self._keyed = keyed
         self._descriptor = -1
-        self.before = KeySet()
+        self.before, self.gone = KeySet(), KeySet()
+        self.lost = 0
         self.exists = False
         self.replaced = False
 
@@ -87,8 +89,12 @@ class WrittenLog:
         notes = _parse(data[:end])
         kept = self._arrived(notes)
         for _, _, _, keys, ranges in kept:
-            self.before.add(keys, [(prefix, start, stop) for prefix, start, stop in ranges])
+            self.before.add(keys, ranges)
         self.before.close()
+        for _, _, _, keys, ranges in notes[len(kept) :]:
+            self.gone.add(keys, ranges)
+            self.lost += len(keys) + sum(stop - start for _, start, stop in ranges)
+        self.gone.close()
         self._open()
         os.ftruncate(self._descriptor, sum(len(orjson.dumps(one)) + 1 for one in kept))
         return self

@@ -136,6 +136,11 @@ class HttpSink(Sink[HttpSinkParams]):
         )
         stack.callback(setattr, self, "_client", None)
 
+    async def describe_target(self) -> str:
+        """Return the method and the address, for `plan`; nothing is asked."""
+        params = self.params
+        return f"{params.method} {self._connected().base}/{params.path.lstrip('/')}".rstrip("/")
+
     async def is_answering(self) -> bool:
         """Return whether the API says at `health` that it takes records."""
         client, path = self._client, self.params.health

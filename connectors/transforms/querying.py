@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import lru_cache
@@ -78,6 +79,7 @@ class Sql(Transform[SqlParams]):
         super().__init__(params, connection)
         self._types = ColumnTypes(params.columns)
         self._query = ""
+        self._checked: tuple[str, ...] = ()
         self._database: Any = None
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -143,6 +145,8 @@ class Sql(Transform[SqlParams]):
         query = f"WITH batch AS ({batch}) SELECT to_json(list(COLUMNS(*))) FROM ({self._query}) q"  # noqa: S608 - the user's own query
         lists = self._fetched(query, {"texts": texts, "count": len(texts)})
         names = [column[0] for column in self._database.description]
+        if self._checked != tuple(names):
+            self._check_names(batch, names)
         columns = dict(zip(names, _decoded(lists), strict=True))
         places = columns.pop(ROW, [None])
         if places != list(range(len(records))) and not all(
@@ -152,6 +156,28 @@ class Sql(Transform[SqlParams]):
             raise FatalError(f"{message}: write SELECT {ROW}, …")
         rows = zip(*columns.values(), strict=True) if columns else repeat((), len(places))
         return places, _row_maker(tuple(columns))(rows)
+
+    def _check_names(self, batch: str, names: Sequence[str]) -> None:
+        """Refuse two columns of one name: DuckDB would call the second `name_1`, as a field may be called.
+
+        Raises:
+            FatalError: there are two.
+        """
+        self._checked = tuple(names)
+        if not any(re.search(r"_\d+$", name) for name in names):
+            return
+        # as a table, for a query that begins with WITH
+        self._database.execute(
+            f"CREATE OR REPLACE TEMP TABLE batch AS {batch} LIMIT 0", {"texts": [], "count": 0}
+        )
+        self._database.execute(self._query)
+        given = [column[0].lower() for column in self._database.description]
+        for name in given:
+            if given.count(name) > 1:
+                raise FatalError(
+                    f"the query gives two columns the name {name!r}: name one of them otherwise, or leave it "
+                    f"out of the star: SELECT * EXCLUDE ({name}), …"
+                )
 
     def _fetched(self, query: str, values: dict[str, Any]) -> Sequence[str | None]:
         import duckdb

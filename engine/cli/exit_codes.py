@@ -71,7 +71,7 @@ def explain(error: BaseException) -> int:
     if not isinstance(error, SystemExit):
         show_traceback(error)
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(ExitCode.FAILED)
+        return _ended(error)
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     if isinstance(error, BrokenPipeError):
@@ -83,6 +83,14 @@ def explain(error: BaseException) -> int:
 
     sys.stderr.write(printable(without_credentials(_message(error))))
     return int(code_of(error))
+
+
+def _ended(error: SystemExit) -> int:
+    """Report what a task of a component did: `sys.exit` there passes through the event loop."""
+    from engine.contract.unplanned import described
+
+    sys.stderr.write(f"error: {described(error)}: a component cannot end the process\n")
+    return error.code if isinstance(error.code, int) and error.code else int(ExitCode.FAILED)
 
 
 def show_traceback(error: BaseException | None) -> None:

@@ -8,6 +8,7 @@ python -m engine explain MissingFields     # the type of a dead letter, as `dlq 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from engine.cli.options import ExplainOptions
@@ -34,7 +35,14 @@ def execute(options: ExplainOptions) -> int:
             sys.stdout.writelines(f"  {code:<{width}}  {one.meaning}\n" for code, one in entries.items())
         return 0
     known = {code.lower(): code for code in ALL}
-    code = known.get(options.code.lower())
+    wanted = options.code.lower()
+    if re.fullmatch(r"http\d{3}", wanted):
+        sys.stdout.write(
+            f"{options.code}: An API refused the record with this status.\n\nThe message has "
+            "what it said. Mend the record with `dlq replay --patch`, or set `record_statuses`.\n"
+        )
+        return 0
+    code = known.get(wanted)
     if code is None:
         near = unknown("code", options.code, ALL) if len(options.code) > len("143") else ""
         raise ConfigError(near or f"no exit code {options.code}: `explain` without a code lists all")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -117,6 +116,14 @@ class VerbParser(argparse.ArgumentParser):
         return names
 
 
+_ACTIONS = {
+    "prune": ["runs prune"],
+    "forget": ["runs forget"],
+    "replay": ["dlq replay"],
+    "discard": ["dlq discard"],
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `argv` is without the program's name."""
     _mend_streams()
@@ -154,9 +161,11 @@ def _mend_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() in ("ascii", "us-ascii"):
+        if not hasattr(stream, "reconfigure"):
+            continue
+        if stream.encoding.lower() in ("ascii", "us-ascii"):
             stream.reconfigure(encoding="utf-8")  # a locale that says nothing; Python does so for "C" too
-        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        elif stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 
@@ -178,7 +187,7 @@ def _overview(program: str) -> str:
 def _unknown(program: str, verb: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(verb, VERBS, n=1)
+    near = _ACTIONS.get(verb) or difflib.get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(VERBS)}"
     return f"{program}: unknown verb `{verb}`: {hint}\n"
 

@@ -320,17 +320,18 @@ class GroupCommit:
             values.append(list(sequences))
         place = "rowid" if table.has_rowid else "NULL"
         found = self._connection.execute(
-            f"SELECT {key}, {SEQUENCE}, {place} FROM {of_ids}",  # noqa: S608 -- quoted
+            f"SELECT {key}, {SEQUENCE}, {place}, hash({key}) FROM {of_ids}",  # noqa: S608 -- quoted
             values,
         ).fetchall()
         if found and table.has_rowid:
             self._connection.execute(
                 f"DELETE FROM {name} WHERE rowid IN (SELECT unnest(?::BIGINT[]))",  # noqa: S608 -- quoted
-                [[rowid for _, _, rowid in found]],
+                [[rowid for _, _, rowid, _ in found]],
             )
         elif found:
             self._connection.execute(f"DELETE FROM {of_ids}", values)  # noqa: S608 -- quoted
-        return [(id_, gone) for id_, gone, _ in found]
+        self._ids.remove(table, ((number, gone) for _, gone, _, number in found))
+        return [(id_, gone) for id_, gone, _, _ in found]
 
     def _put_letters(self, group: Sequence[Encoded], changes: dict[str, _TableRows]) -> None:
         for name, change in changes.items():
@@ -339,6 +340,8 @@ class GroupCommit:
         for item in group:
             if item.submission.discard is not None:
                 self._letters.discard(*item.submission.discard)
+            if item.submission.recovered:
+                self._letters.recover_ids(item.submission.recovered)
         letters = [(letter, item.sequence) for item in group for letter in item.letters]
         if not letters:
             return

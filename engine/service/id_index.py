@@ -2,7 +2,7 @@
 
 It knows the commit sequences that rows of an id may have. The table keeps rows of one request together, so
 with these DuckDB reads a few row groups in place of all, and for ids that are new none. What it says is
-never too little: entries of rows that are gone stay, and the table itself compares the ids.
+never too little: entries of rows that are gone may stay, and the table itself compares the ids.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class IdIndex:
         self._hashes: Sequence[int] = ()
         self._sequences: Sequence[int] = ()
         self._recent: dict[int, tuple[int, ...]] = {}
+        self._added = 0  # rows since it was built
 
     def sequences_of(self, ids: Sequence[Any]) -> set[int] | None:
         """The commit sequences of the rows with these ids, and maybe others; None when it does not know."""
@@ -62,17 +63,27 @@ class IdIndex:
         rows = self._connection.execute(
             f"SELECT hash({self._key}), {SEQUENCE} FROM {self._name} "  # noqa: S608 -- quoted
             f"WHERE {SEQUENCE} > ? LIMIT ?",
-            [self._last, MAX_RECENT],
+            [self._last, MAX_RECENT + 1],
         ).fetchall()
-        if len(self._recent) + len(rows) > MAX_RECENT:
+        self._added += len(rows)
+        if self._added > MAX_RECENT:
             return self._build()
         for number, sequence in rows:
             self._recent[number] = (*self._recent.get(number, ()), sequence)
         self._last = max((sequence for _, sequence in rows), default=self._last)
         return True
 
+    def remove(self, rows: Iterable[tuple[int, int]]) -> None:
+        """Forget rows, by hash and sequence, that are being deleted: an id may come again without end."""
+        for number, sequence in rows:
+            entries = list(self._recent.get(number, ()))
+            if sequence in entries:  # else it is older than the index
+                entries.remove(sequence)  # one row: another id may have the same hash
+                self._recent[number] = tuple(entries)
+
     def _build(self) -> bool:
         self._hashes, self._sequences, self._recent, self._last = (), (), {}, None
+        self._added = 0
         ((rows, last),) = self._connection.execute(
             f"SELECT count(*), coalesce(max({SEQUENCE}), 0) FROM {self._name}"  # noqa: S608 -- quoted
         ).fetchall()
@@ -92,12 +103,24 @@ class IdIndexes:
     def __init__(self, connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
         self._connection = connection
         self._tables = [table for table in tables if table.key and table.columns[0].sql_type == "VARCHAR"]
+        self._failed: set[str] = set()
         self.forget()
 
     def sequences_of(self, table: Table, ids: Sequence[Any]) -> set[int] | None:
         """See `IdIndex.sequences_of`."""
         index = self._indexes.get(table.name)
-        return None if index is None else index.sequences_of(ids)
+        if index is None or table.name in self._failed:
+            return None
+        try:
+            return index.sequences_of(ids)
+        except Exception:  # for want of memory: the transaction has failed, and the next does without
+            self._failed.add(table.name)
+            raise
+
+    def remove(self, table: Table, rows: Iterable[tuple[int, int]]) -> None:
+        """See `IdIndex.remove`."""
+        if (index := self._indexes.get(table.name)) is not None:
+            index.remove(rows)
 
     def forget(self) -> None:
         """Build them again when they are next used: a transaction has failed."""

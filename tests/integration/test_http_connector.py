@@ -615,3 +615,8 @@ def test_the_examples_of_the_page_read_and_send(tmp_path: Path, monkeypatch: pyt
     put = [request for request in server.requests if request.method == "PUT"]
     assert sorted(request.path for request in put) == sorted(f"/stock/{row['id']}" for row in ROWS)
     assert put[0].json == {"seen": put[0].json["seen"], "source": "odw"}
+
+
+async def test_plan_names_the_address_and_looks_for_no_file() -> None:
+    made = sink("https://api.example.com/v1", method="PUT", path="/stock/{id}")
+    assert await made.describe_target() == "PUT https://api.example.com/v1/stock/{id}"

@@ -207,9 +207,12 @@ def memory_of(text: str | None) -> int:
     """Parse `--memory`.
 
     Raises:
-        ConfigError: it is not a size.
+        ConfigError: it is not a size above 0.
     """
-    return DEFAULT_MEMORY if text is None else _parsed("--memory", text, parse_size)
+    memory = DEFAULT_MEMORY if text is None else _parsed("--memory", text, parse_size)
+    if memory < 1:
+        raise ConfigError(f"--memory: expected a size above 0, got {text!r}")
+    return memory
 
 
 def _drain_limit(text: str | None) -> float:

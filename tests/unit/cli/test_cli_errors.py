@@ -69,7 +69,7 @@ def test_explained_types_of_dead_letters_exist() -> None:
     assert [name for name in DEAD_LETTERS if f'"{name}"' not in code] == []
 
 
-@pytest.mark.parametrize("code", ["5", "outageerror", "MissingFields"])
+@pytest.mark.parametrize("code", ["5", "outageerror", "MissingFields", "Http422"])
 def test_explain_says_meaning_and_remedy(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", code]) == 0
     head, _, remedy = capsys.readouterr().out.partition("\n\n")

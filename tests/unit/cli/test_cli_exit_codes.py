@@ -130,3 +130,11 @@ def test_serve_refuses_what_cannot_be_right_without_quoting_a_key(
 def test_a_full_disk_behind_standard_output_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(OSError(28, "No space left on device")) == ExitCode.FAILED
     assert capsys.readouterr().err == "error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(("given", "code"), [(0, 1), (None, 1), (6, 6)])
+def test_a_component_that_calls_sys_exit_fails(
+    given: int | None, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(SystemExit(given)) == code
+    assert capsys.readouterr().err == "error: SystemExit: a component cannot end the process\n"

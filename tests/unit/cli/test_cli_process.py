@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from engine.cli import main
 from engine.cli.process import LossyStream
 
 
@@ -37,3 +38,11 @@ def test_a_log_that_nothing_takes_stops_nothing() -> None:
     assert stream.write("a line\n") == 7
     stream.flush()
     assert not stream.isatty()
+
+
+def test_a_log_without_unicode_is_written_in_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    log = io.TextIOWrapper(written, "ascii", "backslashreplace", write_through=True)
+    monkeypatch.setattr(sys, "stderr", LossyStream(log))
+    main(["é"])
+    assert "é".encode() in written.getvalue()

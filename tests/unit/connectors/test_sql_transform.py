@@ -43,7 +43,7 @@ RECORDS = [{"id": 1, "a": "x", "n": 1.5}, {"id": 2, "a": None, "n": 2}, {"id": 3
             "WITH batch AS (SELECT * FROM batch WHERE id > 1) SELECT id, _row FROM batch",
             {"k/1": [2], "k/2": [3]},
         ),
-        ("SELECT id, id FROM batch WHERE id = 2; -- once", {"k/1": [2, 2]}),
+        ("SELECT id, id AS id_1 FROM batch WHERE id = 2; -- once", {"k/1": [2, 2]}),
         ("SELECT * FROM batch WHERE id = 1 -- the first", {"k/0": [1, "x", 1.5]}),
         ("SELECT * FROM batch WHERE id = 4", {}),
     ],
@@ -233,3 +233,11 @@ async def test_a_name_that_is_no_column_fails_alone(odd: dict[str, Any], message
 async def test_an_odd_name_is_no_matter_with_declared_columns() -> None:
     found = await queried("SELECT * FROM batch", {"id": 1, "": 2, "ID": 3}, columns={"id": "BIGINT"})
     assert found.records == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT *, upper(a) AS A FROM batch", "WITH c AS (FROM batch) SELECT *, 1 AS a FROM c"]
+)
+async def test_two_columns_of_one_name_are_refused(query: str) -> None:
+    with pytest.raises(FatalError, match=r"two columns the name 'a': .* SELECT \* EXCLUDE \(a\)"):
+        await queried(query, *RECORDS)

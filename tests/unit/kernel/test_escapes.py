@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable
@@ -202,3 +203,52 @@ async def test_a_record_of_any_value_dies_alone(odd: object, tmp_path: Path) -> 
     parts = nodes("", print) | {"plain": engine.node(refused), "waiting": engine.node(dead)}
     report = (await engine.run(engine.Pipeline("p", **parts), state_dir=tmp_path))["p"]
     assert (report.status, report.tally.written, report.tally.dead) == (RunStatus.COMPLETED, 4, 1)
+
+
+@pytest.mark.parametrize("place", ["read", "open", "close"])
+async def test_a_cancellation_by_asyncio_passes_a_component(place: str) -> None:
+    waiting = anyio.Event()
+
+    async def wait_at(here: str) -> None:
+        if here == place:
+            waiting.set()
+            await anyio.sleep_forever()
+
+    class Rows(Source[Params]):
+        async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+            await wait_at("read")
+            yield Batch([{"n": 1}], KeyRange("rows/", 0, 1), position=1)
+
+    class Slow(Sink[Params]):
+        async def __aenter__(self) -> Self:
+            await wait_at("open")
+            return self
+
+        async def write(self, batch: Batch) -> None:
+            pass
+
+        async def __aexit__(self, *error: object) -> None:
+            await wait_at("close")
+
+    async with Engine() as own:
+        task = asyncio.create_task(own.run(linear_plan(Rows(Params()), Slow(Params()))))
+        with anyio.fail_after(20):
+            await waiting.wait()
+        task.cancel()
+        with pytest.raises(CancelledError):
+            await task
+
+
+async def test_a_component_cannot_end_its_task_by_cancelling_it() -> None:
+    @engine.transform
+    async def ending(record: dict[str, Any]) -> dict[str, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        if record["n"] == 2:
+            task.cancel()
+        await anyio.lowlevel.checkpoint()
+        return record
+
+    with anyio.fail_after(20):
+        report = await run(engine.Pipeline("p", **nodes("", print) | {"plain": engine.node(ending)}))
+    assert report.status is RunStatus.FAILED

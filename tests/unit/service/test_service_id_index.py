@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from engine.service import id_index
 from engine.service.appending import append_tables
-from engine.service.id_index import IdIndexes
+from engine.service.id_index import IdIndex, IdIndexes
 from engine.service.models import IngestModel, Row
 from engine.service.storage import Storage
 from engine.service.submission import Delivery, Submission
@@ -80,6 +81,56 @@ def test_index_is_built_anew_when_much_was_added(rows: Rows, monkeypatch: pytest
         if sequence % 2:
             assert rows.find(f"{sequence}-0", "1-0") == {sequence, 1}
     assert rows.find("3-2", "6-1", "8-0") == {3, 6}
+
+
+def test_index_misses_no_row_of_a_large_load(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_index, "MAX_RECENT", 3)
+    assert rows.find("0") == set()
+    for sequence in range(1, 3):
+        rows.append([str(number) for number in range(5)], sequence)
+    assert [rows.find(str(number)) for number in range(5)] == [{1, 2}] * 5
+
+
+def test_index_is_bounded_when_one_id_comes_again(
+    path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[set[int] | None] = []
+    ask = IdIndexes.sequences_of
+
+    def asked(indexes: IdIndexes, table: Table, ids: list[str]) -> set[int] | None:
+        answers.append(ask(indexes, table, ids))
+        return answers[-1]
+
+    monkeypatch.setattr(IdIndexes, "sequences_of", asked)
+    warehouse = Warehouse.open(path, models)
+    for step in range(9):
+        sent = [note("hot", str(step))]
+        table = warehouse.tables["Note"]
+        warehouse.submit(Submission(model="Note", table=table, rows=sent, delivery="replay")).result()
+    with warehouse.reading() as reader:
+        found = reader.execute('SELECT id, text FROM "Note"').fetchall()
+    warehouse.close()
+    assert found == [("hot", "8")]
+    assert [len(answer or ()) for answer in answers] == [0] + [1] * 8
+
+
+def test_an_index_that_cannot_be_built_stops_no_writes(
+    path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(index: IdIndex) -> bool:
+        raise duckdb.OutOfMemoryException("could not allocate")
+
+    monkeypatch.setattr(IdIndex, "_build", failing)
+    warehouse = Warehouse.open(path, models)
+    table, answers = warehouse.tables["Note"], []
+    for step in range(3):
+        sent = [note("a", str(step))]
+        answers.append(warehouse.submit(Submission(model="Note", table=table, rows=sent, delivery="replay")))
+    errors = [answer.exception() is not None for answer in answers]
+    with warehouse.reading() as reader:
+        found = reader.execute('SELECT id, text FROM "Note"').fetchall()
+    warehouse.close()
+    assert (errors[1:], found) == ([False, False], [("a", "2")])
 
 
 def test_a_table_that_is_too_large_has_no_index(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

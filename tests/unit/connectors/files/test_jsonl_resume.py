@@ -97,6 +97,23 @@ async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
     assert lines(path) == list(range(6))
 
 
+@pytest.mark.parametrize(
+    ("first", "told"), [(0, []), (1, ["lacks 1 record "]), (4, ["lacks 4 records"]), (5, ["lacks 5 records"])]
+)
+async def test_lines_removed_between_attempts_are_counted(
+    tmp_path: Path, first: int, told: list[str]
+) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3), numbers(3, 5))
+    path.unlink()
+    async with sink(path, attempt=2) as out:
+        await out.write(numbers(first, 6))
+        await out.run_completed()
+
+    assert [name.removeprefix("note: ")[:15] for name in out.ctx.aggregate] == told
+    assert lines(path) == list(range(first, 6))
+
+
 async def test_a_record_that_json_cannot_say_is_not_noted(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     bad = Batch([{"n": 0}, {"n": object()}], KeyRange("a/", 0, 2))
