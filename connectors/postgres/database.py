@@ -80,6 +80,7 @@ _SETTINGS: Final = b"SET TimeZone TO 'UTC'; SET DateStyle TO ISO; SET IntervalSt
 # errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
 _PASSING: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "40001", "40P01", "55P03")
 _TRIGGER: Final = "P0001"
+_FUNCTION: Final = re.compile(r"PL/pgSQL function ([\w.\"]+)\(")
 _ROW: Final = ("22", "23", "54000", _TRIGGER)
 _REMEDIES: Final = {
     "42501": "grant the user what it needs",
@@ -249,8 +250,8 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
 def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
     """Without values: what is quoted for a wrong value is the value, for a constraint it is a name."""
     if code == _TRIGGER:  # its text is the user's own, and may hold values
-        where = (error.diag.context or "").partition("(")[0].removeprefix("PL/pgSQL function ")
-        said = f"PostgreSQL refused the row: {where or 'a trigger'} raised an exception"
+        function = _FUNCTION.match(error.diag.context or "")
+        said = f"PostgreSQL refused the row: {function[1] if function else 'a trigger'} raised an exception"
         return RowsRefusedError(said, kind="ConstraintViolated")
     if not code.startswith("23"):
         text = _QUOTED.sub("…", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sysconfig
 from pathlib import Path
@@ -52,7 +53,7 @@ def escaped(error: BaseException) -> Exception:
     is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
     if isinstance(error, KeyboardInterrupt | GeneratorExit):
         raise error
-    if is_cancellation and anyio.current_effective_deadline() == -math.inf:
+    if is_cancellation and _is_asked_for(error):
         raise error
     remedy = ""
     if is_cancellation:
@@ -62,6 +63,16 @@ def escaped(error: BaseException) -> Exception:
     failure = FatalError(f"{described(error)}{remedy}")
     failure.__cause__ = error
     return failure
+
+
+def _is_asked_for(cancellation: BaseException) -> bool:
+    """Whether a scope or the owner of the task cancels it."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    if not isinstance(cancellation, asyncio.CancelledError) or (task := asyncio.current_task()) is None:
+        return False
+    # asyncio's own request, as for an activity; a task of a task group can only have got it from a component
+    return task.cancelling() > 0 and anyio.get_current_task().parent_id is None
 
 
 def unplanned_error(error: BaseException) -> RecordError:
