@@ -29,6 +29,9 @@ __all__ = ["GenerateParams", "GenerateSource"]
 BLOCK: Final = 100
 """Records that are drawn together, from a seed of their own. Part of what a seed means: never change it."""
 
+MAX_RECORDS: Final = 1_000_000_000
+"""Of one run: its splits are in the ledger before the first of them is read."""
+
 PROVIDER: Final = "faker."
 NUMBER: Final = "number"
 _MAX_WIDTH: Final = 1000
@@ -46,7 +49,7 @@ class GenerateParams(Params):
         "`{choice: [a, b], weights: [9, 1]}`; a template such as `INV-{number:06d}`, with `number` "
         "(counted from 0) and the fields above it; nested fields; or a constant",
     )
-    records: int = Field(default=1000, ge=0, description="Number of records to generate")
+    records: int = Field(default=1000, ge=0, le=MAX_RECORDS, description="Number of records to generate")
     seed: int | str | None = Field(
         default=None,
         description="Seed of the records: the same seed gives the same records (default: a new one for each "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -11,10 +12,13 @@ from engine.errors import FatalError
 __all__ = ["proxy_for"]
 
 
-def proxy_for(url: str) -> str | None:
+def proxy_for(url: str, schemes: Collection[str] = ("http", "https")) -> str | None:
     """The proxy for requests to this URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None without.
 
     This machine is always asked directly: what listens on loopback cannot be reached through a proxy.
+
+    Args:
+        schemes: kinds of proxies that can be used.
 
     Raises:
         FatalError: the environment names a proxy that cannot be used.
@@ -29,7 +33,7 @@ def proxy_for(url: str) -> str | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     scheme = urlsplit(proxy).scheme
-    if scheme not in ("http", "https"):
+    if scheme not in schemes:
         raise FatalError(
             f"the environment names a {scheme} proxy for {parts.scheme} requests: only http and https "
             "proxies can be used; name the host in NO_PROXY to reach it directly"

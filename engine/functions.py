@@ -36,6 +36,7 @@ from engine.contract.component import (
     Transform,
 )
 from engine.contract.each import map_each, select_or_fail
+from engine.contract.records import are_records, with_records_only
 from engine.contract.types import Record
 from engine.contract.unplanned import escaped, unplanned_error
 from engine.errors import AT_RECORD, EngineError, FatalError, RecordError, TransientError
@@ -170,7 +171,7 @@ class FunctionSource(Source[BaseModel]):
         self, function: Callable[[], Any], *, key: KeyOf | None, unique: bool, repeatable: bool
     ) -> None:
         super().__init__(Params())
-        self._function = function
+        self.function = function
         self._key = key
         self.distinct_keys = key is None or unique
         self.repeatable = repeatable
@@ -180,9 +181,9 @@ class FunctionSource(Source[BaseModel]):
         return self.repeatable or self._key is not None
 
     async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
-        generator = self._function()
+        generator = self.function()
         if not isinstance(generator, AsyncIterable):
-            raise _misuse(self._function, "source", f"returned {_type(generator)}, not an async generator")
+            raise _misuse(self.function, "source", f"returned {_type(generator)}, not an async generator")
         try:
             async for item in generator:
                 yield item
@@ -206,13 +207,14 @@ class FunctionTransform(Transform[BaseModel]):
     def apply(self, batch: Batch) -> Batch:
         made, failed = map_each(self._function, batch.records, partial(_failure, self.ctx, batch))
         kinds = list(map(type, made))
-        if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
+        if not failed and kinds.count(kinds[0]) == len(kinds) and are_records(kinds[0]):
             return batch.replace(made)
         special = _SPECIAL.intersection(kinds)
         if special & UNFINISHED:
             raise _unfinished(self._function, made)
-        if failed or len(special) > 1 or list in special or Drop in special:
-            return batch.outcomes(_named(made))
+        checked = with_records_only(made, self._function)
+        if failed or checked is not made or len(special) > 1 or list in special or Drop in special:
+            return batch.outcomes(_named(checked))
         if special:
             return batch.replace(made).select([one is not None for one in made], RETURNED_NONE.reason)
         return batch.replace(made)
@@ -298,7 +300,7 @@ class BatchTransform(Transform[BaseModel]):
         if len(made) != len(batch):
             what = f"returned {len(made)} outcomes for {len(batch)} records"
             raise _misuse(self._function, "transform", what)
-        return batch.outcomes(_named(made))
+        return batch.outcomes(_named(with_records_only(made, self._function)))
 
 
 class AsyncTransform(Transform[BaseModel]):
@@ -323,7 +325,7 @@ class AsyncTransform(Transform[BaseModel]):
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):
                 group.start_soon(worker)
-        return batch.outcomes(_named(made))
+        return batch.outcomes(_named(with_records_only(made, self._function)))
 
 
 class FunctionSink(Sink[BaseModel]):

@@ -12,7 +12,7 @@ import anyio.to_thread
 from pydantic import Field, field_validator
 
 from connectors.files.errors import make_folder
-from connectors.files.sharing import place_of
+from connectors.files.sharing import place_of, without_nul
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from engine.contract.claims import Claim
@@ -34,7 +34,7 @@ class FilesSinkParams(PartParams):
     def _is_path(cls, value: str) -> str:
         if "://" in value:
             raise ValueError(f"{value!r} is an address; the sink `files` writes to paths of this machine")
-        return value
+        return without_nul(value)
 
 
 class _FolderOfParts:
@@ -58,12 +58,14 @@ class _FolderOfParts:
 
     async def sizes(self) -> Mapping[str, int]:
         def look() -> dict[str, int]:
+            found: dict[str, int] = {}
             with os.scandir(self._path) as entries:
-                return {
-                    entry.name: entry.stat().st_size
-                    for entry in entries
-                    if entry.is_file() and not entry.name.startswith(".")
-                }
+                for entry in entries:
+                    # another process may remove it just now
+                    with suppress(FileNotFoundError):
+                        if entry.is_file() and not entry.name.startswith("."):
+                            found[entry.name] = entry.stat().st_size
+            return found
 
         return await self._run(look)
 
@@ -73,6 +75,9 @@ class _FolderOfParts:
             return {file.name.removesuffix(NOTE): file.read_bytes() for file in files}
 
         return await self._run(look)
+
+    async def has_note(self, token: str, name: str) -> bool:
+        return await self._run((self._notes(token) / f"{name}{NOTE}").exists)
 
     async def put_note(self, token: str, name: str, data: bytes) -> None:
         folder = self._notes(token)

@@ -6,7 +6,7 @@ import os
 
 from engine.contract.claims import Claim
 
-__all__ = ["place_of", "reads_file", "writes_file"]
+__all__ = ["place_of", "reads_file", "without_nul", "writes_file"]
 
 _CLASHES = {
     "replace": "`mode: replace` deletes what the other reads or writes",
@@ -28,3 +28,10 @@ def writes_file(path: str, mode: str) -> Claim:
 def place_of(path: str) -> str:
     """Return a value that is equal for two paths of the same file."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def without_nul(path: str) -> str:
+    """Return the path. Raises ValueError if no file can have it."""
+    if "\0" in path:
+        raise ValueError("a path cannot contain a NUL character")
+    return path

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.files.errors import make_folder
-from connectors.files.sharing import writes_file
+from connectors.files.sharing import without_nul, writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
@@ -50,7 +50,7 @@ class JsonlSinkParams(Params):
     def _plain(cls, value: str) -> str:
         if is_packed(value):
             raise ValueError("the sink does not compress: choose a name without .gz, .bz2, .xz or .zst")
-        return value
+        return without_nul(value)
 
 
 def _reach(params: JsonlSinkParams) -> Locality:
@@ -183,8 +183,13 @@ class JsonlSink(Sink[JsonlSinkParams]):
         """Remove the notes about what was written. A run without any record leaves an empty file.
 
         Raises:
-            FatalError: the file is not the one that was opened.
+            FatalError: the file is not the one that was opened, or lines of this run are lost.
         """
+        if self._log is not None and self._log.is_replaced():
+            raise FatalError(
+                f"another run has replaced {self.params.path} while this one wrote to it: start a new run, "
+                "and let only one write to it at a time"
+            )
         self._check_place()
         # a run that was killed after this is resumed without notes, and its lines are in the file
         if self._replaces and self.ctx.attempt == 1:
@@ -253,6 +258,11 @@ class JsonlSink(Sink[JsonlSinkParams]):
             raise FatalError(
                 f"{self.params.path} was removed or replaced while the run wrote to it: put it back and "
                 "resume the run, which does not write again what was in it, or start a new run"
+            )
+        if self._regular and os.fstat(self._descriptor).st_size < self._began_at + self._added:
+            raise FatalError(
+                f"{self.params.path} was cut off while the run wrote to it, and lines of it are lost: start "
+                "a new run"
             )
 
 

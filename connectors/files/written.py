@@ -133,6 +133,12 @@ class WrittenLog:
             raise
         return undo
 
+    def is_replaced(self) -> bool:
+        """Whether another run has replaced the lines of this one since it began."""
+        if self._descriptor < 0:
+            return False
+        return os.pread(self._descriptor, len(REPLACED), 0) == REPLACED
+
     def take_back(self, undo: int) -> None:
         """Forget the last note: its lines were not added."""
         with suppress(OSError):

@@ -28,11 +28,11 @@ from connectors.llm.prompt import Prompt
 from connectors.llm.quoting import text_of, without_texts
 from connectors.llm.refusals import Cause, Refusal, cause_of
 from connectors.llm.settings import LlmParams
-from connectors.llm.transport import why_unreachable
+from connectors.llm.transport import EndpointError, why_unreachable
 from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import PENDING, AnswerJournal, JournalEntry
-from engine.errors import ComponentError, FatalError, FatalKind, StoppingError, TransientError
+from engine.errors import ComponentError, FatalKind, StoppingError, TransientError
 
 if TYPE_CHECKING:
     import openai
@@ -71,7 +71,7 @@ class Ordered:
     slots: int
 
 
-class _UnknownError(FatalError):
+class _UnknownError(EndpointError):
     """The endpoint does not know what it is asked about."""
 
 
@@ -140,7 +140,7 @@ class BatchJobs:
 
         Raises:
             TransientError: the job cannot be created or looked at now; StoppingError: the run is stopping.
-            FatalError: the endpoint has no Batch API, or refuses the key or the account.
+            EndpointError: the endpoint has no Batch API, or refuses the key or the account.
             StateError: the journal cannot be used.
         """
         request = _Request(body, prompt)
@@ -316,7 +316,7 @@ class BatchJobs:
             await self._clock.sleep(min(left, _LOOK))
 
     async def _lines(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
-        """All answers of a job that has ended, whole or not. Raises FatalError as `_rejected` does."""
+        """All answers of a job that has ended, whole or not. Raises EndpointError as `_rejected` does."""
         found: dict[str, Line] = {}
         for file_id in (job.error_file_id, job.output_file_id):
             if file_id:
@@ -329,7 +329,7 @@ class BatchJobs:
         """What a job has failed for, by line. Lines that it does not name may be sent again.
 
         Raises:
-            FatalError: it has failed as a whole: asking again would not help.
+            EndpointError: it has failed as a whole: asking again would not help.
         """
         errors = [_failure_of(one) for one in (job.errors and job.errors.data) or []]
         causes = [cause_of(refusal) for _, refusal in errors]
@@ -348,7 +348,7 @@ class BatchJobs:
             said += f" ({code})" * bool(code) + f": {words}" * bool(words)
         cause = Cause.UNCLEAR if first is None else cause_of(first[1])
         remedy = "correct this and resume the run, with `mode: direct` if the endpoint takes no batch jobs"
-        raise FatalError(f"{said}; {remedy}", kind=_KINDS.get(cause, "config"))
+        raise EndpointError(f"{said}; {remedy}", kind=_KINDS.get(cause, "config"))
 
     def _without_secrets(self, words: str, requests: Sequence[_Request]) -> str:
         """What an endpoint says, without the key and what documents say."""
@@ -367,7 +367,7 @@ class BatchJobs:
             raise self._failure(error, requests) from error
         except (TimeoutError, openai.APIConnectionError) as error:
             message = f"cannot reach the Batch API: {why_unreachable(error, self._url)}"
-            raise (TransientError(message) if self._reached else FatalError(message)) from error
+            raise (TransientError(message) if self._reached else EndpointError(message)) from error
 
     def _failure(self, error: openai.APIStatusError, requests: Sequence[_Request]) -> ComponentError:
         refusal = Refusal.of(error.status_code, error.response.content)
@@ -377,8 +377,8 @@ class BatchJobs:
             wait = wait_seconds(error.response.headers, refusal.body, refusal.message, self._clock.now())
             return TransientError(said, retry_after=wait, throttled=refusal.status == 429)
         if cause in _KINDS:
-            return FatalError(said, kind=_KINDS[cause])
-        kind = _UnknownError if refusal.status == 404 else FatalError
+            return EndpointError(said, kind=_KINDS[cause])
+        kind = _UnknownError if refusal.status == 404 else EndpointError
         return kind(f"{said}; set `mode: direct` if the endpoint has no Batch API")
 
     async def _look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:

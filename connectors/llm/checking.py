@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connectors.llm.settings import LlmConnection
-from connectors.llm.transport import open_sdk
+from connectors.llm.transport import open_sdk, why_unreachable
 from engine.errors import FatalError
 
 __all__ = ["check_endpoint"]
@@ -29,6 +29,9 @@ async def check_endpoint(connection: LlmConnection, model: str, place: str = "")
             raise FatalError(f"{place}the endpoint refuses the key (status {error.status_code})") from None
         except openai.APIStatusError as error:
             return f"{place}the endpoint answers, but does not list its models (status {error.status_code})"
+        except openai.APIConnectionError as error:
+            reason = why_unreachable(error, connection.address)
+            raise FatalError(f"{place}cannot reach the model endpoint: {reason}") from None
         except openai.APIError as error:
             raise FatalError(f"{place}the endpoint cannot be used: {type(error).__name__}") from None
     if names and model not in names:

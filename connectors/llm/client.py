@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,11 +20,12 @@ from connectors.llm.prompt import Prompt
 from connectors.llm.quoting import text_of, without_texts
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
 from connectors.llm.settings import LlmConnection, LlmParams
-from connectors.llm.transport import open_sdk, why_unreachable
+from connectors.llm.transport import EndpointError, open_sdk, why_unreachable
 from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import AnswerJournal, NoJournal
-from engine.errors import ComponentError, FatalError, TransientError
+from engine.errors import ComponentError, TransientError
+from engine.redaction import without_credentials
 
 if TYPE_CHECKING:
     import openai
@@ -42,10 +44,6 @@ _RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK gives the answer a
 
 class PackTooLargeError(ComponentError):
     """The prompt is longer than the model can read."""
-
-
-class EndpointError(FatalError):
-    """The endpoint takes no call from us: not with this key, account, model or address."""
 
 
 class ContentRefusedError(ComponentError):
@@ -286,8 +284,12 @@ class ChatClient:
         """The error of what no other wording of the request can change."""
         status, said = refusal.status, self._said(refusal, prompt)
         if 300 <= status < 400:
+            place = without_credentials(headers.get("location", "nowhere"))
+            return EndpointError(f"{said}: it redirects to {place}; set `base_url`")
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return EndpointError(
-                f"{said}: it redirects to {headers.get('location', 'nowhere')}; set `base_url`"
+                f"{said}: the proxy of the environment needs a user and a password; add them to `HTTP_PROXY`",
+                kind="auth",
             )
         cause = cause_of(refusal)
         if cause is Cause.BUSY:

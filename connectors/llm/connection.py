@@ -16,6 +16,7 @@ __all__ = ["DEFAULT_MODEL", "LlmConnection", "LlmEndpoint"]
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 
+_DEPLOYMENT: Final = re.compile(r"(/openai/deployments/)[^/?]+")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -69,7 +70,8 @@ class LlmEndpoint(BaseModel):
     def address(self) -> str:
         """What the path of the chat completions follows, without a query; at Azure that is the deployment."""
         bare = self.base_url.partition("?")[0]
-        if self.version and "/deployments/" not in bare and not bare.endswith("/v1"):
+        # Azure's other endpoints of chat completions end with /v1 or /models, and take the model by its name
+        if self.version and "/deployments/" not in bare and not bare.endswith(("/v1", "/models")):
             return f"{bare.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
         return bare
 
@@ -77,7 +79,7 @@ class LlmEndpoint(BaseModel):
     def query(self) -> dict[str, str]:
         """The query of every request: that of the base URL, and Azure's version."""
         named = {"api-version": self.api_version} if self.api_version else {}
-        return {**dict(parse_qsl(urlsplit(self.base_url).query)), **named}
+        return {**dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True)), **named}
 
     @property
     def version(self) -> str:
@@ -87,8 +89,8 @@ class LlmEndpoint(BaseModel):
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr) -> SecretStr:
-        """Files and copied lines end with white space, which belongs to no key."""
-        text = key.get_secret_value().strip()
+        """White space at the end of copied lines belongs to no key, and neither does `Bearer` before it."""
+        text = key.get_secret_value().strip().removeprefix("Bearer ").strip()
         if not text.isascii() or not text.isprintable():
             raise ValueError(
                 "the key has a character that no HTTP header can carry, such as a curly quote or a line"
@@ -120,7 +122,9 @@ class LlmConnection(LlmEndpoint):
             FatalError: it names an endpoint that is not there.
         """
         if not other.endpoint:
-            return self.model_copy(update={"model": other.model})
+            # the address of one deployment would ask the same model again
+            named = _DEPLOYMENT.sub(rf"\g<1>{quote(other.model, safe='')}", self.base_url)
+            return self.model_copy(update={"model": other.model, "base_url": named})
         endpoint = self.endpoints.get(other.endpoint)
         if endpoint is None:
             raise FatalError(other.misses(self.endpoints))

@@ -271,6 +271,11 @@ class LlmExtract(Transform[LlmParams]):
         fields = [one for one in answers if isinstance(one, dict)]
         if self.params.split_tokens is None:
             return fields[0]
+        if self.params.many:  # a model may write a single record without its list
+            fields = [
+                {**one, RECORDS: [one[RECORDS]]} if isinstance(one.get(RECORDS), Mapping) else one
+                for one in fields
+            ]
         whole = merged(fields, self.params.merge)
         missing = [name for name in self._target.required if name not in whole]
         if missing and not self.params.many:

@@ -22,7 +22,8 @@ class Merge(StrEnum):
 def merged(answers: Sequence[Mapping[str, object]], rules: Mapping[str, Merge]) -> dict[str, object]:
     """Merge the answers about the parts, in order, into one.
 
-    Without a rule lists are added up, and of other values the first one stays. An item that several parts
+    Without a rule lists are added up, a value beside them as one of their items, and of other values the
+    first one stays. An item that several parts
     state is taken once, for parts overlap.
     """
     names = dict.fromkeys(name for answer in answers for name in answer)
@@ -33,7 +34,7 @@ def _one(values: Sequence[object], rule: Merge | None) -> object:
     stated = [value for value in values if value is not None and value != []]
     if not stated:
         return next((value for value in values if value is not None), None)
-    if rule is Merge.ALL or (rule is None and all(isinstance(value, list) for value in stated)):
+    if rule is Merge.ALL or (rule is None and any(isinstance(value, list) for value in stated)):
         if all(isinstance(value, str) for value in stated):
             return "\n".join(dict.fromkeys(map(str, stated)))
         return _added_up([value if isinstance(value, list) else [value] for value in stated])

@@ -19,7 +19,7 @@ from connectors.llm.json_text import written
 from connectors.llm.names import OTHER_NAMES
 from connectors.llm.shapes import JsonObject
 from connectors.llm.shaping import UnaskableError, fields_of
-from connectors.llm.structures import Field, Fields, Items, object_schema
+from connectors.llm.structures import Field, Fields, Items, as_told, object_schema
 from engine.errors import FatalError
 
 __all__ = ["RECORDS", "SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
@@ -131,7 +131,8 @@ class TargetSchema:
         infinite = [_not_finite(place, value) for place, value in _numbers(dumped) if not isfinite(value)]
         if infinite:
             raise ValidationError.from_exception_data(self.name, infinite)
-        return dumped
+        both = values.keys() & dumped.keys() & self.fields.keys()
+        return dumped | {name: as_told(self.fields[name].shape, values[name], dumped[name]) for name in both}
 
 
 def _numbers(

@@ -21,6 +21,7 @@ from connectors.llm.declared_fields import DeclaredField, declared_model
 from connectors.llm.examples import Example, check_example, instructions_of
 from connectors.llm.merging import Merge
 from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
+from connectors.llm.structures import takes_all
 from engine.contract.component import Params, operational
 from engine.errors import FatalError
 
@@ -261,6 +262,16 @@ class LlmParams(Params):
         unknown = [name for name in self.merge if name not in schema.fields]
         if unknown:
             raise ValueError(f"`merge`: `{unknown[0]}` is not one of the fields: {', '.join(schema.fields)}")
+        if self.merge and self.many:
+            raise ValueError(
+                "`merge` has no effect with `many`: the records of all parts are kept; remove it"
+            )
+        for name, rule in self.merge.items():
+            if rule is Merge.ALL and not takes_all(schema.fields[name].shape):
+                raise ValueError(
+                    f"`merge`: `{name}` takes no list and no free text, as `all` makes; "
+                    "use first, longest or vote"
+                )
         return self
 
     @property

@@ -26,12 +26,14 @@ __all__ = [
     "Text",
     "TrueOrFalse",
     "as_text",
+    "is_number",
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
 
 _NUMBER: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
+_ALONE: Final = " (a number alone)"  # no moment, and says why
 
 FEW_VALUES: Final = 20
 """Maximum values of a choice that are repeated inline; longer choices are defined once, in `$defs`."""
@@ -78,13 +80,15 @@ class Text(Shape):
         return {"type": "string"}
 
     def fits(self, value: object) -> bool:
-        return isinstance(value, str) and not (self.moment and _NUMBER.fullmatch(value))
+        if not isinstance(value, str):
+            return False
+        return not self.moment or not (is_number(value) or value.endswith(_ALONE))
 
     def read(self, value: object) -> object:
         if _holds_mapping(value):
             return value  # nothing of it may be lost
         text = as_text(value)
-        return f"{text} (a number alone)" if self.moment and text and _NUMBER.fullmatch(text) else text
+        return f"{text}{_ALONE}" if self.moment and text and is_number(text) else text
 
     def words(self) -> str:
         return self.form
@@ -193,6 +197,11 @@ class Choice(Shape):
 
     def lists(self, value: object) -> bool:
         return self.fits(value) or any(_folded(value) == _folded(one) for one in self.values)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number and nothing else."""
+    return bool(_NUMBER.fullmatch(text))
 
 
 def _type_of(value: object) -> str:

@@ -6,6 +6,7 @@ mapping as a list of key and value, a tuple as an object with a property for eac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +14,17 @@ from typing import Final
 from connectors.llm.json_text import parse
 from connectors.llm.names import by_name, folded_name
 from connectors.llm.placeholders import says_nothing
-from connectors.llm.shapes import Choice, Definitions, JsonObject, Nothing, Number, Shape, Text, as_text
+from connectors.llm.shapes import (
+    Choice,
+    Definitions,
+    JsonObject,
+    Nothing,
+    Number,
+    Shape,
+    Text,
+    as_text,
+    is_number,
+)
 
 __all__ = [
     "Either",
@@ -23,11 +34,14 @@ __all__ = [
     "Items",
     "Places",
     "Reference",
+    "as_told",
     "nullable",
     "object_schema",
+    "takes_all",
 ]
 
 _NULL: Final[JsonObject] = {"type": "null"}
+_DATED: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _BESIDE_VALUE: Final = frozenset(
     {
         "value", "type", "description", "confidence", "score", "probability", "certainty", "source", "quote",
@@ -235,7 +249,8 @@ class Either(Shape):
         told = [(one, one.read(value)) for one in self.branches if not isinstance(one, Nothing)]
         if len(told) == 1:
             return told[0][1]
-        return next((read for one, read in told if one.fits(read)), value)
+        fallback = next((read for one, read in told if isinstance(one, Text) and one.moment), value)
+        return next((read for one, read in told if one.fits(read)), fallback)
 
     def words(self) -> str:
         return " or ".join(dict.fromkeys(one.words() for one in self.branches if one.words()))
@@ -280,6 +295,30 @@ class Reference(Shape):
     def lists(self, value: object) -> bool:
         shape = self.known[self.name]
         return isinstance(shape, Choice) and shape.lists(value)
+
+
+def as_told(shape: Shape, told: object, found: object) -> object:
+    """A validated value, but a text that is a number where Pydantic has made a moment of it.
+
+    Of `datetime | str` it takes "2026" for seconds since 1970.
+    """
+    if isinstance(shape, Items) and isinstance(told, list) and isinstance(found, list):
+        same = len(told) == len(found)
+        return [as_told(shape.item, *pair) for pair in zip(told, found, strict=True)] if same else found
+    texts = [one for one in shape.branches if isinstance(one, Text)] if isinstance(shape, Either) else []
+    mixed = any(one.moment for one in texts) and not all(one.moment for one in texts)
+    number = isinstance(told, str) and is_number(told)
+    return told if mixed and number and isinstance(found, str) and _DATED.match(found) else found
+
+
+def takes_all(shape: Shape) -> bool:
+    """Whether what several parts of a document state can be one value: a list, or lines of free text."""
+    if isinstance(shape, Reference):
+        shape = shape.target
+    if isinstance(shape, Either):
+        return any(map(takes_all, shape.branches))
+    free = isinstance(shape, Text) and (not shape.form or shape.form.startswith("at "))  # bounds alone
+    return free or isinstance(shape, Items)
 
 
 def object_schema(properties: JsonObject) -> JsonObject:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio.to_thread
 
 from connectors.llm.settings import LlmConnection
+from connectors.proxies import proxy_for
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
     import httpx
     import openai
 
-__all__ = ["CONNECT_TIMEOUT", "open_sdk", "why_unreachable"]
+__all__ = ["CONNECT_TIMEOUT", "EndpointError", "open_sdk", "why_unreachable"]
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds
 
+_PROXIES: Final = ("http", "https", "socks5", "socks5h")
 _SENT: Final = frozenset(
     {"accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host",
      "user-agent"}
 )  # fmt: skip
+
+
+class EndpointError(FatalError):
+    """The endpoint takes no call from us: not with this key, account, model or address."""
 
 
 @asynccontextmanager
@@ -38,7 +43,7 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
     environment are obeyed, but for addresses of this machine.
 
     Raises:
-        FatalError: a proxy of the environment cannot be used.
+        FatalError: a proxy of the environment, or its file of certificates, cannot be used.
     """
     # openai takes one to two seconds to import, so it is imported here, in a thread
     await anyio.to_thread.run_sync(import_module, "openai")
@@ -75,32 +80,40 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
             request.headers["api-key"] = key
         request.headers.update(own)
 
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0)
     try:
-        return httpx.AsyncClient(
-            timeout=httpx.Timeout(longest, connect=min(longest, CONNECT_TIMEOUT)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0),
-            trust_env=not _is_loopback(connection.base_url),
-            follow_redirects=False,  # a key is for the configured address only
-            event_hooks={"request": [only_ours]},
-        )
-    except (ImportError, ValueError) as error:
+        # the transport is given, so that only what `proxy_for` says of proxies counts
+        transport = httpx.AsyncHTTPTransport(proxy=proxy_for(connection.base_url, _PROXIES), limits=limits)
+    except ImportError as error:
         raise FatalError(f"cannot use the proxy of the environment: {error}") from error
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    except OSError as error:
+        raise FatalError(
+            f"cannot read the certificates that `SSL_CERT_FILE` or `SSL_CERT_DIR` names: {error.strerror}; "
+            "set it to a PEM file of certificates"
+        ) from error
+    except (ValueError, httpx.InvalidURL):  # it may quote a password
+        raise FatalError(
+            "cannot use the proxy of the environment: it is not a valid address; correct `HTTP_PROXY`, "
+            "`HTTPS_PROXY` or `ALL_PROXY`, e.g. http://proxy.example:3128"
+        ) from None
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=httpx.Timeout(longest, connect=min(longest, CONNECT_TIMEOUT)),
+        follow_redirects=False,  # a key is for the configured address only
+        event_hooks={"request": [only_ours]},
+    )
 
 
 def why_unreachable(error: BaseException, url: str) -> str:
     """Why there was no answer, with the address and the remedy."""
     causes = list(_causes(error))
     host = urlsplit(url).hostname
+    if (proxy := _named_proxy(url)) and (told := _why_no_proxy(causes, proxy)):
+        return f"{told} for {url}; check `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`"
     if any(isinstance(one, ssl.SSLError) for one in causes):
         reason = next(str(one) for one in causes if isinstance(one, ssl.SSLError))
+        if "WRONG_VERSION_NUMBER" in reason:
+            return f"no secure connection to {url}: the service does not speak TLS; use http:// in `base_url`"
         return f"no secure connection to {url}: {reason}; check the certificate, or `SSL_CERT_FILE`"
     if (
         any(isinstance(one, socket.gaierror) for one in causes)
@@ -110,6 +123,26 @@ def why_unreachable(error: BaseException, url: str) -> str:
     if any(isinstance(one, ConnectionRefusedError) for one in causes) or "attempts failed" in str(causes[-1]):
         return f"connection refused: no service is listening at {url}; start it, or check `base_url`"
     return f"the connection to {url} failed: {_name(causes[-1])}"
+
+
+def _named_proxy(url: str) -> str:
+    """The proxy for an address, without user and password; "" when it is reached directly."""
+    proxy = urlsplit(proxy_for(url, _PROXIES) or "")
+    return f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}" if proxy.netloc else ""
+
+
+def _why_no_proxy(causes: Sequence[BaseException], proxy: str) -> str:
+    """What is wrong with the proxy; "" when it is something else."""
+    import httpx
+
+    refusal = next((one for one in causes if isinstance(one, httpx.ProxyError)), None)
+    if refusal is not None:
+        return f"the proxy {proxy} refused the connection ({refusal})"
+    if any(isinstance(one, httpx.ConnectError) for one in causes) and not any(
+        isinstance(one, ssl.SSLError) for one in causes
+    ):
+        return f"cannot reach the proxy {proxy}"
+    return ""
 
 
 def _name(error: BaseException) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_records, plain
+from connectors.json_lines import dump_records
 from connectors.objects.compression import zstd
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -47,7 +48,7 @@ def encode_csv(
         try:
             row = [_cell(record.get(name)) for name in names]
             "".join(row).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecordError) as error:
             failures[index] = RecordError(f"it cannot be written as CSV: {error}", kind="NotCsv")
             continue
         writer.writerow(row)
@@ -105,8 +106,13 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    text = orjson.dumps(value, plain).decode()
-    # a date or a decimal stands as it is, not in quotes of its own
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""  # `null` would be read as a text
+    data, failures = dump_records([value])
+    if failures:
+        raise failures[0]
+    text = data[:-1].decode()
+    # a date stands as it is, not in quotes of its own
     return orjson.loads(text) if text.startswith('"') else text
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from types import NoneType
 from typing import Any
 
 from connectors.objects.csv_types import ColumnType
@@ -28,7 +31,8 @@ def encode_parquet(
     """Encode as one Parquet file; also return the records that do not fit into its columns, by index.
 
     A column has its declared type, or the type that most naturally holds all its values; where they have
-    none in common, that of the first value, and the others fail.
+    none in common, that of the first value, and the others fail. An empty object becomes null where no
+    record has a field in it.
 
     Raises:
         FatalError: pyarrow is not installed.
@@ -70,36 +74,134 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
     errors = (pa.ArrowException, TypeError, ValueError, OverflowError)
     if kind is not None:
         values = [_as_declared(pa, value, kind) for value in values]
+    mixed = _of_another_kind(values) if kind is None else []
     try:
-        array = pa.array(values, kind)
-        return array, _too_deep(pa, array, values)
+        array = None if mixed else pa.array(values, kind)
     except errors:
-        pass
-    bad: list[int] = []
-    for index, value in enumerate(values):
-        try:
-            scalar = pa.scalar(value, kind)
-        except errors:
-            bad.append(index)
-            continue
-        if kind is None and value is not None:
-            kind = scalar.type
-    # nothing is wrong with each alone: a list whose items differ from those of another
+        array = None
+    if array is not None:
+        if kind is None and _has_empty_object(array.type):
+            return _column(pa, list(map(_without_empty_objects, values)), None)
+        return array, _too_deep(pa, array, values)
+    scalars = [_scalar(pa, value, kind, errors) for value in values]
+    bad = [index for index, scalar in enumerate(scalars) if scalar is None]
+    if kind is None:
+        kind = next((scalar.type for scalar in scalars if scalar is not None and scalar.is_valid), None)
+        if not bad:  # nothing is wrong with each alone
+            bad = mixed or [at for at, value in enumerate(values) if _scalar(pa, value, kind, errors) is None]
+    # a list whose items differ from those of another
     return (None if kind is None else pa.nulls(0, kind)), bad or list(range(1, len(values)))
 
 
-def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
-    """Text as the value it holds: JSON has no dates and no decimals."""
-    if isinstance(value, float) and kind == pa.int64() and not value.is_integer():
-        return str(value)  # which is refused: pyarrow would cut the fraction off
-    if isinstance(value, float) and pa.types.is_decimal(kind):
-        value = str(value)  # the shortest digits; pyarrow takes no floats for decimals
-    if not isinstance(value, str) or kind == pa.string():
-        return value
+def _scalar(pa: Any, value: Any, kind: Any, errors: tuple[type[Exception], ...]) -> Any:
     try:
-        return pa.scalar(value).cast(kind).as_py()
+        return pa.scalar(value, kind)
+    except errors:
+        return None
+
+
+_ALIKE: tuple[frozenset[type], ...] = (
+    frozenset({str}), frozenset({int, float}), frozenset({bool}), frozenset({bytes}),
+)  # fmt: skip
+
+
+def _of_another_kind(values: list[Any]) -> list[int]:
+    """The values of another kind than the first ones.
+
+    pyarrow would convert what can be: text to bytes, truths to numbers, and a moment to its day.
+    """
+    types = set(map(type, values)) - {NoneType}
+    if any(types <= alike for alike in _ALIKE):
+        return []
+    kinds: dict[tuple[Any, ...], str] = {}
+    return [index for index, value in enumerate(values) if not _is_like(value, kinds, ())]
+
+
+def _is_like(value: Any, kinds: dict[tuple[Any, ...], str], path: tuple[Any, ...]) -> bool:
+    """Whether every value in this one is of the kind that the first at its place had."""
+    if value is None or len(path) > MAX_DEPTH:
+        return True
+    kind = _kind_of(value)
+    if kind == _ZONED_TIME or kinds.setdefault(path, kind) != kind:
+        return False
+    if kind == "mapping":
+        return all(_is_like(item, kinds, (*path, name)) for name, item in value.items())
+    return kind != "sequence" or all(_is_like(item, kinds, (*path, None)) for item in value)
+
+
+_ZONED_TIME = "time with a zone"
+"""pyarrow would drop the zone."""
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, datetime):
+        return "moment" if value.tzinfo is None else "moment with a zone"
+    if isinstance(value, time) and value.tzinfo is not None:
+        return _ZONED_TIME
+    return next((name for name, kind in _KINDS.items() if isinstance(value, kind)), type(value).__name__)
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "text": str, "boolean": bool, "number": (int, float, Decimal), "mapping": dict,
+    "sequence": (list, tuple, set, frozenset), "bytes": (bytes, bytearray), "date": date,
+}  # fmt: skip
+
+
+def _has_empty_object(kind: Any) -> bool:
+    """Whether there are objects without any field in it, which Parquet has no form for."""
+    from pyarrow import types  # type: ignore[import-untyped]
+
+    if types.is_struct(kind) and not kind.num_fields:
+        return True
+    return types.is_nested(kind) and any(
+        _has_empty_object(kind.field(at).type) for at in range(kind.num_fields)
+    )
+
+
+def _without_empty_objects(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_empty_objects(item) for name, item in value.items()} or None
+    if isinstance(value, list | tuple):
+        return [_without_empty_objects(item) for item in value]
+    return value
+
+
+def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
+    """Text as the value it holds: JSON has no dates and no decimals.
+
+    What pyarrow would cut off or make up is a text, which it refuses.
+    """
+    if isinstance(value, str):
+        return value if kind == pa.string() else _parsed(pa, value, kind)
+    if isinstance(value, float) and pa.types.is_decimal(kind):
+        return _parsed(pa, str(value), kind)  # the shortest digits; pyarrow takes no floats for decimals
+    if isinstance(value, float | Decimal) and kind == pa.int64():
+        return _whole(value)
+    if isinstance(value, Decimal) and kind == pa.float64():
+        return float(value)
+    lossy = (
+        isinstance(value, bool) if kind == pa.float64()
+        else isinstance(value, int | float | datetime) if kind == pa.date32()
+        else isinstance(value, int | float) or (isinstance(value, datetime) and value.tzinfo is None)
+        if pa.types.is_timestamp(kind)
+        else False
+    )  # fmt: skip
+    return str(value) if lossy else value
+
+
+def _whole(number: float | Decimal) -> Any:
+    try:
+        whole = int(number)
+    except (ValueError, OverflowError):
+        return str(number)
+    return whole if whole == number else str(number)
+
+
+def _parsed(pa: Any, text: str, kind: Any) -> Any:
+    try:
+        return pa.scalar(text).cast(kind).as_py()
     except (pa.ArrowException, ValueError, OverflowError):
-        return value
+        return text
 
 
 def _too_deep(pa: Any, array: Any, values: list[Any]) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,9 +15,6 @@ Convert = Callable[[Any], list[Any]]
 
 UNREADABLE = object()
 """Marks a value that cannot be represented: a time outside the calendar, a nested text that is no UTF-8."""
-
-_NO_TEXT = "<value out of range"
-"""How Arrow writes a time outside of the calendar."""
 
 
 class MendedTexts(list[Any]):
@@ -74,17 +72,38 @@ def _values(column: Any) -> list[Any]:
 
 
 def _value(scalar: Any) -> Any:
+    """A value that may be beyond what Python holds. Arrow writes those as other ones, or without a unit."""
+    from pyarrow import types
+
+    with suppress(ValueError, OverflowError, ImportError):
+        return scalar.as_py()
+    kind = scalar.type
+    if types.is_map(kind):
+        return _each(scalar.values, lambda pairs: [(one["key"], one["value"]) for one in pairs])
+    if types.is_struct(kind):
+        names, fields = zip(*scalar.items(), strict=True)
+        return _each(fields, lambda values: dict(zip(names, values, strict=True)))
+    if types.is_nested(kind):
+        return _each(scalar.values, list)
+    if getattr(kind, "unit", "") != "ns":
+        return UNREADABLE
+    if types.is_timestamp(kind):
+        return _nanoseconds(_array_of(scalar))[0]
+    if types.is_duration(kind):
+        text = str(timedelta(microseconds=scalar.value // 1000))
+        return f"{text}{'' if '.' in text else '.000000'}{scalar.value % 1000:03}"
+    return str(_array_of(scalar).cast("string")[0])
+
+
+def _each(scalars: Iterable[Any], made_of: Callable[[list[Any]], Any]) -> Any:
+    values = [_value(scalar) for scalar in scalars]
+    return UNREADABLE if any(value is UNREADABLE for value in values) else made_of(values)
+
+
+def _array_of(scalar: Any) -> Any:
     import pyarrow as pa
 
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError, ImportError):
-        pass
-    try:
-        text = scalar.cast(pa.string()).as_py()
-    except (pa.ArrowException, UnicodeDecodeError):
-        return UNREADABLE
-    return UNREADABLE if _NO_TEXT in text else text
+    return pa.array([scalar.value], pa.int64()).cast(scalar.type)
 
 
 def _nanoseconds(column: Any) -> list[Any]:

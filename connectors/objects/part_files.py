@@ -8,6 +8,7 @@ completion.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ __all__ = ["PartFiles", "PartNote", "PartStore", "run_token"]
 STANDALONE = Context().run_id
 NOTE = ".json"
 REPLACED = "replaced"
+_OURS = re.compile(r"part-([0-9a-f]{12})-\d{12,}-[0-9a-f]{8}\.\w+(?:\.\w+)?")
+"""The names that are given here. Other programs write files that begin with `part-` too."""
 
 
 class PartStore(Protocol):
@@ -37,6 +40,10 @@ class PartStore(Protocol):
 
     async def notes(self, token: str) -> Mapping[str, bytes]:
         """The notes of a run, by the name of the file that each is about."""
+        ...
+
+    async def has_note(self, token: str, name: str) -> bool:
+        """Whether a run has a note about this file."""
         ...
 
     async def put_note(self, token: str, name: str, data: bytes) -> None:
@@ -163,13 +170,22 @@ class PartFiles:
         return sum(note.records for name, note in self._notes.items() if sizes.get(name) == note.size)
 
     async def close_run(self, *, replace: bool) -> None:
-        """The run is complete: remove its notes, and with `replace` the files of earlier runs."""
+        """The run is complete: remove its notes, and with `replace` the files of earlier runs.
+
+        Raises:
+            FatalError: another run has replaced what this one has written.
+        """
+        if self.begun and await self._store.has_note(self._token, REPLACED):
+            raise FatalError(
+                "another run has replaced the files of this one while it wrote: start a new run, and let "
+                "only one write here at a time"
+            )
         if replace:
-            others = [name for name in await self._store.sizes() if name.startswith("part-")]
-            others = [name for name in others if not name.startswith(self._prefix)]
-            for token in {name.split("-")[1] for name in others}:
-                if await self._store.notes(token):  # it was interrupted, and must not continue without them
+            written = [match for name in await self._store.sizes() if (match := _OURS.fullmatch(name))]
+            others = [match for match in written if match[1] != self._token]
+            for token in {match[1] for match in others}:
+                if await self._store.notes(token):  # it is not complete, and must not continue without them
                     await self._store.put_note(token, REPLACED, b"{}")
-            for name in others:
-                await self._store.delete(name)
+            for match in others:
+                await self._store.delete(match[0])
         await self._store.delete_notes(self._token)

@@ -61,6 +61,8 @@ class PartParams(Params):
         ):  # fmt: skip
             if name in given and self.format not in formats:
                 raise ValueError(f"`{name}` is not for `format: {self.format}`")
+        if self.delimiter in '"\r\n':
+            raise ValueError("`delimiter` cannot be a quote or a line end")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("`columns` names one twice")
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from connectors.s3.errors import RedirectError
 
 __all__ = [
     "SessionWithoutRedirects",
-    "check_listings",
+    "check_answers",
     "parse_date",
     "redirect_error",
     "take_any_bucket_name",
@@ -34,6 +35,13 @@ MAX_LISTING_BYTES = 64 * 1024 * 1024
 """Of a page that a proxy has packed: 1,000 keys of 1,024 bytes take a few MiB."""
 
 _LISTINGS = ("ListObjects", "ListObjectsV2")
+_ANSWERS = dict.fromkeys(_LISTINGS, "ListBucketResult") | {
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "CompleteMultipartUpload": "CompleteMultipartUploadResult",
+    **dict.fromkeys(("PutObject", "UploadPart", "DeleteObject", "AbortMultipartUpload"), ""),
+}
+"""The element that each of these is answered with; "" where there is none."""
+
 _ROOT = re.compile(
     rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[\w.-]+:)?([\w.-]+)",
     re.IGNORECASE | re.DOTALL,
@@ -154,25 +162,29 @@ def _usual_date(text: str) -> datetime | None:
         return None
 
 
-def check_listings(client: Any) -> None:
-    """Refuse what is answered with 200 and is no listing, such as a login page: it is not an empty bucket."""
+def check_answers(client: Any) -> None:
+    """Refuse what is answered with 200 and is something else: an error, or the login page of a proxy.
+
+    Such an answer is neither an empty bucket nor an object that was stored.
+    """
     # botocore's own check makes a 500 of all that is not XML, which would hide what came instead
     known = getattr(handlers, "_handle_200_error", None)
     if known is not None:
         client.meta.events.unregister("before-parse.s3.*", known)
+    for operation, element in _ANSWERS.items():
+        client.meta.events.register(f"before-parse.s3.{operation}", partial(_check_answer, element))
     for operation in _LISTINGS:
-        client.meta.events.register(f"before-parse.s3.{operation}", _check_listing)
         client.meta.events.register_first(f"after-call.s3.{operation}", _drop_nameless)
 
 
-def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
+def _check_answer(element: str, response_dict: dict[str, Any], **_: Any) -> None:
     if response_dict["status_code"] >= 300:
         return
     body = bytes(response_dict["body"])
     try:
         body = unpack_body(body, response_dict["headers"].get("content-encoding"), MAX_LISTING_BYTES) or body
     except (PackedError, UnpackedTooLargeError) as error:
-        raise ResponseParserError(f"a listing that cannot be unpacked: {error}") from error
+        raise ResponseParserError(f"an answer that cannot be unpacked: {error}") from error
     # blanks before the declaration would be an error to the parser
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     response_dict["body"] = body
@@ -182,9 +194,10 @@ def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
     name = root[1].decode() if root else ""
     if name == "Error":
         response_dict["status_code"] = 500  # so that it is parsed as one; its code tells what it is
-    elif name != "ListBucketResult":
+    elif name != element:
         what = f"<{name}>" if name else "no XML" if body else "nothing"
-        raise ResponseParserError(f"{what} instead of a listing; check the connection's endpoint")
+        wanted = "a listing" if element == "ListBucketResult" else f"<{element}>" if element else "nothing"
+        raise ResponseParserError(f"{what} instead of {wanted}; check the connection's endpoint")
 
 
 def _drop_nameless(parsed: dict[str, Any], **_: Any) -> None:

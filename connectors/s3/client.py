@@ -205,7 +205,7 @@ async def open_client(
             )
         except (BotoCoreError, ValueError) as error:  # the latter for a host that cannot exist
             raise FatalError(f"the S3 connection cannot be used: {error}") from error
-        answers.check_listings(client)
+        answers.check_answers(client)
         answers.take_any_bucket_name(client)
         if connection.requests == "lean":
             from connectors.s3.lean import lean_client

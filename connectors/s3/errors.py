@@ -27,7 +27,7 @@ _THROTTLED = frozenset(
     }
 )  # fmt: skip
 _TRANSIENT = _THROTTLED | {
-    "Busy", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
+    "Busy", "InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
 }  # fmt: skip
 _CREDENTIALS = frozenset(
     {
@@ -45,7 +45,7 @@ _REMEDIES = {
     "IllegalLocationConstraintException": "the bucket is in another region: set `region` in the connection",
     "InvalidAccessKeyId": "unknown access key: check `access_key`",
     "InvalidToken": "the session token is wrong: check `session_token`",
-    "NoSuchBucket": "no such bucket: check the pattern and the connection's endpoint",
+    "NoSuchBucket": "no such bucket: check the address and the connection's endpoint",
     "PermanentRedirect": "the bucket is in another region: set `region` in the connection",
     "RequestExpired": "the request was too old when it arrived: check this machine's clock",
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
@@ -114,13 +114,13 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = R
     return S3Errors(bucket, what, needs, of_object=of_object)
 
 
-def is_unsupported(error: TransientError) -> bool:
-    """Whether the server does not implement what was asked for, such as a condition or a range."""
+def is_unsupported(error: ComponentError) -> bool:
+    """Whether the server does not implement what was asked for: a condition, a range, an upload in parts."""
     answer = getattr(error.__cause__, "response", None)
     if not isinstance(answer, Mapping):  # other errors have a response too, which is None, or not parsed
         return False
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return bool(status == 501 or answer.get("Error", {}).get("Code") == "NotImplemented")
+    return bool(status in (405, 501) or answer.get("Error", {}).get("Code") == "NotImplemented")
 
 
 def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object: bool) -> ComponentError:

@@ -13,7 +13,7 @@ from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from connectors.objects.pattern import ObjectPattern, split_bucket
 from connectors.s3.client import S3Client, S3Connection, open_client
-from connectors.s3.errors import s3_errors
+from connectors.s3.errors import is_unsupported, s3_errors
 from connectors.s3.listing import list_pages
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
@@ -66,9 +66,12 @@ class ObjectsBelow:
         self._bucket = bucket
         self._prefix = prefix
         self._content_type = content_type
+        self._takes_parts = True
 
     async def sizes(self) -> Mapping[str, int]:
-        return {name: size async for name, size in self._names(self._prefix) if "/" not in name}
+        names = self._names(self._prefix)
+        # without a name: the folder itself, as consoles make it
+        return {name: size async for name, size in names if name and "/" not in name}
 
     async def _names(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
         async with aclosing(list_pages(self._client, self._bucket, prefix)) as pages:
@@ -90,41 +93,63 @@ class ObjectsBelow:
                     found[name.removesuffix(NOTE)] = await body.read()
         return found
 
+    async def has_note(self, token: str, name: str) -> bool:
+        key = f"{self._notes(token)}{name}{NOTE}"
+        return any([found == "" async for found, _ in self._names(key)])
+
     async def put_note(self, token: str, name: str, data: bytes) -> None:
         await self._put(f"{self._notes(token)}{name}{NOTE}", data, "application/json")
 
     async def put(self, token: str, name: str, data: bytes) -> None:
         key = f"{self._prefix}{name}"
-        if len(data) <= PART_BYTES:
-            await self._put(key, data, self._content_type)
-        else:
-            await self._put_in_parts(key, data)
+        if len(data) > PART_BYTES and self._takes_parts:
+            self._takes_parts = await self._put_in_parts(key, data)
+            if self._takes_parts:
+                return
+        await self._put(key, data, self._content_type)
 
     async def _put(self, key: str, data: bytes, content_type: str) -> None:
         with self._errors(f"writing {key!r}"):
             await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
 
-    async def _put_in_parts(self, key: str, data: bytes) -> None:
+    async def _put_in_parts(self, key: str, data: bytes) -> bool:
+        """Upload in parts; False if the server knows no such uploads."""
         where = {"Bucket": self._bucket, "Key": key}
-        with self._errors(f"writing {key!r}"):
-            begun = await self._client.create_multipart_upload(**where, ContentType=self._content_type)
-            upload = {**where, "UploadId": begun["UploadId"]}
-            try:
+        try:
+            with self._errors(f"writing {key!r}"):
+                begun = await self._client.create_multipart_upload(**where, ContentType=self._content_type)
+        except ComponentError as error:
+            if is_unsupported(error):
+                return False
+            raise
+        upload = {**where, "UploadId": begun.get("UploadId")}
+        try:
+            with self._errors(f"writing {key!r}"):
                 parts = await self._upload(upload, data)
-                await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-            except BaseException:
-                # abandoned parts are billed until they are removed
-                with anyio.move_on_after(ABORT_SECONDS, shield=True), suppress(ComponentError):
-                    with self._errors(f"abandoning {key!r}"):
-                        await self._client.abort_multipart_upload(**upload)
-                raise
+                if parts:
+                    await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+                    return True
+        except BaseException:
+            await self._abandon(key, upload)
+            raise
+        await self._abandon(key, upload)
+        return False
+
+    async def _abandon(self, key: str, upload: Mapping[str, Any]) -> None:
+        """Remove the parts: they are billed until that is done."""
+        with anyio.move_on_after(ABORT_SECONDS, shield=True), suppress(ComponentError):
+            with self._errors(f"abandoning {key!r}"):
+                await self._client.abort_multipart_upload(**upload)
 
     async def _upload(self, upload: Mapping[str, Any], data: bytes) -> list[dict[str, Any]]:
+        """The parts as they are to be named at the end; none if the server gives them no ETags."""
         view = memoryview(data)
         parts: list[dict[str, Any]] = []
         for number, start in enumerate(range(0, len(data), PART_BYTES), 1):
             piece = bytes(view[start : start + PART_BYTES])
             answer = await self._client.upload_part(**upload, PartNumber=number, Body=piece)
+            if not answer.get("ETag"):
+                return []
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         return parts
 
@@ -132,7 +157,7 @@ class ObjectsBelow:
         await self._delete(f"{self._prefix}{name}")
 
     async def _delete(self, key: str) -> None:
-        with self._errors(f"removing {key!r}"):
+        with suppress(RecordError), s3_errors(self._bucket, f"removing {key!r}", needs=_RIGHTS):
             await self._client.delete_object(Bucket=self._bucket, Key=key)
 
     async def delete_notes(self, token: str) -> None:
@@ -147,7 +172,12 @@ class ObjectsBelow:
             with s3_errors(self._bucket, what, needs=_RIGHTS):
                 yield
         except RecordError as error:
-            raise FatalError(str(error)) from error
+            if error.kind != "ObjectVanished":
+                raise FatalError(str(error)) from error
+            raise FatalError(
+                f"bucket {self._bucket!r}, {what}: not found (404): check the address and the connection's "
+                "endpoint"
+            ) from error
 
 
 def _claim(params: S3SinkParams) -> Claim:

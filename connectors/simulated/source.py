@@ -21,9 +21,18 @@ from engine.contract.keys import KeyRange
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 
-__all__ = ["DEFAULT_RECORDS", "BlobConnector", "EventsConnector", "LogsConnector", "SimulatedParams"]
+__all__ = [
+    "DEFAULT_RECORDS",
+    "MAX_RECORDS",
+    "BlobConnector",
+    "EventsConnector",
+    "LogsConnector",
+    "SimulatedParams",
+]
 
 DEFAULT_RECORDS = 1000
+MAX_RECORDS = 1_000_000_000
+"""Of one run: its splits are in the ledger before the first of them is read."""
 
 SEEDED_TIME = datetime(2025, 1, 1, tzinfo=UTC)
 """Where the times of a given seed begin: were it the clock, no two runs would give the same records."""
@@ -37,6 +46,7 @@ class SimulatedParams(Params):
     records: int = Field(
         default=DEFAULT_RECORDS,
         ge=1,
+        le=MAX_RECORDS,
         description="Number of records to generate; 0 and null mean the default",
     )
     seed: int | str | None = Field(

@@ -4,8 +4,9 @@
   python -m engine eval out.jsonl truth.json --key source_file_path --min 0.95
   python -m engine eval new.jsonl truth.jsonl --against old.jsonl
 
-Files hold a record a line (JSON), or a JSON array, or a JSON object of records by key. For each field that
-the truth has, values are exact, the same but for spelling (normalised), wrong, missing or invented.
+Files hold a record a line (JSON), a JSON array, a JSON object of records by key, or CSV (.csv, .tsv) with a
+header. For each field that the truth has, values are exact, the same but for spelling (normalised), wrong,
+missing or invented.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from engine.cli.display.table import aligned
-from engine.cli.evaluating import FATES, Evaluation, FieldScore, by_key, evaluate
+from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
 
 SUMMARY = "compare extracted records with a file of what is true"
 OPTIONS = EvalOptions
+
+Row = Mapping[str, object]
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_NAMED = 5  # keys
@@ -49,51 +54,129 @@ def execute(options: EvalOptions) -> int:
 
     if not 0 <= options.min <= 1:
         raise ConfigError(f"--min: expected a share from 0 to 1, got {options.min:g}")
-    truth = _read(options.truth, options.key)
-    found = evaluate(_read(options.records, options.key), truth, options.key)
-    before = evaluate(_read(options.against, options.key), truth, options.key) if options.against else None
+    truth, rows = _truth(options.truth, options.key), _read(options.records, options.key)
+    found = evaluate(rows.by_key, truth, options.key)
+    earlier = _read(options.against, options.key).by_key if options.against else None
+    before = None if earlier is None else evaluate(earlier, truth, options.key)
     if options.json:
-        document = found.to_json() | ({"against": before.to_json()} if before else {})
+        document = {**found.to_json(), "repeated": rows.repeated, "keyless": rows.keyless}
+        document |= {"against": before.to_json()} if before else {}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join(_lines(found, before)) + "\n")
+        sys.stdout.write("\n".join([*_lines(found, before), *_left_out(rows, options.key)]) + "\n")
     return int(_share(found) < options.min)
 
 
-def _read(path: str, key: str) -> dict[str, Mapping[str, object]]:
-    """Records by key. Raises ConfigError."""
+def _truth(path: str, key: str) -> dict[str, Row]:
+    """The right records by key: one for each. Raises ConfigError."""
+    from engine.errors import ConfigError
+
+    rows = _read(path, key)
+    if not rows.by_key:
+        raise ConfigError(f"{path}: no records to compare with")
+    if rows.keyless:
+        raise ConfigError(
+            f"{path}: {rows.keyless} of its records have no `{key}`; add it, or name another --key"
+        )
+    if rows.repeated:
+        raise ConfigError(f"{path}: {rows.repeated[0]!r} has several different records; keep one of them")
+    return rows.by_key
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Records by key. `repeated` are keys of several that differ, of which the last counts."""
+
+    by_key: dict[str, Row] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
+    keyless: int = 0
+
+    def add(self, name: object, row: Row) -> None:
+        if name in (None, ""):
+            self.keyless += 1
+            return
+        if self.by_key.get(str(name), row) != row and str(name) not in self.repeated:
+            self.repeated.append(str(name))
+        self.by_key[str(name)] = row
+
+
+def _read(path: str, key: str) -> _Rows:
+    """The records of a file. Raises ConfigError."""
+    from engine.errors import ConfigError
+
+    rows = _Rows()
+    text = _text(path)
+    if path.lower().endswith((".csv", ".tsv")):
+        found: Iterable[tuple[int, object]] = _cells(path, text)
+    else:
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            found = _records(path, text)
+        else:
+            if isinstance(whole, dict) and key not in whole:
+                for name, one in whole.items():
+                    if isinstance(one, dict):
+                        rows.add(name, one)
+                return rows
+            found = enumerate(whole if isinstance(whole, list) else [whole], 1)
+    for number, one in found:
+        if not isinstance(one, dict):
+            raise ConfigError(f"{path}: record {number} is not an object")
+        rows.add(one.get(key), one)
+    if rows.keyless and not rows.by_key:
+        raise ConfigError(f"{path}: no record has a field `{key}`; name another one with --key")
+    return rows
+
+
+def _text(path: str) -> str:
     from engine.errors import ConfigError
 
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes")
-        text = Path(path).read_text("utf-8-sig")
+        return Path(path).read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8") from error
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        whole = list(_records(path, text))
-    if isinstance(whole, dict) and key not in whole:
-        return {str(name): one for name, one in whole.items() if isinstance(one, dict)}
-    rows = [one for one in (whole if isinstance(whole, list) else [whole]) if isinstance(one, dict)]
-    found = by_key(rows, key)
-    if rows and not found:
-        raise ConfigError(f"{path}: no record has a field `{key}`; name another one with --key")
-    return found
 
 
-def _records(path: str, text: str) -> Iterator[object]:
+def _records(path: str, text: str) -> Iterator[tuple[int, object]]:
     from engine.errors import ConfigError
 
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{path}:{number}: not JSON") from error
+
+
+def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
+    """The rows of a table; a cell may hold an object or a list as JSON."""
+    import csv
+
+    from engine.errors import ConfigError
+
+    separator = "\t" if path.lower().endswith(".tsv") else ","
+    reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
+    try:
+        for row in reader:
+            if None in row:
+                raise ConfigError(f"{path}:{reader.line_num}: more cells than the header names")
+            yield reader.line_num, {name: _cell(cell) for name, cell in row.items()}
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+
+
+def _cell(cell: str | None) -> object:
+    if cell and cell.startswith(("{", "[")):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    return cell
 
 
 def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
@@ -108,6 +191,12 @@ def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
     yield from _named("without a truth", found.unknown)
     for name, one in found.fields.items():
         yield from _named(f"not right in {name}", one.examples)
+
+
+def _left_out(rows: _Rows, key: str) -> Iterator[str]:
+    yield from _named("several different records, of which the last counts", rows.repeated)
+    if rows.keyless:
+        yield f"left out: {rows.keyless} records without `{key}`"
 
 
 def _score(evaluation: Evaluation, name: str) -> FieldScore:

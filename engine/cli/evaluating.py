@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 
-__all__ = ["FATES", "Evaluation", "FieldScore", "by_key", "evaluate"]
+__all__ = ["FATES", "Evaluation", "FieldScore", "evaluate"]
 
 Row = Mapping[str, object]
 
 FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")
 """What may be found of a value: the counts of a `FieldScore`."""
 
+_MEANT = frozenset({0, 7, 8, 9})  # classes of marks that make another letter: vowel signs, nukta, dakuten
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
+_HYPHEN = re.compile(r"(?<=\w)[+-]+(?=\w)|(?<!\S)[+-]+(?!\S)")
 _MAX_EXAMPLES = 5  # documents that are named for each field
 
 
@@ -23,7 +29,8 @@ class FieldScore:
 
     Attributes:
         exact: the same value.
-        normalised: the same but for case, white space, width, accents and punctuation.
+        normalised: the same but for case, white space, width, accents and punctuation, or the same number or
+            ISO date in another spelling. A sign is no punctuation: A+ is not A-.
         wrong: another value.
         missing: true, and not extracted.
         invented: extracted, and not true.
@@ -70,11 +77,6 @@ class Evaluation:
         return {"records": self.records, "lost": self.lost, "unknown": self.unknown, "fields": fields}
 
 
-def by_key(rows: Sequence[Row], key: str) -> dict[str, Row]:
-    """Rows by the text of one of their fields; later ones win. Rows without it are left out."""
-    return {str(row[key]): row for row in rows if row.get(key) not in (None, "")}
-
-
 def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Evaluation:
     """Compare rows with the truth under the same key, or under one whose last steps of a path are the same.
 
@@ -82,14 +84,7 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
     """
     names = list(dict.fromkeys(name for one in truth.values() for name in one if name != key))
     scores = {name: FieldScore() for name in names}
-    by_ending: dict[str, str] = {}
-    for row_key in rows:
-        steps = row_key.split("/")
-        for start in range(1, len(steps)):
-            by_ending.setdefault("/".join(steps[start:]), row_key)
-    matched = {
-        name: found for name in truth if (found := name if name in rows else by_ending.get(name)) is not None
-    }
+    matched = _matched(rows, truth)
     for true_key, row_key in matched.items():
         for name in names:
             _compare(scores[name], rows[row_key].get(name), truth[true_key].get(name), true_key)
@@ -99,6 +94,23 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
         lost=[name for name in truth if name not in matched],
         unknown=[name for name in rows if name not in set(matched.values())],
     )
+
+
+def _matched(rows: Mapping[str, Row], truth: Mapping[str, Row]) -> dict[str, str]:
+    """The key of the row for each key of the truth that has one; no row is taken twice."""
+    matched = {name: name for name in truth if name in rows}
+    by_ending: dict[str, list[str]] = {}
+    for row_key in rows.keys() - matched.keys():
+        steps = row_key.split("/")
+        for start in range(1, len(steps)):
+            by_ending.setdefault("/".join(steps[start:]), []).append(row_key)
+    taken: set[str] = set()
+    for name in sorted(truth.keys() - matched.keys(), key=len, reverse=True):
+        found = [one for one in by_ending.get(name, ()) if one not in taken]
+        if len(found) == 1:  # of several, nobody can say which
+            matched[name] = found[0]
+            taken.add(found[0])
+    return {name: matched[name] for name in truth if name in matched}
 
 
 def _compare(score: FieldScore, found: object, true: object, key: str) -> None:
@@ -134,6 +146,40 @@ def _normalised(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"{value:g}" if float(value).is_integer() and abs(value) < 1e6 else str(value)
-    folded = unicodedata.normalize("NFKD", str(value)).casefold()
-    return re.sub(r"[^\w]+", " ", "".join(one for one in folded if not unicodedata.combining(one))).strip()
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
+        value = _spelled(value)
+    text = str(value).strip()
+    if _NUMBER.fullmatch(text):
+        text = text.removeprefix("+")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if _MOMENT.fullmatch(text) and (moment := _as_moment(text)):
+        return moment
+    folded = "".join(_plain(one) for one in unicodedata.normalize("NFKD", text).casefold())
+    return " ".join(_HYPHEN.sub(" ", folded).split()) or text
+
+
+def _spelled(number: int | float) -> str:
+    try:
+        return f"{Decimal(repr(number)):f}"
+    except ValueError:  # it has more digits than Python writes
+        return hex(int(number))
+
+
+def _plain(character: str) -> str:
+    """A letter, digit, sign or vowel sign as it is, an accent as nothing, and anything else as a space."""
+    if character.isalnum() or character in "+-":
+        return character
+    if unicodedata.category(character)[0] == "M":
+        return character if unicodedata.combining(character) in _MEANT else ""
+    return " "
+
+
+def _as_moment(text: str) -> str:
+    """An ISO date or moment, at UTC if it says an offset; "" when there is no such day."""
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return ""
+    day, _, rest = moment.isoformat(" ").partition(" ")
+    return day.replace("-", " ") if rest == "00:00:00" else f"{day.replace('-', ' ')} {rest}"

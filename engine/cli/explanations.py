@@ -83,7 +83,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "MissingFields": Explanation("The model did not state a field that the schema requires", "Make it optional, or describe it better."),
     "MissingKey": Explanation("The record lacks the field that identifies it", "Look at `key:` of the source, or fill the field."),
     "NoMatch": Explanation("The reference table has no row for the record", "Add the row, then `dlq replay`; or set `missing: keep`."),
-    "NotAnObject": Explanation("A record of an API's answer is not a JSON object", "Look at `records` of the source: it may name another place."),
+    "NotAnObject": Explanation("A value in the place of a record is not a mapping", "Return a mapping from the function that the message names; of an API, mend `records` of the source."),
     "ObjectChanged": Explanation("An object was replaced while it was being read", "The next run reads the new version."),
     "ObjectTooLarge": Explanation("An object is larger than `max_object_bytes`", "Raise it, or leave the object out by pattern."),
     "RenameError": Explanation("`rename` would give two fields the same name", "Drop one of them before, in a step of its own."),

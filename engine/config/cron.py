@@ -25,6 +25,8 @@ _NAMES: Final = {
     )
     for number, name in enumerate(names[0].split(), names[1])
 }
+_DAYS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_LONGEST: Final = 3650 * 86400.0
 _SHORTHANDS: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 _INTERVAL: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|d)\s*)+", re.IGNORECASE)
 _STEP: Final = re.compile(r"(\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/(\d+))?", re.IGNORECASE)
@@ -39,16 +41,17 @@ def check_schedule(text: str) -> str:
     words = text.split()
     interval = interval_of(text)
     if interval is not None:
-        if interval < 1:
-            raise ValueError("expected `@every` with a duration of a second or more")
+        if not 1 <= interval <= _LONGEST:
+            raise ValueError("expected `@every` with a duration of a second or more, at most 3650d")
     elif text.startswith("@"):
         if text.strip() not in _SHORTHANDS:
             raise ValueError(f"expected one of {', '.join(_SHORTHANDS)} or `@every 10m`")
     elif len(words) != len(_FIELDS):
         raise ValueError(f"expected five fields (minute, hour, day, month, weekday), got {len(words)}")
     else:
-        for word, (name, lowest, highest) in zip(words, _FIELDS, strict=True):
-            _check_field(word, name, lowest, highest)
+        values = [_values(word, *field) for word, field in zip(words, _FIELDS, strict=True)]
+        if words[4].startswith("*") and min(values[2]) > max(_DAYS[month - 1] for month in values[3]):
+            raise ValueError(f"the day of the month `{words[2]}` never comes in the month `{words[3]}`")
     return " ".join(words)
 
 
@@ -78,17 +81,30 @@ def interval_of(text: str) -> float | None:
     return parse_duration(text) if _INTERVAL.fullmatch(text.strip()) else None
 
 
-def _check_field(word: str, name: str, lowest: int, highest: int) -> None:
+def _values(word: str, name: str, lowest: int, highest: int) -> set[int]:
+    values: set[int] = set()
     for part in word.split(","):
         matched = _STEP.fullmatch(part)
         if matched is None:
             raise ValueError(f"cannot parse the {name} `{word}`")
-        bounds = [] if matched[1] == "*" else [_number(text) for text in matched[1].split("-")]
-        if any(bound is None or not lowest <= bound <= highest for bound in bounds):
+        texts = [str(lowest), str(highest)] if matched[1] == "*" else matched[1].split("-")
+        bounds = [bound for text in texts if lowest <= (bound := _number(text)) <= highest]
+        if len(bounds) < len(texts):
             raise ValueError(f"the {name} `{word}` is outside {lowest}-{highest}")
-        if matched[2] is not None and int(matched[2]) < 1:
+        if bounds[0] > bounds[-1]:
+            raise ValueError(
+                f"the {name} `{word}` runs backwards: write `{texts[0]}-{highest},{lowest}-{texts[-1]}`"
+            )
+        step = 1 if matched[2] is None else _number(matched[2])
+        if step < 1:
             raise ValueError(f"the {name} `{word}` has a step of 0")
+        is_open = matched[1] == "*" or (matched[2] is not None and len(texts) == 1)
+        values |= set(range(bounds[0], (highest if is_open else bounds[-1]) + 1, step))
+    return values
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else _NAMES.get(text.lower())
+def _number(text: str) -> int:
+    """The number that a text is or names; one that is never allowed if it is neither."""
+    if text.isdigit():
+        return int(text[:9])
+    return _NAMES.get(text.lower(), -1)

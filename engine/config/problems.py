@@ -11,6 +11,7 @@ from engine.errors import Problem
 __all__ = ["Problems", "describe", "listed", "nearest", "redacted", "unknown"]
 
 _SHOWN_LENGTH = 60
+_MAX_BITS = 14_000  # Python writes no more than 4,300 digits
 
 
 class Problems:
@@ -70,6 +71,8 @@ def describe(value: Value) -> str:
         return "a mapping"
     if isinstance(data, list):
         return "a list"
+    if isinstance(data, int) and data.bit_length() > _MAX_BITS:
+        return "an integer of too many digits"
     text = repr(data) if isinstance(data, str) else str(data)
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 

@@ -178,11 +178,11 @@ class Components:
         return all(one.keeps_ids for one in components if isinstance(one, Transform))
 
     async def tell_completed(self) -> None:
-        """Tell every sink that the run is complete."""
-        runtimes = [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]
-        for component in [one.component for one in runtimes]:
-            if isinstance(component, Sink):
-                await component.run_completed()
+        """Tell every sink that the run is complete, waiting out an outage of what it needs."""
+        for runtime in [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]:
+            if isinstance(runtime.component, Sink):
+                outage = Outage("complete the run", runtime.stats, runtime.policy, self._resources.clock)
+                await outage.through(runtime.component.run_completed)
 
     def _stats_of(self, node: PlanNode) -> NodeStats:
         trace = self._resources.trace

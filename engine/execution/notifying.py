@@ -68,6 +68,7 @@ async def _post(url: str, message: dict[str, JsonValue]) -> str:
                 # the body is of no interest, and may be without end
                 async with client.stream("POST", url, json=message) as answer:
                     status = answer.status_code
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+        # the last three: a name that cannot be encoded, and proxies or certificates of the environment
         return type(error).__name__
     return "" if status < _OK else f"status {status}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import anyio
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
+from engine.contract.records import no_records
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
 from engine.contract.unplanned import escaped
@@ -93,6 +94,7 @@ class RecordPager:
         places = (ctx.pipeline, ctx.node) if source.repeatable else (ctx.seed, ctx.pipeline, ctx.node)
         self._prefix = ":".join(place for place in places if place) + "/"
         self._keyed = type(source).key is not Source.key
+        self._function = getattr(source, "function", None)  # of a source made of a function
         self._expected = FIRST_GUESS
         self._page: list[Record] = []
         self._nbytes = 0
@@ -190,17 +192,22 @@ class RecordPager:
         start, self._ordinal = self._ordinal, self._ordinal + len(records)
         if len(records) <= STRIDE:
             nbytes = estimate_batch(records)
-        batch = Batch(records, self._keys(records, start), position=self._ordinal, nbytes=nbytes)
+        failures = no_records(records, self._function) if self._function is not None else ()
+        wrong = {place for place, _ in failures}
+        batch = Batch(records, self._keys(records, start, wrong), position=self._ordinal, nbytes=nbytes)
+        batch.failures = failures
         held.resize(nbytes)
         batch.reservation = held
         self._expected = min(PAGE_BYTES, max(2 * nbytes, FIRST_GUESS))
         return batch
 
-    def _keys(self, records: list[Record], start: int) -> Keys:
+    def _keys(self, records: list[Record], start: int, wrong: Collection[int]) -> Keys:
         if not self._keyed:
             return KeyRange(self._prefix, start, start + len(records))
         key = self._source.key
-        made = [key(record, ordinal) for ordinal, record in enumerate(records, start)]
+        made = [
+            key(record, start + place) if place not in wrong else None for place, record in enumerate(records)
+        ]
         return KeyList(
             [f"{self._prefix}{start + i}" if one is None else one for i, one in enumerate(made)],
             start,

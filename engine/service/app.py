@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from engine.service.consumption import consume
 from engine.service.context import ServiceContext
-from engine.service.dead_letters import discard_dead_letters, list_dead_letters
+from engine.service.dead_letters import close_dead_letters, list_dead_letters
 from engine.service.delivery_counts import count_deliveries
 from engine.service.guard import Guard
 from engine.service.ingest import ingest
@@ -120,7 +120,7 @@ async def _workflows_route(request: Request) -> Response:
 
 async def _letters_route(request: Request) -> Response:
     if request.method == "POST":
-        return await discard_dead_letters(request)
+        return await close_dead_letters(request)
     allow = "GET, HEAD, POST, OPTIONS"
     return await list_dead_letters(request) if request.method in _READS else _other_method(request, allow)
 

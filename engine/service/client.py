@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -188,9 +188,9 @@ class ServiceClient:
             start += len(rows)
         return dead
 
-    async def discard(self, ids: Sequence[str], reason: str) -> None:
-        """Put these dead letters aside, by their ids."""
-        content = orjson.dumps({"discard": list(ids), "reason": reason})
+    async def close(self, ids: Sequence[str], status: Literal["discard", "recovered"], reason: str) -> None:
+        """Put these dead letters aside, by their ids, or say that their records were delivered."""
+        content = orjson.dumps({status: list(ids), "reason": reason})
         headers = {"Content-Type": "application/json"}
         await self._request("POST", "/dead-letters", content=content, headers=headers)
 

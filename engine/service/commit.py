@@ -340,6 +340,8 @@ class GroupCommit:
         for item in group:
             if item.submission.discard is not None:
                 self._letters.discard(*item.submission.discard)
+            if item.submission.recovered:
+                self._letters.recover_ids(item.submission.recovered)
         letters = [(letter, item.sequence) for item in group for letter in item.letters]
         if not letters:
             return

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -22,17 +22,24 @@ from engine.service.submission import (
     WriteFailedError,
 )
 
-__all__ = ["discard_dead_letters", "list_dead_letters"]
+__all__ = ["close_dead_letters", "list_dead_letters"]
 
 _MAX_DISCARDED = 1_000
 _MAX_REQUEST = 256 * 1024
 
 
-class _Discard(BaseModel):
-    """Dead letters to put aside, by their ids, and why."""
+class _Closed(BaseModel):
+    """Dead letters to put aside, or whose records were delivered another way, by their ids, and why."""
 
-    discard: list[str] = Field(max_length=_MAX_DISCARDED)
+    discard: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
+    recovered: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
     reason: str = Field(min_length=1, max_length=2_000, pattern=r"\S")
+
+    @model_validator(mode="after")
+    def _names_some(self) -> _Closed:
+        if self.model_fields_set.isdisjoint(("discard", "recovered")):
+            raise ValueError("without ids")
+        return self
 
 
 ORIGIN = ("pipeline", "run", "node")
@@ -90,8 +97,8 @@ async def list_dead_letters(request: Request) -> Response:
     return await answer_page(context, query, page, _item)
 
 
-async def discard_dead_letters(request: Request) -> Response:
-    """Put dead letters aside; behind the ingest key, since it changes what is stored."""
+async def close_dead_letters(request: Request) -> Response:
+    """Close dead letters; behind the ingest key, since it changes what is stored."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -99,16 +106,22 @@ async def discard_dead_letters(request: Request) -> Response:
     try:
         with context.accepted(), context.inflight.share() as share:
             body = await read_body(request, limits, share)
-            wanted = _Discard.model_validate_json(body)
+            wanted = _Closed.model_validate_json(body)
             audit = [AuditEntry("API", "discarded", one, wanted.reason) for one in wanted.discard]
+            audit += [AuditEntry("API", "recovered", one, wanted.reason) for one in wanted.recovered]
             work = Submission(
-                model="", table=None, rows=[], discard=(wanted.discard, wanted.reason), audit=audit
+                model="",
+                table=None,
+                rows=[],
+                discard=(wanted.discard, wanted.reason),
+                recovered=wanted.recovered,
+                audit=audit,
             )
             await context.warehouse.write(work)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)
     except ValidationError:
-        text = f"Expected {{discard: [up to {_MAX_DISCARDED} ids], reason: a text}} as JSON"
+        text = f"Expected {{discard or recovered: [up to {_MAX_DISCARDED} ids], reason: a text}} as JSON"
         return PlainTextResponse(text, 400)
     except (QueueFullError, WarehouseDownError, WriteFailedError):
         return PlainTextResponse("The warehouse cannot be written at present", 503, {"Retry-After": "1"})

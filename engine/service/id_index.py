@@ -103,12 +103,19 @@ class IdIndexes:
     def __init__(self, connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
         self._connection = connection
         self._tables = [table for table in tables if table.key and table.columns[0].sql_type == "VARCHAR"]
+        self._failed: set[str] = set()
         self.forget()
 
     def sequences_of(self, table: Table, ids: Sequence[Any]) -> set[int] | None:
         """See `IdIndex.sequences_of`."""
         index = self._indexes.get(table.name)
-        return None if index is None else index.sequences_of(ids)
+        if index is None or table.name in self._failed:
+            return None
+        try:
+            return index.sequences_of(ids)
+        except Exception:  # for want of memory: the transaction has failed, and the next does without
+            self._failed.add(table.name)
+            raise
 
     def remove(self, table: Table, rows: Iterable[tuple[int, int]]) -> None:
         """See `IdIndex.remove`."""

@@ -84,6 +84,12 @@ class _Migration:
                 "Change the model back, give the changed field a new name, use another state directory, or "
                 "move the old warehouse away"
             )
+        if self._table.key is None and "id" in actual:
+            _log.warning(
+                "table %s has no key, so rows of one id are kept side by side. Let its model have an "
+                "`id` that is required if they should replace one another",
+                self._table.name,
+            )
         declared = {column.name.lower() for column in self._table.columns} | {SEQUENCE}
         if gone := sorted(actual.keys() - declared):
             _log.warning(
@@ -126,6 +132,9 @@ class _Migration:
 
 def _conversion(name: str, old: str, new: str, *, is_old: bool) -> tuple[str, str | None]:
     """SQL that gives a column's value in its new type, and from that the old value; None if none is lost."""
+    iso = f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
+    if new == JSON and old == "TIMESTAMP":
+        return f"to_json({iso})", None
     if new == JSON:
         kept = f"CASE WHEN json_valid({name}) THEN {name}::JSON ELSE to_json({name}) END"
         return (kept if is_old and old == "VARCHAR" else f"to_json({name})"), None
@@ -133,6 +142,6 @@ def _conversion(name: str, old: str, new: str, *, is_old: bool) -> tuple[str, st
         text = f"CASE WHEN json_type({name}) = 'VARCHAR' THEN {name} ->> '$' END"
         return text, name
     if old == "TIMESTAMP" and new == "VARCHAR":
-        return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')", None
+        return iso, None
     there = f"TRY_CAST({name} AS {new})"
     return there, f"CAST({there} AS {old})"

@@ -33,9 +33,11 @@ def discard_operation() -> Document:
     """`POST /dead-letters`."""
     wanted: Document = {
         "type": "object",
-        "required": ["discard", "reason"],
+        "required": ["reason"],
+        "anyOf": [{"required": ["discard"]}, {"required": ["recovered"]}],
         "properties": {
             "discard": {"type": "array", "items": {"type": "string"}, "maxItems": 1_000},
+            "recovered": {"type": "array", "items": {"type": "string"}, "maxItems": 1_000},
             "reason": {"type": "string", "minLength": 1, "maxLength": 2_000, "pattern": r"\S"},
         },
     }
@@ -48,7 +50,7 @@ def discard_operation() -> Document:
         "503": "the warehouse cannot be written",
     }
     return {
-        "summary": "Put dead letters aside",
+        "summary": "Put dead letters aside, or say that their records were delivered another way",
         "requestBody": {"required": True, "content": {"application/json": {"schema": wanted}}},
         "responses": _answers(refusals, _TEXT),
         "security": _SECURED,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from engine.service.models import Origin
 from engine.service.runs import RunHost
 
 __all__ = [
     "CallView",
+    "DeadRecord",
     "LetterView",
     "LetterWhere",
     "NodeView",
@@ -210,6 +212,13 @@ class ScheduleView:
     note: str = ""
 
 
+class DeadRecord(NamedTuple):
+    """The record of a dead letter; `id` is its own, by which it is found where the origin has no key."""
+
+    origin: Origin
+    id: str = ""
+
+
 class Operations(RunHost, Protocol):
     """What the page shows and does beyond the service itself. Methods raise OperationsError."""
 
@@ -252,6 +261,10 @@ class Operations(RunHost, Protocol):
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
         """Put dead letters aside; returns how many were open."""
+        ...
+
+    async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
+        """Close the open dead letters of these records: delivered, or with a reason put aside."""
         ...
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:

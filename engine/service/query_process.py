@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from engine.service.sql import (
+    TOO_LONG,
     TOO_MUCH,
     QueryError,
     QueryLimits,
@@ -28,6 +29,7 @@ from engine.service.sql import (
     explained,
     only_select,
     run_query,
+    too_long,
 )
 from engine.service.sql_functions import is_watchable
 from engine.service.storage import Reader
@@ -54,7 +56,10 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
     with warehouse.working_folder() as folder:
         file = _copied(warehouse, text, folder, limits)
         left = max(limits.seconds - (time.monotonic() - began), 0.1)
-        found = _run_apart(file, text, limit, replace(limits, seconds=left))
+        try:
+            found = _run_apart(file, text, limit, replace(limits, seconds=left))
+        except QueryError as error:
+            raise too_long(limits) if error.status == TOO_LONG else error from None
     return replace(found, seconds=time.monotonic() - began)
 
 
@@ -103,7 +108,7 @@ def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryRe
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise QueryError(f"The query ran longer than {limits.seconds:g} seconds", 408) from None
+        raise too_long(limits) from None
     answer: dict[str, Any] = {}
     with suppress(orjson.JSONDecodeError):
         answer = orjson.loads(done.stdout)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_ROWS",
     "MAX_SQL",
+    "TOO_LONG",
     "TOO_MUCH",
     "QueryError",
     "QueryLimits",
@@ -40,10 +41,12 @@ __all__ = [
     "explained",
     "only_select",
     "run_query",
+    "too_long",
 ]
 
 MAX_ROWS: Final = 10_000
 MAX_SQL: Final = 64 * 1024
+TOO_LONG: Final = 408
 TOO_MUCH: Final = "The query needs more memory than it may use: ask for less at a time"
 _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
@@ -81,6 +84,11 @@ class QueryLimits:
 
     seconds: float = 10.0
     memory: int = 256 * 1024 * 1024
+
+
+def too_long(limits: QueryLimits) -> QueryError:
+    """Return the error of a query that exceeds its time."""
+    return QueryError(f"The query ran longer than {limits.seconds:g} seconds", TOO_LONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +161,18 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     if len(statements) != 1:
         raise QueryError(f"Send one query at a time, got {len(statements)}")
     (statement,) = statements
-    if statement.type is not duckdb.StatementType.SELECT:
-        raise QueryError(f"Only SELECT can be run here, not {statement.type.name}")
-    text: str = statement.query.strip().rstrip(";")
+    try:
+        kind = statement.type
+    except ValueError:  # one that DuckDB's own Python package has no name for
+        raise QueryError("Only SELECT can be run here") from None
+    if kind is not duckdb.StatementType.SELECT:
+        raise QueryError(f"Only SELECT can be run here, not {kind.name}")
+    text = _without_end(statement.query)
     parsed = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
-    tree = orjson.loads(parsed[0]) if parsed else {"error": True}
+    try:
+        tree = orjson.loads(parsed[0]) if parsed else {"error": True}
+    except orjson.JSONDecodeError:  # the only thing that can be wrong with what DuckDB writes
+        raise QueryError("The query is nested too deeply") from None
     if not tree.get("error"):  # DESCRIBE and SHOW have no such form, and no functions
         for name in _table_functions(tree):
             if name.lower() not in TABLE_FUNCTIONS:
@@ -165,6 +180,17 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     elif not text.lower().startswith(("describe", "desc", "show", "summarize")):
         raise QueryError("Only SELECT, DESCRIBE, SHOW and SUMMARIZE can be run here")
     return text, tree
+
+
+def _without_end(sql: str) -> str:
+    """One statement without the semicolon at its end, and what stands behind it: comments, or another."""
+    import duckdb
+
+    text = sql.encode()  # places are in bytes
+    for place, kind in duckdb.tokenize(sql):
+        if kind == duckdb.token_type.operator and text[place : place + 1] == b";" and text[:place].strip():
+            return text[:place].decode().strip()
+    return sql.strip()
 
 
 def _table_functions(tree: Any) -> Iterator[str]:
@@ -261,7 +287,7 @@ def bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
     def watch() -> None:
         while not done.wait(_CHECK_EVERY):
             if time.monotonic() - began > limits.seconds:
-                reasons.append(QueryError(f"The query ran longer than {limits.seconds:g} seconds", 408))
+                reasons.append(too_long(limits))
             elif _resident() - at_first > limits.memory:
                 reasons.append(QueryError(TOO_MUCH, 413))
             if reasons:

@@ -1,4 +1,4 @@
-"""Which queries can be interrupted in time: those none of whose steps makes much out of little.
+"""Which queries can be interrupted in time: short ones none of whose steps makes much out of little.
 
 DuckDB works on some 2,000 rows at a time and can be interrupted between two such steps. Its own limits do not
 cover the texts and lists that a function makes. So a query that uses nothing but the functions below grows at
@@ -47,6 +47,13 @@ _PACKING: Final = frozenset(("||", "concat", "concat_ws", "list_value", "struct_
 
 _MAX_PACKING: Final = 4
 
+_MAX_NODES: Final = 1_500
+_MAX_TABLES: Final = 32
+_MAX_PARTS: Final = 4
+_MAX_GROUPINGS: Final = 16
+"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and parts
+under WITH that name one another double what is planned each."""
+
 _TABLES: Final = frozenset(
     (
         *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
@@ -68,9 +75,22 @@ def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
             waiting += node
 
 
+def _is_long(tree: Any) -> bool:
+    nodes = tables = parts = 0
+    for node in nodes_of(tree):
+        nodes += 1
+        tables += node.get("type") == "BASE_TABLE"
+        parts += len((node.get("cte_map") or {}).get("map", ()))
+        if len(node.get("group_sets") or ()) > _MAX_GROUPINGS:
+            return True
+    return nodes > _MAX_NODES or tables > _MAX_TABLES or parts > _MAX_PARTS
+
+
 def is_watchable(tree: Any) -> bool:
     """Whether no single step of the query (as `json_serialize_sql` gives it) can make huge values."""
     packing = 0
+    if _is_long(tree):
+        return False
     of_tables = {
         id(node["function"])
         for node in nodes_of(tree)

@@ -93,8 +93,9 @@ class Submission:
 
     `columns` are the rows as an Arrow table, in the order of the table's columns, in place of `rows`.
     `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
-    such row fails the submission. `discard` are ids of dead letters to put aside, and why. `unless_newer`:
-    rows of a later commit sequence than this stay, unless they are of the same scope.
+    such row fails the submission. `discard` are ids of dead letters to put aside, and why; `recovered` are
+    ids of those whose records were delivered another way. `unless_newer`: rows of a later commit sequence
+    than this stay, unless they are of the same scope.
     `audit` is committed with the rest.
     """
 
@@ -110,6 +111,7 @@ class Submission:
     unless_newer: int | None = None
     refuse: Callable[[int, str], RejectedRecord] | None = None
     discard: tuple[Sequence[str], str] | None = None
+    recovered: Sequence[str] = ()
     audit: Sequence[AuditEntry] = ()
 
     @property

@@ -369,6 +369,14 @@ class DeadLetterStore:
             [utc_now(), table, ids],
         )
 
+    def recover_ids(self, ids: Sequence[str]) -> None:
+        """Mark open dead letters, by their own ids, as those whose records were delivered since."""
+        self._connection.execute(
+            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? "
+            "WHERE status = 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [utc_now(), ids],
+        )
+
     def discard(self, ids: Sequence[str], reason: str) -> None:
         """Put dead letters aside, by their own ids; those that are recovered stay so."""
         self._connection.execute(

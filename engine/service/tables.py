@@ -147,12 +147,21 @@ def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
             )
         table = _table_of(model.table, model.row_model)
         known = tables.setdefault(model.table, table)
-        if [(c.name, c.sql_type) for c in known.columns] != [(c.name, c.sql_type) for c in table.columns]:
+        if differing := _differing(known, table):
             raise RegistryError(
                 f"ingest models {owner.name!r} and {model.name!r} disagree about the columns of "
-                f"table {model.table!r}"
+                f"table {model.table!r}: {differing}"
             )
     return tables
+
+
+def _differing(one: Table, other: Table) -> str:
+    """What two models of a table do not have in common; "" when they agree."""
+    types, others = ({c.name: c.sql_type for c in table.columns} for table in (one, other))
+    if types == others:
+        return "" if list(types) == list(others) else "give the fields the same order"
+    names = sorted(name for name in types | others if types.get(name) != others.get(name))
+    return f"give {', '.join(names)} the same name and type in both, or each model a table of its own"
 
 
 def _table_of(name: str, model: type[BaseModel]) -> Table:

@@ -176,7 +176,7 @@ class TestResolver:
             await keys(server, "no.txt")
 
     async def test_a_missing_bucket_is_an_error_and_not_empty(self, server: str) -> None:
-        with pytest.raises(FatalError, match=r"bucket 'missing'.*NoSuchBucket.*check the pattern"):
+        with pytest.raises(FatalError, match=r"bucket 'missing'.*NoSuchBucket.*check the address"):
             await resolved(server, "s3://missing/**")
 
 

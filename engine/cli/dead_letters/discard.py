@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from typing import Literal
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.dead_letters.list import named
@@ -15,7 +17,7 @@ from engine.cli.state import store_of
 from engine.dead_letters.search import DeadLetterMatch
 from engine.errors import ConfigError
 
-__all__ = ["discard"]
+__all__ = ["close_copies", "discard"]
 
 IDS_A_REQUEST = 500
 
@@ -43,13 +45,17 @@ async def discard(options: DlqOptions) -> int:
             return ExitCode.COMPLETED
         letters = [one.letter for one in found if one.letter is not None]
         await store.mark_dead_letters(letters, "discarded", options.reason)
-        await _discard_copies(found, options.reason)
+        await close_copies(found, "discard", options.reason)
     sys.stdout.write(f"{counted(len(found), 'dead letter')} discarded\n")
     return ExitCode.COMPLETED
 
 
-async def _discard_copies(found: list[DeadLetterMatch], reason: str) -> None:
+async def close_copies(
+    found: Iterable[DeadLetterMatch], status: Literal["discard", "recovered"], reason: str
+) -> None:
+    """Close the copies that services have of these. Raises ServiceError."""
+    found = list(found)
     for service in {id(one.service): one.service for one in found if one.service is not None}.values():
         ids = [one.copy.dead_letter_id for one in found if one.copy is not None and one.service is service]
         for start in range(0, len(ids), IDS_A_REQUEST):
-            await service.discard(ids[start : start + IDS_A_REQUEST], reason)
+            await service.close(ids[start : start + IDS_A_REQUEST], status, reason)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from engine.cli.dead_letters.discard import close_copies
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.dead_letters.list import named
 from engine.cli.display.numbers import counted
@@ -30,11 +31,12 @@ from engine.dead_letters.replay import (
     letter_id,
 )
 from engine.dead_letters.search import DeadLetterMatch, search_dead_letters
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ServiceError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
+from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
 __all__ = ["replay"]
@@ -74,7 +76,7 @@ async def replay(options: DlqOptions) -> int:
         engine = await stack.enter_async_context(
             Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
         )
-        code = await _replay_groups(engine, groups, options, output)
+        code = await _replay_groups(engine, groups, found, options, output)
         if code >= SIGNALLED:
             return code
         codes += [ExitCode(code), await _send_to_services(alone, patches, output, force=options.force)]
@@ -121,9 +123,14 @@ def _guard(store: StateStore, found: Sequence[DeadLetterMatch], options: DlqOpti
 
 
 async def _replay_groups(
-    engine: Engine, groups: Sequence[ReplayGroup], options: DlqOptions, output: Output
+    engine: Engine,
+    groups: Sequence[ReplayGroup],
+    found: Sequence[DeadLetterMatch],
+    options: DlqOptions,
+    output: Output,
 ) -> int:
-    """One run after the other; dead letters are marked as soon as theirs has completed."""
+    """One run after the other; dead letters and their copies are closed as soon as theirs has completed."""
+    copies = {letter_id(one.letter): one for one in found if one.letter is not None and one.copy is not None}
     group_id = REPLAY_GROUP + new_group(engine)
     reports: list[RunReport] = []
     codes: list[int] = []
@@ -135,6 +142,7 @@ async def _replay_groups(
             reports.append(report)
             if report.ok:
                 await engine.store.mark_dead_letters(group.replayed, "replayed")
+                await _close_copies(engine.store, group, copies, report, output)
                 if closed := len(group.letters) - len(group.replayed):
                     output.say(_NOT_SENT.format(counted(closed, "letter")))
         codes.append(exit_code(session, watch.number))
@@ -152,6 +160,26 @@ async def _replay_groups(
         output.say("dead letters whose replay did not complete are still open: replay them again")
     signalled = [code for code in codes if code >= SIGNALLED]
     return signalled[0] if signalled else most_serious(map(ExitCode, codes))
+
+
+async def _close_copies(
+    store: StateStore,
+    group: ReplayGroup,
+    copies: Mapping[LetterId, DeadLetterMatch],
+    report: RunReport,
+    output: Output,
+) -> None:
+    """Close what services have of the records that were delivered; what died again is open there again."""
+    again = await store.dead_letters(DeadLetterFilter(report.run_id)) if report.tally.dead else []
+    dead = {one.key for one in again}
+    delivered = [letter_id(one) for one in group.replayed if one.key not in dead]
+    try:
+        found = [copies[one] for one in delivered if one in copies]
+        await close_copies(found, "recovered", f"replayed by the run {report.run_id}")
+    except ServiceError as error:
+        output.say(
+            f"the records were delivered, but the service's copies of their letters stay open: {error}"
+        )
 
 
 async def _send_to_services(

@@ -32,6 +32,8 @@ SERVED = "serve-"
 """Begins the group of runs that a service has started, and resumes it after a kill."""
 
 START_TIMEOUT = 60.0
+MAX_BATCH_SIZE = 1_000_000_000
+"""Of a request; what a source makes in one run is bounded by the same number."""
 _POLL = 0.01
 _BATCH_SIZE = "batch_size"
 _WORKFLOW = "-workflow"
@@ -191,6 +193,9 @@ class PipelineHost:
         A batch size beyond what a node takes is halved until it fits: the node splits what it gets anyway.
         """
         used = dict(params)
+        digits = used.get(_BATCH_SIZE, "").strip().lstrip("0")
+        if digits.isascii() and digits.isdigit() and len(digits) > 9 and digits != str(MAX_BATCH_SIZE):
+            raise RunStartError(f"`{_BATCH_SIZE}` must be at most {MAX_BATCH_SIZE:,}", is_callers=True)
         while True:
             try:
                 return self._compiled(pipeline, used), {**used}
@@ -243,7 +248,11 @@ class PipelineHost:
 
 def _without_option(message: str) -> str:
     """A problem with parameters, in the words of somebody who has no command line."""
-    return re.sub(r"^--param: \S+: ", "", message, flags=re.MULTILINE)
+    return re.sub(r"^--param: \S+?\.(\S+): (parameter )?", _named, message, flags=re.MULTILINE)
+
+
+def _named(found: re.Match[str]) -> str:
+    return found[2] or f"`{found[1]}`: "
 
 
 def _moment(text: str) -> datetime | None:

@@ -16,6 +16,7 @@ from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
+from engine.contract.types import JsonValue
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
 from engine.errors import ConfigError, EngineError, RunNotFoundError
 from engine.execution.events import RunEvent
@@ -24,6 +25,7 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.operations import (
     CallView,
+    DeadRecord,
     LetterView,
     LetterWhere,
     OperationsError,
@@ -282,6 +284,19 @@ class PipelineOperations(PipelineHost):
             await self._store().mark_dead_letters(open_ones, "discarded", reason)
         return len(open_ones)
 
+    async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
+        """See `Operations`."""
+        store = self._store()
+        with _told():
+            for (_, run, node, key), record_id in records:
+                if not (run and node and (key or record_id)):
+                    continue
+                same = DeadLetterFilter(run, node=node, key=key or "", status="open")
+                found = await store.dead_letters(same)
+                if not key:
+                    found = [one for one in found if _own_id(one.record) == record_id]
+                await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
+
     async def calls(self, record: str, run_id: str) -> list[CallView]:
         """See `Operations`."""
         if not record:
@@ -366,6 +381,10 @@ def _id_of(number: int, letter: DeadLetter) -> str:
     """A number may be given again after a run was forgotten, so what it stood for is part of the id."""
     text = "\0".join((letter.run_id, letter.node, letter.key))
     return f"{number}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _own_id(record: JsonValue) -> str:
+    return str(record.get("id") or "") if isinstance(record, dict) else ""
 
 
 def _number(letter_id: str) -> int:

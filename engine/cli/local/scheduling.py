@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import anyio
@@ -38,6 +38,10 @@ RETRY_AFTER = 5.0
 """Pause in seconds before a tick that could not be started is tried again."""
 MAX_AT_ONCE = 10
 """How many missed ticks are started late where runs may overlap."""
+
+
+_LOOKS = (timedelta(days=1), timedelta(days=30))
+"""How far back ticks are counted, first those that come often, so that a long pause costs little."""
 
 
 @dataclass(slots=True)
@@ -159,11 +163,8 @@ class Scheduler:
 
     async def _start_due(self, entry: _Scheduled, now: datetime) -> None:
         """Start what is due: the latest tick, or the latest `MAX_AT_ONCE` where runs may overlap."""
-        due_all = takewhile(
-            lambda tick: tick <= now,
-            ticks_after(entry.settings.schedule, entry.settings.time_zone, entry.since),
-        )
-        due = list(islice(due_all, 100_000))
+        entry.since = min(entry.since, now)  # somebody has set the clock back; a tick's run is taken once
+        due = _latest_due(entry, now)
         if not due:
             return
         chosen = due[-MAX_AT_ONCE:] if entry.policy == "allow" else due[-1:]
@@ -209,3 +210,15 @@ class Scheduler:
             group_id=group,
             run_ids={pipeline: run_id} if run_id else None,
         )
+
+
+def _latest_due(entry: _Scheduled, now: datetime) -> list[datetime]:
+    """The latest ticks that are due, oldest first: all of them, or more than are ever started at once."""
+    due: list[datetime] = []
+    for back in (*_LOOKS, now - entry.since):
+        start = max(entry.since, now - back)
+        ticks = ticks_after(entry.settings.schedule, entry.settings.time_zone, start)
+        due = list(takewhile(lambda tick: tick <= now, ticks))
+        if start == entry.since or len(due) > MAX_AT_ONCE:
+            break
+    return due

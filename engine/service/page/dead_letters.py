@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from engine.service.operations import LetterWhere, OperationsError
+from engine.service.models import Origin
+from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
 from engine.service.page import charts, letters
 from engine.service.page.rendering import address, render
 from engine.service.submission import (
@@ -171,11 +173,17 @@ async def replay(request: Request, form: dict[str, str]) -> Response:
             errors = await letters.replay_letter(context, letter, record, _who(request))
             if errors:
                 return await _letter_page(request, errors=errors, record=record, status=400)
+            if context.operations is not None:
+                await context.operations.close([letter.dead_record])
             said = "Stored: the row is in the warehouse now."
         else:
             assert context.operations is not None
             run_id = await context.operations.replay(letter_id, record, force=force)
-            await _note(context, AuditEntry(_who(request), "replayed", letter_id, f"run {run_id}"))
+            ids = await _copies(context, [letter])
+            audit = [AuditEntry(_who(request), "replayed", one, f"run {run_id}") for one in (letter_id, *ids)]
+            await context.warehouse.write(
+                Submission(model="", table=None, rows=[], recovered=ids, audit=audit)
+            )
             said = f"Delivered by the run {run_id}."
     except OperationsError as error:
         return await _letter_page(request, errors=[str(error)], record=record, status=409)
@@ -216,9 +224,16 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     try:
         if store == "service":
             await letters.discard_letters(context, ids, reason, who)
+            if context.operations is not None:
+                await context.operations.close(await _records(context, ids), reason)
         elif context.operations is not None:
+            found = [await context.operations.letter(one) for one in ids]
             await context.operations.discard(ids, reason)
-            await _note(context, *(AuditEntry(who, "discarded", one, reason) for one in ids))
+            copies = await _copies(context, [one for one in found if one is not None])
+            audit = [AuditEntry(who, "discarded", one, reason) for one in (*ids, *copies)]
+            await context.warehouse.write(
+                Submission(model="", table=None, rows=[], discard=(copies, reason), audit=audit)
+            )
     except OperationsError as error:
         return render(request, "problem.html", 409, text=str(error), status_code=409)
     except _BUSY:
@@ -228,5 +243,26 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)
 
 
-async def _note(context: ServiceContext, *entries: AuditEntry) -> None:
-    await context.warehouse.write(Submission(model="", table=None, rows=[], audit=entries))
+def _dead_record(letter: LetterView) -> DeadRecord:
+    record = orjson.loads(letter.record) if letter.record is not None else None
+    record_id = record.get("id") if isinstance(record, dict) else None
+    origin = Origin(letter.pipeline, letter.run_id, letter.node, letter.key)
+    return DeadRecord(origin, str(record_id or ""))
+
+
+async def _copies(context: ServiceContext, found: Sequence[LetterView]) -> list[str]:
+    records = [_dead_record(one) for one in found]
+
+    def look() -> list[str]:
+        with context.warehouse.reading() as reader:
+            return letters.ids_of(reader, records)
+
+    return await context.in_thread(look)
+
+
+async def _records(context: ServiceContext, ids: Sequence[str]) -> list[DeadRecord]:
+    def look() -> list[DeadRecord]:
+        with context.warehouse.reading() as reader:
+            return letters.records_of(reader, ids)
+
+    return await context.in_thread(look)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from engine.service.ingest import store_again
+from engine.service.models import Origin
+from engine.service.operations import DeadRecord
 from engine.service.submission import AuditEntry, Submission
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ __all__ = [
     "audit_of",
     "causes_of",
     "discard_letters",
+    "ids_of",
     "letter_of_id",
     "list_letters",
+    "records_of",
     "replay_letter",
     "schema_of",
 ]
@@ -54,6 +58,11 @@ class ServiceLetter:
     run: str | None
     node: str | None
     key: str | None
+
+    @property
+    def dead_record(self) -> DeadRecord:
+        """Return whose record it is."""
+        return DeadRecord(Origin(self.pipeline, self.run, self.node, self.key), self.record_id or "")
 
     @property
     def place(self) -> str:
@@ -89,6 +98,29 @@ def letter_of_id(reader: Reader, letter_id: str) -> ServiceLetter | None:
         [letter_id],
     ).fetchone()
     return ServiceLetter(*row) if row else None
+
+
+def ids_of(reader: Reader, records: Sequence[DeadRecord]) -> list[str]:
+    """Return the ids of the open dead letters of these records. Blocks."""
+    found: list[str] = []
+    for (_, run, node, key), record_id in records:
+        rows = reader.execute(
+            "SELECT dead_letter_id FROM _odw_dead_letters WHERE status = 'open' AND run = ? AND node = ? "
+            "AND coalesce(key = ?, record_id = nullif(?, ''))",
+            [run, node, key, record_id],
+        ).fetchall()
+        found += (letter_id for (letter_id,) in rows)
+    return found
+
+
+def records_of(reader: Reader, ids: Sequence[str]) -> list[DeadRecord]:
+    """Return whose records these dead letters have. Blocks."""
+    found = reader.execute(
+        "SELECT pipeline, run, node, key, coalesce(record_id, '') FROM _odw_dead_letters "
+        "WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+        [ids],
+    ).fetchall()
+    return [DeadRecord(Origin(*origin), record_id) for *origin, record_id in found]
 
 
 def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.evaluating import FATES, evaluate
 from engine.cli.verbs import main
 
 TRUTH: list[dict[str, object]] = [
@@ -81,4 +82,79 @@ def test_files_that_cannot_be_compared_are_explained(
     _, truth = files(tmp_path)
     (tmp_path / "out.jsonl").write_text(content)
     assert main(["eval", str(tmp_path / "out.jsonl"), truth]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "fate"),
+    [
+        ("A+", "A-", "wrong"),
+        ("-5", "5", "wrong"),
+        ("well-known", "Well known", "normalised"),
+        ("***", "---", "wrong"),
+        ("12.50", 12.5, "normalised"),
+        (1e22, "10000000000000000000000", "normalised"),
+        (10**400, 1, "wrong"),
+        ("कि", "की", "wrong"),
+        ("かき", "がき", "wrong"),
+        ("José", "JOSE", "normalised"),
+        ("2026-01-31T01:00:00+01:00", "2026-01-31T00:00:00Z", "normalised"),
+        ("2026-01-31", "2026/01/31", "normalised"),
+        ("2026-01-31", "2026-01-31T00:00:00", "normalised"),
+        ("2026-13-31", "2026-12-31", "wrong"),
+        ({"a": 1, "b": None}, {"a": "1"}, "normalised"),
+        (["x", "Y"], ["x", "y"], "normalised"),
+        (0, None, "invented"),
+        ([], None, "absent"),
+    ],
+)
+def test_only_spelling_is_forgiven(found: object, true: object, fate: str) -> None:
+    score = evaluate({"1": {"v": found}}, {"1": {"v": true}}, "id").fields["v"]
+    assert {name: getattr(score, name) for name in FATES} == dict.fromkeys(FATES, 0) | {fate: 1}
+
+
+def test_no_record_is_compared_with_two_documents() -> None:
+    rows = {"s3://b/a/1.txt": {"v": "a"}, "s3://b/c/1.txt": {"v": "c"}, "s3://b/2.txt": {"v": "2"}}
+    truth = {"1.txt": {"v": "a"}, "b/2.txt": {"v": "2"}, "2.txt": {"v": "3"}}
+    found = evaluate(rows, truth, "id")
+    assert (found.records, found.lost) == (1, ["1.txt", "2.txt"])
+
+
+def test_csv_files_and_repeated_records_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text('\ufeffid,age,tags,city\n1,30,"[""x""]",\n2,41,,"Oslo, Norway"\n')
+    rows: list[dict[str, object]] = [
+        {"id": 1, "age": 30, "tags": ["x"], "city": None},
+        {"id": 2, "age": 4, "city": "Oslo, Norway"},
+        {"id": 2, "age": 41, "city": "Oslo, Norway"},
+        {"age": 1},
+    ]
+    out = lines(tmp_path / "out.jsonl", rows)
+    assert main(["eval", out, str(truth), "--min", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "several different records, of which the last counts: 2" in said
+    assert "left out: 1 records without `id`" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no records to compare with"),
+        ("{}", "no records to compare with"),
+        ('{"a": 1}', "no records to compare with"),
+        ('{"id": 1}\n{"a": 2}\n', "1 of its records have no `id`"),
+        ('{"id": 1, "a": 1}\n{"id": "1", "a": 2}\n', "'1' has several different records"),
+        ('{"id": 1}\nnull\n', "record 2 is not an object"),
+        ("[" * 100_000, "not JSON"),
+    ],
+    ids=["empty", "no-records", "no-objects", "keyless", "repeated", "null", "deep"],
+)
+def test_a_truth_that_proves_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    truth = tmp_path / "truth.jsonl"
+    truth.write_text(content)
+    assert main(["eval", lines(tmp_path / "out.jsonl", FOUND), str(truth), "--min", "0.9"]) == 2
     assert message in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,13 +13,16 @@ import pytest
 
 from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.operating import PipelineOperations, RunLog
+from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
-from engine.service.operations import OperationsError
+from engine.service.models import Origin
+from engine.service.operations import DeadRecord, OperationsError
 from engine.service.runs import RunStartError
 from engine.state.memory import MemoryStateStore
+from engine.state.records import DeadLetterFilter
 
 FILE = """\
 pipelines:
@@ -126,9 +130,52 @@ async def test_triggers_of_the_original_make_its_hundred(
     assert given.params == {"batch_size": "7"}
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("9" * 20, "`batch_size` must be at most 1,000,000,000"),
+        ("9" * 5_000, "`batch_size` must be at most 1,000,000,000"),
+        (
+            "0x" + "f" * 5_000,
+            "`batch_size`: expected less than or equal to 1000000000, got an integer of too",
+        ),
+        ("-1", "`batch_size`: expected greater than or equal to 1, got -1"),
+        ("1e3", "parameter `batch_size` of `blobs`: expected an integer, got '1e3'"),
+    ],
+)
+async def test_a_trigger_names_the_limit_of_its_records(tmp_path: Path, size: str, said: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "pipelines:\n  blobs:\n    params: {batch_size: 3}\n    nodes:\n"
+        '      a: {source: blob, with: {records: "${params.batch_size}"}}\n      b: {sink: stdout}\n'
+    )
+    async with MemoryStateStore() as store, Engine(store=store) as engine, anyio.create_task_group() as group:
+        host = PipelineHost(str(file))
+        host.attach(engine, group)
+        with pytest.raises(RunStartError, match=f"^{re.escape(said)}") as refused:
+            await host.start("blobs", {"batch_size": size})
+    assert refused.value.is_callers
+
+
 def test_a_stage_says_each_number_once_and_no_zeros() -> None:
     log = RunLog()
     numbers = {"records_in": 2, "dead": 1, "retries": 0, "tokens_in": 6206, "note": "late"}
     log(RunEvent("load_finished", "load (ingest): 2 records in, 1 out, 1 dead", "info", "p", "r", numbers))
     (stage,) = log.of("r").stages
     assert stage.text == "load (ingest): 2 records in, 1 out, 1 dead, 6,206 tokens in, late note"
+
+
+@pytest.mark.parametrize("key", ["k1", None])
+async def test_letters_of_records_delivered_elsewhere_close(file: str, key: str | None) -> None:
+    letters = [
+        DeadLetter("run-1", "memos", "load", f"k{n}", "load", "T", "m", {"id": f"r{n}"}) for n in (1, 2)
+    ]
+    async with hosting(file) as operations:
+        store = operations._store()
+        await store.put_dead_letters(letters)
+        await operations.close([DeadRecord(Origin("memos", None, "load", key), "r1")])
+        await operations.close([DeadRecord(Origin("memos", "run-1", "load", key))])
+        open_first = len(await store.dead_letters(DeadLetterFilter(status="open")))
+        await operations.close([DeadRecord(Origin("memos", "run-1", "load", key), "r1")])
+        found = {one.key: one.status for one in await store.dead_letters(DeadLetterFilter())}
+    assert (open_first, found) == (2 if key is None else 1, {"k1": "recovered", "k2": "open"})

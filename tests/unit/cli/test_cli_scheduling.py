@@ -17,6 +17,7 @@ from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
+from engine.execution.session import new_group
 from engine.state.records import RunRecord, RunStatus
 
 FILE = """\
@@ -51,8 +52,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_file(policy: str = "skip", catch_up: str = "2h") -> None:
-    Path("p.yaml").write_text(FILE.replace("POLICY", policy).replace("CATCH_UP", catch_up))
+def write_file(policy: str = "skip", catch_up: str = "2h", schedule: str = "0 * * * *") -> None:
+    text = FILE.replace("POLICY", policy).replace("CATCH_UP", catch_up)
+    Path("p.yaml").write_text(text.replace("0 * * * *", schedule))
 
 
 @asynccontextmanager
@@ -118,6 +120,29 @@ async def test_a_kill_while_catching_up_leaves_no_tick_out() -> None:
     assert await live(Clock(later), later) == names(13, 14, 15, 16)
 
 
+async def test_a_clock_that_is_set_back_starts_no_tick_again() -> None:
+    write_file("wait")
+    one, two, far = (NOON + timedelta(hours=hours) for hours in (1, 2, 100))
+    started = await live(Clock(NOON), one, far, NOON, one, two)
+    assert sorted(started) == [*names(13, 14), "hourly-tick-20260105T160000Z"]
+
+
+@pytest.mark.parametrize(("policy", "count"), [("skip", 1), ("allow", 10)])
+async def test_a_long_pause_ends_with_the_latest_ticks(policy: str, count: int) -> None:
+    write_file(policy, catch_up="300d", schedule="@every 1s")
+    clock = Clock(NOON)
+    async with serving(clock) as (scheduler, _):
+        started: list[datetime] = []
+
+        async def start(entry: object, tick: datetime) -> None:
+            started.append(tick)
+
+        scheduler._start = start  # type: ignore[method-assign, assignment]
+        clock.moment = NOON + timedelta(days=200)
+        await scheduler.start_due()
+    assert started == [clock.moment - timedelta(seconds=back) for back in reversed(range(count))]
+
+
 async def test_what_is_older_than_the_window_is_left_out() -> None:
     write_file(catch_up="10m")
     await live(Clock(NOON), NOON + timedelta(hours=1))
@@ -152,6 +177,14 @@ async def test_a_run_that_was_killed_resumes(folder: Path) -> None:
         record: RunRecord = await engine.store.get_run(killed.run_id)
         assert (record.status, record.attempt) == (RunStatus.COMPLETED, 2)
         assert (await engine.store.get_run("by-hand")).status is RunStatus.RUNNING
+
+
+async def test_runs_of_the_same_moment_have_ids_of_their_own() -> None:
+    async with serving(Clock(NOON)) as (scheduler, engine):
+        plan = scheduler._host.plans["hourly"]
+        groups = {new_group(engine) for _ in range(100)}
+        runs = [await engine.begin(plan, group_id=group) for group in groups]
+    assert len(groups) == len({run.run_id for run in runs}) == 100
 
 
 async def test_views_say_when_the_next_run_is_due() -> None:

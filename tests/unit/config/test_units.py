@@ -71,6 +71,9 @@ def test_what_is_no_limit(text: str | int) -> None:
         "2h",
         "1h 30m",
         "5/10 * * * *",
+        "0 0 31 2,*/6 *",
+        "0 0 31 4,6 1-5",
+        "0 0 29 2 *",
     ],
 )
 def test_schedules(text: str) -> None:
@@ -89,8 +92,13 @@ def test_schedules(text: str) -> None:
         ("*/0 * * * *", "the minute `*/0` has a step of 0"),
         ("a/b/c * * * *", "cannot parse the minute `a/b/c`"),
         ("5", "expected five fields (minute, hour, day, month, weekday), got 1"),
-        ("10ms", "expected `@every` with a duration of a second or more"),
-        ("@every 0.5s", "expected `@every` with a duration of a second or more"),
+        ("10ms", "expected `@every` with a duration of a second or more, at most 3650d"),
+        ("@every 0.5s", "expected `@every` with a duration of a second or more, at most 3650d"),
+        ("99999999999d", "expected `@every` with a duration of a second or more, at most 3650d"),
+        ("0 22-2 * * *", "the hour `22-2` runs backwards: write `22-23,0-2`"),
+        ("0 0 * * sat-sun", "the day of the week `sat-sun` runs backwards: write `sat-7,0-sun`"),
+        ("0 0 30-31/1 feb *", "the day of the month `30-31/1` never comes in the month `feb`"),
+        ("9" * 5_000 + " * * * *", f"the minute `{'9' * 5_000}` is outside 0-59"),
         (
             "@fortnightly",
             (

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from engine.config import load_file
+from engine.config.model import Notify
+from engine.contract.acks import Tally
 from engine.execution import notifying
 from engine.execution.engine import Engine
+from engine.execution.events import RunEvent
+from engine.execution.report import RunReport
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
 from engine.registry import Registry
+from engine.state.records import RunStatus
 
 FILE = """\
 version: 1
@@ -143,3 +148,23 @@ def test_an_odd_address_is_found_before_the_run(tmp_path: Path, url: str) -> Non
     file = tmp_path / "p.yaml"
     file.write_text(FILE.replace("URL", url).replace("MIN", "0"))
     assert any("http://" in str(one) for one in load_file(str(file), environ={}).problems)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment"),
+    [
+        ("http://xn--/", {}),
+        ("http://example.invalid/", {"HTTP_PROXY": "bogus://127.0.0.1"}),
+        ("https://example.invalid/", {"SSL_CERT_FILE": "/nowhere/ca.pem"}),
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_only_told(
+    monkeypatch: pytest.MonkeyPatch, url: str, environment: dict[str, str]
+) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    report = RunReport("main", "run-1", RunStatus.FAILED, Tally(), 1.0)
+    told: list[RunEvent] = []
+    await notifying.tell(Notify(url, frozenset({"failed"})), report, told.append)
+    assert [one.action for one in told] == ["notify"]

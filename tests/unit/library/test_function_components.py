@@ -14,6 +14,10 @@ from engine.contract.component import NoParams, Transform
 from engine.contract.keys import KeyRange
 
 
+def rows(*numbers: int) -> list[dict[str, int]]:
+    return [{"n": number} for number in numbers]
+
+
 def batch_of(*records: Any) -> Batch:
     batch = Batch(list(records), KeyRange("k/", 0, len(records)))
     ack = SplitTracker("split").begin(len(records), None)
@@ -30,50 +34,50 @@ def built(function: Any, **params: Any) -> Transform[Any]:
 
 def test_plain_transform_keeps_keys_and_order() -> None:
     @engine.transform
-    def double(record: int) -> int:
-        return record * 2
+    def double(record: dict[str, int]) -> dict[str, int]:
+        return {"n": record["n"] * 2}
 
-    derived = built(double).apply(batch_of(1, 2, 3))
+    derived = built(double).apply(batch_of(*rows(1, 2, 3)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [2, 4, 6]
+    assert derived.records == rows(2, 4, 6)
     assert derived.keys.to_list() == ["k/0", "k/1", "k/2"]
 
 
 def test_none_drops_and_drop_names_its_reason() -> None:
     @engine.transform
-    def pick(record: int) -> Any:
-        return {0: None, 1: engine.Drop("too small")}.get(record, record)
+    def pick(record: dict[str, int]) -> Any:
+        return {0: None, 1: engine.Drop("too small")}.get(record["n"], record)
 
-    derived = built(pick).apply(batch_of(0, 1, 2))
+    derived = built(pick).apply(batch_of(*rows(0, 1, 2)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [2]
+    assert derived.records == rows(2)
     assert derived.drops == {"returned None": 1, "too small": 1}
 
 
 def test_none_alone_takes_the_quick_path_with_the_same_result() -> None:
     @engine.transform
-    def pick(record: int) -> int | None:
-        return record if record else None
+    def pick(record: dict[str, int]) -> dict[str, int] | None:
+        return record if record["n"] else None
 
-    derived = built(pick).apply(batch_of(0, 1, 2))
+    derived = built(pick).apply(batch_of(*rows(0, 1, 2)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [1, 2]
+    assert derived.records == rows(1, 2)
     assert derived.keys.to_list() == ["k/1", "k/2"]
     assert derived.drops == {"returned None": 1}
 
 
 def test_list_fans_out_with_keys_below_the_record() -> None:
     @engine.transform
-    def repeat(record: int) -> list[int]:
-        return [record] * record
+    def repeat(record: dict[str, int]) -> list[dict[str, int]]:
+        return [record] * record["n"]
 
-    derived = built(repeat).apply(batch_of(1, 0, 2))
+    derived = built(repeat).apply(batch_of(*rows(1, 0, 2)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [1, 2, 2]
+    assert derived.records == rows(1, 2, 2)
     assert derived.keys.to_list() == ["k/0/0", "k/2/0", "k/2/1"]
 
 
@@ -81,10 +85,10 @@ def test_an_item_of_a_list_may_die_alone() -> None:
     bad = engine.RecordError("odd")
 
     @engine.transform
-    def count(record: int) -> list[object]:
-        return [engine.DeadItem(one, bad) if one % 2 else one for one in range(record)]
+    def count(record: dict[str, int]) -> list[object]:
+        return [engine.DeadItem(one, bad) if one["n"] % 2 else one for one in rows(*range(record["n"]))]
 
-    derived = built(count).apply(batch_of(3))
+    derived = built(count).apply(batch_of(*rows(3)))
 
     assert isinstance(derived, Batch)
     assert derived.keys.to_list() == ["k/0/0", "k/0/2"]
@@ -96,15 +100,15 @@ def test_an_item_of_a_list_may_die_alone() -> None:
 @pytest.mark.parametrize("error", [engine.RecordError("bad"), engine.TransientError("later")])
 def test_raising_fails_only_that_record(error: Exception) -> None:
     @engine.transform
-    def fussy(record: int) -> int:
-        if record == 1:
+    def fussy(record: dict[str, int]) -> dict[str, int]:
+        if record["n"] == 1:
             raise error
         return record
 
-    derived = built(fussy).apply(batch_of(0, 1, 2, 3))
+    derived = built(fussy).apply(batch_of(*rows(0, 1, 2, 3)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [0, 2, 3]
+    assert derived.records == rows(0, 2, 3)
     assert list(derived.failures) == [(1, error)]
 
 
@@ -114,30 +118,84 @@ async def test_async_transform_is_concurrent_and_keeps_the_order() -> None:
     running, most = 0, 0
 
     @engine.transform(concurrency=3)
-    async def slow(record: int) -> int:
+    async def slow(record: dict[str, int]) -> dict[str, int]:
         nonlocal running, most
         running += 1
         most = max(most, running)
         await anyio.lowlevel.checkpoint()
         running -= 1
-        return record + 1
+        return {"n": record["n"] + 1}
 
-    derived = built(slow).apply(batch_of(*range(9)))
+    derived = built(slow).apply(batch_of(*rows(*range(9))))
     assert not isinstance(derived, Batch)
 
-    assert (await derived).records == list(range(1, 10))
+    assert (await derived).records == rows(*range(1, 10))
     assert most == 3
 
 
 def test_batch_transform_gives_an_outcome_for_each_record() -> None:
     @engine.transform(batch=True)
-    def ranks(records: list[int]) -> list[int]:
-        return [sorted(records).index(record) for record in records]
+    def ranks(records: list[dict[str, int]]) -> list[dict[str, int]]:
+        numbers = [record["n"] for record in records]
+        return rows(*(sorted(numbers).index(number) for number in numbers))
 
-    derived = built(ranks).apply(batch_of(30, 10, 20))
+    derived = built(ranks).apply(batch_of(*rows(30, 10, 20)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [2, 0, 1]
+    assert derived.records == rows(2, 0, 1)
+
+
+GIVEN: list[object] = [{"n": 0}, 5, "text", [{"n": 3}, 5], [{"n": 4}, None], [{"n": 5}, {"n": 6}], None]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "batch"])
+async def test_an_outcome_that_is_no_record_fails_alone(kind: str) -> None:
+    def plain(record: dict[str, int]) -> object:
+        return GIVEN[record["n"]]
+
+    async def waiting(record: dict[str, int]) -> object:
+        return GIVEN[record["n"]]
+
+    def whole(records: list[dict[str, int]]) -> list[object]:
+        return GIVEN
+
+    made: dict[str, Any] = {
+        "plain": lambda: engine.transform(plain),
+        "async": lambda: engine.transform(waiting),
+        "batch": lambda: engine.transform(batch=True)(whole),
+    }
+    derived = built(made[kind]()).apply(batch_of(*rows(*range(7))))
+    derived = derived if isinstance(derived, Batch) else await derived
+
+    assert derived.records == rows(0, 5, 6)
+    assert [index for index, _ in derived.failures] == [1, 2, 3, 4]
+    got = [str(error).partition(") gave ")[2].partition(" ")[0] for _, error in derived.failures]
+    assert got == ["int", "str", "int", "None"]
+    assert {error.kind for _, error in derived.failures if isinstance(error, engine.RecordError)} == {
+        "NotAnObject"
+    }
+
+
+@pytest.mark.parametrize("key", [None, "n"])
+async def test_what_a_source_gives_that_is_no_record_dies_alone(key: str | None) -> None:
+    @engine.source(key=key)
+    async def odd() -> AsyncIterator[object]:
+        for one in ({"n": 0}, 5, None, "text", [{"n": 1}, 7], {"n": 2}, {"n": 3}):
+            yield one
+
+    kept: list[object] = []
+
+    @engine.sink
+    def keep(records: list[object]) -> None:
+        kept.extend(records)
+
+    limits: Any = {"dead_letters": {"max": "100%"}}
+    demo = engine.Pipeline("demo", settings=limits, odd=engine.node(odd), keep=engine.node(keep))
+    report = (await engine.run(demo))["demo"]
+
+    assert kept == rows(0, 1, 2, 3)
+    assert (report.ok, report.tally.dead) == (True, 4)
+    assert "test_function_components.py" in report.first_dead_letter
 
 
 def test_batch_transform_with_too_few_outcomes_is_refused() -> None:
@@ -177,13 +235,13 @@ def test_filter_that_raises_fails_only_that_record() -> None:
 
 def test_parameters_are_keyword_only_and_checked() -> None:
     @engine.transform
-    def power(record: int, *, exponent: int = 2) -> int:
-        return int(record**exponent)
+    def power(record: dict[str, int], *, exponent: int = 2) -> dict[str, int]:
+        return {"n": record["n"] ** exponent}
 
-    derived = built(power, exponent="3").apply(batch_of(2))
+    derived = built(power, exponent="3").apply(batch_of(*rows(2)))
 
     assert isinstance(derived, Batch)
-    assert derived.records == [8]
+    assert derived.records == rows(8)
     with pytest.raises(ValueError, match="exponent"):
         power.spec.params.model_validate({"exponent": "many"})  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="exponnt"):

@@ -189,17 +189,17 @@ async def test_leaving_a_stream_early_closes_the_source() -> None:
     closed = []
 
     @engine.source
-    async def watched() -> AsyncGenerator[int, None]:
+    async def watched() -> AsyncGenerator[dict[str, int], None]:
         try:
             for n in range(1000):
-                yield n
+                yield {"n": n}
         finally:
             closed.append(True)
 
     demo = engine.Pipeline("demo", watched=engine.node(watched))
     async with engine.stream(demo, "watched") as records:
         async for record in records:
-            if record == 2:
+            if record["n"] == 2:
                 break
 
     assert closed == [True]
@@ -207,13 +207,13 @@ async def test_leaving_a_stream_early_closes_the_source() -> None:
 
 async def test_error_of_a_run_is_raised_where_its_stream_is_read() -> None:
     @engine.source
-    async def failing() -> AsyncGenerator[int, None]:
-        yield 1
+    async def failing() -> AsyncGenerator[dict[str, int], None]:
+        yield {"n": 1}
         raise engine.FatalError("no such place")
 
     demo = engine.Pipeline("demo", failing=engine.node(failing))
     async with engine.stream(demo, "failing") as records:
-        assert await anext(records) == 1
+        assert await anext(records) == {"n": 1}
         with pytest.raises(engine.RunError, match="no such place"):
             await anext(records)
 

@@ -78,15 +78,15 @@ async def test_a_failed_run_is_resumed_as_often_as_its_retries_say(
     broken = [True]
 
     @engine.source(repeatable=True)
-    async def numbers() -> AsyncGenerator[int, None]:
+    async def numbers() -> AsyncGenerator[dict[str, int], None]:
         for number in range(5):
-            yield number
+            yield {"n": number}
 
     @engine.sink
     def keep(records: list[Any]) -> None:
         if broken.pop() if broken else False:
             raise OSError("once")
-        kept.extend(records)
+        kept.extend(record["n"] for record in records)
 
     def demo(retries: int) -> engine.Pipeline:
         nodes = {"numbers": engine.node(numbers), "keep": engine.node(keep)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.operations import (
     CallView,
+    DeadRecord,
     LetterView,
     LetterWhere,
     NodeView,
@@ -25,6 +26,7 @@ from engine.service.operations import (
 from engine.service.page import rendering
 from engine.service.page.rendering import cell_text
 from engine.service.warehouse import Warehouse
+from tests.unit.service.test_page import csrf
 
 EVIL = "<script>alert('x')</script>"
 KEY = "lake/memo@one.txt@v1"
@@ -49,6 +51,7 @@ class Hosted:
     def __init__(self) -> None:
         self.paid: dict[str, list[CallView]] = {}
         self.dead: list[LetterView] = []
+        self.closed: list[tuple[str, str]] = []
 
     async def detail(self, run_id: str) -> RunDetail:
         run = RunView(run_id, "memos", "completed", datetime(2026, 1, 1, tzinfo=UTC), None, 1, 1, 0, 0)
@@ -59,6 +62,15 @@ class Hosted:
 
     async def letter(self, letter_id: str) -> LetterView | None:
         return next((one for one in self.dead if one.id == letter_id), None)
+
+    async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
+        return "run-2"
+
+    async def discard(self, ids: Sequence[str], reason: str) -> int:
+        return len(ids)
+
+    async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
+        self.closed += [(one.id, reason) for one in records]
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
         return self.paid.get(record, [])
@@ -175,3 +187,32 @@ def test_the_overview_lists_the_recent_runs(runs: int, shown: str) -> None:
     run = RunView("run-1", "memos", "completed", datetime(2026, 1, 1, tzinfo=UTC), None, 1, 1, 0, 0)
     recent = rendering._environment().get_template("parts/recent.html")
     assert shown in recent.render(base="", has_runs=True, runs=[run] * runs)
+
+
+@pytest.mark.parametrize(
+    ("store", "action", "status", "closed"),
+    [
+        ("service", "replay", "recovered", [("row-1", "")]),
+        ("service", "discard", "discarded", [("row-1", "a test")]),
+        ("engine", "replay", "recovered", []),
+        ("engine", "discard", "discarded", []),
+    ],
+)
+async def test_who_closes_one_letter_of_a_record_closes_both(
+    page: httpx.AsyncClient,
+    hosted: Hosted,
+    store: str,
+    action: str,
+    status: str,
+    closed: list[tuple[str, str]],
+) -> None:
+    headers = {"X-ODW-Results": "per-record", "X-ODW-Origin": "memos/run-1/load"}
+    rows = [{"id": "row-1", "text": 5}, {"id": "row-2", "text": 5}]
+    (await page.post("/ingest/NoteSource", json=rows, headers=headers)).raise_for_status()
+    hosted.dead = [LETTER]
+    letters = {one["record_id"]: one for one in (await page.get("/dead-letters")).json()["items"]}
+    name = LETTER.id if store == "engine" else letters["row-1"]["dead_letter_id"]
+    form = {"csrf": await csrf(page), "record": '{"id": "row-1", "text": "x"}', "reason": "a test"}
+    assert (await page.post(f"/ui/letters/{store}/{name}/{action}", data=form)).status_code == 303
+    letters = {one["record_id"]: one["status"] for one in (await page.get("/dead-letters")).json()["items"]}
+    assert (letters, hosted.closed) == ({"row-1": status, "row-2": "open"}, closed)

@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from engine.service import id_index
 from engine.service.appending import append_tables
-from engine.service.id_index import IdIndexes
+from engine.service.id_index import IdIndex, IdIndexes
 from engine.service.models import IngestModel, Row
 from engine.service.storage import Storage
 from engine.service.submission import Delivery, Submission
@@ -111,6 +112,25 @@ def test_index_is_bounded_when_one_id_comes_again(
     warehouse.close()
     assert found == [("hot", "8")]
     assert [len(answer or ()) for answer in answers] == [0] + [1] * 8
+
+
+def test_an_index_that_cannot_be_built_stops_no_writes(
+    path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(index: IdIndex) -> bool:
+        raise duckdb.OutOfMemoryException("could not allocate")
+
+    monkeypatch.setattr(IdIndex, "_build", failing)
+    warehouse = Warehouse.open(path, models)
+    table, answers = warehouse.tables["Note"], []
+    for step in range(3):
+        sent = [note("a", str(step))]
+        answers.append(warehouse.submit(Submission(model="Note", table=table, rows=sent, delivery="replay")))
+    errors = [answer.exception() is not None for answer in answers]
+    with warehouse.reading() as reader:
+        found = reader.execute('SELECT id, text FROM "Note"').fetchall()
+    warehouse.close()
+    assert (errors[1:], found) == ([False, False], [("a", "2")])
 
 
 def test_a_table_that_is_too_large_has_no_index(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,6 +290,7 @@ async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
             ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5}, {"n": 5}),
             ({"n": (str, ...)}, {"n": (int, ...)}, {"n": "5"}, {"n": 5}),
             ({"n": (datetime, ...)}, {"n": (str, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
+            ({"n": (datetime, ...)}, {"n": (Any, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
             ({"n": (int, ...)}, {"N": (int, ...)}, {"n": 5}, {"N": 5}),
         ],
         5,
@@ -370,3 +371,24 @@ def test_tables_whose_names_differ_in_case_are_refused(path: Path) -> None:
 def test_fields_whose_names_differ_in_case_are_refused(path: Path) -> None:
     with pytest.raises(RegistryError, match="the fields Size, size differ in case alone"):
         Warehouse.open(path, [model("One", size=(int, ...), Size=(int, ...))])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"m": (int, ...), "n": (int, ...)}, "give the fields the same order"),
+        ({"n": (str, ...), "m": (int, ...)}, "give n the same name and type in both"),
+        ({"n": (int, ...), "o": (int, ...)}, "give m, o the same name and type in both"),
+    ],
+)
+def test_models_that_disagree_about_a_table_say_where(path: Path, other: dict[str, Any], said: str) -> None:
+    first = model("One", "Both", n=(int, ...), m=(int, ...))
+    with pytest.raises(RegistryError, match=said):
+        Warehouse.open(path, [first, model("Two", "Both", **other)])
+
+
+def test_a_table_that_loses_its_key_is_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Warehouse.open(path, [model("Reading")]).close()
+    assert not caplog.messages
+    Warehouse.open(path, [model("Reading", id=(str | None, None))]).close()
+    assert any("rows of one id are kept side by side" in text for text in caplog.messages)

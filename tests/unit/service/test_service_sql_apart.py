@@ -65,6 +65,10 @@ def test_common_queries_are_answered_here(sql: str) -> None:
         "SUMMARIZE SELECT repeat('x', 1000000000)",
         "DESCRIBE SELECT repeat('x', 1000000000)",
         "no SQL",
+        "SELECT * FROM x WHERE " + " AND ".join(f"n <> {i}" for i in range(500)),
+        "WITH a AS (FROM x), b AS (FROM a, a), c AS (FROM b, b), d AS (FROM c, c), e AS (FROM d, d) FROM e",
+        "SELECT count(*) FROM x GROUP BY CUBE (a, b, c, d, e)",
+        "SELECT * FROM x" + ", x" * 40,
     ],
 )
 def test_what_makes_much_out_of_little_is_not(sql: str) -> None:

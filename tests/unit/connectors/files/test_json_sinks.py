@@ -17,6 +17,7 @@ from connectors.console import StdoutParams, StdoutSink
 from connectors.files import JsonlSink, JsonlSinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
+from engine.contract.keys import KeyRange
 from engine.errors import BatchError, FatalError, RecordError
 
 
@@ -190,3 +191,26 @@ async def test_a_run_whose_file_was_replaced_is_refused(tmp_path: Path, mode: An
         async with of_run("run-1", mode, attempt=2):
             pass
     assert path.read_bytes() == b'{"n":1}\n{"n":2}\n'
+
+
+async def test_a_run_whose_file_is_replaced_meanwhile_fails(tmp_path: Path) -> None:
+    first, second = (
+        JsonlSink(JsonlSinkParams(path=str(tmp_path / "x.jsonl"), mode=mode))
+        for mode in ("append", "replace")
+    )
+    first.ctx, second.ctx = (Context("p", "n", run, distinct_keys=True) for run in ("run-1", "run-2"))
+    async with first, second:
+        await first.write(Batch([{"id": 1}], KeyRange("k/", 0, 1)))
+        await second.write(Batch([{"id": 2}] * 3, KeyRange("k/", 0, 3)))
+        await second.run_completed()
+        with pytest.raises(FatalError, match=r"another run has replaced .*x\.jsonl while this one wrote"):
+            await first.run_completed()
+
+
+async def test_a_file_that_is_cut_off_meanwhile_fails_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    async with JsonlSink(JsonlSinkParams(path=str(path))) as made:
+        await made.write(Batch([{"id": 1}], KeyRange("k/", 0, 1)))
+        path.write_bytes(b"")
+        with pytest.raises(FatalError, match="was cut off while the run wrote to it"):
+            await made.write(Batch([{"id": 2}], KeyRange("k/", 1, 2)))

@@ -444,3 +444,26 @@ async def test_running_jobs_are_neither_listed_nor_purged(world: World) -> None:
     assert await store.purge_journal(JournalFilter()) == 4
     assert doctors(await world.ask()) == WHOLE
     assert len(world.api.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [[job_error("insufficient_quota", "You exceeded your current quota")], [job_error("x", "no such thing")]],
+    ids=["quota", "unclear"],
+)
+async def test_a_fallback_takes_over_when_a_job_fails(
+    world: World, errors: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.api.errors = errors
+    create = world.api.batches.create
+
+    async def created(**given: Any) -> Any:
+        found = await create(**given)
+        world.api.status = "completed" if len(world.api.jobs) > 1 else "failed"
+        return found
+
+    world.api.batches.create = created
+    fallback = {"model": "spare", "usd_per_million_input": 0, "usd_per_million_output": 0}
+    assert doctors(await world.ask(fallbacks=[fallback])) == WHOLE
+    assert [job["lines"][0]["body"]["model"] for job in world.api.jobs.values()] == ["gpt-4o-mini", "spare"]
+    assert world.counts["unavailable[gpt-4o-mini]"] == 1

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from connectors.llm import Document, LlmParams
+from connectors.llm import Document, LlmParams, splitting
 from connectors.llm.items import without_bad_items
 from connectors.llm.merging import Merge, merged
 from connectors.llm.service import instructions_for
 from connectors.llm.splitting import divided
+from connectors.objects.documents import TextPart
 
 FIELDS = {"name": {"required": True}, "count": {"type": "integer"}, "tags": {"type": "list[text]"}}
 
@@ -118,3 +119,65 @@ def test_an_item_that_one_part_states_twice_is_kept_twice() -> None:
 
     assert merged([{"rows": [row, row, other]}], {}) == {"rows": [row, row, other]}
     assert merged([{"rows": [row, row]}, {"rows": [row, other]}], {}) == {"rows": [row, row, other]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 9_000, pytest.param("ก" * 3_000, marks=pytest.mark.series), '{"key":"value"},' * 600],
+    ids=["no-space", "thai", "minified"],
+)
+def test_parts_without_white_space_overlap_too(text: str) -> None:
+    parts = divided(Document.of_text("a.txt", text), 500, 100)
+    assert len(parts) > 2
+    assert len("".join(part.text for part in parts)) > len(text) * 1.1
+    assert all(part.tokens <= 500 for part in parts)
+
+
+def test_no_number_is_cut_between_two_parts() -> None:
+    text = "The total is 1,234.50 EUR. " * 200
+    for part in divided(Document.of_text("a.txt", text), 101, 0):
+        assert part.text.count("1,234.50") == part.text.count("1,")
+
+
+def test_two_texts_of_a_document_stay_two_when_it_is_divided() -> None:
+    pages = [TextPart("page one, total 12"), TextPart("345 is page two"), TextPart("x" * 500)]
+    (first, *_) = divided(Document("a.pdf", pages), 100, 0)
+    assert [part.text for part in first.parts if isinstance(part, TextPart)] == [
+        "page one, total 12",
+        "345 is page two",
+    ]
+
+
+def test_dividing_takes_time_in_proportion_to_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of 24,000 words took a minute of the event loop: each piece measured its whole part again."""
+    measured = 0
+
+    def counted(text: str) -> int:
+        nonlocal measured
+        measured += len(text)
+        return len(text)
+
+    monkeypatch.setattr(splitting, "_size", counted)
+    text = "word " * 4_000
+    divided(Document.of_text("a.txt", text), 2_000, 200)
+    assert measured <= 10 * len(text)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[{"r": {"n": 1}}, {"r": [{"n": 2}]}], [{"r": [{"n": 1}]}, {"r": {"n": 2}}]],
+)
+def test_a_lone_value_is_an_item_where_others_are_lists(answers: list[dict[str, object]]) -> None:
+    assert merged(answers, {}) == {"r": [{"n": 1}, {"n": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"merge": {"count": "all"}}, "`count` takes no list and no free text"),
+        ({"merge": {"tags": "all"}, "many": True}, "`merge` has no effect with `many`"),
+    ],
+)
+def test_a_merge_rule_that_makes_no_valid_value_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        params(**wrong)

@@ -224,3 +224,18 @@ def test_what_a_few_more_errors_are_about(status: int, error: Mapping[str, Any],
     found = read_completion({"error": error}) if status == 200 else Refusal.of_body(status, {"error": error})
     assert isinstance(found, Refusal)
     assert cause_of(found) is expected
+
+
+def test_a_year_is_a_text_where_a_moment_or_a_text_may_be() -> None:
+    """Pydantic takes "2026" for seconds since 1970 even where a text fits."""
+
+    class Mixed(BaseModel):
+        seen: datetime | str
+        due: str | datetime
+        left: datetime | int
+        all: list[datetime | str]
+
+    schema = schema_of(Mixed)
+    answer = {"seen": "2026", "due": 2026, "left": "2026", "all": ["1735689600", "2026-01-02T00:00:00"]}
+    expected = {"seen": "2026", "due": "2026", "left": 2026, "all": ["1735689600", "2026-01-02T00:00:00"]}
+    assert schema.validated(normalise(answer, schema)) == expected

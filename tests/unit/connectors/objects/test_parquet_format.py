@@ -15,7 +15,7 @@ import pytest
 from connectors.objects import parquet_format
 from connectors.objects.pages import RecordPlace
 from engine.errors import FatalError, RecordError
-from tests.unit.connectors.objects.reading import good, numbered, pages_of, reader_of
+from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
 
 
 def parquet(table: Any, **options: Any) -> bytes:
@@ -136,6 +136,27 @@ async def test_a_value_outside_the_calendar_costs_its_row_alone() -> None:
         (4, {"at": None, "all": []}),
     ]  # fmt: skip
     assert "row 2: the field 'at'" in str(pages[0].failures[0][1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [(pa.date32(), 9_999_999), (pa.date64(), -(10**15)), (pa.timestamp("s", "UTC"), 10**12),
+     (pa.timestamp("ms", "Europe/Berlin"), 10**15), (pa.duration("s"), 10**15)],
+)  # fmt: skip
+async def test_dates_and_moments_beyond_the_calendar_are_alike(kind: Any, number: int) -> None:
+    width = pa.int32() if kind == pa.date32() else pa.int64()
+    column = pa.array([number, 0], width).cast(kind)
+    pages = await pages_of(reader_of(parquet(pa.table({"at": column}))), format="parquet")
+    assert dead(pages) == {1: "WrongType"}
+    assert len(good(pages)) == 1
+
+
+async def test_nanoseconds_inside_of_values_keep_their_digits() -> None:
+    inner = pa.struct([("at", pa.timestamp("ns")), ("took", pa.duration("ns")), ("x", pa.string())])
+    column = pa.array([[{"at": 1, "took": 1, "x": "y"}], [], None], pa.list_(inner))
+    pages = await pages_of(reader_of(parquet(pa.table({"all": column}))), format="parquet")
+    row = {"at": "1970-01-01T00:00:00.000000001", "took": "0:00:00.000000001", "x": "y"}
+    assert [record["all"] for record in good(pages)] == [[row], [], None]
 
 
 async def test_text_that_is_no_utf8_costs_its_bytes_alone() -> None:

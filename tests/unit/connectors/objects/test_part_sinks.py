@@ -32,6 +32,8 @@ from engine.errors import BatchError, FatalError, TransientError
 from engine.execution.engine import Engine
 from engine.testing import MemorySource, linear_plan
 
+DAY = dt.datetime(2026, 1, 1, 5)  # noqa: DTZ001 - of no zone
+
 
 def sink(folder: Path, run: str = "run-1", *, attempt: int = 1, **params: Any) -> FilesSink:
     made = FilesSink(FilesSinkParams(path=str(folder), **params))
@@ -254,6 +256,54 @@ def test_a_value_that_does_not_fit_into_its_column_fails_alone() -> None:
     assert table.to_pylist() == [{"a": 1}, {"a": 3}]
 
 
+@pytest.mark.parametrize(
+    ("values", "bad"),
+    [
+        (["x", b"x"], {1}),
+        ([b"x", "x"], {1}),
+        ([dt.date(2026, 1, 1), DAY], {1}),
+        ([DAY, DAY.replace(tzinfo=dt.UTC)], {1}),
+        ([None, 5.5, True, 3], {2}),
+        ([dt.time(1, tzinfo=dt.UTC), dt.time(1)], {0}),
+        ([{"a": [1.5]}, {"a": [True]}, {"b": [True]}], {1}),
+        ([1, "x", 2.5], {1}),
+        ([Decimal("1.1"), Decimal("NaN"), Decimal("1234.5")], {1}),
+        (["\ud800", "x"], {0}),
+        ([2**80, "x", "y"], {0}),
+    ],
+)
+def test_a_value_of_another_kind_is_never_converted(values: list[Any], bad: set[int]) -> None:
+    table, failures = parquet([{"a": value} for value in values])
+    assert set(failures) == bad
+    assert len(table) == len(values) - len(bad)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("date", DAY), ("date", 5), ("timestamp", 1.5), ("timestamp", 5),
+        ("timestamp", DAY), ("timestamp", "2026-01-01T00:00:00"), ("number", True),
+        ("integer", Decimal("1.5")), ("integer", Decimal("NaN")), ("integer", float("inf")),
+    ],
+)  # fmt: skip
+def test_a_declared_type_cuts_nothing_off_and_makes_nothing_up(kind: str, value: Any) -> None:
+    assert parquet([{"a": value}], types={"a": kind}) == (None, {0: "NotParquet"})
+
+
+@pytest.mark.parametrize("value", [{}, [{}], {"x": {}}])
+def test_an_empty_object_is_null_and_ends_no_run(value: Any) -> None:
+    table, failures = parquet([{"a": value, "b": 1}, {"b": 2}])
+    assert failures == {}
+    assert table["b"].to_pylist() == [1, 2]
+
+
+def test_csv_holds_long_integers_in_lists_and_no_null_as_text() -> None:
+    data, failures = encode_csv(
+        [{"a": [2**70], "b": float("nan")}, {"a": float("inf")}], [], ",", header=False
+    )
+    assert (data, failures) == (b"[1180591620717411303424],\n,\n", {})
+
+
 def test_declared_types_are_made_from_text() -> None:
     types = {"day": "date", "at": "timestamp", "money": "decimal", "n": "integer"}
     table, failures = parquet(
@@ -297,7 +347,9 @@ def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
 @pytest.mark.parametrize(
     "params",
     [{"types": {"a": "text"}}, {"format": "jsonl", "columns": ["a"]},
-     {"format": "csv", "columns": ["a", "a"]}, {"format": "parquet", "header": False}, {"path": "s3://b/x"}],
+     {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "delimiter": '"'},
+     {"format": "csv", "delimiter": "\n"}, {"format": "parquet", "header": False}, {"path": "s3://b/x"},
+     {"path": "a\0b"}],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -343,6 +395,26 @@ async def test_a_run_whose_files_were_replaced_does_not_resume(tmp_path: Path) -
         async with sink(tmp_path, "run-1", mode="replace", attempt=2):
             pass
     assert ids(tmp_path) == list(range(30))
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_run_whose_files_are_replaced_meanwhile_fails(tmp_path: Path, mode: str) -> None:
+    async with sink(tmp_path, "run-1", mode=mode) as first, sink(tmp_path, "run-2", mode="replace") as second:
+        await first.write(batch(0, 5))
+        await second.write(batch(5, 9))
+        await second.run_completed()
+        await first.write(batch(9, 12))
+        with pytest.raises(FatalError, match="another run has replaced the files of this one while it wrote"):
+            await first.run_completed()
+
+
+async def test_replacing_spares_files_of_other_programs(tmp_path: Path) -> None:
+    others = {"part-00000-1f2e-c000.snappy.parquet", "part-1.csv", "part-", "part-..-1"}
+    for name in others:
+        (tmp_path / name).touch()
+    async with sink(tmp_path, mode="replace") as made:
+        await made.run_completed()
+    assert {file.name for file in tmp_path.iterdir()} == others
 
 
 async def test_a_complete_run_replaces_no_later_one(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Asked:
     key: str
     query: dict[str, str]
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class OddS3:
@@ -158,7 +159,10 @@ class OddS3:
             headers = {
                 name.lower(): text for name, _, text in (line.partition(": ") for line in lines if line)
             }
-            asked = Asked(method, unquote(key), dict(parse_qsl(query, keep_blank_values=True)), headers)
+            if headers.get("expect") == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            asked = Asked(method, unquote(key), dict(parse_qsl(query, keep_blank_values=True)), headers, body)
             self.asked.append(asked)
             writer.write(self.reply(asked).encode())
             await writer.drain()

@@ -1,0 +1,64 @@
+"""Tell records from what users' code gives in their place by mistake: a number, a text, None.
+
+By the types of a whole batch, which costs next to nothing; the values are looked at only where one is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from pydantic import BaseModel
+
+from engine.contract.batch import DeadItem, Drop, Outcome
+from engine.contract.callables import place_of
+from engine.contract.types import Record
+from engine.errors import RecordError, TransientError
+
+__all__ = ["are_records", "no_records", "with_records_only"]
+
+_RECORDS = (Mapping, BaseModel)
+_ITEMS = (*_RECORDS, DeadItem)
+_OUTCOMES = (*_RECORDS, type(None), Drop, RecordError, TransientError)
+
+
+def are_records(kind: type) -> bool:
+    """Whether values of this type are records."""
+    return issubclass(kind, _RECORDS)
+
+
+def no_records(records: Sequence[Record], function: Callable[..., Any]) -> list[tuple[int, RecordError]]:
+    """The values that are no records, by their places, as failures; `function` gave them."""
+    if all(map(are_records, set(map(type, records)))):
+        return []
+    return [(place, _error(one, function)) for place, one in enumerate(records) if not are_records(type(one))]
+
+
+def with_records_only(outcomes: Sequence[Outcome], function: Callable[..., Any]) -> Sequence[Outcome]:
+    """The outcomes with an error in place of each that is, or has in its list, no record."""
+    kinds = set(map(type, outcomes))
+    lists = [one for one in outcomes if isinstance(one, list)] if any(map(_is_list, kinds)) else []
+    items = set(map(type, chain.from_iterable(lists)))
+    if all(issubclass(kind, _OUTCOMES) or _is_list(kind) for kind in kinds) and all(
+        issubclass(kind, _ITEMS) for kind in items
+    ):
+        return outcomes
+    return [_checked(one, function) for one in outcomes]
+
+
+def _is_list(kind: type) -> bool:
+    return issubclass(kind, list)
+
+
+def _checked(outcome: Outcome, function: Callable[..., Any]) -> Outcome:
+    if isinstance(outcome, list):
+        wrong = next((one for one in outcome if not isinstance(one, _ITEMS)), outcome)
+        return outcome if wrong is outcome else _error(wrong, function)
+    return outcome if isinstance(outcome, _OUTCOMES) else _error(outcome, function)
+
+
+def _error(value: object, function: Callable[..., Any]) -> RecordError:
+    got = "None" if value is None else type(value).__name__
+    message = f"{place_of(function)} gave {got} as a record: a record is a mapping or a Pydantic model"
+    return RecordError(message, kind="NotAnObject")
