@@ -34,6 +34,7 @@ async def check_endpoint(connection: LlmConnection, model: str, place: str = "")
             raise FatalError(f"{place}cannot reach the model endpoint: {reason}") from None
         except openai.APIError as error:
             raise FatalError(f"{place}the endpoint cannot be used: {type(error).__name__}") from None
-    if names and model not in names:
+    # Gemini lists `models/NAME`, and Ollama `NAME:latest`
+    if names and not {model, f"models/{model}", f"{model}:latest"}.intersection(names):
         raise FatalError(f"{place}the endpoint has {len(names)} models, and {model!r} is not among them")
     return f"{place}takes the key" + (f", {len(names)} models, {model} among them" if names else "")

@@ -65,22 +65,25 @@ class _Parser:
         self._max = max_record
         self._options = columns.dialect.options()
         self._waiting = LineBlock(b"", 0, Place(start.at, start.before), {})
-        self._looked_at = 0
+        self._arrived: list[LineBlock] = []
+        self._lines = self._looked_at = 0
 
     def parse(self, block: LineBlock) -> RecordPage | None:
         """The records of the next lines; None while they all wait."""
-        self._waiting = waiting = _joined(self._waiting, block)
-        # what waits is not parsed again with each small addition
-        if waiting.lines < 2 * self._looked_at:
+        self._arrived.append(block)
+        self._lines += block.lines
+        # what waits is neither joined nor parsed again with each small addition
+        if self._lines < 2 * self._looked_at:
             return None
         return self._page(ended=False)
 
     def finish(self) -> RecordPage | None:
         """The records of what waits, at the end of the object."""
-        return self._page(ended=True) if self._waiting.lines else None
+        return self._page(ended=True) if self._lines else None
 
     def _page(self, *, ended: bool) -> RecordPage | None:
-        given = self._waiting
+        self._waiting = given = _joined(self._waiting, self._arrived)
+        self._arrived = []
         before = given.end.line - given.lines
         text, replaced = self._decoder.decode(given.data)
         header = min(max(0, self._columns.header_lines - before), given.lines)
@@ -93,7 +96,7 @@ class _Parser:
             rows, numbers, failures, taken = self._rows(text, header, ended=ended)
             records, failures = self._columns.records(self._path, rows, numbers, failures)
         self._waiting = left = _behind(given, taken)
-        self._looked_at = left.lines
+        self._lines = self._looked_at = left.lines
         if not taken:
             return None
         self._mark_invalid(text, records, numbers, failures)
@@ -202,11 +205,16 @@ class _Parser:
             records[index] = stub(self._path, numbers[index], content, error)
 
 
-def _joined(first: LineBlock, second: LineBlock) -> LineBlock:
-    if not first.lines:
-        return second
-    long = first.long | {first.lines + at: length for at, length in second.long.items()}
-    return LineBlock(b"\n".join((first.data, second.data)), first.lines + second.lines, second.end, long)
+def _joined(first: LineBlock, others: Sequence[LineBlock]) -> LineBlock:
+    blocks = [block for block in (first, *others) if block.lines]
+    if len(blocks) == 1:
+        return blocks[0]
+    lines = 0
+    long: dict[int, int] = {}
+    for block in blocks:
+        long |= {lines + at: length for at, length in block.long.items()}
+        lines += block.lines
+    return LineBlock(b"\n".join([block.data for block in blocks]), lines, blocks[-1].end, long)
 
 
 def _behind(block: LineBlock, taken: int) -> LineBlock:

@@ -317,3 +317,29 @@ async def test_a_validator_with_a_bug_costs_its_record(journal: NodeJournal) -> 
     ((_, error),) = derived.failures
     assert isinstance(error, RecordError)
     assert (error.kind, error.unplanned) == ("ZeroDivisionError", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "kind"),
+    [
+        (Answer.of({}, 407), "the proxy of the environment needs a user and a password", "auth"),
+        (
+            Answer.of({}, 307, location="http://me:pa55@h/?key=pa55"),
+            r"redirects to http://\*\*\*@h",
+            "config",
+        ),
+    ],
+    ids=["proxy", "redirect"],
+)
+async def test_what_stands_before_an_endpoint_is_named(
+    answer: Answer, message: str, kind: str, journal: NodeJournal
+) -> None:
+    class Gateway(Models):
+        def answer(self, request: Request) -> Answer:
+            return answer
+
+    async with Gateway().running() as server, opened(server, journal) as extract:
+        with pytest.raises(FatalError, match=message) as caught:
+            await extract.apply(batch_of(staged(1, TEXT)))
+    assert caught.value.kind == kind
+    assert "pa55" not in str(caught.value)

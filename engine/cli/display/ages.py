@@ -28,5 +28,7 @@ def older_than(text: str, now: datetime) -> str:
     """
     try:
         return timestamp(now - timedelta(seconds=parse_duration(text)))
-    except (ValueError, OverflowError) as error:
+    except OverflowError:
+        raise ConfigError(f"--older-than: {text!r} is before the year 1; give a shorter age") from None
+    except ValueError as error:
         raise ConfigError(f"--older-than: {error}, got {text!r}") from None

@@ -47,6 +47,8 @@ async def show_entries(options: JournalOptions) -> int:
     Raises:
         ConfigError: the age is none, or there is no such answer.
     """
+    if not options.name:
+        raise ConfigError("journal show: name a record, or the beginning of an answer's key")
     async with store_of(options) as store:
         listed = await store.list_journal(_filter(options, SystemClock().now()))
         wanted = [one.key for one in listed if one.record == options.name or one.key.startswith(options.name)]

@@ -145,9 +145,21 @@ def test_show_prints_what_the_model_wrote_for_a_record(
     assert all(SECRET in one["answer"] for one in shown)
 
 
-def test_show_says_when_there_is_no_such_answer(state: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["journal", "show", "nobody", "--state-dir", state]) == 2
-    assert "no answer for the record 'nobody'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["nobody"], "no answer for the record 'nobody'"),
+        ([""], "name a record, or the beginning of an answer's key"),
+        (["x", "--older-than", "99999999999d"], "is before the year 1; give a shorter age"),
+    ],
+)
+def test_show_says_when_there_is_no_such_answer(
+    state: str, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    assert main(["journal", "show", *given, "--state-dir", state]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
 
 
 def test_a_trace_is_printed_as_text_and_only_when_asked_for(

@@ -295,3 +295,10 @@ async def test_no_documents_are_no_calls() -> None:
     model = MemoryModel()
     assert await asker(model).ask([], ignore, no_hits) == []
     assert model.packs == []
+
+
+def test_a_budget_says_what_calls_in_flight_hold() -> None:
+    budget = Budget(1.0)
+    budget.reserve(0.9)
+    with pytest.raises(FatalError, match=r"0\.0000 USD spent, 0\.9000 held for calls in flight"):
+        budget.reserve(0.2)

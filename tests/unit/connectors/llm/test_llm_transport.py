@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from connectors.llm import checking
 from connectors.llm.alternatives import Alternative
 from connectors.llm.connection import LlmConnection
 from connectors.llm.transport import open_sdk, why_unreachable
@@ -65,6 +69,25 @@ def test_a_service_without_tls_is_named() -> None:
     error = httpx.ConnectError("failed")
     error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
     assert "use http:// in `base_url`" in why_unreachable(error, FAR)
+
+
+@pytest.mark.parametrize("listed", ["m", "models/m", "m:latest", "other"])
+async def test_a_model_is_found_as_its_endpoint_lists_it(
+    monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    async def names() -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(id=listed)
+
+    @asynccontextmanager
+    async def opened(*_: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(models=SimpleNamespace(list=names))
+
+    monkeypatch.setattr(checking, "open_sdk", opened)
+    if listed == "other":
+        with pytest.raises(FatalError, match="'m' is not among them"):
+            await checking.check_endpoint(LlmConnection(), "m")
+    else:
+        assert "m among them" in await checking.check_endpoint(LlmConnection(), "m")
 
 
 AZURE = "https://x.openai.azure.com/openai/deployments"
