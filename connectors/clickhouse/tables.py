@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from connectors.clickhouse.client import Client, text
+from connectors.clickhouse.ranges import check_ranges
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
 
@@ -161,6 +162,7 @@ def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
             f"the column {column.name!r} is {column.sql}, and the record has no value for it",
             kind="ConstraintViolated",
         )
+    check_ranges(column, values)
     types = set(map(type, values))
     if bytes in types:
         values = [_decoded(one) if type(one) is bytes else one for one in values]
