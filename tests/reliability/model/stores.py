@@ -13,7 +13,7 @@ from engine.state.sqlite import SqliteStateStore
 __all__ = ["Fuse", "Killed", "MortalMemoryStore", "MortalSqliteStore", "MortalStore"]
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """The process is gone; nothing behind this happens, not even what cleans up after errors."""
 
 

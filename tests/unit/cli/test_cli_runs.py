@@ -324,7 +324,7 @@ def test_a_watched_list_stays_on_the_screen(
 
 
 def test_watching_takes_an_interval_and_no_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "list", "--watch", "--interval", "0"]) == ExitCode.USAGE
+    assert main(["runs", "list", "--watch", "--interval", "0.05"]) == ExitCode.USAGE
     assert "--interval: expected at least 0.1 seconds" in capsys.readouterr().err
     assert main(["runs", "list", "--watch", "--json"]) == ExitCode.USAGE
 
