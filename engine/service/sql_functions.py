@@ -50,8 +50,8 @@ _MAX_PACKING: Final = 4
 _MAX_NODES: Final = 1_500
 _MAX_TABLES: Final = 32
 _MAX_GROUPINGS: Final = 16
-"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and a part
-under WITH is planned again wherever it is named."""
+"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and a
+part under WITH is planned again wherever it is named."""
 
 _TABLES: Final = frozenset(
     (

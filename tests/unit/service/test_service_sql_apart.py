@@ -35,7 +35,7 @@ def tree_of(sql: str) -> object:
         "SELECT CASE WHEN a > 1 THEN 'b' END, coalesce(a, b), a[1], s.a.b, j ->> '$.x', a::DECIMAL(5) FROM x",
         "SELECT * FROM range(10), unnest([1, 2])",
         "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t WHERE a < 9) SELECT max(a) FROM t",
-        "WITH a AS (FROM x), b AS (FROM a), c AS (FROM B, y), d AS (FROM c), e AS (FROM d), f AS (FROM e) FROM f",
+        "WITH a AS (FROM x), b AS (FROM a), c AS (FROM B, y), d AS (FROM c), e AS (FROM d) FROM e",
         "DESCRIBE Log",
         "SUMMARIZE Log",
     ],
