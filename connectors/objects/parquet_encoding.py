@@ -17,6 +17,8 @@ from engine.errors import RecordError
 
 __all__ = ["encode_parquet"]
 
+_TIMES = "give it as a time with a zone, e.g. 2026-01-31T12:00:00Z"
+_OTHERS = "convert the field before the sink, or choose its type in `types`"
 
 MAX_DEPTH = 40
 """Lists and objects inside of one another: readers open no file with more than 100 levels, two for a list."""
@@ -47,7 +49,8 @@ def encode_parquet(
             message = f"the value of {name!r} does not fit into its column"
             if array is not None:
                 message += f", which has the type {str(array.type)[:100]}"
-            failures.setdefault(index, RecordError(message, kind="NotParquet"))
+            remedy = _TIMES if types.get(name) == "timestamp" else _OTHERS
+            failures.setdefault(index, RecordError(f"{message}: {remedy}", kind="NotParquet"))
     if failures:
         good = [record for index, record in enumerate(plain) if index not in failures]
         if not good:

@@ -148,7 +148,7 @@ def _normalised(value: object) -> object:
     if isinstance(value, int | float):
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         value = _spelled(value)
-    text = str(value).strip()
+    text = str(value).strip().replace("\N{MINUS SIGN}", "-")
     if _NUMBER.fullmatch(text):
         text = text.removeprefix("+")
         return text.rstrip("0").rstrip(".") if "." in text else text

@@ -445,7 +445,7 @@ class Sink(Component[P]):
         raise NotImplementedError
 
     async def run_completed(self) -> None:
-        """Called once, when all records of the run are read, settled and committed."""
+        """Called when all records of the run are settled and committed; again after a TransientError."""
 
 
 ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[Any]]

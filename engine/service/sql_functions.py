@@ -49,10 +49,9 @@ _MAX_PACKING: Final = 4
 
 _MAX_NODES: Final = 1_500
 _MAX_TABLES: Final = 32
-_MAX_PARTS: Final = 4
 _MAX_GROUPINGS: Final = 16
-"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and parts
-under WITH that name one another double what is planned each."""
+"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and a
+part under WITH is planned again wherever it is named."""
 
 _TABLES: Final = frozenset(
     (
@@ -76,14 +75,37 @@ def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_long(tree: Any) -> bool:
-    nodes = tables = parts = 0
+    nodes = tables = 0
     for node in nodes_of(tree):
         nodes += 1
-        tables += node.get("type") == "BASE_TABLE"
-        parts += len((node.get("cte_map") or {}).get("map", ()))
+        tables += _is_table(node)
         if len(node.get("group_sets") or ()) > _MAX_GROUPINGS:
             return True
-    return nodes > _MAX_NODES or tables > _MAX_TABLES or parts > _MAX_PARTS
+    return nodes > _MAX_NODES or tables > _MAX_TABLES or _planned_tables(tree) > _MAX_TABLES
+
+
+def _planned_tables(tree: Any) -> int:
+    """The tables of a query, with those of a part under WITH once more for each time that it is named."""
+    parts: dict[str, list[Any]] = {}
+    for node in nodes_of(tree):
+        for one in (node.get("cte_map") or {}).get("map", ()):
+            parts.setdefault(one["key"].lower(), []).append(one["value"])
+    numbers: dict[str, int] = {}
+
+    def within(part: Any) -> int:
+        return sum(named(one["table_name"].lower()) for one in nodes_of(part) if _is_table(one))
+
+    def named(name: str) -> int:
+        if name not in numbers:
+            numbers[name] = 1  # what a part that names itself means: its rows so far
+            numbers[name] = max(1, sum(map(within, parts.get(name, ()))))
+        return numbers[name]
+
+    return within(tree)
+
+
+def _is_table(node: dict[str, Any]) -> bool:
+    return node.get("type") == "BASE_TABLE"
 
 
 def is_watchable(tree: Any) -> bool:

@@ -288,13 +288,10 @@ class PipelineOperations(PipelineHost):
         """See `Operations`."""
         store = self._store()
         with _told():
-            for (_, run, node, key), record_id in records:
-                if not (run and node and (key or record_id)):
-                    continue
-                same = DeadLetterFilter(run, node=node, key=key or "", status="open")
-                found = await store.dead_letters(same)
+            for (run, node, key), ids in _by_letter(records).items():
+                found = await store.dead_letters(DeadLetterFilter(run, node=node, key=key, status="open"))
                 if not key:
-                    found = [one for one in found if _own_id(one.record) == record_id]
+                    found = [one for one in found if _own_id(one.record) in ids]
                 await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
@@ -381,6 +378,15 @@ def _id_of(number: int, letter: DeadLetter) -> str:
     """A number may be given again after a run was forgotten, so what it stood for is part of the id."""
     text = "\0".join((letter.run_id, letter.node, letter.key))
     return f"{number}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _by_letter(records: Sequence[DeadRecord]) -> dict[LetterId, set[str]]:
+    """The ids of records by run, node and key; those without a key together, so that a node is read once."""
+    found: dict[LetterId, set[str]] = {}
+    for (_, run, node, key), record_id in records:
+        if run and node and (key or record_id):
+            found.setdefault((run, node, key or ""), set()).add(record_id)
+    return found
 
 
 def _own_id(record: JsonValue) -> str:

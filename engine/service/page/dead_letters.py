@@ -244,10 +244,12 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
 
 
 def _dead_record(letter: LetterView) -> DeadRecord:
-    record = orjson.loads(letter.record) if letter.record is not None else None
-    record_id = record.get("id") if isinstance(record, dict) else None
+    import json
+
+    record = json.loads(letter.record or "null")  # orjson refuses NaN
+    record_id = str(record.get("id") or "") if isinstance(record, dict) else ""
     origin = Origin(letter.pipeline, letter.run_id, letter.node, letter.key)
-    return DeadRecord(origin, str(record_id or ""))
+    return DeadRecord(origin, record_id.encode("utf-8", "replace").decode())
 
 
 async def _copies(context: ServiceContext, found: Sequence[LetterView]) -> list[str]:

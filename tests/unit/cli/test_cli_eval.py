@@ -90,6 +90,8 @@ def test_files_that_cannot_be_compared_are_explained(
     [
         ("A+", "A-", "wrong"),
         ("-5", "5", "wrong"),
+        ("\u22125", "-5", "normalised"),
+        ("\u22125", "5", "wrong"),
         ("well-known", "Well known", "normalised"),
         ("***", "---", "wrong"),
         ("12.50", 12.5, "normalised"),

@@ -179,3 +179,26 @@ async def test_letters_of_records_delivered_elsewhere_close(file: str, key: str 
         await operations.close([DeadRecord(Origin("memos", "run-1", "load", key), "r1")])
         found = {one.key: one.status for one in await store.dead_letters(DeadLetterFilter())}
     assert (open_first, found) == (2 if key is None else 1, {"k1": "recovered", "k2": "open"})
+
+
+async def test_letters_without_keys_are_looked_up_together(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[DeadLetterFilter] = []
+    async with hosting(file) as operations:
+        store = operations._store()
+        letters = [
+            DeadLetter("run-1", "memos", "load", f"k{n}", "load", "T", "m", {"id": f"r{n}"}) for n in range(3)
+        ]
+        await store.put_dead_letters(letters)
+        search = store.dead_letters
+
+        async def counted(where: DeadLetterFilter) -> list[DeadLetter]:
+            looks.append(where)
+            return await search(where)
+
+        monkeypatch.setattr(store, "dead_letters", counted)
+        origin = Origin("memos", "run-1", "load", None)
+        await operations.close([DeadRecord(origin, "r1"), DeadRecord(origin, "r2"), DeadRecord(origin)])
+        found = {one.key: one.status for one in await search(DeadLetterFilter())}
+    assert (len(looks), found) == (1, {"k0": "open", "k1": "recovered", "k2": "recovered"})

@@ -90,6 +90,7 @@ def test_schedules(text: str) -> None:
         ("* * * foo *", "the month `foo` is outside 1-12"),
         ("* * * * 8", "the day of the week `8` is outside 0-7"),
         ("*/0 * * * *", "the minute `*/0` has a step of 0"),
+        ("*/\u0663 * * * *", "cannot parse the minute `*/\u0663`"),
         ("a/b/c * * * *", "cannot parse the minute `a/b/c`"),
         ("5", "expected five fields (minute, hour, day, month, weekday), got 1"),
         ("10ms", "expected `@every` with a duration of a second or more, at most 3650d"),

@@ -216,3 +216,20 @@ async def test_who_closes_one_letter_of_a_record_closes_both(
     assert (await page.post(f"/ui/letters/{store}/{name}/{action}", data=form)).status_code == 303
     letters = {one["record_id"]: one["status"] for one in (await page.get("/dead-letters")).json()["items"]}
     assert (letters, hosted.closed) == ({"row-1": status, "row-2": "open"}, closed)
+
+
+@pytest.mark.parametrize(
+    ("record", "status"),
+    [('{"id": "row-1", "x": NaN}', "discarded"), (r'{"id": "\ud800"}', "open")],
+    ids=["a value", "an id"],
+)
+async def test_a_letter_of_what_no_service_takes_is_closed(
+    page: httpx.AsyncClient, hosted: Hosted, record: str, status: str
+) -> None:
+    headers = {"X-ODW-Results": "per-record", "X-ODW-Origin": "memos/run-1/load"}
+    rows = [{"id": "row-1", "text": 5}]
+    (await page.post("/ingest/NoteSource", json=rows, headers=headers)).raise_for_status()
+    hosted.dead = [replace(LETTER, record=record)]
+    form = {"csrf": await csrf(page), "reason": "a test"}
+    assert (await page.post(f"/ui/letters/engine/{LETTER.id}/discard", data=form)).status_code == 303
+    assert [one["status"] for one in (await page.get("/dead-letters")).json()["items"]] == [status]

@@ -35,6 +35,7 @@ def tree_of(sql: str) -> object:
         "SELECT CASE WHEN a > 1 THEN 'b' END, coalesce(a, b), a[1], s.a.b, j ->> '$.x', a::DECIMAL(5) FROM x",
         "SELECT * FROM range(10), unnest([1, 2])",
         "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t WHERE a < 9) SELECT max(a) FROM t",
+        "WITH a AS (FROM x), b AS (FROM a), c AS (FROM B, y), d AS (FROM c), e AS (FROM d) FROM e",
         "DESCRIBE Log",
         "SUMMARIZE Log",
     ],
@@ -67,6 +68,11 @@ def test_common_queries_are_answered_here(sql: str) -> None:
         "no SQL",
         "SELECT * FROM x WHERE " + " AND ".join(f"n <> {i}" for i in range(500)),
         "WITH a AS (FROM x), b AS (FROM a, a), c AS (FROM b, b), d AS (FROM c, c), e AS (FROM d, d) FROM e",
+        (
+            "WITH a AS (WITH a AS (WITH a AS (WITH a AS (FROM x) FROM a, a) FROM a, a) FROM a, a) "
+            "SELECT count(*) FROM a, a"
+        ),
+        "WITH a AS (SELECT 1), b AS (FROM a, a), c AS (FROM b, b), d AS (FROM c, c), e AS (FROM d, d) FROM e",
         "SELECT count(*) FROM x GROUP BY CUBE (a, b, c, d, e)",
         "SELECT * FROM x" + ", x" * 40,
     ],

@@ -135,6 +135,13 @@ async def test_an_error_with_status_200_stores_nothing(
     assert len(lake.written) == (step == "delete")
 
 
+async def test_a_server_may_say_more_than_s3_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole(monkeypatch)
+    lake = Uploads("put", Reply(200, b"<PutObjectResponse><ETag>x</ETag></PutObjectResponse>"), done=True)
+    await write(lake)
+    assert lake.written == [b'{"id":"0123456789abc"}\n']
+
+
 @pytest.mark.parametrize(
     ("step", "odd"),
     [("begin", UNKNOWN), ("begin", refusal(405, "MethodNotAllowed")), ("part", NOTHING)],
