@@ -131,7 +131,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
                     "choose `mode: append` or `mode: replace`"
                 )
             _mend_end(self._descriptor)
-        self._began_at = os.fstat(self._descriptor).st_size
+        # one object may serve all attempts of a run
+        self._began_at, self._added, self._known = os.fstat(self._descriptor).st_size, 0, 0
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
