@@ -49,7 +49,7 @@ class Suspect:
         seen: how many objects had been read when it first failed.
         tries: how often it was asked for.
         exhausted: it has had all its tries.
-        overshadowed: nothing else was read between its last two tries, so an outage may have taken them.
+        overshadowed: nothing else was read until its last try, so an outage may have taken all of them.
     """
 
     error: TransientError | ObjectRefusedError
@@ -103,7 +103,7 @@ class ObjectFetcher:
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
     ) -> T | ComponentError | Suspect:
         """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
-        tries, seen = 0, self._successes
+        tries, seen, first = 0, self._successes, self._successes
         while True:
             tries, before = tries + 1, seen
             try:
@@ -131,7 +131,7 @@ class ObjectFetcher:
                 allowed *= THROTTLED_TRIES
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
-                return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == before)
+                return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == first)
             # before its first try an object has seen nothing, whatever else was read
             await retry.wait(tries, self._with_patience(failure, others_read=tries == 1 or seen > before))
 

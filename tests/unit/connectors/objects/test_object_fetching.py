@@ -124,19 +124,6 @@ async def test_a_first_refusal_is_not_taken_for_an_outage() -> None:
     assert hints == [MAX_HINT]
 
 
-async def test_what_is_read_before_the_last_two_tries_proves_nothing() -> None:
-    retries = Retries()
-    retries.attempts = 3
-    store = Store(lambda key: AWAY if key == "bad" else None)
-    fetcher = ObjectFetcher(store, 2, retries)
-    retries.meanwhile.append(lambda: fetcher.fetch(GOOD))  # between the first try and the second
-
-    suspect = await fetcher.fetch(BAD)
-
-    assert isinstance(suspect, Suspect)
-    assert suspect.overshadowed
-
-
 @pytest.mark.parametrize(
     "gone", [RecordError("404", kind="ObjectVanished"), ObjectRefusedError("403", record_kind="x")]
 )
