@@ -78,13 +78,12 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
     def __init__(self, params: ClickHouseSinkParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._turn = anyio.Lock()
-        self._ready = False
-        self._settled = False
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Connect, and get the table ready."""
         if not isinstance(self.connection, ClickHouseConnection):
             raise FatalError("the clickhouse sink needs a connection with the `url` of the server")
+        self._ready = self._settled = False
         self._client = Client(self.connection)
         stack.push_async_callback(self._client.close)
         node = f"{self.ctx.pipeline}.{self.ctx.node}"
@@ -148,20 +147,16 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         """
         if self.params.mode is Mode.MERGE:
             return
-        for wait in (1.0, 2.0, 4.0, 8.0, None):
-            try:
-                await self._prepare()
-                if self.params.mode is Mode.REPLACE:
-                    await self._replace()
-                if not self.ctx.chunk:  # the other parts of the run may still be under way
-                    await self._ledger.forget()
-                return
-            except TransientError:
-                if self.params.mode is Mode.APPEND:
-                    return  # the rows are there; their entries are deleted after a while
-                if wait is None:
-                    raise
-                await self.ctx.clock.sleep(wait)
+        try:
+            await self._prepare()
+            if self.params.mode is Mode.REPLACE:
+                await self._replace()
+            if not self.ctx.chunk:  # the other parts of the run may still be under way
+                await self._ledger.forget()
+        except TransientError:
+            if self.params.mode is Mode.REPLACE:
+                raise
+            # the rows are there; their entries are deleted after a while
 
     async def _prepare(self) -> None:
         if self._ready:

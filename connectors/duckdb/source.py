@@ -108,6 +108,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
             self._stack.push_async_callback(database.close)
             await database.open()
             self._database = database
+            self._stack.callback(setattr, self, "_database", None)
         return self._database
 
     def _execute(

@@ -127,17 +127,13 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         """
         if self.params.mode is Mode.MERGE:
             return
-        for wait in (1.0, 2.0, 4.0, 8.0, None):
-            try:
-                async with self._connection() as connection, connection.transaction():
-                    await self._complete(connection)
-                return
-            except TransientError:
-                if self.params.mode is Mode.APPEND:
-                    return  # the rows are there; their entries are forgotten after a while
-                if wait is None:
-                    raise
-                await self.ctx.clock.sleep(wait)
+        try:
+            async with self._connection() as connection, connection.transaction():
+                await self._complete(connection)
+        except TransientError:
+            if self.params.mode is Mode.REPLACE:
+                raise
+            # the rows are there; their entries are forgotten after a while
 
     async def _complete(self, connection: Connection) -> None:
         replaces = self.params.mode is Mode.REPLACE

@@ -178,3 +178,13 @@ async def test_what_cannot_be_read_says_why(target: Target, params: dict[str, An
             async with aclosing(source.read(splits[0], None, Context())) as batches:
                 async for _ in batches:
                     pass
+
+
+async def test_a_sink_serves_one_run_after_another(target: Target) -> None:
+    one = target.sink(mode="replace")
+    for number, run in enumerate(("r1", "r2")):
+        one.ctx = Context("p", "n", run)
+        async with one:
+            await one.write(batch_of([{"id": number}]))
+            await one.run_completed()
+    assert target.rows() == [(1,)]

@@ -170,3 +170,11 @@ async def test_two_fields_of_one_column_never_overwrite_each_other(target: Duckd
 
     assert failures == {2: "FieldName"}
     assert target.rows() == [(1, 1), (2, 5), (3, 6)]
+
+
+async def test_a_source_can_be_read_twice(target: DuckdbTarget) -> None:
+    await target.write([{"id": 1}])
+    source = target.source(table=TABLE)
+    for _ in range(2):
+        async with source, aclosing(source.extract()) as pages:
+            assert [record async for page in pages for record in page] == [{"id": 1}]
