@@ -46,7 +46,7 @@ class Suspect:
     """An object that could not be read, by its own fault or because nothing gets through.
 
     Attributes:
-        seen: how many objects had been read when it first failed.
+        seen: how many objects had been read when it last failed.
         tries: how often it was asked for.
         exhausted: it has had all its tries.
         overshadowed: nothing else was read until its last try, so an outage may have taken all of them.

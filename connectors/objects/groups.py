@@ -19,8 +19,8 @@ __all__ = ["Group", "judged"]
 class Group:
     """Objects that become one batch: where they stand in the split, and the bytes reserved for them.
 
-    `outcomes` are what became of the objects, in the same order; so many objects as
-    `width` are read side by side. `nbytes` is what they need.
+    `outcomes` are what became of the objects, in the same order; `width` objects are read side by side, and
+    all of them need `nbytes`.
     """
 
     start: int

@@ -109,18 +109,17 @@ class _ResumingBody:
             return data
 
     async def _failed(self, error: TransientError) -> None:
-        now = self._bodies.read_so_far
-        before = self._read_before if self._tries else now
-        self._read_before = now
+        if not self._tries:
+            self._read_before = self._bodies.read_so_far
         self._tries += 1
         try:
             await self._bodies.wait(self._tries, error)
         except TransientError:
             # where nothing else was read either, an outage may have taken all the tries, and be over
-            if self._had_another_chance or now != before:
+            if self._had_another_chance or self._bodies.read_so_far != self._read_before:
                 raise
             if not await self._bodies.server_is_back():
-                # who hears of it has no need to ask again, and must not: the server may be back by then
+                # whoever catches it must not ask again: the server may be back by then
                 raise ServerAwayError(
                     str(error), retry_after=error.retry_after, throttled=error.throttled
                 ) from error

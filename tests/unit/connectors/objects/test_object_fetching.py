@@ -102,7 +102,7 @@ async def test_an_object_that_fails_before_and_after_a_probe_dies() -> None:
     fetcher = ObjectFetcher(store, 1, Retries())
 
     assert (await verdict(fetcher, GOOD, BAD))[0]
-    assert store.reads["bad"] == 4  # twice its tries, which nothing was read between
+    assert store.reads["bad"] == 4  # twice its tries: nothing else was read meanwhile
     assert len(store.probes) == 2
 
 
@@ -159,6 +159,20 @@ async def test_a_body_that_an_outage_took_is_not_probed_for_twice() -> None:
     async with AsyncExitStack() as stack:
         with pytest.raises(ServerAwayError):
             await stack.enter_async_context(bodies.open(0, None))
+
+
+async def test_a_body_that_others_were_read_beside_is_tried_once() -> None:
+    store = Store(lambda key: AWAY if key == "bad" else None)
+    retries = Retries()
+    retries.attempts = 3
+    fetcher = ObjectFetcher(store, 1, retries)
+    retries.meanwhile.append(lambda: fetcher.fetch(GOOD))  # between its first two tries
+    bodies = ResumingBodies(store, fetcher, BAD, retries)
+
+    async with AsyncExitStack() as stack:
+        with pytest.raises(TransientError):
+            await stack.enter_async_context(bodies.open(0, None))
+    assert store.reads["bad"] == 3
 
 
 async def test_each_outage_is_waited_for_while_a_body_arrives() -> None:
