@@ -61,7 +61,7 @@ class _FolderOfParts:
             found: dict[str, int] = {}
             with os.scandir(self._path) as entries:
                 for entry in entries:
-                    # another process may remove it just now
+                    # another process may have removed it meanwhile
                     with suppress(FileNotFoundError):
                         if entry.is_file() and not entry.name.startswith("."):
                             found[entry.name] = entry.stat().st_size

@@ -163,12 +163,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
             FatalError: the file cannot be written, for instance because the disk is full, or is not the one
                 that was opened.
         """
-        places: Sequence[int] | None = None
-        if self._log is not None and self._log.gone:
-            self._log.lost -= sum(key in self._log.gone for key in batch.keys.to_list())
-        if self._log is not None and self._log.before:
-            before = self._log.before
-            places = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
+        places = self._log.unwritten(batch.keys) if self._log is not None else None
+        if places is not None:
             self._known += len(batch) - len(places)
             batch = batch.take(places)
         data, failures = dump_records(batch.records)
@@ -197,7 +193,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._append(b"", KeyList([]))
         if self._log is not None:
             if self._log.lost > 0:
-                what = f"{self._log.lost:,} record{'s' * (self._log.lost > 1)}"
+                what = "1 record" if self._log.lost == 1 else f"{self._log.lost:,} records"
                 self.ctx.count(
                     f"note: lacks {what} that an earlier attempt wrote to {self.params.path}: the file was "
                     "removed or changed meanwhile; start a new run to write all"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -56,7 +57,8 @@ class WrittenLog:
 
     Attributes:
         before: keys of the lines that an earlier attempt has added.
-        gone: keys of lines that are not in the file, though it was about to add them; `lost` counts them.
+        gone: keys of lines that it has noted and that are not in the file.
+        lost: how many of those have not come again.
         exists: an earlier attempt has begun to write.
         replaced: another run has replaced the file since.
     """
@@ -114,6 +116,14 @@ class WrittenLog:
     def _is_there(self, note: _Note) -> bool:
         place, length, checksum, _, _ = note
         return crc32(os.pread(self._target, length, place)) == checksum
+
+    def unwritten(self, keys: Keys) -> Sequence[int] | None:
+        """The places of keys whose lines are not in the file yet; None: of all."""
+        if not self.before and not self.gone:
+            return None
+        given = keys.to_list()
+        self.lost -= sum(key in self.gone for key in given)
+        return [place for place, key in enumerate(given) if key not in self.before]
 
     def note(self, keys: Keys, data: bytes, place: int) -> int:
         """Note what is about to be added at `place`; returns how to take it back. Raises OSError."""

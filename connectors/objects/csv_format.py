@@ -84,7 +84,7 @@ class _Parser:
     def _page(self, *, ended: bool) -> RecordPage | None:
         self._waiting = given = _joined(self._waiting, self._arrived)
         self._arrived = []
-        before = given.end.line - given.lines
+        before = given.before
         text, replaced = self._decoder.decode(given.data)
         header = min(max(0, self._columns.header_lines - before), given.lines)
         plain = self._plain_records(text, header, given)
@@ -126,12 +126,11 @@ class _Parser:
     ) -> tuple[list[Any], Sequence[int], _Failures, int]:
         """Rows with the lines they begin at, failures, and how many of the lines were taken."""
         lines = text.split("\n")
-        before = self._waiting.end.line - self._waiting.lines
         try:
             reader = csv.reader(lines[header:], **self._options)
             rows = list(reader)
             if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width}:
-                first = before + header + 1
+                first = self._waiting.before + header + 1
                 return rows, range(first, first + len(rows)), [], header + len(rows)
         except csv.Error:
             pass
@@ -145,7 +144,6 @@ class _Parser:
         numbers: list[int] = []
         failures: _Failures = []
         feed = _Feed(lines, taken)
-        before = self._waiting.end.line - self._waiting.lines
         reader = csv.reader(feed, **self._options)
         while taken < len(lines):
             feed.at = taken
@@ -154,7 +152,7 @@ class _Parser:
                 break  # it continues on the next page
             # perhaps a quote was never meant to open: the lines after the first are parsed again
             taken = feed.at = taken + 1 if error is not None and error.kind == "BrokenRow" else feed.at
-            number = before + feed.begun_at + 1
+            number = self._waiting.before + feed.begun_at + 1
             if error is not None:
                 failures.append((len(rows), error))
                 shown = "".join(lines[feed.begun_at : taken])[:SHOWN_BYTES]
@@ -170,7 +168,7 @@ class _Parser:
     ) -> tuple[list[str] | None, RecordError | None]:
         """The row that begins at a line, or what is wrong with it; neither when its end has not come yet."""
         feed.begun_at = begin
-        where = f"{self._path}:{self._waiting.end.line - self._waiting.lines + begin + 1}"
+        where = f"{self._path}:{self._waiting.before + begin + 1}"
         try:
             row = next(reader)
         except csv.Error as error:

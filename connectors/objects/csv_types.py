@@ -34,7 +34,8 @@ _PLAIN_BOOLEAN = frozenset({"true", "false"})
 _EXACT_LENGTH = 15
 """Digits of which a float keeps every one. What is longer is looked at one by one."""
 
-_LONGEST_NUMBER = 17
+_MAX_NUMBER = 17
+"""Characters of a number whose digits a float may keep."""
 
 _MARKED: Final = bytes(ord(",") if byte == ord(",") else ord("0") for byte in range(256))
 _LONG: Final = b"0" * (_EXACT_LENGTH + 1)
@@ -113,7 +114,7 @@ def _is_exact(number: float, text: str) -> bool:
     """Whether a float keeps every digit of this text."""
     if len(text) <= _EXACT_LENGTH and "e" not in text.lower():
         return True
-    exact = len(text) <= _LONGEST_NUMBER and math.isfinite(number)
+    exact = len(text) <= _MAX_NUMBER and math.isfinite(number)
     return exact and Decimal(repr(number)) == Decimal(text)
 
 

@@ -93,13 +93,13 @@ class AdaptiveLimiter:
             limit = self.limit
             lower = max(1, limit // 2)
             if not self._refused and self._before[1]:
-                lower = max(lower, self._before[0])  # so many were not refused
+                lower = max(lower, self._before[0])  # which was not refused
             elif self._refused and self._refusals <= limit // 8:
                 lower = max(1, limit - 1 - limit // 8)
             self._reduced_at, self._refused, self._grow_from = now, True, now + GROW_EVERY
             self._ceiling, self._ceiling_until = limit, now + RETRY_CEILING
             self._refusals = 0
-            self._set(min(lower, limit))
+            self._set(lower)
         else:
             self._refusals += 1
 

@@ -39,6 +39,11 @@ class LineBlock(NamedTuple):
     end: Place
     long: dict[int, int]
 
+    @property
+    def before(self) -> int:
+        """Return the number of lines before the block."""
+        return self.end.line - self.lines
+
 
 async def line_blocks(
     read: ReadChunk, start: Place, *, max_line: int, page_lines: int

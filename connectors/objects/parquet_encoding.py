@@ -162,10 +162,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-_OF_JSON: Mapping[type, str] = {
-    kind: name for name, kinds in _KINDS.items() for kind in (str, bool, int, float, dict, list)
-    if kind is kinds or (isinstance(kinds, tuple) and kind in kinds)
-}  # fmt: skip
+_OF_JSON: Mapping[type, str] = {kind: _kind_of(kind()) for kind in (str, bool, int, float, dict, list)}
 """The same by type alone, which is quicker."""
 
 
@@ -201,14 +198,18 @@ def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
         return _whole(value)
     if isinstance(value, Decimal) and kind == pa.float64():
         return float(value)
-    lossy = (
-        isinstance(value, bool) if kind == pa.float64()
-        else isinstance(value, int | float | datetime) if kind == pa.date32()
-        else isinstance(value, int | float) or (isinstance(value, datetime) and value.tzinfo is None)
-        if pa.types.is_timestamp(kind)
-        else False
-    )  # fmt: skip
-    return str(value) if lossy else value
+    return str(value) if _would_change(pa, value, kind) else value
+
+
+def _would_change(pa: Any, value: Any, kind: Any) -> bool:
+    """Whether pyarrow would take the value, and write another one."""
+    if kind == pa.float64():
+        return isinstance(value, bool)
+    if kind == pa.date32():
+        return isinstance(value, int | float | datetime)
+    if pa.types.is_timestamp(kind):
+        return isinstance(value, int | float) or (isinstance(value, datetime) and value.tzinfo is None)
+    return False
 
 
 def _whole(number: float | Decimal) -> Any:

@@ -18,7 +18,7 @@ UNREADABLE = object()
 
 
 class MendedTexts(list[Any]):
-    """Texts of a column in which so many characters stand for invalid bytes."""
+    """Texts of a column; `replaced`: how many of their characters stand for invalid bytes."""
 
     replaced = 0
 

@@ -108,7 +108,9 @@ async def test_a_broken_line_fails_alone_and_says_where(tmp_path: Path) -> None:
     assert kind == "BrokenLine"
     assert message.startswith(f"{path}:2:13: ")
     assert "private" not in message
-    assert second.startswith(f"{path}:5: expected a JSON object, got a list; `jq -c '.[]'`")
+    assert second == (
+        f"{path}:5: expected a JSON object, got a list; `jq -c '.[]'` puts each of its items on a line"
+    )
     stub = batches[0].records[1]
     assert (stub["line"], stub["content"]) == (2, '{"private": oops}')
     assert [len(batch.keys.ordinals()) for batch in batches] == [5, 1]

@@ -290,10 +290,13 @@ def test_a_declared_type_cuts_nothing_off_and_makes_nothing_up(kind: str, value:
     assert parquet([{"a": value}], types={"a": kind}) == (None, {0: "NotParquet"})
 
 
-@pytest.mark.parametrize("value", [{}, [{}], {"x": {}}])
-def test_an_empty_object_is_null_and_ends_no_run(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "written"), [({}, None), ([{}], [None]), ({"x": {}}, {"x": None})], ids=["own", "list", "field"]
+)
+def test_an_empty_object_is_null_and_ends_no_run(value: Any, written: Any) -> None:
     table, failures = parquet([{"a": value, "b": 1}, {"b": 2}])
     assert failures == {}
+    assert table["a"].to_pylist() == [written, None]
     assert table["b"].to_pylist() == [1, 2]
 
 
