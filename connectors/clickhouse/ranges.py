@@ -19,7 +19,7 @@ _ITEMS: Final = re.compile(
     r"(?:Array\(|Map\([^,()]+, )(Nullable\()?(?:(U?)Int(8|16|32|64)|String|Bool|Float\d+|UUID|Date\d*)\)*"
 )
 _LAST_DAY: Final = "2149-06-06"
-_LAST_SECOND: Final = 2**32 - 1
+_SECONDS: Final = 2**32
 _LARGEST_FLOAT32: Final = 3.4028235677973366e38
 
 
@@ -27,7 +27,7 @@ def check_ranges(column: Column, values: Sequence[Any]) -> None:
     """Check the values of a column.
 
     Raises:
-        RowsRefusedError: ClickHouse would write another value in the place of one.
+        RowsRefusedError: ClickHouse would write another value.
     """
     if column.type in (ValueType.DATE, ValueType.TIMESTAMP):
         _check_days(column, [str(one) for one in values if one is not None])
@@ -82,7 +82,7 @@ def _fits_seconds(text: str) -> bool:
         time = datetime.fromisoformat(text)
     except ValueError:
         return True  # another form, which ClickHouse reads or refuses
-    return 0 <= (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() < _LAST_SECOND + 1
+    return 0 <= (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() < _SECONDS
 
 
 def _refused(column: Column, what: str) -> RowsRefusedError:

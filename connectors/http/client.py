@@ -137,16 +137,20 @@ class HttpClient:
             answer = await self._once(method, url, said, query, content, headers, max_answer)
             if answer.status not in _REDIRECTS:
                 return answer
-            if not answer.headers.get("location"):
+            location = answer.headers.get("location")
+            if not location:
                 raise FatalError(
                     f"{said} answered {answer.status}, a redirect that does not say where to; set `url` of "
                     "the connection, or `path`, to the address that answers"
                 )
-            target = urljoin(url, answer.headers.get("location", ""))
-            if method != "GET" or not same_origin(target, self._connection.base):
-                where = f"to {urlsplit(target).hostname}: credentials are not sent there"
-                if same_origin(target, self._connection.base):
-                    where = f"within the host, which {method} does not follow"
+            target = urljoin(url, location)
+            stays = same_origin(target, self._connection.base)
+            if method != "GET" or not stays:
+                where = (
+                    f"within the host, which {method} does not follow"
+                    if stays
+                    else f"to {urlsplit(target).hostname}: credentials are not sent there"
+                )
                 raise FatalError(
                     f"{said} answered {answer.status}, a redirect {where}; set `url` of the connection to "
                     "the address that answers"

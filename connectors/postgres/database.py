@@ -99,7 +99,7 @@ _NOISE: Final = re.compile(
 # what waiting cannot mend: an option that libpq does not take, and TLS that the two sides do not agree on
 _OPTION: Final = re.compile(
     r"does not support SSL|certificate verify failed|does not match host name|self.signed certificate"
-    r"|invalid \S+ value|bad value for|invalid integer value|invalid port"
+    r"|invalid \S+ value|bad value for|invalid port"
     r"|SSL support is not compiled in|certificate .* not exist",
     re.I,
 )

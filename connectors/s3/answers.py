@@ -42,14 +42,13 @@ _ANSWERS = dict.fromkeys(_LISTINGS, "ListBucketResult") | {
 }
 """The element that each of these is answered with; "" where there is none."""
 
-_SAID_ANYWAY = ("Result", "Response")
-"""So end the elements that some servers of their own kind answer with where S3 has none."""
+_ENDS_OF_NAMES = ("Result", "Response")
+"""Of the elements that some servers answer with where S3 has none."""
 
 _ROOT = re.compile(
     rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[\w.-]+:)?([\w.-]+)",
     re.IGNORECASE | re.DOTALL,
 )
-
 
 _HTTP_DATE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) "
@@ -197,7 +196,7 @@ def _check_answer(element: str, response_dict: dict[str, Any], **_: Any) -> None
     name = root[1].decode() if root else ""
     if name == "Error":
         response_dict["status_code"] = 500  # so that it is parsed as one; its code tells what it is
-    elif name != element and (element or not name.endswith(_SAID_ANYWAY)):
+    elif name != element and (element or not name.endswith(_ENDS_OF_NAMES)):
         what = f"<{name}>" if name else "no XML" if body else "nothing"
         wanted = "a listing" if element == "ListBucketResult" else f"<{element}>" if element else "nothing"
         raise ResponseParserError(f"{what} instead of {wanted}; check the connection's endpoint")

@@ -269,7 +269,7 @@ def _check(connection: S3Connection) -> None:
         )
     if connection.addressing_style == "virtual" and ":" in (host.hostname or ""):
         raise FatalError(
-            f"the S3 endpoint {connection.endpoint} is an IP address, which no bucket can stand before: set "
+            f"the S3 endpoint {connection.endpoint} is an IP address, which no bucket name can precede: set "
             "`addressing_style: path`"
         )
     if connection.custom and not (all(keys) or connection.anonymous or connection.profile):

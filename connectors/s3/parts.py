@@ -103,9 +103,9 @@ class ObjectsBelow:
     async def put(self, token: str, name: str, data: bytes) -> None:
         key = f"{self._prefix}{name}"
         if len(data) > PART_BYTES and self._takes_parts:
-            self._takes_parts = await self._put_in_parts(key, data)
-            if self._takes_parts:
+            if await self._put_in_parts(key, data):
                 return
+            self._takes_parts = False
         await self._put(key, data, self._content_type)
 
     async def _put(self, key: str, data: bytes, content_type: str) -> None:

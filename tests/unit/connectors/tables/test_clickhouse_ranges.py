@@ -1,4 +1,4 @@
-"""Values that ClickHouse would change without a word."""
+"""Values that ClickHouse would silently change."""
 
 from __future__ import annotations
 
