@@ -133,6 +133,13 @@ def test_parts_without_white_space_overlap_too(text: str) -> None:
     assert all(part.tokens <= 500 for part in parts)
 
 
+@pytest.mark.parametrize("overlap", [90, 100, 200])
+def test_no_more_than_half_of_a_part_is_repeated(overlap: int) -> None:
+    """The default overlap of 200 made 65 parts of one where `split_tokens` was 200 or less."""
+    document = Document.of_text("a.txt", "word " * 2_000)
+    assert sum(part.tokens for part in divided(document, 100, overlap)) <= 2.2 * document.tokens
+
+
 def test_no_number_is_cut_between_two_parts() -> None:
     text = "The total is 1,234.50 EUR. " * 200
     for part in divided(Document.of_text("a.txt", text), 101, 0):
