@@ -58,8 +58,8 @@ class FieldScore:
 
     @property
     def share(self) -> float:
-        """Share of comparisons that are right; 1 when there are none."""
-        return self.right / self.total if self.total else 1.0
+        """Share of comparisons that are right; 0 when there are none."""
+        return self.right / self.total if self.total else 0.0
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ def _matched(rows: Mapping[str, Row], truth: Mapping[str, Row]) -> dict[str, str
     taken: set[str] = set()
     for name in sorted(truth.keys() - matched.keys(), key=len, reverse=True):
         found = [one for one in by_ending.get(name, ()) if one not in taken]
-        if len(found) == 1:  # of several, nobody can say which
+        if len(found) == 1:  # several would be ambiguous
             matched[name] = found[0]
             taken.add(found[0])
     return {name: matched[name] for name in truth if name in matched}
