@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from connectors.llm import Document, LlmParams, splitting
 from connectors.llm.items import without_bad_items
 from connectors.llm.merging import Merge, merged
+from connectors.llm.schema import schema_of
 from connectors.llm.service import instructions_for
 from connectors.llm.splitting import divided
+from connectors.llm.structures import takes_all
 from connectors.objects.documents import TextPart
 
 FIELDS = {"name": {"required": True}, "count": {"type": "integer"}, "tags": {"type": "list[text]"}}
@@ -188,3 +190,13 @@ def test_a_lone_value_is_an_item_where_others_are_lists(answers: list[dict[str, 
 def test_a_merge_rule_that_makes_no_valid_value_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         params(**wrong)
+
+
+class Coded(BaseModel):
+    code: str = Field(min_length=2, pattern="^[A-Z]+$")
+    note: str = Field(min_length=2)
+
+
+def test_lines_are_no_value_of_a_text_with_a_pattern() -> None:
+    fields = schema_of(Coded).fields
+    assert [takes_all(fields[name].shape) for name in ("code", "note")] == [False, True]
