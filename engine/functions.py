@@ -319,7 +319,7 @@ class AsyncTransform(Transform[BaseModel]):
             for index, record in todo:
                 try:
                     made[index] = await self._function(record)
-                except BaseException as error:  # noqa: BLE001 - the boundary to users' code
+                except BaseException as error:  # noqa: BLE001 - the boundary to users' code; `escaped` decides
                     made[index] = _failure(self.ctx, batch, escaped(error), index)
 
         async with anyio.create_task_group() as group:

@@ -128,7 +128,7 @@ def _import_dotted(name: str) -> object:
 
 
 def _no_attribute(target: object, name: str) -> str:
-    """That a module or class has no such name, with the nearest component of it, or all of them."""
+    """The message for a missing name of a module or class, with its nearest component, or all of them."""
     inside = getattr(target, "__dict__", {})
     known = [one for one, value in inside.items() if isinstance(getattr(value, "spec", None), ComponentSpec)]
     near = difflib.get_close_matches(name, known, n=1)

@@ -107,7 +107,7 @@ def _matched(rows: Mapping[str, Row], truth: Mapping[str, Row]) -> dict[str, str
     taken: set[str] = set()
     for name in sorted(truth.keys() - matched.keys(), key=len, reverse=True):
         found = [one for one in by_ending.get(name, ()) if one not in taken]
-        if len(found) == 1:  # several would be ambiguous
+        if len(found) == 1:  # several are ambiguous
             matched[name] = found[0]
             taken.add(found[0])
     return {name: matched[name] for name in truth if name in matched}

@@ -32,7 +32,7 @@ _SCALAR_TAGS = frozenset(
 )
 _COLLECTION_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("seq", "map"))
 _MISREAD = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(?::[0-9_]+)+(?:\.[0-9_]*)?|NO|YES|ON|OFF")
-"""Plain scalars that are seldom meant for what YAML 1.1 takes them for: octal and base 60, Norway."""
+"""Plain scalars whose meaning in YAML 1.1 surprises: octal and base-60 numbers, `NO` for Norway."""
 _FLOW_INTERPOLATION = re.compile(r"[\[{,:]\s*\$\{")
 
 

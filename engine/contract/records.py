@@ -1,6 +1,6 @@
-"""Tell records from what users' code gives in their place by mistake: a number, a text, None.
+"""Find what users' code returns in the place of a record by mistake: a number, a text, None.
 
-By the types of a whole batch, which costs next to nothing; the values are looked at only where one is wrong.
+The types of a whole batch are checked, at almost no cost; single values only when a type is wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from engine.contract.callables import place_of
 from engine.contract.types import Record
 from engine.errors import RecordError, TransientError
 
-__all__ = ["are_records", "no_records", "with_records_only"]
+__all__ = ["are_records", "non_records", "with_records_only"]
 
 _RECORDS = (Mapping, BaseModel)
 _ITEMS = (*_RECORDS, DeadItem)
-_OUTCOMES = (*_RECORDS, type(None), Drop, RecordError, TransientError)
+_OUTCOMES = (*_RECORDS, list, type(None), Drop, RecordError, TransientError)
 
 
 def are_records(kind: type) -> bool:
@@ -28,27 +28,22 @@ def are_records(kind: type) -> bool:
     return issubclass(kind, _RECORDS)
 
 
-def no_records(records: Sequence[Record], function: Callable[..., Any]) -> list[tuple[int, RecordError]]:
-    """The values that are no records, by their places, as failures; `function` gave them."""
+def non_records(records: Sequence[Record], function: Callable[..., Any]) -> list[tuple[int, RecordError]]:
+    """The failures of the values that are not records, by their places; `function` returned them."""
     if all(map(are_records, set(map(type, records)))):
         return []
     return [(place, _error(one, function)) for place, one in enumerate(records) if not are_records(type(one))]
 
 
 def with_records_only(outcomes: Sequence[Outcome], function: Callable[..., Any]) -> Sequence[Outcome]:
-    """The outcomes with an error in place of each that is, or has in its list, no record."""
+    """The outcomes with an error in place of each that is not a record, or has such an item in its list."""
     kinds = set(map(type, outcomes))
-    lists = [one for one in outcomes if isinstance(one, list)] if any(map(_is_list, kinds)) else []
+    has_lists = any(issubclass(kind, list) for kind in kinds)
+    lists = (one for one in outcomes if isinstance(one, list)) if has_lists else ()
     items = set(map(type, chain.from_iterable(lists)))
-    if all(issubclass(kind, _OUTCOMES) or _is_list(kind) for kind in kinds) and all(
-        issubclass(kind, _ITEMS) for kind in items
-    ):
+    if all(issubclass(kind, _OUTCOMES) for kind in kinds) and all(issubclass(kind, _ITEMS) for kind in items):
         return outcomes
     return [_checked(one, function) for one in outcomes]
-
-
-def _is_list(kind: type) -> bool:
-    return issubclass(kind, list)
 
 
 def _checked(outcome: Outcome, function: Callable[..., Any]) -> Outcome:

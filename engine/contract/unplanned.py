@@ -40,20 +40,18 @@ def described(error: BaseException) -> str:
 
 
 def escaped(error: BaseException) -> Exception:
-    """Return what a component let out as an error; call it where it is caught.
+    """Return what a component raised as an `Exception`; call it where it is caught.
 
-    `sys.exit` ends the process, and a cancellation that nobody asked for (of a future that the component
-    awaits) its task, both as though all were well: here they are failures of the node.
+    `sys.exit` would end the process, and an unrequested cancellation (of a future that the component awaits)
+    the task, both without an error: here they fail the node.
 
     Raises:
-        BaseException: the given one, if it is to end the task: a cancellation from outside, or Ctrl-C.
+        BaseException: the given one, if it has to end the task: a requested cancellation, or Ctrl-C.
     """
     if isinstance(error, Exception):
         return error
     is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
-        raise error
-    if is_cancellation and _is_asked_for(error):
+    if isinstance(error, KeyboardInterrupt | GeneratorExit) or (is_cancellation and _is_requested(error)):
         raise error
     remedy = ""
     if is_cancellation:
@@ -65,13 +63,13 @@ def escaped(error: BaseException) -> Exception:
     return failure
 
 
-def _is_asked_for(cancellation: BaseException) -> bool:
-    """Whether a scope or the owner of the task cancels it."""
+def _is_requested(cancellation: BaseException) -> bool:
+    """Whether a cancel scope or the owner of the task cancels it."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     if not isinstance(cancellation, asyncio.CancelledError) or (task := asyncio.current_task()) is None:
         return False
-    # asyncio's own request, as for an activity; a task of a task group can only have got it from a component
+    # `Task.cancel`, as of an activity; within a task group only a component can have called it
     return task.cancelling() > 0 and anyio.get_current_task().parent_id is None
 
 

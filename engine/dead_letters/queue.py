@@ -272,7 +272,7 @@ def _storable(value: object, depth: int) -> JsonValue:
 def _text(value: object) -> str:
     try:
         text = str(value)
-    except Exception as error:  # noqa: BLE001 - a value's own code, which must not stop the run
+    except Exception as error:  # noqa: BLE001 - foreign code: a value's own `__str__` must not stop the run
         text = f"<{type(value).__name__}: no text ({type(error).__name__})>"
     return text.encode("utf-8", "backslashreplace").decode()
 

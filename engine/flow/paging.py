@@ -11,7 +11,7 @@ import anyio
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
-from engine.contract.records import no_records
+from engine.contract.records import non_records
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
 from engine.contract.unplanned import escaped
@@ -192,7 +192,7 @@ class RecordPager:
         start, self._ordinal = self._ordinal, self._ordinal + len(records)
         if len(records) <= STRIDE:
             nbytes = estimate_batch(records)
-        failures = no_records(records, self._function) if self._function is not None else ()
+        failures = non_records(records, self._function) if self._function is not None else ()
         wrong = {place for place, _ in failures}
         batch = Batch(records, self._keys(records, start, wrong), position=self._ordinal, nbytes=nbytes)
         batch.failures = failures

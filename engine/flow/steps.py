@@ -103,6 +103,11 @@ class Step:
             self.stats.dead += len(failures)
             await self._put_dead_letters(self.stats, batch, failures, attempts)
 
+    async def _reject(self, batch: Batch, error: BaseException, started: float) -> None:
+        """End the first try of a batch, which began at `started` and failed."""
+        self.stats.busy += perf_counter() - started
+        await self.delivery.reject(batch, self._classified(error, batch))
+
     def _classified(self, error: BaseException, batch: Batch) -> Failure:
         return classify_error(self.stats.name, escaped(error), batch, survives=self._survives)
 
@@ -154,8 +159,7 @@ class TransformStep(Step):
                 made = step._apply(batch)
                 derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
             except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
-                stats.busy += perf_counter() - started
-                await step.delivery.reject(batch, step._classified(error, batch))
+                await step._reject(batch, error, started)
                 return
             now = perf_counter()
             stats.busy += now - started
@@ -223,8 +227,7 @@ class SinkStep(Step):
         try:
             receipt = await self._write(batch)
         except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
-            stats.busy += perf_counter() - started
-            await self.delivery.reject(batch, self._classified(error, batch))
+            await self._reject(batch, error, started)
             return
         stats.busy += perf_counter() - started
         self.health.successes += 1

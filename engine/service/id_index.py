@@ -1,8 +1,8 @@
-"""Where the rows of an id are: an index in memory, by hash, that spares replays a look through whole tables.
+"""An index in memory of where the rows of an id are, by hash, so that replays need not scan whole tables.
 
-It knows the commit sequences that rows of an id may have. The table keeps rows of one request together, so
-with these DuckDB reads a few row groups in place of all, and for ids that are new none. What it says is
-never too little: entries of rows that are gone may stay, and the table itself compares the ids.
+It knows the commit sequences that rows of an id may have. The table keeps the rows of one request together,
+so with these DuckDB reads a few row groups instead of all, and none for new ids. No row is missing from it;
+entries of deleted rows may stay, because the table itself compares the ids.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["IdIndexes"]
 
 MAX_ROWS = 8_000_000
-"""Rows of a table with an index, at 16 bytes each; larger ones are looked through."""
+"""Rows of a table with an index, at 16 bytes each; larger tables are scanned."""
 
 MAX_RECENT = 128_000
-"""Rows that are added one by one before the index is built anew; each takes some 150 bytes."""
+"""Rows that are added one by one before the index is rebuilt; each takes some 150 bytes."""
 
 
 class IdIndex:
-    """The index of one table, built at its first use. Used inside the writer's transaction.
+    """The index of one table, built at its first use.
 
-    It catches up with the table by itself, which has to happen before the transaction adds rows to it.
+    Each use first adds the rows that were committed since the last one. Ask it inside the writer's
+    transaction, before that adds rows of its own.
     """
 
     def __init__(self, connection: DuckDBPyConnection, table: Table) -> None:
@@ -43,7 +44,7 @@ class IdIndex:
         self._added = 0  # rows since it was built
 
     def sequences_of(self, ids: Sequence[Any]) -> set[int] | None:
-        """The commit sequences of the rows with these ids, and maybe others; None when it does not know."""
+        """The commit sequences of the rows with these ids, and maybe more; None if the table is too large."""
         if not self._catch_up():
             return None
         hashes = self._connection.execute("SELECT DISTINCT hash(unnest(?::VARCHAR[]))", [ids]).fetchall()
@@ -57,7 +58,7 @@ class IdIndex:
         return found
 
     def _catch_up(self) -> bool:
-        """Whether the index holds all rows now."""
+        """Add the latest rows, or build the index; False if the table is too large."""
         if self._last is None:
             return self._build()
         rows = self._connection.execute(
@@ -74,11 +75,11 @@ class IdIndex:
         return True
 
     def remove(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Forget rows, by hash and sequence, that are being deleted: an id may come again without end."""
+        """Forget rows that are being deleted, by hash and sequence, so that one id cannot fill the index."""
         for number, sequence in rows:
             entries = list(self._recent.get(number, ()))
             if sequence in entries:  # else it is older than the index
-                entries.remove(sequence)  # one row: another id may have the same hash
+                entries.remove(sequence)  # only one: another id may have the same hash
                 self._recent[number] = tuple(entries)
 
     def _build(self) -> bool:
@@ -90,7 +91,8 @@ class IdIndex:
         if rows > MAX_ROWS:
             return False
         sorted_rows = self._connection.sql(
-            f"SELECT hash({self._key}) AS hash, {SEQUENCE} FROM {self._name} ORDER BY hash"  # noqa: S608 -- quoted
+            f"SELECT hash({self._key}) AS hash, {SEQUENCE}::UBIGINT "  # noqa: S608 -- quoted
+            f"FROM {self._name} ORDER BY hash"
         ).to_arrow_table()
         self._hashes, self._sequences = map(_numbers, sorted_rows.columns)
         self._last = last
@@ -113,7 +115,7 @@ class IdIndexes:
             return None
         try:
             return index.sequences_of(ids)
-        except Exception:  # for want of memory: the transaction has failed, and the next does without
+        except Exception:  # out of memory: this transaction fails, and later ones do without the index
             self._failed.add(table.name)
             raise
 
@@ -123,16 +125,12 @@ class IdIndexes:
             index.remove(rows)
 
     def forget(self) -> None:
-        """Build them again when they are next used: a transaction has failed."""
+        """Rebuild them at their next use, after a failed transaction."""
         tables = self._tables if has_arrow() else []
         self._indexes = {table.name: IdIndex(self._connection, table) for table in tables}
 
 
 def _numbers(column: pa.ChunkedArray) -> Sequence[int]:
-    """The numbers of a column of 64-bit integers without nulls, as they lie in memory."""
-    import pyarrow as pa
-
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    is_unsigned: bool = pa.types.is_unsigned_integer(array.type)
-    numbers = memoryview(array.buffers()[1]).cast("B").cast("Q" if is_unsigned else "q")
-    return numbers[array.offset : array.offset + len(array)]
+    """The numbers of a column of type UBIGINT without nulls, as they lie in memory."""
+    array = column.combine_chunks()
+    return memoryview(array.buffers()[1]).cast("Q")[array.offset : array.offset + len(array)]

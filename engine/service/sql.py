@@ -183,7 +183,7 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
 
 
 def _without_end(sql: str) -> str:
-    """One statement without the semicolon at its end, and what stands behind it: comments, or another."""
+    """The first statement of a text, without its semicolon and everything after that, such as comments."""
     import duckdb
 
     text = sql.encode()  # places are in bytes

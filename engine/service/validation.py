@@ -133,8 +133,8 @@ class BodyValidator:
             return self._reader.many(body)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - a bad record, or a validator of the model's own, which may raise anything
-            return None  # the records one by one tell which, and why
+        except Exception:  # noqa: BLE001 - foreign code: a validator of the model's own may raise anything
+            return None  # `take_apart` finds which record, and why
 
     def take_apart(self, body: bytes) -> ValidatedBody:
         """Look at the records one by one. Raises InvalidBodyError, TooManyRecordsError."""
@@ -166,7 +166,7 @@ class BodyValidator:
             raise _RecordRefusedError("nested too deeply") from None
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - a validator of the model's own may raise anything: one record fails
+        except Exception as error:  # noqa: BLE001 - foreign code, as above: only this record fails
             # its text may quote the record
             raise _RecordRefusedError(f"{type(error).__name__} in the model's own code") from None
 
@@ -229,13 +229,13 @@ _CONSTANT = frozenset(
         "time_parsing",
     }
 )
-"""Reasons that a parser has ready, whatever it was given."""
+"""Reasons of a parser that never quote the value."""
 
 _BETTER = {
     "recursion limit": "nested too deeply",
     "datetime or date, unexpected extra": "Input should be a valid datetime, such as 2026-01-31T12:00:59Z",
 }
-"""In place of such a reason with these words."""
+"""Clearer messages for such reasons, by a part of their text."""
 
 _QUOTING = {
     "uuid_parsing": "Input should be a valid UUID",

@@ -18,6 +18,9 @@ from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
 
+MAX_REASON = 300
+"""Characters of why the first record died: an API's answer may be a page long."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Column:
@@ -148,7 +151,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         # a dead letter is stored when its record dies, and counts once the batch is settled
         early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
         if run.first_dead_letter:
-            yield f"first dead letter {run.first_dead_letter}"
+            first = " ".join(run.first_dead_letter.split())
+            yield f"first dead letter {first if len(first) <= MAX_REASON else first[:MAX_REASON] + '…'}"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"

@@ -247,7 +247,7 @@ class PipelineHost:
 
 
 def _without_option(message: str) -> str:
-    """A problem with parameters, in the words of somebody who has no command line."""
+    """A problem with parameters without the option, for a caller who has no command line."""
     return re.sub(r"^--param: \S+?\.(\S+): (parameter )?", _named, message, flags=re.MULTILINE)
 
 

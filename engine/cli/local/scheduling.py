@@ -163,7 +163,7 @@ class Scheduler:
 
     async def _start_due(self, entry: _Scheduled, now: datetime) -> None:
         """Start what is due: the latest tick, or the latest `MAX_AT_ONCE` where runs may overlap."""
-        entry.since = min(entry.since, now)  # somebody has set the clock back; a tick's run is taken once
+        entry.since = min(entry.since, now)  # the clock was set back; no tick is started twice
         due = _latest_due(entry, now)
         if not due:
             return

@@ -27,7 +27,7 @@ from tests.servers.warm_start import is_warm
 __all__ = ["Course"]
 
 MORE_ATTEMPTS = 4
-MAX_ATTEMPT = 600.0  # seconds, or as many times more as this machine is slower: only a hang takes longer
+MAX_ATTEMPT = 180.0  # seconds, or as many times more as this machine is slower
 SAYS_WITHIN = 60.0
 STOPS_WITHIN = 2.0  # seconds from a second signal to the end of the process, with nothing else to do
 # seconds from the start of a process to its first run, with nothing else to do: from cold, and warm

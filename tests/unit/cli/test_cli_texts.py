@@ -169,6 +169,15 @@ def test_a_transform_that_dropped_everything_is_named() -> None:
     assert "dropped all" not in summary([report()], OPTIONS)
 
 
+def test_the_first_dead_letter_is_one_short_line() -> None:
+    said = "at `load`: Http400: not taken\n  (it says: " + "word " * 400 + ")"
+    lines = summary([report(first_dead_letter=said)], OPTIONS).splitlines()
+    (line,) = (one for one in lines if "it says" in one)
+    assert line.startswith("blobs: first dead letter at `load`: Http400: not taken (it says: word ")
+    assert line.endswith("…")
+    assert len(line) < 330
+
+
 def test_a_field_that_no_record_had_is_named() -> None:
     stats = NodeStats(
         "hide", Kind.TRANSFORM, "mask", records_in=7, aggregate={"absent: emial": 7, "absent: x": 6}

@@ -73,7 +73,7 @@ def test_index_may_know_rows_that_are_gone(rows: Rows) -> None:
     assert rows.find("a") == {1, 2}
 
 
-def test_index_is_built_anew_when_much_was_added(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_rebuilt_when_much_was_added(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_index, "MAX_RECENT", 3)
     assert rows.find("0-0") == set()
     for sequence in range(1, 9):

@@ -72,7 +72,7 @@ async def test_it_grows_slowly_after_a_refusal_and_falls_less() -> None:
     assert server.limiter.limit == 8
     server.serve(6.5)
     grown = server.limiter.limit
-    assert 8 + 5 <= grown <= 8 + 14
+    assert 8 + 10 <= grown <= 8 + 14
     server.limiter.slow_down()
     assert server.limiter.limit == grown - 1 - grown // 8
 
