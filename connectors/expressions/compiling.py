@@ -95,7 +95,7 @@ def fields_read(text: str) -> list[tuple[str, ...]]:
             expected = node.args
         elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
             expected = node.values[:-1]
-        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+        elif isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]) == "None":
             expected = [node.left]
         for one in filter(_is_plain, expected):
             reader = _Compiler(text)

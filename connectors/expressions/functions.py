@@ -153,7 +153,7 @@ def to_bool(value: Any) -> Any:
 
 
 def number(text: Any, decimal: Any = ".") -> Any:
-    """The number in a text such as 1.234,50 € with `decimal=','`; grouping and currency are left out."""
+    """The number in a text such as 1.234,50 € with `decimal=','`; grouping and currency signs are ignored."""
     if isinstance(text, int | float | Decimal) and not isinstance(text, bool):
         return text
     text = _text("number", text)

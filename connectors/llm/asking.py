@@ -18,7 +18,6 @@ from connectors.llm.calling import Caller, Fate, OnUsage, too_long
 from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.conversation import Conversation
 from connectors.llm.documents import Document
-from connectors.llm.normalise import spellings
 from connectors.llm.pricing import Usage
 from connectors.llm.questions import answer_entry, values_of
 from connectors.llm.replies import match_slots, read_lone
@@ -112,9 +111,9 @@ class Asker(Caller):
             return None, reply  # what there is of it may be a part
         slot, nonce = ordered.slot, ordered.nonce
         reading = (
-            match_slots(reply.content, {slot: nonce}, spellings(self.schema))
+            match_slots(reply.content, {slot: nonce}, self.schema.spellings)
             if nonce
-            else read_lone(reply.content, slot, spellings(self.schema))
+            else read_lone(reply.content, slot, self.schema.spellings)
         )
         return (reading.answers.get(slot) if reading else None), reply
 

@@ -103,8 +103,7 @@ class BatchJobs:
         patient: an endpoint that cannot be reached is an outage from the first call on.
         journal: where it is kept what has been ordered.
         draining: true once the run should end. A job is not waited for then: a resume takes its answers.
-        on_look: called after each look at a job that has not ended, so that who waits is not taken for
-            stuck.
+        on_look: called after each look at a job that has not ended, so that the caller does not look stuck.
     """
 
     def __init__(

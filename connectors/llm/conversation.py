@@ -19,7 +19,6 @@ from connectors.llm.calling import Caller, Fate, OnUsage, too_long
 from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
 from connectors.llm.documents import Document
 from connectors.llm.history import MAX_ALONE, History
-from connectors.llm.normalise import spellings
 from connectors.llm.packing import pack
 from connectors.llm.prompt import Prompt
 from connectors.llm.questions import answer_entry, verdict_entry
@@ -170,8 +169,8 @@ class Conversation:
     def _reading(self, prompt: Prompt, reply: Reply) -> Reading | None:
         if prompt.lone:
             (slot,) = prompt.nonces
-            return read_lone(reply.content, slot, spellings(self._caller.schema))
-        return match_slots(reply.content, prompt.nonces, spellings(self._caller.schema))
+            return read_lone(reply.content, slot, self._caller.schema.spellings)
+        return match_slots(reply.content, prompt.nonces, self._caller.schema.spellings)
 
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"

@@ -162,7 +162,7 @@ class LlmExtract(Transform[LlmParams]):
     ) -> None:
         """Set the outcomes of documents, which are the records of the batch at these places."""
         assert self._service is not None
-        parts, owners = self._parts(documents)
+        parts, owners = await self._parts(documents)
 
         def book(indices: Sequence[int], usage: Usage) -> None:
             part = batch.take(list(dict.fromkeys(places[owners[index]] for index in indices)))
@@ -250,16 +250,16 @@ class LlmExtract(Transform[LlmParams]):
             record=key,
         )
 
-    def _parts(self, documents: Sequence[Document]) -> tuple[list[Document], list[int]]:
+    async def _parts(self, documents: Sequence[Document]) -> tuple[list[Document], list[int]]:
         """What is asked about: documents, or parts of them, and which document each belongs to."""
         limit = self.params.split_tokens
-        if limit is None:
+        if limit is None or all(document.tokens <= limit for document in documents):
             return list(documents), list(range(len(documents)))
-        pairs = [
-            (part, index)
-            for index, document in enumerate(documents)
-            for part in divided(document, limit, self.params.split_overlap)
-        ]
+        pairs: list[tuple[Document, int]] = []
+        for index, document in enumerate(documents):
+            # some megabytes of single words take seconds
+            parts = await anyio.to_thread.run_sync(divided, document, limit, self.params.split_overlap)
+            pairs += [(part, index) for part in parts]
         return [part for part, _ in pairs], [index for _, index in pairs]
 
     def _whole(self, answers: Sequence[Fate]) -> Fate:
@@ -269,13 +269,13 @@ class LlmExtract(Transform[LlmParams]):
         if errors:
             return max(waiting, key=lambda one: one.retry_after or 0.0) if waiting else errors[0]
         fields = [one for one in answers if isinstance(one, dict)]
-        if self.params.split_tokens is None:
-            return fields[0]
         if self.params.many:  # a model may write a single record without its list
             fields = [
                 {**one, RECORDS: [one[RECORDS]]} if isinstance(one.get(RECORDS), Mapping) else one
                 for one in fields
             ]
+        if self.params.split_tokens is None:
+            return fields[0]
         whole = merged(fields, self.params.merge)
         missing = [name for name in self._target.required if name not in whole]
         if missing and not self.params.many:
@@ -289,8 +289,6 @@ class LlmExtract(Transform[LlmParams]):
         if not self.params.many:
             return self._one(staged, fields, document, "")
         items = fields.get(RECORDS)
-        if isinstance(items, Mapping):
-            items = [items]
         if items is not None and not isinstance(items, list):
             return _no_record("the extracted records are not a list", items)
         made: list[object] = []
@@ -337,7 +335,7 @@ class LlmExtract(Transform[LlmParams]):
             record = self._validated(values)
         except ValidationError as error:
             return _no_record(f"the extracted values do not fit: {_reasons(error)}", fields)
-        except ComponentError:
+        except (ComponentError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - validators and serializers are foreign code
             return unplanned_error(error)

@@ -23,8 +23,7 @@ def merged(answers: Sequence[Mapping[str, object]], rules: Mapping[str, Merge]) 
     """Merge the answers about the parts, in order, into one.
 
     Without a rule lists are added up, a value beside them as one of their items, and of other values the
-    first one stays. An item that several parts
-    state is taken once, for parts overlap.
+    first one stays. An item that several parts state is taken once, for parts overlap.
     """
     names = dict.fromkeys(name for answer in answers for name in answer)
     return {name: _one([answer.get(name) for answer in answers], rules.get(name)) for name in names}

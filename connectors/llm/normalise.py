@@ -10,7 +10,7 @@ from connectors.llm.schema import TargetSchema
 from connectors.llm.shapes import Choice
 from connectors.llm.structures import Field
 
-__all__ = ["normalise", "spellings"]
+__all__ = ["normalise"]
 
 
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
@@ -22,7 +22,7 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
     when it is not stated.
     """
     found: dict[str, object] = {}
-    values = by_name(values, spellings(schema))
+    values = by_name(values, schema.spellings)
     for name, field in schema.fields.items():
         for candidate in schema.names[name]:
             value = _value(values.get(candidate), field)
@@ -33,11 +33,6 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
             if field.required and field.shape.accepts_null:
                 found[name] = None
     return found
-
-
-def spellings(schema: TargetSchema) -> frozenset[str]:
-    """All names that a reply may use for the fields of a record."""
-    return schema.spellings
 
 
 def _value(value: object, field: Field) -> object:

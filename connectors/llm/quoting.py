@@ -15,7 +15,11 @@ _STEP: Final = _SHINGLE // 2
 
 def text_of(prompt: Prompt) -> str:
     """What documents say in a prompt."""
-    return prompt.user if isinstance(prompt.user, str) else str(prompt.user)
+    if isinstance(prompt.user, str):
+        return prompt.user
+    return "\n".join(
+        part["text"] if part["type"] == "text" else part["image_url"]["url"] for part in prompt.user
+    )
 
 
 def without_texts(words: str, texts: Iterable[str]) -> str:

@@ -131,8 +131,8 @@ class TargetSchema:
         infinite = [_not_finite(place, value) for place, value in _numbers(dumped) if not isfinite(value)]
         if infinite:
             raise ValidationError.from_exception_data(self.name, infinite)
-        both = values.keys() & dumped.keys() & self.fields.keys()
-        return dumped | {name: as_told(self.fields[name].shape, values[name], dumped[name]) for name in both}
+        told: dict[str, object] = as_told(Fields(self.fields), values, dumped)
+        return told
 
 
 def _numbers(

@@ -82,7 +82,9 @@ class LlmParams(Params):
         description="Ask about longer documents in overlapping parts of so many tokens (default: never)",
     )
     split_overlap: int = Field(
-        default=200, ge=0, description="Tokens that a part has in common with the one before, at most"
+        default=200,
+        ge=0,
+        description="Tokens that a part has in common with the one before, at most; never more than half",
     )
     merge: dict[str, Merge] = Field(
         default={},

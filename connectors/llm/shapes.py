@@ -67,14 +67,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Text(Shape):
-    """A text. `form` says in words what it has to look like; "" is free text.
+    """A text. `form` says in words what it has to look like.
 
     `moment`: a date, a time or a duration. Pydantic takes a number for seconds there, so that a year alone
-    would become a minute of 1970.
+    would become a minute of 1970. `free`: any text of the right length.
     """
 
     form: str = ""
     moment: bool = False
+    free: bool = True
 
     def asked(self, defs: Definitions) -> JsonObject:
         return {"type": "string"}

@@ -194,7 +194,8 @@ class _Shaper:
         if kind == "array":
             return self._array(schema, path)
         if kind == "string":
-            return Text(_limits(schema), schema.get("format") in _MOMENTS)
+            form = schema.get("format")
+            return Text(_limits(schema), form in _MOMENTS, form not in _FORMATS and "pattern" not in schema)
         if kind in ("integer", "number"):
             return Number(kind == "integer", _limits(schema))
         if kind in ("boolean", "null"):

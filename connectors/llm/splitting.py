@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from connectors.llm.documents import Document
 from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE
@@ -26,16 +27,15 @@ _BORDERS: Final = (
     re.compile(r"(?<=[,;|}\]\u060c\u3001\uff0c\uff1b])(?!\d)"),
 )
 _IMAGE: Final = TOKENS_PER_IMAGE * BYTES_PER_TOKEN
-_SHORTEST: Final = 64  # bytes of a piece that is cut anywhere, for the sake of an overlap
+_MIN_CUT: Final = 64  # bytes of a piece that is cut anywhere, so that parts overlap there too
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A part of a document, or of one of its texts: the `place`th. `size` is in bytes."""
+class _Piece(NamedTuple):
+    """A piece of a document's part at `place`: some of its text, or an image ("")."""
 
-    part: DocumentPart
+    text: str
+    size: int  # bytes
     place: int
-    size: int
 
 
 def divided(document: Document, tokens: int, overlap: int) -> list[Document]:
@@ -46,67 +46,73 @@ def divided(document: Document, tokens: int, overlap: int) -> list[Document]:
     """
     if document.tokens <= tokens:
         return [document]
-    most, common = tokens * BYTES_PER_TOKEN, overlap * BYTES_PER_TOKEN
+    # half of a part at most: with more of it in common, one document could become hundreds of parts
+    most, common = tokens * BYTES_PER_TOKEN, min(overlap, tokens // 2) * BYTES_PER_TOKEN
     # a text without borders is cut so that the ends of its pieces overlap too
-    shortest = common // 2 if _SHORTEST <= common // 2 < most else most
+    shortest = common // 2 if _MIN_CUT <= common // 2 < most else most
     groups: list[list[_Piece]] = [[]]
     size = 0
     for piece in _pieces(document, most, shortest):
         if groups[-1] and size + piece.size > most:
-            kept = _tail(groups[-1], min(common, most - piece.size))
-            groups.append(kept)
-            size = sum(one.size for one in kept)
+            groups.append(_tail(groups[-1], min(common, most - piece.size)))
+            size = sum(one.size for one in groups[-1])
         groups[-1].append(piece)
         size += piece.size
-    return [replace(document, parts=_joined(group)) for group in groups]
+    return [replace(document, parts=_joined(group, document.parts)) for group in groups]
 
 
 def _tail(group: Sequence[_Piece], most: int) -> list[_Piece]:
     kept: list[_Piece] = []
     for piece in reversed(group):
         most -= piece.size
-        if most < 0 or not isinstance(piece.part, TextPart):
+        if most < 0 or not piece.text:
             break
-        kept.insert(0, piece)
-    return kept
+        kept.append(piece)
+    return kept[::-1]
 
 
 def _pieces(document: Document, most: int, shortest: int) -> Iterator[_Piece]:
     """Paragraphs and images; a paragraph that is too long in smaller pieces."""
     for place, part in enumerate(document.parts):
         if isinstance(part, TextPart):
-            for text in _shorter(part.text, most, shortest, 0):
-                yield _Piece(TextPart(text), place, _size(text))
+            yield from (_Piece(text, size, place) for text, size in _shorter(part.text, most, shortest))
         else:
-            yield _Piece(part, place, _IMAGE)
+            yield _Piece("", _IMAGE, place)
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _shorter(text: str, most: int, shortest: int, level: int) -> Iterator[str]:
-    if level == len(_BORDERS):
-        step = max(shortest // max(map(_size, text)), 1)
-        yield from (text[at : at + step] for at in range(0, len(text), step))
+def _shorter(text: str, most: int, shortest: int, level: int = 0) -> Iterator[tuple[str, int]]:
+    """The text in pieces of at most `most` bytes, with their sizes."""
+    at = 0
+    for end in _ends(text, shortest, level):
+        if end == at:
+            continue
+        piece = text[at:end]
+        at, size = end, _size(piece)
+        if size <= most or level == len(_BORDERS):
+            yield piece, size
+        else:
+            yield from _shorter(piece, most, shortest, level + 1)
+
+
+def _ends(text: str, shortest: int, level: int) -> Iterator[int]:
+    """Where pieces end: after each border of the level or, below the last level, after `shortest` bytes."""
+    if level < len(_BORDERS):
+        yield from (border.end() for border in _BORDERS[level].finditer(text))
     else:
-        at = 0
-        ends = (border.end() for border in _BORDERS[level].finditer(text))
-        for end in (*ends, len(text)):
-            if end > at:
-                yield from _within(text[at:end], most, shortest, level + 1)
-                at = end
+        step = max(shortest // max(map(_size, text)), 1)
+        yield from range(step, len(text), step)
+    yield len(text)
 
 
-def _within(text: str, most: int, shortest: int, level: int) -> Iterator[str]:
-    return iter([text]) if _size(text) <= most else _shorter(text, most, shortest, level)
-
-
-def _joined(group: Sequence[_Piece]) -> list[DocumentPart]:
+def _joined(group: Sequence[_Piece], parts: Sequence[DocumentPart]) -> list[DocumentPart]:
     """Neighbouring pieces of one text as one; two texts of a document stay two."""
-    joined: list[DocumentPart] = []
-    for _, same in groupby(group, key=lambda piece: piece.place):
-        pieces = [one.part for one in same]
-        texts = [one.text for one in pieces if isinstance(one, TextPart)]
-        joined += [TextPart("".join(texts))] if texts else pieces
-    return joined
+    return [
+        TextPart("".join(piece.text for piece in same))
+        if isinstance(parts[place], TextPart)
+        else parts[place]
+        for place, same in groupby(group, key=attrgetter("place"))
+    ]

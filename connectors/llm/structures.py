@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from connectors.llm.json_text import parse
 from connectors.llm.names import by_name, folded_name
@@ -232,6 +232,11 @@ class Either(Shape):
     def accepts_null(self) -> bool:  # type: ignore[override]
         return any(one.accepts_null for one in self.branches)
 
+    @property
+    def mixes_moments(self) -> bool:
+        """Whether a text may be a moment or anything else."""
+        return {one.moment for one in self.branches if isinstance(one, Text)} == {True, False}
+
     def asked(self, defs: Definitions) -> JsonObject:
         flat: list[JsonObject] = []
         for one in self.branches:
@@ -297,18 +302,35 @@ class Reference(Shape):
         return isinstance(shape, Choice) and shape.lists(value)
 
 
-def as_told(shape: Shape, told: object, found: object) -> object:
+def as_told(shape: Shape, told: object, found: object) -> Any:
     """A validated value, but a text that is a number where Pydantic has made a moment of it.
 
     Of `datetime | str` it takes "2026" for seconds since 1970.
     """
-    if isinstance(shape, Items) and isinstance(told, list) and isinstance(found, list):
-        same = len(told) == len(found)
-        return [as_told(shape.item, *pair) for pair in zip(told, found, strict=True)] if same else found
-    texts = [one for one in shape.branches if isinstance(one, Text)] if isinstance(shape, Either) else []
-    mixed = any(one.moment for one in texts) and not all(one.moment for one in texts)
-    number = isinstance(told, str) and is_number(told)
-    return told if mixed and number and isinstance(found, str) and _DATED.match(found) else found
+    if isinstance(shape, Reference):
+        return as_told(shape.target, told, found)
+    if isinstance(shape, Either):
+        if isinstance(told, str):
+            return told if shape.mixes_moments and is_number(told) and _is_dated(found) else found
+        shape = next((one for one in shape.branches if one.fits(told)), shape)
+    if isinstance(told, list) and isinstance(found, list) and len(told) == len(found):
+        if isinstance(shape, Items):
+            return [as_told(shape.item, *pair) for pair in zip(told, found, strict=True)]
+        if isinstance(shape, Places):
+            return [as_told(*one) for one in zip(shape.places, told, found, strict=True)]
+    if isinstance(told, Mapping) and isinstance(found, Mapping):
+        shapes: dict[object, Shape] = {}
+        if isinstance(shape, Fields):
+            shapes = {name: one.shape for name, one in shape.fields.items()}
+        elif isinstance(shape, Entries):
+            shapes = dict.fromkeys(told, shape.value)
+        both = told.keys() & found.keys() & shapes.keys()
+        return {**found, **{name: as_told(shapes[name], told[name], found[name]) for name in both}}
+    return found
+
+
+def _is_dated(value: object) -> bool:
+    return isinstance(value, str) and _DATED.match(value) is not None
 
 
 def takes_all(shape: Shape) -> bool:
@@ -317,8 +339,7 @@ def takes_all(shape: Shape) -> bool:
         shape = shape.target
     if isinstance(shape, Either):
         return any(map(takes_all, shape.branches))
-    free = isinstance(shape, Text) and (not shape.form or shape.form.startswith("at "))  # bounds alone
-    return free or isinstance(shape, Items)
+    return shape.free if isinstance(shape, Text) else isinstance(shape, Items)
 
 
 def object_schema(properties: JsonObject) -> JsonObject:

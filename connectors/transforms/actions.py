@@ -174,7 +174,7 @@ def changes_of(actions: MapActions) -> Iterator[Change]:
 
 
 def fields_read(groups: Sequence[MapActions]) -> Iterator[tuple[str, ...]]:
-    """Yield the paths of the fields that actions expect in the records; after `flatten`, nobody can tell."""
+    """Yield the paths of the fields that actions expect in the records, up to the first `flatten`."""
     made: set[str] = set()
     for group in groups:
         if group.flatten is not None:

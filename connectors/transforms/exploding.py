@@ -153,5 +153,7 @@ def _put(made: dict[str, Any], path: Sequence[str], item: Any) -> None:
     """Set what is at the path, in mappings that are made on the way."""
     for name in path[:-1]:
         inside = made.get(name)
-        made[name] = made = dict(inside) if isinstance(inside, Mapping) else {}
+        inside = dict(inside) if isinstance(inside, Mapping) else {}
+        made[name] = inside
+        made = inside
     made[path[-1]] = item

@@ -78,6 +78,8 @@ def _truth(path: str, key: str) -> dict[str, Row]:
         raise ConfigError(
             f"{path}: {rows.keyless} of its records have no `{key}`; add it, or name another --key"
         )
+    if all(row.keys() <= {key} for row in rows.by_key.values()):
+        raise ConfigError(f"{path}: its records have no field but `{key}`; add the right values")
     if rows.repeated:
         raise ConfigError(f"{path}: {rows.repeated[0]!r} has several different records; keep one of them")
     return rows.by_key
@@ -200,7 +202,7 @@ def _left_out(rows: _Rows, key: str) -> Iterator[str]:
 
 
 def _score(evaluation: Evaluation, name: str) -> FieldScore:
-    return _total(evaluation) if name == "all" else evaluation.fields.get(name, FieldScore())
+    return _total(evaluation) if name == "all" else evaluation.fields[name]
 
 
 def _named(what: str, keys: Sequence[str]) -> Iterator[str]:
@@ -217,4 +219,4 @@ def _share(found: Evaluation) -> float:
     """A document without a record has no right value."""
     total = _total(found)
     lost = len(found.lost) * len(found.fields)
-    return total.right / (total.total + lost) if total.total + lost else 1.0
+    return total.right / (total.total + lost)

@@ -58,8 +58,8 @@ class FieldScore:
 
     @property
     def share(self) -> float:
-        """Share of comparisons that are right; 1 when there are none."""
-        return self.right / self.total if self.total else 1.0
+        """Share of comparisons that are right; 0 when there are none."""
+        return self.right / self.total if self.total else 0.0
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ def _diff(changed: dict[str, Sequence[str] | None], name: str) -> dict[str, obje
 
 
 async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None:
-    """What has changed since the last run of the pipeline, which no replay is; None when it has not run."""
+    """What has changed since the last run of the pipeline, replays aside; None if it has not run."""
     from engine.cli.state import store_of
     from engine.errors import StateMissingError
     from engine.plan.identity import difference

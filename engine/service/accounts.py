@@ -85,7 +85,7 @@ class Account:
             there again.
         doubled: rows of the scope whose id is there more than once.
         dead: dead letters that were made of its records, each counted once.
-        letters: how many of those there are, whatever became of them, or the retention removed.
+        letters: how many of those exist, of any status, or were removed by the retention.
         since: deliveries before then were not told apart by scope; None when all were.
     """
 

@@ -187,7 +187,7 @@ class BatchLedger:
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def _remember(self, submissions: Iterable[Submission]) -> None:
-        """Before the commit, but harmless if it fails: it only means one look more."""
+        """Called before the commit; if that fails, a later request is looked up in vain."""
         if self._hashes is not None:
             self._hashes.update(hash(one.request_key) for one in submissions)
             if len(self._hashes) > MAX_KNOWN_KEYS:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_llm_service
+from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_llm_service, splitting
 from connectors.llm.schema import target_schema
 from connectors.models import Medical
 from connectors.objects.decoding import decode
@@ -789,6 +790,20 @@ async def test_answers_about_parts_of_a_document_are_merged() -> None:
         derived = await extract.apply(batch_of(staged(1, text)))
         assert len(server.requests) >= 2
     assert [one["name"] for one in derived.records] == ["Ann"]
+
+
+async def test_a_document_is_divided_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def divided(document: Document, tokens: int, overlap: int) -> list[Document]:
+        threads.append(get_ident())
+        return splitting.divided(document, tokens, overlap)
+
+    monkeypatch.setattr("connectors.llm.extract.divided", divided)
+    async with stand_in(split_tokens=100) as (_, extract):
+        await extract.apply(batch_of(staged(1, "Patient: Ann. " * 50)))
+    assert threads
+    assert get_ident() not in threads
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

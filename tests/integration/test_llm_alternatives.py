@@ -319,6 +319,22 @@ async def test_a_validator_with_a_bug_costs_its_record(journal: NodeJournal) -> 
     assert (error.kind, error.unplanned) == ("ZeroDivisionError", True)
 
 
+class Greedy(BaseModel):
+    total: int
+
+    @field_validator("total")
+    @classmethod
+    def takes_all_memory(cls, value: int) -> int:
+        raise MemoryError
+
+
+async def test_lack_of_memory_is_no_fault_of_a_record(journal: NodeJournal) -> None:
+    async with Models(cheap=RIGHT).running() as server:
+        async with opened(server, journal, schema=f"{__name__}:Greedy") as extract:
+            with pytest.raises(MemoryError):
+                await extract.apply(batch_of(staged(1, TEXT)))
+
+
 @pytest.mark.parametrize(
     ("answer", "message", "kind"),
     [

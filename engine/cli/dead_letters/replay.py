@@ -86,7 +86,7 @@ async def replay(options: DlqOptions) -> int:
 async def _chosen(
     stack: AsyncExitStack, store: StateStore, plans: dict[str, Plan], options: DlqOptions, output: Output
 ) -> list[DeadLetterMatch]:
-    """The dead letters to replay: open ones, and with --force those that are named, whatever became of them.
+    """The dead letters to replay: open ones, and with --force those that are named, of any status.
 
     Raises:
         ConfigError: a name means none, or --force comes without names.

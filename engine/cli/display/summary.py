@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.cli.arguments import this_command
 from engine.cli.display.numbers import count, counted, duration, rate, read_here
 from engine.cli.display.table import aligned
+from engine.cli.display.terminal import one_line
 from engine.cli.options import DEFAULT_FILE, PlaceOptions
 from engine.cli.state import state_options
 from engine.contract.component import Kind
@@ -17,9 +18,6 @@ from engine.flow.stats import NodeSnapshot
 from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
-
-MAX_REASON = 300
-"""Characters of why the first record died: an API's answer may be a page long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +149,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         # a dead letter is stored when its record dies, and counts once the batch is settled
         early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
         if run.first_dead_letter:
-            first = " ".join(run.first_dead_letter.split())
-            yield f"first dead letter {first if len(first) <= MAX_REASON else first[:MAX_REASON] + '…'}"
+            yield f"first dead letter {one_line(run.first_dead_letter)}"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["printable"]
+__all__ = ["one_line", "printable"]
+
+MAX_LINE: Final = 300  # characters
 
 # C0 but tab and line feed, DEL, C1, and what reorders or hides text (CVE-2021-42574)
 _CONTROLS: Final = re.compile(
@@ -19,6 +21,12 @@ def printable(text: str) -> str:
     Tabs and line feeds stay.
     """
     return _CONTROLS.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of a text as one line: why a record died may fill a page."""
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_LINE else text[:MAX_LINE] + "…"
 
 
 def _escape(found: re.Match[str]) -> str:

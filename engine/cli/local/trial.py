@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.display.numbers import count, counted
+from engine.cli.display.terminal import one_line
 from engine.cli.options import RunOptions, StateOptions
 from engine.cli.state import store_of
 from engine.contract.component import Kind
@@ -145,7 +146,7 @@ async def _fates(engine: Engine, report: RunReport) -> list[str]:
     lines = []
     for reason, number in reasons.most_common(FATES):
         first = next(one for one in letters if _reason(one) == reason)
-        what = f"{first.error_type}: {first.error_message}"
+        what = one_line(f"{first.error_type}: {first.error_message}")
         lines.append(f"{count(number)} died at `{first.node}`: {what} (first: {first.key})")
     return lines + ["…"] * (len(reasons) > FATES)
 

@@ -122,6 +122,16 @@ def test_no_record_is_compared_with_two_documents() -> None:
     assert (found.records, found.lost) == (1, ["1.txt", "2.txt"])
 
 
+def test_nothing_is_right_where_nothing_was_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, truth = files(tmp_path)
+    assert main(["eval", lines(tmp_path / "other.jsonl", [{"id": "8", "name": "Al"}]), truth]) == 0
+    said = capsys.readouterr().out
+    assert "0 records compared" in said
+    assert "100%" not in said
+
+
 def test_csv_files_and_repeated_records_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,12 +156,24 @@ def test_csv_files_and_repeated_records_are_compared(
         ("", "no records to compare with"),
         ("{}", "no records to compare with"),
         ('{"a": 1}', "no records to compare with"),
+        ('{"id": 1}\n{"id": 2}\n', "no field but `id`"),
+        ('{"1": {}, "2": {"id": "2"}}', "no field but `id`"),
         ('{"id": 1}\n{"a": 2}\n', "1 of its records have no `id`"),
         ('{"id": 1, "a": 1}\n{"id": "1", "a": 2}\n', "'1' has several different records"),
         ('{"id": 1}\nnull\n', "record 2 is not an object"),
         ("[" * 100_000, "not JSON"),
     ],
-    ids=["empty", "no-records", "no-objects", "keyless", "repeated", "null", "deep"],
+    ids=[
+        "empty",
+        "no-records",
+        "no-objects",
+        "keys",
+        "keys-of-objects",
+        "keyless",
+        "repeated",
+        "null",
+        "deep",
+    ],
 )
 def test_a_truth_that_proves_nothing_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str

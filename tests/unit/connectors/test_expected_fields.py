@@ -52,6 +52,7 @@ def test_a_field_of_no_record_is_counted(kind: type[Transform[Any]], params: dic
         {"set": {"x": "coalesce(nick, email)"}},
         {"set": {"x": "nick or email", "y": "x"}},
         {"set": {"x": "nick is None"}},
+        {"set": {"x": "nick != None"}},
         {"default": {"nick": "-"}, "set": {"x": "nick"}},
         {"flatten": True, "set": {"x": "customer_city"}},
         {"set": {"x": "[one for one in [1, 2]]"}},

@@ -1,4 +1,4 @@
-"""What components let out that is no `Exception`: the node fails, and no record counts as done."""
+"""Components that raise more than an `Exception`: the node fails, and no record counts as done."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def run(pipeline: engine.Pipeline) -> RunReport:
 
 @pytest.mark.parametrize("end", RAISED, ids=NAMES)
 @pytest.mark.parametrize("place", ["source", "plain", "async", "sink"])
-async def test_a_component_that_lets_anything_out_fails(place: str, end: Callable[[], object]) -> None:
+async def test_a_component_that_raises_anything_fails(place: str, end: Callable[[], object]) -> None:
     with anyio.fail_after(20):
         report = await run(engine.Pipeline("p", **nodes(place, end)))
     assert report.status is RunStatus.FAILED
@@ -102,7 +102,7 @@ async def test_a_component_that_lets_anything_out_fails(place: str, end: Callabl
 
 @pytest.mark.parametrize("end", RAISED[:2], ids=NAMES[:2])
 @pytest.mark.parametrize("place", ["read", "open", "close"])
-async def test_classes_that_let_anything_out_fail(place: str, end: Callable[[], object]) -> None:
+async def test_classes_that_raise_anything_fail(place: str, end: Callable[[], object]) -> None:
     class Rows(Source[Params]):
         async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
             yield Batch([{"n": 1}], KeyRange("rows/", 0, 1), position=1)

@@ -440,7 +440,7 @@ async def test_running_jobs_are_neither_listed_nor_purged(world: World) -> None:
     world.stopping, world.api.after_created = False, lambda: None
     assert doctors(await world.ask()) == WHOLE
     assert len(world.api.jobs) == 1
-    # what is purged afterwards is asked for anew, and not taken from the old job
+    # what is purged afterwards is asked for again, not taken from the old job
     assert await store.purge_journal(JournalFilter()) == 4
     assert doctors(await world.ask()) == WHOLE
     assert len(world.api.jobs) == 2

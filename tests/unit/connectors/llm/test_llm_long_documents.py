@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from connectors.llm import Document, LlmParams, splitting
 from connectors.llm.items import without_bad_items
 from connectors.llm.merging import Merge, merged
+from connectors.llm.schema import schema_of
 from connectors.llm.service import instructions_for
 from connectors.llm.splitting import divided
+from connectors.llm.structures import takes_all
 from connectors.objects.documents import TextPart
 
 FIELDS = {"name": {"required": True}, "count": {"type": "integer"}, "tags": {"type": "list[text]"}}
@@ -133,6 +135,13 @@ def test_parts_without_white_space_overlap_too(text: str) -> None:
     assert all(part.tokens <= 500 for part in parts)
 
 
+@pytest.mark.parametrize("overlap", [90, 100, 200])
+def test_no_more_than_half_of_a_part_is_repeated(overlap: int) -> None:
+    """The default overlap of 200 made 65 parts of one where `split_tokens` was 200 or less."""
+    document = Document.of_text("a.txt", "word " * 2_000)
+    assert sum(part.tokens for part in divided(document, 100, overlap)) <= 2.2 * document.tokens
+
+
 def test_no_number_is_cut_between_two_parts() -> None:
     text = "The total is 1,234.50 EUR. " * 200
     for part in divided(Document.of_text("a.txt", text), 101, 0):
@@ -181,3 +190,13 @@ def test_a_lone_value_is_an_item_where_others_are_lists(answers: list[dict[str, 
 def test_a_merge_rule_that_makes_no_valid_value_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         params(**wrong)
+
+
+class Coded(BaseModel):
+    code: str = Field(min_length=2, pattern="^[A-Z]+$")
+    note: str = Field(min_length=2)
+
+
+def test_lines_are_no_value_of_a_text_with_a_pattern() -> None:
+    fields = schema_of(Coded).fields
+    assert [takes_all(fields[name].shape) for name in ("code", "note")] == [False, True]

@@ -1,4 +1,4 @@
-"""Answers of models that no schema holds to it: nothing is lost, invented or taken for what it is not."""
+"""Answers of models without strict decoding: no value is lost, invented or misread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.json_text import parse
-from connectors.llm.normalise import normalise, spellings
+from connectors.llm.normalise import normalise
 from connectors.llm.refusals import Cause, Refusal, cause_of
 from connectors.llm.replies import match_slots, read_lone
 from connectors.llm.schema import schema_of
@@ -127,20 +127,20 @@ NONCES = {"r1": "aa", "r2": "bb"}
     ],
 )
 def test_slots_are_read_inside_of_wrappers(content: Mapping[str, Any]) -> None:
-    found = match_slots(json.dumps(content), NONCES, spellings(LOOSE))
+    found = match_slots(json.dumps(content), NONCES, LOOSE.spellings)
     assert found is not None
     assert {slot: values["note"] for slot, values in found.answers.items()} == {"r1": "1", "r2": "2"}
 
 
 def test_a_slot_has_no_values_of_the_document_inside_of_it() -> None:
     content = {"nonce": "aa", "r2": {"nonce": "bb", "note": "2"}}
-    found = match_slots(json.dumps(content), NONCES, spellings(LOOSE))
+    found = match_slots(json.dumps(content), NONCES, LOOSE.spellings)
     assert found is not None
     assert found.answers == {}
 
 
 def test_the_same_record_twice_is_one_answer() -> None:
-    found = read_lone(json.dumps([{"note": "a"}, {"note": "a"}]), "r1", spellings(LOOSE))
+    found = read_lone(json.dumps([{"note": "a"}, {"note": "a"}]), "r1", LOOSE.spellings)
     assert found is not None
     assert found.answers == {"r1": {"note": "a"}}
 
@@ -239,3 +239,25 @@ def test_a_year_is_a_text_where_a_moment_or_a_text_may_be() -> None:
     answer = {"seen": "2026", "due": 2026, "left": "2026", "all": ["1735689600", "2026-01-02T00:00:00"]}
     expected = {"seen": "2026", "due": "2026", "left": 2026, "all": ["1735689600", "2026-01-02T00:00:00"]}
     assert schema.validated(normalise(answer, schema)) == expected
+
+
+def test_a_year_is_a_text_inside_of_values_too() -> None:
+    class Seen(BaseModel):
+        at: datetime | str
+
+    class Mixed(BaseModel):
+        one: Seen
+        several: list[Seen] | None
+        listed: list[datetime | str] | None
+        named: dict[str, datetime | str]
+        placed: tuple[int, datetime | str]
+
+    schema = schema_of(Mixed)
+    answer = {
+        "one": {"at": "2026"},
+        "several": [{"at": "2026"}, {"at": "soon"}],
+        "listed": ["2026", "2027"],
+        "named": {"a": "2026", "b": "soon"},
+        "placed": [1, "2026"],
+    }
+    assert schema.validated(normalise(answer, schema)) == answer

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from connectors.llm.completion import Reply, read_body, read_completion
-from connectors.llm.normalise import normalise, spellings
+from connectors.llm.normalise import normalise
 from connectors.llm.pricing import price_of
 from connectors.llm.refusals import Cause, Refusal, cause_of
 from connectors.llm.replies import match_slots, read_lone
@@ -220,7 +220,7 @@ class Named(BaseModel):
 def test_names_spelled_otherwise_are_understood(spelled: str) -> None:
     schema = schema_of(Named)
     content = json.dumps({spelled: "Ann", "Home": {"streetName": "High Street"}})
-    reading = read_lone(content, "r1", spellings(schema))
+    reading = read_lone(content, "r1", schema.spellings)
     assert reading is not None
     found = normalise(reading.answers["r1"], schema)
     assert found == {"patient_name": "Ann", "home": {"street_name": "High Street"}}

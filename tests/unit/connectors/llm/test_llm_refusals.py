@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from connectors.llm.prompt import Prompt
+from connectors.llm.quoting import text_of, without_texts
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
+from connectors.llm.shapes import JsonObject
 from connectors.llm.waiting import wait_seconds
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,6 +135,14 @@ def test_what_an_error_is_about(status: int, body: object, expected: Cause) -> N
 )  # fmt: skip
 def test_the_room_that_a_prompt_leaves_is_read(message: str, room: int | None) -> None:
     assert room_in_window(message) == room
+
+
+@pytest.mark.parametrize("pages", [[], [{"type": "image_url", "image_url": {"url": "data:,x"}}]])
+def test_short_lines_of_a_document_are_not_quoted(pages: list[JsonObject]) -> None:
+    lines = "Ann Lee\naged 41\nin Oslo\nO'Hara"
+    user = [*pages, {"type": "text", "text": lines}] if pages else lines
+    text = text_of(Prompt("s", user, "n", {}, {"r1": ""}))
+    assert without_texts(f"cannot read: {lines}", [text]) == "cannot read: …"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.llm.json_text import MAX_DEPTH, parse, repaired, written
-from connectors.llm.normalise import normalise, spellings
+from connectors.llm.normalise import normalise
 from connectors.llm.pricing import Price, price_of
 from connectors.llm.replies import match_slots, read_lone
 from connectors.llm.schema import target_schema
@@ -152,7 +152,7 @@ def test_what_was_cut_off_is_not_completed(cut: str) -> None:
 
 
 def lone(content: str) -> dict[str, object] | None:
-    found = read_lone(content, "r1", spellings(MEDICAL))
+    found = read_lone(content, "r1", MEDICAL.spellings)
     return None if found is None else dict(found.answers.get("r1", {}))
 
 
