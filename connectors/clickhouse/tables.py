@@ -23,6 +23,7 @@ __all__ = [
     "column_of",
     "insert_data",
     "listed",
+    "nullable",
     "quoted",
     "sorting_key",
     "table_columns",
@@ -79,6 +80,14 @@ _NESTED: Final = re.compile(r"(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)\b")
 def quoted(name: str) -> str:
     """The name as an identifier; `database.table` as two."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def nullable(sql: str) -> str:
+    """The type with null among its values, where ClickHouse has such a type."""
+    low = re.fullmatch(r"LowCardinality\((.*)\)", sql, re.S)
+    if low:
+        return f"LowCardinality({nullable(low[1])})"
+    return sql if _NESTED.match(sql) or sql.startswith("Nullable(") else f"Nullable({sql})"
 
 
 def listed(names: Sequence[str], prefix: str = "") -> str:
