@@ -6,16 +6,20 @@ would give two results on two machines.
 
 from __future__ import annotations
 
+from typing import Final
+
 from connectors.objects.signatures import SURE_BYTES, has_signature
 
 __all__ = [
     "DOCX",
+    "NOT_TEXT",
     "OCTET_STREAM",
     "by_content",
     "by_suffix",
     "charset_of",
     "is_text",
     "media_type_of",
+    "what_instead",
     "without_charset",
 ]
 
@@ -90,6 +94,19 @@ _MEMBERS = {
 }
 _ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
+
+_UNPACK = "unpack it first"
+NOT_TEXT: Final = {
+    b"%PDF-": ("a PDF file", "read it with `format: document`"),
+    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
+    b"Obj\x01": ("an Avro file", "convert it first"),
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
+}
+"""What is often called text by mistake: its first bytes, name and remedy."""
 
 _HEAD = 8192
 _SURE = SURE_BYTES / 10  # what puremagic gives to a signature of so many bytes
@@ -171,3 +188,12 @@ def charset_of(content_type: str | None) -> str | None:
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def what_instead(head: bytes) -> str:
+    """What it is instead, and what to do, as far as that is known."""
+    for signature, (kind, remedy) in NOT_TEXT.items():
+        if head.startswith(signature):
+            return f" but {kind}: {remedy}"
+    media_type = by_content(head, "")
+    return f" but {media_type}" if media_type else ""
