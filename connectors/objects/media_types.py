@@ -47,10 +47,13 @@ _BY_SUFFIX = {
     "jsonl": "application/jsonl",
     "log": "text/plain",
     "md": "text/markdown",
+    "mht": "message/rfc822",
+    "mhtml": "message/rfc822",
     "mp3": "audio/mpeg",
     "mp4": "video/mp4",
     "msg": "application/vnd.ms-outlook",
     "ndjson": "application/x-ndjson",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "pdf": "application/pdf",
     "png": "image/png",
     "ppt": "application/vnd.ms-powerpoint",
@@ -89,10 +92,11 @@ _ALIASES = {"image/x-ms-bmp": "image/bmp", "image/jpg": "image/jpeg", "image/pjp
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MEMBERS = {
     b"word/document.xml": DOCX,
+    b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet": _BY_SUFFIX["ods"],
     b"xl/workbook.": f"{_OFFICE}.spreadsheetml.sheet",
     b"ppt/presentation.xml": f"{_OFFICE}.presentationml.presentation",
 }
-_ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
+_ZIP_SUFFIXES = frozenset({"docx", "ods", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
 
 _UNPACK = "unpack it first"

@@ -141,5 +141,5 @@ def test_a_record_behind_a_gap_of_zeros_is_read() -> None:
     """Who writes on at its old place after the file was cut off leaves zeros before the next line."""
     assert parse_line(b"\0" * 80 + b'{"a": 1}', "a:1") == {"a": 1}
     for line in (b"\0" * 80, b'{"a": \0 1}', b"\0x"):
-        with pytest.raises(RecordError, match="^a:1:1|^a:1:7"):
+        with pytest.raises(RecordError, match=r"^a:1:[17]: "):
             parse_line(line, "a:1")

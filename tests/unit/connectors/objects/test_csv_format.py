@@ -108,7 +108,7 @@ async def test_a_line_of_blanks_is_no_row() -> None:
 
 
 async def test_a_header_in_no_charset_that_is_guessed_is_refused() -> None:
-    with pytest.raises(RecordError, match="header cannot be decoded: .* set `charset`"):
+    with pytest.raises(RecordError, match=r"header cannot be decoded: .* set `charset`"):
         await rows("Müller Straße;Köln Grüße schön\n5;6\n".encode("cp850"))
 
 
