@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ def test_a_record_beside_a_long_number_is_written_as_always() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     lines, failures = dump_records([{"n": 2**70, "at": now, "set": {1}, "nan": math.nan}])
     assert (failures, json.loads(lines)) == ({}, {"n": 2**70, "at": now.isoformat(), "set": [1], "nan": None})
+
+
+def test_decimals_are_written_with_all_their_digits() -> None:
+    digits = "12345678901234567.891"
+    record = {
+        "n": Decimal("1.10"),
+        "of": [Decimal(digits), Decimal(2**80)],
+        "b": b"\xff",
+        "t": timedelta(1),
+    }
+    lines, failures = dump_records([record])
+    assert failures == {}
+    assert json.loads(lines) == {"n": 1.1, "of": [digits, 2**80], "b": "/w==", "t": 86400.0}
 
 
 @pytest.mark.parametrize(
