@@ -143,6 +143,8 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if line.startswith(b"\0") and line.strip(b"\0"):  # a gap that a crash or a log rotation has left
+            return parse_line(line.lstrip(b"\0"), where)
         if not is_utf8(line):
             raise RecordError(f"{where}: the line is not valid UTF-8", kind="BrokenLine") from None
         if line.strip() in (b"[", b"{"):

@@ -149,3 +149,11 @@ def test_records_are_the_same_lines_together_and_alone(records: list[dict[str, A
 def test_a_text_that_looks_like_a_boundary_does_not_replace_one() -> None:
     records: list[Any] = [{"a": "},{"}, 5]
     assert dump_records(records) == (b'{"a":"},{"}\n5\n', {})
+
+
+def test_a_record_behind_a_gap_of_zeros_is_read() -> None:
+    """Who writes on at its old place after the file was cut off leaves zeros before the next line."""
+    assert parse_line(b"\0" * 80 + b'{"a": 1}', "a:1") == {"a": 1}
+    for line in (b"\0" * 80, b'{"a": \0 1}', b"\0x"):
+        with pytest.raises(RecordError, match=r"^a:1:[17]: "):
+            parse_line(line, "a:1")
