@@ -1,4 +1,4 @@
-"""How an API says what comes after a page."""
+"""Ways in which APIs announce the next page."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from engine.errors import FatalError
 __all__ = ["CursorPaging", "LinkPaging", "NoPaging", "OffsetPaging", "PagePaging", "Paging", "Place"]
 
 Place: TypeAlias = Any
-"""The next page, JSON-safe: an address, a cursor, an offset or the number of a page; None: there is none."""
+"""The next page, JSON-safe: an address, a cursor, an offset or a page number; None for no further page."""
 
 
 class _Paging(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def first(self) -> Place:
-        """The first page, if it has to be named."""
+        """Return the first page, if a request has to name it."""
         return None
 
     def query(self, place: Place) -> list[tuple[str, str]]:
-        """The parameters that ask for a page."""
+        """Return the query parameters that request a page."""
         return []
 
     def address(self, place: Place) -> str | None:
-        """The address of a page, when it has one of its own."""
+        """Return the address of a page, if it has its own."""
         return None
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
-        """The page after this one, which has `count` records and is at `url`."""
+        """Return the page after this one, which has `count` records and is at `url`."""
         return None
 
     def doubt(self, answer: Answer, document: Any) -> str:
-        """Why a first page without a next one may not be all, "" if nothing says so."""
+        """Return why a single page may not be all of the records, or ""."""
         return ""
 
 

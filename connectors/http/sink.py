@@ -99,12 +99,12 @@ class HttpSinkParams(Params):
 
 @component(Kind.SINK, "http", params=HttpSinkParams, connection=HttpConnection, extra="http")
 class HttpSink(Sink[HttpSinkParams]):
-    """Sends records to an HTTP API: a request for each, or for many as a JSON array.
+    """Sends records to an HTTP API: one per request, or many as a JSON array.
 
-    A record that the API refuses (400, 409, 413, 422) becomes a dead letter; what is refused as a batch is
-    divided until the record is found. Timeouts, 429 and 5xx are tried again, with `Retry-After` honoured.
-    Everything else (401, 403, 404, a web page) is about the service, and stops the run. Requests carry an
-    idempotency key: whether a repeated one is recognised is up to the API.
+    A record that the API refuses (400, 409, 413, 422) becomes a dead letter; a refused batch is halved until
+    the record is found. Timeouts, 429 and 5xx are retried, honouring `Retry-After`. Any other answer (401,
+    403, 404, a web page) concerns the service and stops the run. Requests carry an idempotency key, which not
+    every API recognises.
     """
 
     def __init__(self, params: HttpSinkParams, connection: BaseModel | None = None) -> None:
@@ -114,7 +114,7 @@ class HttpSink(Sink[HttpSinkParams]):
 
     @property
     def concurrency(self) -> int:
-        """Batches at once, when each is one request."""
+        """Concurrent batches, if each is one request."""
         return self.params.concurrency if self.params.batch else 1
 
     @property
@@ -137,12 +137,12 @@ class HttpSink(Sink[HttpSinkParams]):
         stack.callback(setattr, self, "_client", None)
 
     async def describe_target(self) -> str:
-        """Return the method and the address, for `plan`; nothing is asked."""
+        """Return the method and the address, for `plan`, without a request."""
         params = self.params
         return f"{params.method} {self._connected().base}/{params.path.lstrip('/')}".rstrip("/")
 
     async def is_answering(self) -> bool:
-        """Return whether the API says at `health` that it takes records."""
+        """Return whether the API answers 2xx at `health`."""
         client, path = self._client, self.params.health
         if client is None or path is None:
             return False
@@ -158,7 +158,7 @@ class HttpSink(Sink[HttpSinkParams]):
         """Send the records.
 
         Raises:
-            BatchError: some were refused, or could not be sent now.
+            BatchError: some were refused or could not be sent now.
             TransientError: nothing could be sent now.
             FatalError: the service refuses all of it.
         """
@@ -189,7 +189,7 @@ class HttpSink(Sink[HttpSinkParams]):
     async def _send_each(
         self, rows: Sequence[Mapping[str, Any]], bodies: Mapping[int, bytes], keys: Sequence[str]
     ) -> dict[int, RecordError | TransientError]:
-        """A request for each record, several at once; the first answer about the service ends it."""
+        """Send each record in its own request, several concurrently, until an answer concerns the service."""
         failures: dict[int, RecordError | TransientError] = {}
         fatal: list[FatalError] = []
 
@@ -214,7 +214,7 @@ class HttpSink(Sink[HttpSinkParams]):
     async def _send_all(
         self, indices: list[int], bodies: Mapping[int, bytes], keys: Sequence[str]
     ) -> dict[int, RecordError | TransientError]:
-        """One request for all; what is refused is halved until the record is found."""
+        """Send all in one request; a refused one is halved until the record is found."""
         failures: dict[int, RecordError | TransientError] = {}
         waiting = [indices] if indices else []
         while waiting:
@@ -255,7 +255,7 @@ class HttpSink(Sink[HttpSinkParams]):
                 params.method, url, query=query, content=content, headers=headers, max_answer=_MAX_ANSWER
             )
         except TooLargeError:
-            # only of a success: an API that echoes what it has taken; to stop would be to send it again
+            # happens only for a success: the API echoes the records, and stopping would send them again
             answer = None
         self.ctx.count("requests")
         if answer is not None:
@@ -278,7 +278,7 @@ class HttpSink(Sink[HttpSinkParams]):
             raise RecordError(f"{said}{self._client.excerpt(answer)}", kind=f"Http{status}")
         if status in params.retry_statuses:
             raise TransientError(said)
-        # the template and not the URL: that has values of the record
+        # the template, not the URL, which contains values of the record
         raise self._client.failure(
             answer, params.method, f"{self._connected().base}/{params.path.lstrip('/')}"
         )

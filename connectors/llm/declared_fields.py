@@ -1,4 +1,4 @@
-"""A target model whose fields are declared in the file."""
+"""A target model from fields declared in the pipeline file."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _inner(name: str) -> str:
 
 
 def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
-    """A model of these fields, called `Record`. Raises ValueError, with the name of the field."""
+    """Create a model of these fields, called `Record`. Raises ValueError, which names the field."""
     made: dict[str, Any] = {}
     for name, field in fields.items():
         if not name.isidentifier() or name.startswith("_"):
@@ -86,5 +86,5 @@ def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
         )
         made[name] = (annotation if field.required else annotation | None, info)
     with catch_warnings():
-        simplefilter("ignore", UserWarning)  # that a field hides an old method: `json`, `copy`
+        simplefilter("ignore", UserWarning)  # warns that a field hides a deprecated method: `json`, `copy`
         return create_model("Record", **made)
