@@ -1,4 +1,4 @@
-"""What the sources of whole objects can be told: which objects, and how they are read."""
+"""Parameters of the sources of whole objects: which objects to read, and how."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 Format = Literal["document", "text", "binary", "lines", "jsonl", "csv", "parquet"]
 
 WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
-"""Formats of which an object is one record."""
+"""Formats with one record per object."""
 
 _OF_CSV = ("delimiter", "header", "quote", "null_values", "columns", "types")
 
 
 class ObjectParams(Params):
-    """Which objects are read, and how."""
+    """Which objects to read, and how."""
 
     exclude: str | list[str] = Field(
         default=[],
@@ -131,27 +131,27 @@ class ObjectParams(Params):
 
     @property
     def known_charset(self) -> str | None:
-        """Python's name of `charset`."""
+        """Python's name for `charset`."""
         return known_charset(self.charset)
 
     @property
     def most_at_once(self) -> int:
-        """Objects read at once, at most, where more get through than with `concurrency`."""
+        """Maximum concurrent reads, if more than `concurrency` increase throughput."""
         return self.concurrency
 
     @property
     def streams(self) -> bool:
-        """Whether an object is read as many records."""
+        """Whether an object contains many records."""
         return self.format not in WHOLE
 
     @property
     def excluded(self) -> Callable[[str], bool] | None:
-        """Says of a key whether it is left out; None: nothing is."""
+        """Return the test for excluded keys, or None if nothing is excluded."""
         return None
 
     @property
     def selection(self) -> Selection:
-        """Return which of the matching objects are read."""
+        """Return the selection among matching objects."""
         return Selection(
             self.excluded, self.modified_after, self.modified_before, self.min_bytes, self.max_bytes
         )
@@ -163,5 +163,5 @@ def listed(patterns: str | list[str]) -> list[str]:
 
 
 def keeps_bookmarks(params: ObjectParams) -> bool:
-    """True when a run leaves bookmarks for later ones."""
+    """Return whether a run leaves bookmarks for later ones."""
     return params.mode == "changed"
