@@ -33,8 +33,7 @@ _NINETEEN: Final = b"0" * 19
 
 
 def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[bytes, dict[int, RecordError]]:
-    """Encode records as lines of JSON (`pretty`: indented); also return the errors of those that JSON cannot
-    express."""
+    """Encode records as lines of JSON (`pretty`: indented); also return errors for those that fail."""
     whole = None if pretty else _dump_at_once(records)
     if whole is not None:
         return whole, {}

@@ -66,8 +66,7 @@ class FilesParams(ObjectParams):
 
 
 class _Folder:
-    """The files of this machine as an object store. A path is a key; size and modification time are its
-    ETag."""
+    """The files of this machine as a store. A path is a key; size and modification time are its ETag."""
 
     def __init__(self, params: FilesParams, ctx: Context) -> None:
         self._params = params

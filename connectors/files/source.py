@@ -223,8 +223,7 @@ class JsonlSource(Source[JsonlSourceParams]):
     def _one_by_one(
         self, part: FilePart, page: LinePage, before: int
     ) -> tuple[list[dict[str, Any]], Keys, list[tuple[int, RecordError]]]:
-        """Parse lines one by one: some are empty, broken or too long, or have numbers that orjson would
-        round."""
+        """Parse lines one by one: some are empty, broken, too long, or have numbers that orjson rounds."""
         records: list[dict[str, Any]] = []
         keys: list[str] = []
         failures: list[tuple[int, RecordError]] = []

@@ -239,8 +239,7 @@ class HttpClient:
         return Answer(response.status_code, response.headers, body)
 
     def _broken(self, error: Exception, said: str) -> TransientError | FatalError:
-        """Return the error for a failed or lost connection; only the cause tells a time-out from the
-        others."""
+        """Return the error for a failed or lost connection, by its cause."""
         import aiohttp
 
         cause, base = error.__cause__ or error, self._connection.base
@@ -258,8 +257,7 @@ class HttpClient:
 
 
 def same_origin(url: str, base: str) -> bool:
-    """Return whether credentials for `base` may be sent to `url`: the same host, and never from https to
-    http."""
+    """Return whether `url` may get credentials for `base`: the same host, and never http instead of https."""
     one, other = urlsplit(url), urlsplit(base)
     try:
         ports = [part.port or {"http": 80, "https": 443}.get(part.scheme) for part in (one, other)]

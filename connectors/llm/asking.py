@@ -130,8 +130,7 @@ class Asker(Caller):
         )
 
     async def known(self, documents: Sequence[Document]) -> dict[int, tuple[Fate, Usage]]:
-        """Return the outcomes in the journal, by index, each with the arguments for `OnHit`. Raises
-        StateError."""
+        """Return outcomes from the journal by index, with the arguments for `OnHit`. Raises StateError."""
         keys = [await self.questions.key(one) for one in documents]
         async with self.journal.claim(set(keys)) as claim:
             found = dict(claim.answers)

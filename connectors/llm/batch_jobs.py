@@ -271,8 +271,7 @@ class BatchJobs:
         return await self._api(self._found(token))
 
     async def _found(self, token: str) -> str:
-        """Return the id of a job by its mark; "" if it is not among the latest jobs, so it was never
-        created."""
+        """Return the id of a job by its mark; "" if it was never created."""
         count = 0
         jobs: Any = aiter(self._sdk.batches.list(limit=100))
         async with aclosing(jobs):
@@ -356,8 +355,7 @@ class BatchJobs:
         return without_texts(words[:_MAX_QUOTED], [text_of(one.prompt) for one in requests])
 
     async def _api(self, call: Awaitable[R], requests: Sequence[_Request] = ()) -> R:
-        """Await a call of the SDK, which sends these requests. Raises ComponentError with the endpoint's
-        message."""
+        """Await a call of the SDK that sends these requests, translating its errors."""
         import openai
 
         try:

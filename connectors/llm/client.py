@@ -47,8 +47,7 @@ class PackTooLargeError(ComponentError):
 
 
 class ContentRefusedError(ComponentError):
-    """The endpoint refused this prompt, but may accept others. `kind` is the error type of the dead
-    letter."""
+    """The endpoint refused this prompt, but may accept others. `kind`: error type of the dead letter."""
 
     def __init__(self, message: str, *, kind: str = "RequestRefused") -> None:
         super().__init__(message)
@@ -325,8 +324,7 @@ class ChatClient:
         return f"the quota of {self.model!r} is used up; resume the run {when}"
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """Return status, headers and body of an answer. Raises TransientError, or EndpointError on first
-        contact."""
+        """Return status, headers and body. Raises TransientError, or EndpointError on first contact."""
         import openai
 
         patience = self._contact.patience if not self._reached else None

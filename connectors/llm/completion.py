@@ -143,8 +143,7 @@ def _finish(choice: Mapping[str, Any]) -> str:
 
 
 def _content(message: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
-    """Return the text of the answer: a message's content, the arguments of a tool call, or the legacy
-    `text`."""
+    """Return the answer's text: a message's content, a tool call's arguments, or the legacy `text`."""
     text = _text(message.get("content"))
     called = [arguments for call in _calls(message) if (arguments := _text(call.get("arguments")))]
     if called:
@@ -162,8 +161,7 @@ def _calls(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _text(content: object, *, thoughts: bool = False) -> str:
-    """Return a content as text: a text, its text parts (with thoughts only on request), or an object as
-    JSON."""
+    """Convert content to text: its text parts (with thoughts only on request), or an object as JSON."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

@@ -209,8 +209,7 @@ class LlmExtract(Transform[LlmParams]):
         )
 
     async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
-        """Return the outcomes of records that need no model, and the documents of the others with their
-        indices."""
+        """Return outcomes of records that need no model, and the documents of the others with indices."""
         outcomes: list[Outcome] = [None] * len(batch)
         documents: list[Document] = []
         places: list[int] = []
@@ -314,8 +313,7 @@ class LlmExtract(Transform[LlmParams]):
         return self._one(record, item, document, "")
 
     def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
-        """Return the record for an item's dead letter: the item and the fields of its document that a replay
-        needs."""
+        """Return an item's dead letter: the item and the fields of its document that a replay needs."""
         params = self.params
         kept = dict(staged)
         if not (params.require_grounding or params.spans_field):

@@ -84,8 +84,7 @@ class Folded:
         return self._place(start), stop
 
     def offset(self, place: int) -> int:
-        """Return the first character of the folded text that came from this offset of the original or
-        later."""
+        """Return the first folded character that came from this offset of the original or later."""
         if place >= len(self._original):
             return len(self.text)
         chunk = place // _CHUNK

@@ -139,8 +139,7 @@ class Bucket:
         taken_since: float | None = None,
         share: bool = False,
     ) -> None:
-        """Learn from the endpoint's report of its bucket. A declared limit stays, unless the reported one is
-        lower.
+        """Learn from the endpoint's report of its bucket. A declared limit is only ever lowered.
 
         Args:
             share: whether a limit that fills in a minute can be shared with other processes.

@@ -138,8 +138,7 @@ class Grounder:
         return self._numbers.get(number) if number is not None else None
 
     def _by_words(self, wanted: str) -> Span | None:
-        """Return the window of equal word count with the most of the value's words, if at least three
-        quarters."""
+        """Return the window with the most of the value's words, if it has at least three quarters."""
         value = words_in(folded(wanted))
         words, size = self._words, len(value)
         if not _FEWEST_WORDS <= size <= len(words):

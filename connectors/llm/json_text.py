@@ -64,8 +64,7 @@ def _depth(value: object) -> int:
 
 
 def written(value: object) -> str:
-    """Write a value as JSON, with all digits of a `NumberLiteral`. ASCII only, so that any text can be
-    stored."""
+    """Write a value as ASCII JSON, with all digits of a `NumberLiteral`."""
     if isinstance(value, str):
         return _quoted(value)  # `json.dumps` takes six times as long for a short text
     if isinstance(value, NumberLiteral):

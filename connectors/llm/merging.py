@@ -46,8 +46,7 @@ def _one(values: Sequence[object], rule: Merge | None) -> object:
 
 
 def _added_up(lists: Sequence[Sequence[object]]) -> list[object]:
-    """Concatenate lists. An item in several parts counts once, since parts overlap; one that a part repeats
-    counts as often."""
+    """Concatenate lists. Items repeated across parts count once, those repeated within a part as often."""
     items: list[object] = []
     kept: Counter[str] = Counter()
     for one in lists:

@@ -65,8 +65,7 @@ class Price:
 
 
 def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
-    """Return the price of a model from the parameters, or from the list of `genai-prices` (loads for a
-    second).
+    """Return a model's price from the parameters, or from the list of `genai-prices` (loads for 1 s).
 
     A dated name that is not listed gets the price of its family. An unknown model costs 0 if no budget is
     set. `limited`: the pipeline has a budget.

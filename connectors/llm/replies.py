@@ -81,8 +81,7 @@ def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | Non
 
 
 def _record(value: object, fields: Collection[str], depth: int) -> Values | None:
-    """Return the only object inside `value` with any of the folded names; None if there is none, or
-    several."""
+    """Return the only object inside `value` with any of the folded names; None if there is not just one."""
     if isinstance(value, Mapping) and any(folded_name(name) in fields for name in value):
         return value
     if not depth or not isinstance(value, Mapping | list):

@@ -167,8 +167,7 @@ def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSc
 
 
 def schema_of(model: type[BaseModel], known: Collection[str] = SYSTEM_FIELDS, name: str = "") -> TargetSchema:
-    """Return the schema of a model; `name` is its name in the file. Raises FatalError as `target_schema`
-    does."""
+    """Return the schema of a model, called `name` in the file. Raises FatalError as `target_schema` does."""
     called = f"`schema` {name!r}" if name else "`fields`"
     try:
         fields = {key: one for key, one in fields_of(model).items() if key not in known}

@@ -155,8 +155,7 @@ class Nothing(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Shape):
-    """One of several values (texts, numbers, true, false). `spelled`: too many for a schema, so listed in
-    words."""
+    """One of several values (texts, numbers, true, false). `spelled`: listed in words, not in the schema."""
 
     values: tuple[object, ...]
     accepts_null: bool = False

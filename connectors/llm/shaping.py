@@ -97,8 +97,7 @@ class _Generator(GenerateJsonSchema):
         return {"type": "string", "format": "decimal"}
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
-        """Refuse enums of values such as dates, which would be requested as texts and never match a
-        member."""
+        """Refuse enums of dates and the like: they would be requested as texts and never match."""
         if issubclass(schema["cls"], Flag):
             parts = ", ".join(f"{one.value} for {one.name}" for one in schema["members"])
             return {"type": "integer", _SUM_OF: parts}

@@ -99,8 +99,7 @@ def _shorter(text: str, most: int, shortest: int, level: int = 0) -> Iterator[tu
 
 
 def _ends(text: str, shortest: int, level: int) -> Iterator[int]:
-    """Yield the ends of pieces: after each boundary of the level or, below the last level, `shortest`
-    bytes."""
+    """Yield the ends of pieces: each boundary of the level or, below the last level, `shortest` bytes."""
     if level < len(_BORDERS):
         yield from (border.end() for border in _BORDERS[level].finditer(text))
     else:

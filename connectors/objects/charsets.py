@@ -139,8 +139,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
 
 
 def widened(data: bytes, charset: str) -> str:
-    """Return the vendor's variant of a charset if only that can decode the text; Shift-JIS with `①` is
-    cp932."""
+    """Return the vendor's variant of a charset if only that decodes the text: Shift-JIS with `①` is cp932."""
     wider = _SUPERSETS.get(charset)
     if wider is None or any(_strictly(data, one) is not None for one in (charset, "utf-8")):
         return charset

@@ -31,8 +31,7 @@ ReadBytes = Callable[[], Awaitable[bytes]]
 
 
 class ObjectBody(Protocol):
-    """The body of an open object from some byte on. `size`: stored size of the whole object, -1 if
-    unknown."""
+    """The body of an object from some byte on. `size`: stored size of the whole object, -1 if unknown."""
 
     content_type: str | None
     content_encoding: str | None

@@ -56,8 +56,7 @@ def encode_csv(
 
 
 class _Lines(list[str]):
-    """Collects lines of `csv.writer`, with line feeds: it quotes values that contain a character of its line
-    end."""
+    """Collects lines of `csv.writer` with line feeds, after it has quoted values that contain line ends."""
 
     END: Final = "\r\n"
 

@@ -123,8 +123,7 @@ class DocumentReader:
                 return _parts(answer)
 
     async def _ask(self, worker: Worker, data: bytes, name: str) -> Mapping[str, Any]:
-        """Return a worker's answer for a document; a worker that is too slow or no longer needed is
-        killed."""
+        """Return a worker's answer for a document; kill a worker that is too slow or no longer needed."""
         limits = self._limits
         request = {"name": name, "size": len(data), "seconds": limits.seconds, "memory": limits.memory}
         worker.used = True

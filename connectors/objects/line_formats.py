@@ -184,8 +184,7 @@ class JsonLines(PlainLines):
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether the beginning is text. A text file may have zeros in values, or where a crash left a
-    gap."""
+    """Return whether the beginning is text. Text may have zeros in values, or where a crash left a gap."""
     if head.startswith(tuple(_OTHERS)):
         return False
     runs = len(_ZEROS.findall(head))

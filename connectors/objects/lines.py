@@ -149,8 +149,7 @@ class _Cutter:
         return lines, lengths
 
     def whole(self, chunk: bytes) -> bytes | None:
-        """Return the lines that end in this chunk as one piece; None, consuming nothing, if one may be too
-        long."""
+        """Return the lines that end in this chunk as one piece; None, unconsumed, if one may be too long."""
         if self._rest_length + len(chunk) > self._max:
             return None
         cut = chunk.rfind(b"\n") + 1
