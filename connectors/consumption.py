@@ -40,7 +40,7 @@ class ConsumptionParams(Params):
         description="Name of the model whose rows to read: `UnstructuredData`",
     )
     ids: list[str] | None = Field(
-        default=None, description="Read only the rows with these ids (default: all that the query finds)"
+        default=None, description="Read only the rows with these ids (default: all rows of the query)"
     )
     filters: dict[str, str | None] = Field(
         default={},
@@ -48,7 +48,7 @@ class ConsumptionParams(Params):
     )
     without: str | None = Field(
         default=None,
-        description="Skip rows whose id this model has, e.g. `Medical`: read what is not extracted yet",
+        description="Skip rows whose id exists in this model, e.g. `Medical`: read what is not extracted yet",
     )
     limit: int | None = Field(default=None, ge=1, description="Maximum rows per run")
     api: str | None = Field(
@@ -59,9 +59,7 @@ class ConsumptionParams(Params):
         500, ge=1, le=LISTED, description="Rows per split, the unit of resuming and distribution"
     )
     page_bytes: int = operational(1024 * 1024, ge=1024, description="Target size of a response")
-    max_row_bytes: int = operational(
-        64 * 1024 * 1024, ge=1024, description="Rows larger than this become dead letters, unread"
-    )
+    max_row_bytes: int = operational(64 * 1024 * 1024, ge=1024, description="Larger rows become dead letters")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("filters")

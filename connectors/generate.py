@@ -190,7 +190,9 @@ class _Maker:
         try:
             _plain(draw(**arguments))
         except Exception as error:  # noqa: BLE001 - a provider may raise anything for arguments that are wrong
-            raise FatalError(f"field {where!r}: `{PROVIDER}{name}` cannot be used so: {error}") from None
+            raise FatalError(
+                f"field {where!r}: `{PROVIDER}{name}` cannot be used like this: {error}"
+            ) from None
         return lambda _known: _plain(draw(**arguments))
 
 
@@ -239,9 +241,7 @@ def _check_mapping(at: str, what: Mapping[str, Any], known: tuple[str, ...]) -> 
     elif "choice" in what:
         values, weights = what["choice"], what.get("weights")
         if not isinstance(values, list) or not values or set(what) - {"choice", "weights"}:
-            raise ValueError(
-                f"field {at!r}: expected `choice: [value, …]`, and `weights` beside it or nothing"
-            )
+            raise ValueError(f"field {at!r}: expected `choice: [value, …]`, optionally with `weights`")
         usable = weights is None or (
             isinstance(weights, list)
             and len(weights) == len(values)
@@ -267,7 +267,7 @@ def _check_template(at: str, template: str, known: list[str]) -> None:
             continue
         if name not in known:
             raise ValueError(
-                f"field {at!r}: {{{name}}} is not known here; known are {', '.join(known)} "
+                f"field {at!r}: {{{name}}} is unknown here; known are {', '.join(known)} "
                 "(write {{ and }} for braces)"
             )
         digits = "".join(one if one.isdigit() else " " for one in form or "").split()

@@ -18,7 +18,7 @@ class MemorySinkParams(Params):
     """Parameters of the `memory` sink."""
 
     max_records: int = Field(
-        default=1_000_000, ge=1, description="The run stops when more records than this would be kept"
+        default=1_000_000, ge=1, description="Fail the run if it would keep more records than this"
     )
 
 

@@ -22,7 +22,7 @@ class StageParams(Params):
     """Parameters of `stage_documents`."""
 
     processing_instructions: str | None = Field(
-        default=None, description="Stored with each row, for whoever processes it next"
+        default=None, description="Stored with each row, for the next step of processing"
     )
 
 

@@ -73,7 +73,7 @@ class Client:
             rows: list[list[Any]] = orjson.loads(answer)["data"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             url = self._connection.url
-            raise FatalError(f"{url} answered 200, and not as ClickHouse does: check `url`") from None
+            raise FatalError(f"{url} answered 200, but not like ClickHouse: check `url`") from None
         return rows
 
     async def execute(self, statement: str, data: bytes = b"", query_id: str = "") -> None:

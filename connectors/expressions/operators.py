@@ -198,7 +198,7 @@ def item_of(value: Any, key: Any) -> Any:
         return value.get(key) if isinstance(key, str | int) else None
     if isinstance(value, str | list | tuple):
         if not isinstance(key, int):
-            raise EvaluationError(f"{kind_of(value)} has places (numbers from 0), not fields")
+            raise EvaluationError(f"{kind_of(value)} has positions (numbers from 0), not fields")
         return value[key] if -len(value) <= key < len(value) else None
     if isinstance(value, BaseModel) and isinstance(key, str):
         return getattr(value, key) if key in type(value).model_fields else None
@@ -210,10 +210,10 @@ def slice_of(value: Any, start: Any, stop: Any) -> Any:
     if value is None:
         return None
     if not isinstance(value, str | list | tuple):
-        raise EvaluationError(f"cannot take a part of {kind_of(value)}")
+        raise EvaluationError(f"cannot slice {kind_of(value)}")
     for place in (start, stop):
         if place is not None and not isinstance(place, int):
-            raise EvaluationError("the places of a part are whole numbers")
+            raise EvaluationError("the positions of a slice are whole numbers")
     return value[start:stop]
 
 

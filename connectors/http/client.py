@@ -167,11 +167,11 @@ class HttpClient:
             return TransientError(said, retry_after=wait, throttled=status == 429)
         remedies = {
             401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",
-            402: "the account needs a payment",
-            403: "these credentials may not do that",
-            404: "nothing is there; check `url` of the connection and `path`",
-            405: f"it does not take {method}; check `method` and `path`",
-            407: "a proxy wants a user and a password; set them in the environment's proxy",
+            402: "the account requires a payment",
+            403: "these credentials lack the permission",
+            404: "not found; check `url` of the connection and `path`",
+            405: f"it does not accept {method}; check `method` and `path`",
+            407: "a proxy requires a user and a password; set them in the environment's proxy",
             410: "it is no longer there; check `path`",
         }
         remedy = remedies.get(status, "check `url` of the connection, `path` and the parameters")

@@ -68,9 +68,10 @@ class CursorPaging(_Paging):
     """A cursor, or the address of the next page, in the answer."""
 
     type: Literal["cursor"] = Field(description="A cursor or an address in the answer")
-    cursor: str = Field(min_length=1, description="Where it is in the answer, e.g. `meta.next_cursor`")
+    cursor: str = Field(min_length=1, description="Path of the cursor in the answer, e.g. `meta.next_cursor`")
     parameter: str | None = Field(
-        default=None, description="Query parameter for the cursor (default: it is the next page's address)"
+        default=None,
+        description="Query parameter for the cursor (default: the cursor is the next page's address)",
     )
 
     @field_validator("cursor")
@@ -89,7 +90,7 @@ class CursorPaging(_Paging):
         if cursor is MISSING or cursor is None or cursor is False or cursor == "":
             return None
         if not isinstance(cursor, str | int):
-            raise FatalError(f"the cursor at `{self.cursor}` is no text or number", kind="schema")
+            raise FatalError(f"the cursor at `{self.cursor}` is neither text nor a number", kind="schema")
         if self.parameter is not None:
             return cursor
         return _absolute(str(cursor), url)

@@ -93,7 +93,7 @@ def _value(record: Mapping[str, Any], name: str) -> Any:
 
 def _plain(name: str, value: Any) -> str:
     if isinstance(value, Mapping | list):
-        raise RecordError(f"the field {name!r} is no text or number", kind="WrongType")
+        raise RecordError(f"the field {name!r} is neither text nor a number", kind="WrongType")
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

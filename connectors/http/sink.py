@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paths import check_path, fill, fill_path, names_in
+from connectors.json_lines import plain
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Kind, Params, Sink, component, operational
 from engine.errors import BatchError, FatalError, RecordError, TransientError
@@ -37,11 +38,11 @@ class HttpSinkParams(Params):
     )
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
     headers: dict[str, str] = Field(
-        default={}, description="Further headers; secret ones go to the connection"
+        default={}, description="Additional headers; put secret ones into the connection"
     )
     body: dict[str, Any] | list[Any] | str | None = Field(
         default=None,
-        description="What is sent for a record: JSON in which `{field}` becomes the record's value (default: "
+        description="JSON to send for a record, in which `{field}` becomes the record's value (default: "
         "the record)",
     )
     batch: bool = Field(default=False, description="Send many records in one request, as a JSON array")
@@ -51,30 +52,31 @@ class HttpSinkParams(Params):
     records: int = operational(100, ge=1, le=10_000, description="With `batch`: maximum records per request")
     concurrency: int = operational(4, ge=1, le=64, description="Maximum concurrent requests")
     ok_statuses: list[int] = Field(
-        default=[], description="Statuses besides 2xx that mean delivered, e.g. 409 where it means: is there"
+        default=[],
+        description="Statuses besides 2xx that mean delivered, e.g. 409 if it means that the record exists",
     )
     record_statuses: list[int] = Field(
         default=[400, 409, 413, 422],
-        description="Statuses about the record, which becomes a dead letter; others are about the service",
+        description="Statuses that refuse the record, which becomes a dead letter; others concern the "
+        "service",
     )
     retry_statuses: list[int] = Field(
-        default=[], description="Statuses to try again at, besides 408, 423, 425, 429 and 5xx"
+        default=[], description="Statuses to retry, besides 408, 423, 425, 429 and 5xx"
     )
     health: str | None = operational(
         None,
-        description="Path that answers GET with 2xx as long as the API takes records, asked when a lone "
-        "record only gets 5xx: if it does, the record becomes a dead letter (default: that is an outage)",
+        description="Path that answers GET with 2xx while the API accepts records, checked if a single "
+        "record only gets 5xx: if it answers so, the record becomes a dead letter (default: that is an "
+        "outage)",
     )
     idempotency_header: str | None = Field(
         default="Idempotency-Key",
-        description="Header with a key that is the same for a repetition; null: none",
+        description="Header for an idempotency key; null for none",
     )
     html_is_success: bool = Field(
-        default=False, description="Take a web page with status 2xx as success; it may be a login"
+        default=False, description="Accept a web page with status 2xx as success; it may be a login page"
     )
-    requests_per_second: float | None = operational(
-        None, gt=0, description="Limit of the rate (default: none)"
-    )
+    requests_per_second: float | None = operational(None, gt=0, description="Rate limit (default: none)")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("path", "body")
@@ -82,7 +84,7 @@ class HttpSinkParams(Params):
     def _has_fields(cls, template: Any) -> Any:
         for name in names_in(template):
             if not name:
-                raise ValueError("braces stand around the name of a field; write {{ and }} for braces")
+                raise ValueError("braces enclose the name of a field; write {{ and }} for braces")
             check_path(name)
         return template
 
@@ -286,7 +288,7 @@ class HttpSink(Sink[HttpSinkParams]):
     def _body(self, row: Mapping[str, Any]) -> bytes:
         document = row if self.params.body is None else fill(self.params.body, row)
         try:
-            return orjson.dumps(document)
+            return orjson.dumps(document, plain)
         except TypeError as error:
             raise RecordError(f"it cannot be written as JSON: {error}", kind="NotJson") from None
 

@@ -39,7 +39,9 @@ class Incremental(BaseModel):
     field: str = Field(description="Field of the records that grows with every change, e.g. `updated_at`")
     parameter: str = Field(description="Query parameter for its greatest value so far, e.g. `since`")
     template: str = Field(
-        default="{value}", pattern=r"\{value\}", description="What is sent, e.g. `updated:>{value}`"
+        default="{value}",
+        pattern=r"\{value\}",
+        description="Template of the value to send, e.g. `updated:>{value}`",
     )
     start: str | int | None = Field(
         default=None, description="Value for the first run (default: the parameter is not sent)"
@@ -58,21 +60,19 @@ class HttpSourceParams(Params):
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
     records: str = Field(
         default="",
-        description="Where the records are in an answer, e.g. `data.items` (default: it is a list)",
+        description="Where the records are in an answer, e.g. `data.items` (default: the answer is a list)",
     )
     key: str | None = Field(
         default=None,
-        description="Field that identifies a record (default: its page and place: not resumable)",
+        description="Field that identifies a record (default: page and position, not resumable)",
     )
-    paging: Paging = Field(default=NoPaging(type="none"), description="How further pages are asked for")
+    paging: Paging = Field(default=NoPaging(type="none"), description="How to request further pages")
     incremental: Incremental | None = Field(default=None, description="Read only what is new")
-    max_pages: int = operational(10_000, ge=1, description="Stop the run after so many pages")
+    max_pages: int = operational(10_000, ge=1, description="Stop the run after this many pages")
     max_answer_bytes: int = operational(
         32 * 1024 * 1024, ge=1024, description="Maximum size of an answer, unpacked"
     )
-    requests_per_second: float | None = operational(
-        None, gt=0, description="Limit of the rate (default: none)"
-    )
+    requests_per_second: float | None = operational(None, gt=0, description="Rate limit (default: none)")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("records", "key")
@@ -274,7 +274,7 @@ class HttpSource(Source[HttpSourceParams]):
         for index, record in enumerate(found):
             key = f"{name}#{page}/{index}"
             if not isinstance(record, dict):
-                failures.append((index, RecordError("the record is no object", kind="NotAnObject")))
+                failures.append((index, RecordError("the record is not an object", kind="NotAnObject")))
                 record = {"value": record}
             elif self.params.key is not None:
                 value = at_path(record, self.params.key)

@@ -116,7 +116,7 @@ class IngestSink(Sink[IngestParams]):
         clock, longest = self.ctx.clock, self.params.timeout
         async with open_client(self.connection, concurrency=1, longest=longest, clock=clock) as client:
             answer = await client.get("/health", [], max_answer=64 * 1024)
-        return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
+        return "the service is healthy" if answer.is_json else "the answer is not from an ingest service"
 
     async def is_answering(self) -> bool:
         """Return whether the service takes the last acknowledged request again, which changes nothing.

@@ -79,20 +79,22 @@ class LlmParams(Params):
     split_tokens: int | None = Field(
         default=None,
         ge=100,
-        description="Ask about longer documents in overlapping parts of so many tokens (default: never)",
+        description="Split longer documents into overlapping parts of this many tokens (default: never)",
     )
     split_overlap: int = Field(
         default=200,
         ge=0,
-        description="Tokens that a part has in common with the one before, at most; never more than half",
+        description="Maximum overlap of consecutive parts, in tokens; never more than half a part",
     )
     merge: dict[str, Merge] = Field(
         default={},
-        description="How answers about parts become one, by field: first, longest, all or vote (default: "
+        description="How to merge answers about parts, by field: first, longest, all or vote (default: "
         "all for lists, else first)",
     )
     examples: list[Example] = Field(
-        default=[], max_length=20, description="Texts with their right answers, for the model to follow"
+        default=[],
+        max_length=20,
+        description="Example texts with their correct answers, for the model to follow",
     )
     instructions_file: str = Field(
         default="", description="File with instructions for the model, before `instructions`"
@@ -152,19 +154,19 @@ class LlmParams(Params):
     )
     mode: Literal["direct", "batch"] = operational(
         "direct",
-        description="`batch`: ask by jobs of the endpoint's Batch API, for half the price within a day",
+        description="`batch`: use the endpoint's Batch API, for half the price within a day",
     )
     service_tier: str | None = operational(
         None, description="Tier of every request; `flex` costs half and may be slow or refused at times"
     )
     batch_requests: int = operational(
-        1_000, ge=1, le=50_000, description="Maximum requests of a batch job, and of all that wait at once"
+        1_000, ge=1, le=50_000, description="Maximum requests per batch job, and waiting in total"
     )
     batch_linger: float = operational(
         5.0, ge=0, description="Seconds without another request after which a batch job is created"
     )
     batch_poll: float = operational(
-        30.0, gt=0, le=3600, description="Seconds between two looks at a batch job"
+        30.0, gt=0, le=3600, description="Seconds between two polls of a batch job"
     )
     batch_cancel: bool = operational(
         False,
@@ -260,7 +262,7 @@ class LlmParams(Params):
             return self
         schema = self.target_schema()
         for number, example in enumerate(self.examples, 1):
-            check_example(example, schema, self.known, f"`examples`, the {number}. one", many=self.many)
+            check_example(example, schema, self.known, f"`examples`, number {number}", many=self.many)
         unknown = [name for name in self.merge if name not in schema.fields]
         if unknown:
             raise ValueError(f"`merge`: `{unknown[0]}` is not one of the fields: {', '.join(schema.fields)}")

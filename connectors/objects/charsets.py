@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Text", "known_charset", "read_text", "widened"]
+__all__ = ["UNKNOWN_CHARSET", "Text", "disproved", "known_charset", "mostly_utf8", "read_text", "widened"]
+
+UNKNOWN_CHARSET: Final = "the text is not UTF-8, and its charset cannot be guessed; set `charset`"
 
 SAMPLE_BYTES = 64 * 1024
 """Bytes examined to guess a charset, starting at the first byte beyond ASCII."""
@@ -120,7 +122,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
             return text
     if marked is not None:
         return marked
-    misdeclared = declared not in (None, "utf-8") and _disproved(data, str(declared))
+    misdeclared = declared not in (None, "utf-8") and disproved(data, str(declared))
     if declared is not None and declared != "utf-8" and not misdeclared:
         text = _strictly_text(data, declared) or (
             _nearly(data, declared) if declared in _WIDE and textual else None
@@ -135,7 +137,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
     if not textual:
         return None
     nearly = _nearly(data, declared) if declared not in (None, "utf-8") else None
-    return _mostly_utf8(data) or nearly or _self_declared(data) or _guessed(data)
+    return mostly_utf8(data) or nearly or _self_declared(data) or _guessed(data)
 
 
 def widened(data: bytes, charset: str) -> str:
@@ -152,7 +154,7 @@ def _marked(data: bytes, *, textual: bool) -> Text | None:
         if data.startswith(mark):
             content = _strictly(data, encoding)
             if content is None and encoding == "utf-8-sig":
-                return _mostly_utf8(data[len(mark) :])
+                return mostly_utf8(data[len(mark) :])
             if content is None and textual and encoding in _WIDE:
                 return _nearly(data, encoding)
             if content is not None and "\0" not in content:
@@ -202,8 +204,8 @@ def _in_charset(data: bytes, charset: str) -> Text | None:
     return Text(content.removeprefix("\ufeff"), charset, replaced)
 
 
-def _disproved(data: bytes, declared: str) -> bool:
-    """Return whether the bytes prove to be UTF-8 or ASCII rather than the declared charset."""
+def disproved(data: bytes, declared: str) -> bool:
+    """Return whether the bytes prove to be UTF-8 or ASCII rather than the declared or guessed charset."""
     content = _strictly(data, "utf-8")
     if content is None or b"\0" in data:
         return False
@@ -228,7 +230,7 @@ def _ascii_bytes(data: bytes) -> int:
     return len(data.translate(None, _ABOVE_ASCII))
 
 
-def _mostly_utf8(data: bytes) -> Text | None:
+def mostly_utf8(data: bytes) -> Text | None:
     """Decode as UTF-8 with U+FFFD, unless more non-ASCII bytes are invalid than valid."""
     content = data.decode("utf-8", "replace")
     replaced = content.count("\ufffd") - data.count(b"\xef\xbf\xbd")

@@ -15,9 +15,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.markup import kind_of_markup, plain_text
-from connectors.objects.media_types import DOCX
-from connectors.objects.office import PPTX, XLS, XLSX
+from connectors.objects.media_types import DOCX, is_text
+from connectors.objects.office import ODS, PPTX, XLS, XLSX
+from connectors.objects.pdf import PROTECTED
 from connectors.objects.pictures import CONVERTED
 from engine.errors import RecordError
 
@@ -32,7 +34,7 @@ silently."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
-_OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, PPTX, *CONVERTED})
+_OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, ODS, PPTX, *CONVERTED})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _NEWER = {
     "application/msword": "docx",
@@ -43,7 +45,9 @@ _NEWER = {
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 """The name of the part in which Office stores a document with a password."""
 
-_OPEN_OFFICE = {"odt": "docx", "ods": "xlsx", "odp": "pptx", "pages": "docx", "epub": "html"}
+_PACKED = frozenset({"application/gzip", "application/x-gzip", "application/x-bzip2", "application/x-xz"})
+_ARCHIVES = frozenset({"application/zip", "application/x-tar", "application/x-7z-compressed"})
+_OPEN_OFFICE = {"odt": "docx", "odp": "pptx", "pages": "docx", "epub": "html"}
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
 
@@ -87,9 +91,10 @@ def parts(content: str, name: str) -> list[DocumentPart]:
     reader = _readers().get(media_type)
     if reader is None:
         if media_type in _NEWER and _ENCRYPTED in _payload(content, marked.end(), name):
-            message = f"{name}: it is protected by a password; save it without one and read that"
-            raise RecordError(message, kind="UnsupportedDocument")
+            raise RecordError(f"{name}: {PROTECTED}", kind="UnsupportedDocument")
         message = f"{name}: no model reads {media_type} files{_remedy(media_type, name)}"
+        if is_text(media_type):  # and was no text all the same
+            message = f"{name}: {UNKNOWN_CHARSET} where it is read"
         raise RecordError(message, kind="UnsupportedDocument")
     return reader(_payload(content, marked.end(), name), name)
 
@@ -107,11 +112,10 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
     from connectors.objects.pictures import as_png_pages
     from connectors.objects.word import read_docx
 
-    workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - twice
+    workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - three times
     return {
         **dict.fromkeys(CONVERTED, lambda data, name: _checked(as_png_pages(data, name), name)),
-        XLSX: workbook,
-        XLS: workbook,
+        **dict.fromkeys((XLSX, XLS, ODS), workbook),
         PPTX: lambda data, name: _text_parts(read_pptx(data, name, MAX_TEXT), name),
         "application/pdf": lambda data, name: _checked(read_pdf(data, name), name),
         DOCX: lambda data, name: _text_parts(read_docx(data, name, MAX_TEXT), name),
@@ -119,7 +123,11 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
 
 
 def _remedy(media_type: str, name: str) -> str:
-    """Return the remedy for an unsupported format that can be converted to a supported one."""
+    """Return the remedy for an unsupported format."""
+    if media_type in _PACKED:
+        return "; unpack it first, or read it with `format: text`"
+    if media_type in _ARCHIVES and name.rpartition(".")[2].casefold() not in _OPEN_OFFICE:
+        return "; unpack it first"
     if media_type.startswith("image/"):
         return "; save it as PNG or JPEG and read that"
     newer = _NEWER.get(media_type) or _OPEN_OFFICE.get(name.rpartition(".")[2].casefold())

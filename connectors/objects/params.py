@@ -30,21 +30,25 @@ class ObjectParams(Params):
 
     exclude: str | list[str] = Field(
         default=[],
-        description="Patterns of what is left out, as for `pattern`; without a bucket: of its keys",
+        description="Patterns to exclude, as in `pattern`; without a bucket: patterns of keys",
     )
     modified_after: datetime | None = Field(
-        default=None, description="Only what was last modified then or later; without a time zone: UTC"
+        default=None, description="Only objects last modified at or after this time (UTC without a time zone)"
     )
-    modified_before: datetime | None = Field(default=None, description="Only what was last modified earlier")
-    min_bytes: ByteSize | None = Field(default=None, ge=0, description="Only what has so many bytes, or more")
+    modified_before: datetime | None = Field(
+        default=None, description="Only objects last modified before this time"
+    )
+    min_bytes: ByteSize | None = Field(default=None, ge=0, description="Minimum size of objects, in bytes")
     max_bytes: ByteSize | None = Field(
-        default=None, ge=0, description="Only what has so many bytes, or fewer; the rest is left out"
+        default=None, ge=0, description="Maximum size of objects, in bytes; larger ones are skipped"
     )
-    limit: int | None = Field(default=None, ge=1, description="Objects at most, the first in the listing")
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum number of objects, the first in the listing"
+    )
     require_match: bool = Field(default=False, description="Stop the run if the pattern matches nothing")
     mode: Literal["all", "changed"] = Field(
         default="all",
-        description="`changed`: leave out objects whose content an earlier run of the pipeline has delivered",
+        description="`changed`: skip objects whose content an earlier run of the pipeline has delivered",
     )
     format: Format = Field(
         default="document",
@@ -55,16 +59,16 @@ class ObjectParams(Params):
         default=None,
         min_length=1,
         max_length=1,
-        description="CSV: what stands between fields (default: `,`, `;`, tab or `|`, as the first rows show)",
+        description="CSV: delimiter (default: `,`, `;`, tab or `|`, detected from the first rows)",
     )
     header: bool = Field(default=True, description="CSV: the first row names the columns")
     quote: str | None = Field(
         default='"',
         min_length=1,
         max_length=1,
-        description="CSV: what stands around fields; null: nothing does",
+        description="CSV: quote character; null for none",
     )
-    null_values: list[str] = Field(default=[""], description="CSV: texts that stand for no value")
+    null_values: list[str] = Field(default=[""], description="CSV: texts that mean null")
     columns: list[str] = Field(default=[], description="CSV: names of the columns, instead of the header's")
     types: Literal["infer", "text"] | dict[str, ColumnType] = Field(
         default="infer",
@@ -74,23 +78,23 @@ class ObjectParams(Params):
     max_object_bytes: int = Field(
         default=DEFAULT_MAX_OBJECT_BYTES,
         gt=0,
-        description="Larger objects become dead letters, unread; only where a record is a whole object",
+        description="Larger objects become dead letters; only for formats with one record per object",
     )
     max_record_bytes: ByteSize = Field(
         default=ByteSize(16 * 1024 * 1024), gt=0, description="Longer lines and rows become dead letters"
     )
     max_unpacked_bytes: ByteSize = Field(
-        default=ByteSize(1 << 40), gt=0, description="Bytes that one packed object is unpacked to at most"
+        default=ByteSize(1 << 40), gt=0, description="Maximum unpacked bytes of a compressed object"
     )
     max_unpacked_ratio: float = Field(
         default=1000.0,
         gt=1,
-        description="Unpacked bytes for each packed one at most, from 64 MiB on",
+        description="Maximum ratio of unpacked to packed bytes, beyond 64 MiB",
     )
     charset: str | None = Field(
         default=None,
-        description="Charset of all text (`windows-1252`), whatever is declared; default: found out by byte "
-        "order mark, declaration and content",
+        description="Charset of all text (`windows-1252`), overriding declarations (default: detected "
+        "from byte order mark, declaration and content)",
     )
     strict_text: bool = Field(
         default=False,
@@ -98,12 +102,12 @@ class ObjectParams(Params):
         "U+FFFD replaces them",
     )
     on_unreadable: Literal["dead_letter", "skip", "stop"] = operational(
-        "dead_letter", description="What becomes of an object that cannot be read while others can"
+        "dead_letter", description="What to do with an object that cannot be read while others can"
     )
-    page_records: int = operational(1000, ge=1, le=10_000, description="Lines or rows in one batch at most")
+    page_records: int = operational(1000, ge=1, le=10_000, description="Maximum lines or rows per batch")
     concurrency: int = operational(32, ge=1, le=256, description="Objects read at once")
     split_objects: int = operational(
-        1000, ge=1, le=10_000, description="Objects in one split, the unit that is resumed and distributed"
+        1000, ge=1, le=10_000, description="Objects per split, the unit of resuming and distribution"
     )
 
     @field_validator("charset")

@@ -27,7 +27,9 @@ SHOWN_FILES = 3
 class PartParams(Params):
     """How to write records to files."""
 
-    format: FileFormat = Field(default="jsonl", description="Of the files: `jsonl`, `csv` or `parquet`")
+    format: FileFormat = Field(
+        default="jsonl", description="Format of the files: `jsonl`, `csv` or `parquet`"
+    )
     compression: Compression | None = Field(
         default=None, description="`none`, `gzip` or `zstd` (default: none; Parquet: `zstd`)"
     )
@@ -38,19 +40,19 @@ class PartParams(Params):
         default={}, description="Parquet: types of columns by name; others follow from the values"
     )
     header: bool = Field(default=True, description="CSV: each file begins with the names of its columns")
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: stands between fields")
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: delimiter")
     mode: Literal["append", "replace", "error"] = operational(
         "append",
-        description="What a new run does where files are: add to them, replace those of earlier runs when it "
-        "is complete, or fail",
+        description="What a new run does if files exist: add to them, replace those of earlier runs "
+        "when it completes, or fail",
     )
     rotate_bytes: ByteSize = operational(
         ByteSize(32 * 1024 * 1024),
         gt=0,
-        description="Begin a new file after so many bytes of records in memory",
+        description="Start a new file after this many bytes of records in memory",
     )
-    rotate_records: int = operational(1_000_000, ge=1, description="Begin a new file after so many records")
-    rotate_seconds: float = operational(60.0, gt=0, description="Write a file after so many seconds")
+    rotate_records: int = operational(1_000_000, ge=1, description="Start a new file after this many records")
+    rotate_seconds: float = operational(60.0, gt=0, description="Write a file after this many seconds")
 
     @model_validator(mode="after")
     def _fits_format(self) -> Self:

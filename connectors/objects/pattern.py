@@ -136,7 +136,7 @@ class ObjectPattern:
             )
         alternatives = tuple(dict.fromkeys(each for one in patterns for each in one.alternatives))
         if len(alternatives) > MAX_ALTERNATIVES:
-            raise PatternError(f"the patterns stand for more than {MAX_ALTERNATIVES} together; use wildcards")
+            raise PatternError(f"the patterns expand to more than {MAX_ALTERNATIVES} together; use wildcards")
         return cls(", ".join(uris), first.scheme, first.bucket, first.pattern, alternatives)
 
     @property

@@ -58,7 +58,7 @@ def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | N
     if named == "xz" and name.endswith(".lzma") and head.startswith(b"]\0\0"):
         return "xz"
     if named is not None and not _is_text(head):
-        raise PackedError(f"its name ends like that of a {named} file, and it is none")
+        raise PackedError(f"its name ends like that of a {named} file, but it is not one")
     return None
 
 
@@ -157,7 +157,7 @@ class StreamUnpacker:
             raise UnpackedTooLargeError(f"it has more than {self._max_bytes:,} bytes when unpacked")
         if self._unpacked > RATIO_FROM and self._unpacked > self._packed * self._max_ratio:
             raise UnpackedTooLargeError(
-                f"it unpacks to more than {self._max_ratio:g} times its size, as only made-up files do"
+                f"it unpacks to more than {self._max_ratio:g} times its size, as only crafted files do"
             )
 
 

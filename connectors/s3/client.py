@@ -61,25 +61,25 @@ class S3Connection(BaseModel):
     )
     addressing_style: Literal["auto", "path", "virtual"] | None = Field(
         default=None,
-        description="Where the bucket stands in an address: `virtual` in the host, `path` after it; "
-        "default: `path` with an endpoint of one's own, else `auto`",
+        description="Where an address has the bucket: `virtual` in the host, `path` after it (default: "
+        "`path` with a custom endpoint, else `auto`)",
     )
-    requester_pays: bool = Field(default=False, description="Pay for requests to buckets that ask for it")
+    requester_pays: bool = Field(default=False, description="Pay for requests to requester-pays buckets")
     expected_owner: str | None = Field(
-        default=None, pattern=r"^(\d{12})?$", description="AWS account that has to own the bucket: 12 digits"
+        default=None, pattern=r"^(\d{12})?$", description="AWS account that must own the bucket: 12 digits"
     )
     sse_c_key: SecretStr | None = Field(
         default=None,
-        description="Key of one's own that objects are read and written with (SSE-C): 32 bytes in base64, "
-        "as `openssl rand -base64 32` prints",
+        description="Customer-provided key for reading and writing objects (SSE-C): 32 bytes in base64, "
+        "as from `openssl rand -base64 32`",
     )
     requests: Literal["lean", "sdk"] = Field(
         default="lean",
-        description="How objects are read: `lean` signs and sends the GETs itself wherever that applies, "
-        "`sdk` leaves them to botocore, at five times the processor time",
+        description="How to read objects: `lean` signs and sends GETs itself where possible, `sdk` uses "
+        "botocore, at five times the processor time",
     )
     ca_bundle: str | None = Field(
-        default=None, description="File of certificates (PEM) that the server's one is checked with"
+        default=None, description="PEM file of certificates to trust for the server"
     )
 
     @field_validator("endpoint")

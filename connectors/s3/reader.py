@@ -196,9 +196,7 @@ class S3FileReader:
         if part and part.total >= 0 and (part.first or part.total != len(data)):
             raise TransientError(f"{uri}: a part of {len(data)} bytes arrived of {part.total}")
         if size < 0 and is_partial(answer) and (part is None or part.total < 0):
-            raise TransientError(
-                f"{uri}: a part arrived, and its Content-Range does not say of how many bytes"
-            )
+            raise TransientError(f"{uri}: a part arrived whose Content-Range does not name the total size")
         return self._whole(uri, data, answer, size)
 
     async def _read_body(self, uri: str, body: Any) -> bytes:

@@ -40,8 +40,8 @@ class S3Params(ObjectParams):
         None,
         ge=1,
         le=1024,
-        description="Objects read at once where more get through than with `concurrency`; default: "
-        "`concurrency` where that is given, otherwise 256",
+        description="Maximum concurrent reads if more than `concurrency` increase throughput (default: "
+        "`concurrency` if set, else 256)",
     )
 
     @field_validator("pattern")

@@ -98,7 +98,7 @@ class S3Body:
         part = part_of(answer)
         self.is_part = part is not None
         if not part and is_partial(answer) and (start or stop is not None or found.size < 0):
-            raise TransientError(f"{where}: a part arrived, and its Content-Range does not say which")
+            raise TransientError(f"{where}: a part arrived without a valid Content-Range")
         if part:
             if part.first != start:
                 raise TransientError(f"{where}: bytes from {part.first:,} on arrived instead of {start:,}")

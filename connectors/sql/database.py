@@ -52,19 +52,19 @@ class SqlConnection(BaseModel):
     url: str = Field(
         default="",
         repr=False,
-        description="Where the database is, as its driver wants it; for `sqlite` the file",
+        description="Address of the database in its driver's form; for `sqlite` the file",
     )
     options: dict[str, str] = Field(
         default={}, description="Options of the driver, e.g. `adbc.snowflake.sql.account`"
     )
     secret_options: dict[str, SecretStr] = Field(
-        default={}, description="More of them, e.g. `password`; never shown"
+        default={}, description="Secret options, e.g. `password`; never shown"
     )
     quote: Literal['"', "`"] | None = Field(
-        default=None, description="What names are quoted by (default: the driver's)"
+        default=None, description="Quotation mark of names (default: the driver's)"
     )
     placeholder: Literal["?", "$1"] | None = Field(
-        default=None, description="How the database writes a parameter (default: the driver's)"
+        default=None, description="Form of parameters in queries (default: the driver's)"
     )
 
     @property
@@ -272,7 +272,8 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
     if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:
         return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
     if "parameter count mismatch" in text:
-        remedy = "`query` cannot have parameters of the database: write the values, or ${…} of the pipeline's"
+        remedy = "`query` cannot have parameters of the database: write the values, or variables `${…}` "
+        "of the pipeline"
         return FatalError(f"{params.place}: {text}; {remedy}", kind="schema")
     if "mismatch" in text:
         remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"

@@ -46,7 +46,7 @@ class TableSinkParams(Params):
     """Parameters of the sinks of tables."""
 
     table: TableName = Field(
-        description="Table to write, made if it does not exist: `orders` or `sales.orders`",
+        description="Table to write, created if it does not exist: `orders` or `sales.orders`",
     )
     mode: Mode = Field(
         default=Mode.APPEND,
@@ -56,7 +56,7 @@ class TableSinkParams(Params):
     key: list[str] = Field(default=[], description="Fields that identify a row; for `mode: merge`")
     columns: dict[str, str] = Field(
         default={},
-        description="SQL types of columns that are made, e.g. `created_at: timestamptz` (default: from the "
+        description="SQL types of new columns, e.g. `created_at: timestamptz` (default: from the "
         "first records that have the field)",
     )
     evolve: bool = Field(

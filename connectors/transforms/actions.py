@@ -63,8 +63,8 @@ class FlattenOptions(Params):
     """Which mappings to flatten, and how to form the new names."""
 
     fields: list[str] | None = Field(default=None, description="These fields (default: every field)")
-    separator: str = Field(default="_", max_length=8, description="Between the names: customer_city")
-    depth: int = Field(default=8, ge=1, le=32, description="How many levels of mappings are taken apart")
+    separator: str = Field(default="_", max_length=8, description="Separator of the names: customer_city")
+    depth: int = Field(default=8, ge=1, le=32, description="Maximum levels of mappings to flatten")
 
 
 def _flatten_options(value: Any) -> Any:
@@ -100,7 +100,7 @@ class MapActions(Params):
     flatten: Annotated[FlattenOptions | None, BeforeValidator(_flatten_options)] = Field(
         default=None,
         json_schema_extra={"anyOf": [{"type": "boolean"}, {"type": "array"}, {"type": "object"}]},
-        description="Take mappings apart: `true` for all, or a list of fields; customer: {city: x} becomes "
+        description="Flatten mappings: `true` for all, or a list of fields; customer: {city: x} becomes "
         "customer_city: x",
     )
     rename: dict[str, str] = Field(default_factory=dict, description="New names of fields: {old: new}")
@@ -124,8 +124,8 @@ class MapActions(Params):
         default_factory=dict,
         description="SHA-256 of fields: a list hashes them in place, {id: [country, number]} makes a field",
     )
-    drop: list[str] = Field(default_factory=list, description="Leave these fields out")
-    keep: list[str] = Field(default_factory=list, description="Leave all fields out but these")
+    drop: list[str] = Field(default_factory=list, description="Remove these fields")
+    keep: list[str] = Field(default_factory=list, description="Remove all fields except these")
 
     @field_validator("rename")
     @classmethod

@@ -34,13 +34,11 @@ class ValidateParams(Params):
         pattern=r"^[\w.]+:[\w.]+$",
         description="A Pydantic model instead, as package.module:Class",
     )
-    formats: bool = Field(
-        default=True, description="Of a schema: whether `format` is checked too, e.g. email"
-    )
+    formats: bool = Field(default=True, description="With a schema: also check `format`, e.g. email")
     coerce: bool = Field(
         default=False,
-        description="Of a model: hand on what the model makes of a record, with types converted and defaults "
-        "filled in, instead of the record itself",
+        description="With a model: pass on the model's values, with types converted and defaults filled "
+        "in, instead of the record",
     )
 
     @field_validator("schema_")

@@ -32,8 +32,8 @@ class DeduplicateParams(Params):
     )
     within: Literal["run", "all_runs"] = Field(
         default="run",
-        description="Where duplicates are looked for: among the records of a run, or also among what earlier "
-        "runs of the pipeline have delivered, as the state directory remembers",
+        description="Where to look for duplicates: among the records of a run, or also among those that "
+        "earlier runs of the pipeline have delivered, which the state directory stores",
     )
     missing: Literal["keep", "drop", "dead_letter"] = Field(
         default="keep",

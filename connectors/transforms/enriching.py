@@ -60,19 +60,19 @@ class EnrichParams(Params):
         description="The reference table: a file (.csv, .tsv, .json, .jsonl, .parquet), or a DuckDB database "
         "(.duckdb, .db) with `table`",
     )
-    table: str | None = Field(default=None, min_length=1, description="Of a database: the table or view")
+    table: str | None = Field(default=None, min_length=1, description="With a database: the table or view")
     key: Columns = Field(
         min_length=1,
         json_schema_extra=_SCHEMA,
-        description="What both have: a field, a list of fields, or {field of record: column of table}",
+        description="Key of both: a field, a list of fields, or {field of record: column of table}",
     )
     fields: Columns | None = Field(
         default=None,
         json_schema_extra=_SCHEMA,
-        description="What is added: columns, or {column: name of the new field} (default: every column but "
-        "the key)",
+        description="What to add: columns, or {column: name of the new field} (default: every column "
+        "but the key)",
     )
-    prefix: str = Field(default="", max_length=64, description="In front of the names of what is added")
+    prefix: str = Field(default="", max_length=64, description="Prefix for the names of added fields")
     missing: Literal["keep", "drop", "dead_letter"] = Field(
         default="keep",
         description="A record without a match: keep it with nulls, drop it, or make it a dead letter",

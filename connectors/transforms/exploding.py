@@ -30,16 +30,17 @@ class ExplodeParams(Params):
     )
     merge: bool = Field(
         default=False,
-        description="Put the fields of the item, a mapping, beside those of the record, not under a field",
+        description="Merge the fields of the item (a mapping) into the record, instead of storing the "
+        "item in a field",
     )
     prefix: str = Field(
-        default="", max_length=64, description="With `merge`: in front of the item's field names"
+        default="", max_length=64, description="With `merge`: prefix for the item's field names"
     )
     position: str | None = Field(
-        default=None, min_length=1, description="A field for the place of the item in its list, from 0"
+        default=None, min_length=1, description="Field for the position of the item in its list, from 0"
     )
     keep: list[str] | None = Field(
-        default=None, description="The fields of the record that each new record has too (default: all)"
+        default=None, description="Fields of the record to copy to each new record (default: all)"
     )
     keep_empty: bool = Field(
         default=False,

@@ -40,14 +40,14 @@ class MaskParams(Params):
     )
     method: Method = Field(
         default="redact",
-        description="How fields are masked that do not say it: `redact` puts the replacement there, `hash` a "
-        "SHA-256, `partial` leaves the last characters",
+        description="Default method: `redact` inserts the replacement, `hash` a SHA-256, `partial` "
+        "keeps the last characters",
     )
-    replacement: str = Field(default="***", max_length=100, description="What `redact` puts there")
-    keep: int = Field(default=4, ge=1, le=100, description="How many characters `partial` leaves")
+    replacement: str = Field(default="***", max_length=100, description="Replacement text of `redact`")
+    keep: int = Field(default=4, ge=1, le=100, description="Number of characters that `partial` keeps")
     secret: SecretStr | None = Field(
         default=None,
-        description="The key of `hash` (HMAC): without one, who guesses a value can recognise its hash",
+        description="Key of `hash` (HMAC); without one, anyone who guesses a value can recognise its hash",
     )
 
 
@@ -88,7 +88,10 @@ class Mask(Transform[MaskParams]):
                 try:
                     made = _masked(made, path, mask)
                 except EvaluationError:
-                    message = f"field `{'.'.join(path)}`: the value cannot be masked"
+                    name = ".".join(path)
+                    message = (
+                        f"field `{name}`: the value cannot be masked so: use `redact`, or name `{name}.…`"
+                    )
                     made, failed = RecordError(message, kind="MaskError", unplanned=True), True
                     break
             outcomes.append(made)
@@ -107,7 +110,9 @@ class Mask(Transform[MaskParams]):
             return text_digest(value)
         return hmac.digest(secret.get_secret_value().encode(), text_digest(value).encode(), "sha256").hex()
 
-    def _partial(self, value: Any) -> str:
+    def _partial(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [None if item is None else self._partial(item) for item in value]
         text = value if isinstance(value, str) else str(FUNCTIONS["str"](value))
         keep = self.params.keep
         return "*" * len(text) if len(text) <= keep else "*" * (len(text) - keep) + text[-keep:]

@@ -41,14 +41,14 @@ class SqlParams(Params):
         "JSON} (default: every field, with the type of its first value in the run)",
     )
     many: bool = Field(
-        default=False, description="Allow several rows for one record; they get keys of their own, `key/0`, …"
+        default=False, description="Allow several rows for one record; they get the keys `key/0`, …"
     )
     per_batch: bool = Field(
         default=False,
         description="Allow what depends on where batches end: windows, LIMIT, and aggregates in subqueries",
     )
     batch_size: int = Field(
-        default=5_000, ge=1, le=100_000, description="Records of a batch, at most; 16 MiB of them"
+        default=5_000, ge=1, le=100_000, description="Maximum records per batch, of at most 16 MiB"
     )
 
     @field_validator("columns")
@@ -152,7 +152,7 @@ class Sql(Transform[SqlParams]):
         if places != list(range(len(records))) and not all(
             isinstance(place, int) and 0 <= place < len(records) for place in places
         ):
-            message = f"the query has to select `{ROW}`, which says to which record a row belongs"
+            message = f"the query has to select `{ROW}`, which assigns each row to its record"
             raise FatalError(f"{message}: write SELECT {ROW}, …")
         rows = zip(*columns.values(), strict=True) if columns else repeat((), len(places))
         return places, _row_maker(tuple(columns))(rows)

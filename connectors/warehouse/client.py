@@ -37,13 +37,13 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
 _REMEDIES = {
-    402: "the account needs a payment",
-    407: "a proxy wants a user and a password; set them in the environment's proxy",
-    411: "the service wants a length",
+    402: "the account requires a payment",
+    407: "a proxy requires a user and a password; set them in the environment's proxy",
+    411: "the service requires a content length",
     414: "the URL is too long for it; check `url` of the connection",
-    415: "it does not take JSON, or not compressed; check `compress` and `url`",
+    415: "it does not accept JSON, or compressed bodies; check `compress` and `url`",
     421: "it does not serve this host name; check `url` of the connection",
-    426: "it wants another protocol; check `url` of the connection",
+    426: "it requires another protocol; check `url` of the connection",
     431: "the headers are too large for it; check `token` of the connection",
     451: "it may not be used from here",
 }
