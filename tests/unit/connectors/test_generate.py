@@ -76,7 +76,11 @@ def test_fields_that_cannot_be_made_are_refused(fields: dict[str, Any], message:
             {},
             "field 'a': Faker has no provider 'nmae' for this locale; do you mean 'name'?",
         ),
-        ({"a": {"faker": "random_int", "maximum": 3}}, {}, "field 'a': `faker.random_int` cannot be used like this"),
+        (
+            {"a": {"faker": "random_int", "maximum": 3}},
+            {},
+            "field 'a': `faker.random_int` cannot be used like this",
+        ),
         ({"a": "faker.name", "b": "{a:04d}"}, {}, "field 'b': cannot fill in `{a:04d}`"),
         ({"a": "faker.binary"}, {}, "JSON has no bytes"),
         ({"a": "faker.name"}, {"locale": "xx_XX"}, "Faker has no locale 'xx_XX'"),
