@@ -49,7 +49,7 @@ class FilePart:
         """The whole file of a path as the operating system has it."""
         shown = displayed(path)
         raw = "" if shown == path else os.fsencode(path).hex()
-        return cls(shown, size, raw=raw, problem=problem)
+        return cls(shown if raw else path, size, raw=raw, problem=problem)
 
     @property
     def os_path(self) -> str:
