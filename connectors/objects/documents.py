@@ -14,6 +14,7 @@ import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.markup import kind_of_markup, plain_text
@@ -26,7 +27,7 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DocumentPart", "ImagePart", "TextPart", "needs_opening", "parts"]
+__all__ = ["DocumentPart", "ImagePart", "TextPart", "is_blank", "needs_opening", "parts"]
 
 MAX_TEXT = 400_000
 """Characters of one document, some 100,000 tokens; more is a permanent error, never a silent cut."""
@@ -142,7 +143,12 @@ def _text_parts(text: str, name: str) -> list[DocumentPart]:
             f"{name}: {len(text):,} characters exceed the limit of {MAX_TEXT:,} per document",
             kind="DocumentTooLarge",
         )
-    return [TextPart(text)] if text.strip() else []
+    return [] if is_blank(text) else [TextPart(text)]
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to read: white space, byte order marks, characters without a width."""
+    return all(one.isspace() or category(one) == "Cf" for one in text)
 
 
 def _checked(found: list[str | bytes], name: str) -> list[DocumentPart]:
