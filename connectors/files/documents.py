@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -75,21 +76,22 @@ class _Folder:
         self.prefix = ""
 
     async def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
-        files = [file for file in await anyio.to_thread.run_sync(self._find) if file.key > after]
-        for start in range(0, len(files), PAGE_FILES):
-            yield files[start : start + PAGE_FILES]
+        paths = await anyio.to_thread.run_sync(self._find)
+        paths = paths[bisect_right(paths, after) :]
+        for start in range(0, len(paths), PAGE_FILES):
+            page = paths[start : start + PAGE_FILES]
+            yield await anyio.to_thread.run_sync(_all_listed, page)
 
-    def _find(self) -> list[ListedObject]:
-        found: dict[str, ListedObject] = {}
+    def _find(self) -> list[str]:
+        found: set[str] = set()
         for pattern in listed(self._params.pattern):
             result = find_files(pattern)
             for what, number in result.skipped.items():
                 if number:
                     self._ctx.count(f"skipped: {what}", number)
-            for part in result.parts:
-                # an unreadable folder is listed, so that reading it reports the reason
-                found.setdefault(part.path, _listed(part.path, part.os_path))
-        return [found[path] for path in sorted(found)]
+            # an unreadable folder is listed, so that reading it reports the reason
+            found.update(part.path for part in result.parts)
+        return sorted(found)
 
     async def read(self, found: ListedObject) -> FileRecord:
         data = await anyio.to_thread.run_sync(self._read, found)
@@ -137,16 +139,20 @@ class _Folder:
         # asyncio's own `cancel`, which aiostream uses, ignores anyio's shield: the thread may still be
         # opening the file when this task ends, and then closes it itself
         opened: list[IO[bytes]] = []
+        bodies: list[_FileBody] = []
         done = False
 
         def open_file() -> None:
             opened.append(_opened(found, start))
-            if done:
-                opened[0].close()
+            try:
+                bodies.append(_FileBody(opened[0], found, None if stop is None else stop - start))
+            finally:
+                if done:
+                    opened[0].close()
 
         try:
             await anyio.to_thread.run_sync(open_file)
-            yield _FileBody(opened[0], found, None if stop is None else stop - start)
+            yield bodies[0]
         finally:
             done = True
             for file in opened:
@@ -177,15 +183,26 @@ class _FileBody:
         self._found = found
         self._left = left
         self.size = os.fstat(file.fileno()).st_size
+        # a small file is read by the thread that opens it, up to its end
+        wanted = self._wanted
+        first = self._next(wanted)
+        self._ahead = [first, self._next(wanted - len(first))] if len(first) < wanted else [first]
 
-    async def read(self) -> bytes:
-        size = PIECE if self._left is None else min(PIECE, self._left)
-        if size <= 0:
-            return b""
+    @property
+    def _wanted(self) -> int:
+        return PIECE if self._left is None else min(PIECE, self._left)
+
+    def _next(self, size: int) -> bytes:
         try:
-            data: bytes = await anyio.to_thread.run_sync(self._file.read, size)
+            return self._file.read(size)
         except OSError as error:
             raise unreadable(self._found.key, error) from error
+
+    async def read(self) -> bytes:
+        size = self._wanted
+        if size <= 0:
+            return b""
+        data = self._ahead.pop(0) if self._ahead else await anyio.to_thread.run_sync(self._next, size)
         if self._left is not None:
             self._left -= len(data)
         if not data or self._left == 0:
@@ -220,9 +237,13 @@ def _check_version(found: ListedObject, info: os.stat_result) -> None:
         )
 
 
-def _listed(path: str, os_path: str) -> ListedObject:
+def _all_listed(paths: Sequence[str]) -> list[ListedObject]:
+    return list(map(_listed, paths))
+
+
+def _listed(path: str) -> ListedObject:
     try:
-        info = os.stat(os_path)
+        info = os.stat(_os_path(path))
     except OSError:
         return ListedObject(path, "", 0)  # reading it reports the reason
     if stat.S_ISDIR(info.st_mode):

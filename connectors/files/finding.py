@@ -50,7 +50,7 @@ class FilePart:
         """Return the part that is the whole file at an OS path."""
         shown = displayed(path)
         raw = "" if shown == path else os.fsencode(path).hex()
-        return cls(shown, size, raw=raw, problem=problem)
+        return cls(shown if raw else path, size, raw=raw, problem=problem)
 
     @property
     def os_path(self) -> str:

@@ -87,7 +87,9 @@ def without_escapes(name: str) -> str:
 
 class _Search:
     def __init__(self) -> None:
-        self._names: dict[str, os.stat_result] = {}
+        self._names: dict[
+            str, tuple[int, int, int]
+        ] = {}  # device, number and size; of 100,000 files, perhaps
         self._links: set[str] = set()
         self._taken: set[str] = set()
         self._found = Walk()
@@ -117,14 +119,19 @@ class _Search:
         """Return the files found, each by one name."""
         found = self._found
         # hard links count as separate files; symbolic links to a file that is read do not
-        real = {_identity(info) for path, info in self._names.items() if path not in self._links}
+        real = (
+            {info[:2] for path, info in self._names.items() if path not in self._links}
+            if self._links
+            else set()
+        )
         for path in sorted(self._names):
-            info = self._names[path]
-            if path in self._links and _identity(info) in real:
-                found.skipped["link to a file that is read"] += 1
-                continue
-            real.add(_identity(info))
-            found.files.append((path, info.st_size))
+            *identity, size = self._names[path]
+            if path in self._links:
+                if tuple(identity) in real:
+                    found.skipped["link to a file that is read"] += 1
+                    continue
+                real.add((identity[0], identity[1]))
+            found.files.append((path, size))
         found.unreadable = sorted(self._refused.items())
         return found
 
@@ -149,7 +156,7 @@ class _Search:
         if not stat.S_ISREG(info.st_mode):
             self._found.skipped["pipe, socket or device"] += 1
             return
-        self._names[path] = info
+        self._names[path] = (info.st_dev, info.st_ino, info.st_size)
         if os.path.islink(path):
             self._links.add(path)
 
