@@ -1,4 +1,4 @@
-"""The source `files`: whole files of this machine, as the source `s3` reads those of a bucket."""
+"""The source `files`: whole files of this machine, read as the source `s3` reads objects."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FilesParams(ObjectParams):
 
     @property
     def excluded(self) -> Callable[[str], bool] | None:
-        """Says of a path whether it is left out; None: nothing is."""
+        """Return the test for excluded paths, or None if nothing is excluded."""
         patterns = [os.path.expanduser(one) for one in listed(self.exclude)]
         if not patterns:
             return None
@@ -67,7 +67,7 @@ class FilesParams(ObjectParams):
 
 
 class _Folder:
-    """The files of this machine, read as objects are. A path is a key, size and time of change its ETag."""
+    """The files of this machine as a store. A path is a key; size and modification time are its ETag."""
 
     def __init__(self, params: FilesParams, ctx: Context) -> None:
         self._params = params
@@ -89,7 +89,7 @@ class _Folder:
             for what, number in result.skipped.items():
                 if number:
                     self._ctx.count(f"skipped: {what}", number)
-            # a folder that cannot be looked into is listed, so that reading it says why
+            # an unreadable folder is listed, so that reading it reports the reason
             found.update(part.path for part in result.parts)
         return sorted(found)
 
@@ -136,8 +136,8 @@ class _Folder:
     async def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ObjectBody, None]:
-        # asyncio's own `cancel`, which aiostream uses, passes through anyio's shield: the thread may still be
-        # opening the file when this task has ended, and closes it then
+        # asyncio's own `cancel`, which aiostream uses, ignores anyio's shield: the thread may still be
+        # opening the file when this task ends, and then closes it itself
         opened: list[IO[bytes]] = []
         bodies: list[_FileBody] = []
         done = False
@@ -173,7 +173,7 @@ class _Folder:
 
 
 class _FileBody:
-    """A file as it is read, in the version that was listed."""
+    """The body of a file, in the version that was listed."""
 
     content_type: str | None = None
     content_encoding: str | None = None
@@ -245,7 +245,7 @@ def _listed(path: str) -> ListedObject:
     try:
         info = os.stat(_os_path(path))
     except OSError:
-        return ListedObject(path, "", 0)  # reading it says why
+        return ListedObject(path, "", 0)  # reading it reports the reason
     if stat.S_ISDIR(info.st_mode):
         return ListedObject(path, "", 0)
     modified = datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
@@ -257,7 +257,7 @@ def _version(info: os.stat_result) -> str:
 
 
 def _os_path(shown: str) -> str:
-    r"""The path of a displayed one, in which bytes that are not UTF-8 are written `\xe9`."""
+    r"""Return the path for its displayed form, in which bytes that are not UTF-8 appear as `\xe9`."""
     if os.path.lexists(shown):
         return shown
     return os.fsdecode(_ESCAPED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), shown.encode()))
@@ -276,18 +276,18 @@ def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
     Kind.SOURCE, "files", params=FilesParams, extra="s3", locality=Locality.MACHINE, bookmarks=keeps_bookmarks
 )
 class FilesSource(ObjectSource[FilesParams]):
-    """Files of this machine that a wildcard pattern matches, each as one record, as `s3` reads a bucket.
+    """Reads files of this machine that match a wildcard pattern, each as one record, as `s3` does.
 
     A record has the fields of `S3FileContent`: `file_path` (the path as the pattern writes it), `source_uri`
-    (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and what is known of the file
-    and its text. The key is `path@version`, where the version is made of the time of change and the size: a
+    (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and further facts about the
+    file and its text. The key is `path@version`, where the version depends on modification time and size: a
     file that is written again has a new key.
 
-    The listing is stored before anything is read, and a resumed run goes by it. A file that changed or
-    vanished since, and a file or folder that cannot be read while others can, becomes a dead letter. Links to
+    The listing is stored before anything is read, and a resumed run uses it. A file that has changed or
+    vanished since, or a file or folder that cannot be read while others can, becomes a dead letter. Links to
     folders are followed, each folder once; pipes, sockets and devices are skipped and counted.
 
-    With `mode: changed`, a file is skipped if an earlier run has delivered it and it has not changed since.
+    With `mode: changed`, a file that an earlier run delivered is skipped unless it has changed since.
     """
 
     @property
@@ -296,5 +296,5 @@ class FilesSource(ObjectSource[FilesParams]):
         return ", ".join(displayed(one) for one in listed(self.params.pattern))
 
     async def open_store(self, stack: AsyncExitStack) -> _Folder:
-        """Nothing is opened before it is listed or read."""
+        """Do nothing: files are opened when they are read."""
         return _Folder(self.params, self.ctx)
