@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_of
 from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
+from connectors.tables.isolation import replacing
 from connectors.tables.names import quote, quote_table
 from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
@@ -48,9 +49,9 @@ def _claim(params: DuckdbSinkParams) -> Claim:
 class DuckdbSink(TableSink[DuckdbSinkParams]):
     """Writes records to a table of a DuckDB file, without a server.
 
-    The table is made from the first records, and gets a column for each field that is new. Every batch is one
-    transaction, with an entry of its records in `_odw_batches`: what a resumed run reads again is not added
-    again. A record that the table refuses becomes a dead letter, alone.
+    The table is created from the first records and gets a column for each new field. Every batch is one
+    transaction, with an entry of its records in `_odw_batches`, so a resumed run adds nothing twice. A record
+    that the table refuses becomes a dead letter, without the rest of its batch.
     """
 
     dialect = DIALECT
@@ -61,12 +62,14 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         self._run = ""
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the file, and get the table ready."""
+        """Open the file and prepare the table."""
         stack.push_async_callback(self._database.close)
         self._run = self._begin()
         await self._database.open()
         await self._database.run(self._prepare)
         self._columns = await self._database.columns(self._table)
+        if self._table != self.params.table:
+            self._replaced = await self._database.columns(self.params.table)
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
@@ -90,7 +93,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
 
         Raises:
             BatchError: the table refused some records.
-            TransientError: a transaction of another node got in between.
+            TransientError: a transaction of another node conflicted.
             FatalError: the table or the file cannot be written.
         """
         try:
@@ -100,10 +103,11 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             raise
 
     async def run_completed(self) -> None:
-        """Put the new rows in the place of the old ones, and forget the entries of the run."""
+        """Replace the old rows if the mode says so, and delete the entries of the run."""
         if self.params.mode is Mode.MERGE:
             return
-        await self._database.run(self._complete)
+        with replacing(self.params.table):
+            await self._database.run(self._complete)
 
     async def _count(self) -> int:
         return await self._database.run(self._counted)
@@ -125,6 +129,10 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
     async def _alter(self, changes: Changes) -> None:
         await self._database.run(lambda connection: self._change(connection, changes))
         self._columns = await self._database.columns(self._table)
+
+    async def _any_value(self, name: str, condition: str) -> bool:
+        query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"
+        return bool(await self._database.fetch(query))
 
     async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
         await self._database.run(lambda connection: self._insert(connection, values, part, batch))
@@ -200,7 +208,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             )
             matched = f"WHEN MATCHED THEN UPDATE SET {updates} " if updates else ""
             given = ", ".join(f"s.{quote(name)}" for name in names)
-            # the last of keys that only the column's type makes equal, such as 1 and 1.0, as for all others
+            # keys that only the column's type makes equal, such as 1 and 1.0: the last one wins, as for all
+            # others
             last = (
                 f"SELECT {listed} FROM _odw_merged QUALIFY row_number() OVER "
                 f"(PARTITION BY {', '.join(map(quote, key))} ORDER BY rowid DESC) = 1"
@@ -221,7 +230,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
                 connection.commit()
                 return
             self._replace(connection)
-        if not self.ctx.chunk:  # the other parts of the run may still be under way
+        if not self.ctx.chunk:  # the other parts of the run may still be running
             connection.execute(f"DELETE FROM {LEDGER} WHERE {_SCOPE}", self._scope)
         if replaces:
             self._note(connection, [Entry(_REPLACED, "[]", [], 0)])
@@ -235,11 +244,13 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         check_staging(self.params.table, staged, self._counted(connection))
         if new and not old:
             connection.execute(f"CREATE TABLE {table} AS FROM {staging} LIMIT 0")
+        if old:
+            connection.execute(f"DELETE FROM {table}")
         for name, column in new.items() if old else ():
             if name not in old:
                 connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {column.sql}")
-        if old:
-            connection.execute(f"DELETE FROM {table}")
+            elif old[name].sql != column.sql:  # no value may change on its way
+                connection.execute(f"ALTER TABLE {table} ALTER {quote(old[name].name)} TYPE {column.sql}")
         if new:
             listed = ", ".join(quote(column.name) for column in new.values())
             connection.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {staging}")

@@ -95,11 +95,18 @@ class Access:
         return hmac.new(self._secret, who.encode(), hashlib.sha256).hexdigest()
 
     def is_own(self, request: Request, token: str) -> bool:
-        """Whether a form comes from a page of ours: by its token, and by its origin where there is one."""
-        origin = request.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-            return False
+        """Whether the token of a form is that of a page that we have drawn for this visitor."""
         return hmac.compare_digest(self.token(request).encode(), token.encode("utf-8", "replace"))
+
+    @staticmethod
+    def is_foreign(request: Request) -> bool:
+        """Whether a form comes from a page of another host; a proxy says which host its pages have.
+
+        No form can make a browser send the header of proxies.
+        """
+        origin = request.headers.get("origin")
+        hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+        return origin is not None and origin.partition("://")[2] not in hosts
 
     def _held(self, request: Request) -> dict[str, float]:
         """The roles of the visitor's session that have not ended."""
