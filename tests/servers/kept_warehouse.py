@@ -34,7 +34,8 @@ class KeptWarehouses:
     def open(
         self, path: Path, models: Iterable[IngestModel], settings: ServiceSettings | None = None
     ) -> Warehouse:
-        """As `Warehouse.open`; nothing is at the path."""
+        """As `Warehouse.open`, but only the folder of the path is created."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         settings = settings or ServiceSettings()
         tables = tables_of(models)
         columns = [(table.name, *table.stored_types.items()) for table in tables.values()]
