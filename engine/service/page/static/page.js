@@ -43,7 +43,8 @@
       say("off", "reconnecting");
       if (source.readyState !== EventSource.CLOSED) return;
       // an answer that is no stream, of a proxy or of the login: the browser does not try again by itself
-      const page = await fetch(location.href, { method: "HEAD", cache: "no-store" }).catch(() => null);
+      const asked = { headers: { Accept: "text/html" }, cache: "no-store" };
+      const page = await fetch(location.href, asked).catch(() => null);
       if (page && page.redirected) say("off", "logged out: reload to log in");
       else setTimeout(watch, 5000);
     };
