@@ -16,7 +16,7 @@ import pytest
 from tests.servers.needed import missing
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Dialog, Page, Route
 
 FILE = """\
 version: 1
@@ -196,6 +196,27 @@ async def test_the_button_that_was_pressed_is_sent(chromium: str, service: str) 
         await page.get_by_role("button", name="Start").click()
         await page.wait_for_url("**/end")
         assert "how=cancel" in str(sent)
+
+
+@pytest.mark.series
+async def test_leaving_an_edit_is_asked_about(chromium: str, service: str) -> None:
+    record = {"id": "left", "celsius": "warm"}
+    async with browsing(chromium, service) as page:
+        await page.request.post("/ingest/Reading", data=[record], headers={"X-ODW-Results": "per-record"})
+        await page.goto("/ui/letters?store=service")
+        await page.get_by_role("link", name="left").click()
+        box = page.get_by_label("JSON, as it was sent")
+        await box.press_sequentially("x")
+        asked: list[str] = []
+
+        async def stay(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            await dialog.dismiss()
+
+        page.on("dialog", stay)
+        await page.get_by_role("link", name="Tables").click()
+        assert asked == ["beforeunload"]
+        assert "x" in await box.input_value()
 
 
 @pytest.mark.series

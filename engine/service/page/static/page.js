@@ -91,6 +91,14 @@
     });
   });
 
+  document.querySelectorAll('textarea[name="record"]').forEach((box) => {
+    let isSent = false;
+    box.form.addEventListener("submit", () => (isSent = true));
+    window.addEventListener("beforeunload", (event) => {
+      if (!isSent && box.value !== box.defaultValue) event.preventDefault(); // the browser asks whether to leave
+    });
+  });
+
   document.addEventListener("keydown", (event) => {
     const box = document.getElementById("find");
     const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
