@@ -57,6 +57,7 @@
   };
 
   if (main && "EventSource" in window) {
+    say("still", "connecting");
     watch();
     document.addEventListener("selectionchange", show);
     document.addEventListener("focusout", () => setTimeout(show));
