@@ -1,4 +1,4 @@
-"""What an endpoint means by an error: one reading of the ways in which vendors and servers word theirs."""
+"""Interpret the errors of endpoints, which vendors and servers word differently."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from connectors.llm.json_text import parse
 
 __all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window"]
 
-_MAX_MESSAGE: Final = 2_000  # characters that are looked at; pages of proxies are long
+_MAX_MESSAGE: Final = 2_000  # characters to examine; error pages of proxies are long
 
 
 class Cause(Enum):
-    """Why a call was refused, and so what may help."""
+    """Why a call was refused, which decides what may help."""
 
     KEY = auto()
     MONEY = auto()
@@ -34,7 +34,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as an endpoint words it. `param` is the part of the request that it names, if it names one."""
+    """An endpoint's error. `param` is the part of the request that it names, if any."""
 
     status: int
     message: str = ""
@@ -43,9 +43,14 @@ class Refusal:
     param: str = ""
     body: object = None
 
+    @property
+    def is_miswritten(self) -> bool:
+        """Whether the model has written what the endpoint could not read; it may do better the next time."""
+        return self.code in _FAILED_CODES
+
     @classmethod
     def of(cls, status: int, content: bytes) -> Refusal:
-        """Read from the body of an answer, JSON or not."""
+        """Read the body of an answer, which may not be JSON."""
         text = content[: 64 * _MAX_MESSAGE].decode("utf-8", "replace")
         try:
             body = parse(text)
@@ -55,7 +60,7 @@ class Refusal:
 
     @classmethod
     def of_body(cls, status: int, body: object) -> Refusal:
-        """Read from a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and their like."""
+        """Read a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and the like."""
         inner = body[0] if isinstance(body, list) and body else body
         for name in ("error", "errors", "detail", "fault", "base_resp"):
             if isinstance(inner, Mapping) and inner.get(name):
@@ -65,6 +70,8 @@ class Refusal:
         if not isinstance(inner, Mapping):
             return cls(status, _text(inner), body=body)
         message = next((inner[name] for name in _MESSAGES if inner.get(name)), "")
+        if isinstance(message, Mapping) and message.get("detail"):
+            return cls.of_body(status, message)  # Mistral's list of what does not fit
         said = [_text(message), *(_text(one) for one in _raw(inner))]
         place = inner.get("param") or inner.get("loc") or ""
         steps = place if isinstance(place, list) else str(place).split(".")
@@ -82,7 +89,7 @@ _CODES: Final = ("code", "error_code", "errorCode", "status_code", "status")
 
 
 def _raw(inner: Mapping[str, Any]) -> Iterator[object]:
-    """What gateways pass on from their provider."""
+    """Yield the texts in which a gateway passes on its provider's error."""
     metadata = inner.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
         yield metadata["raw"]
@@ -110,6 +117,7 @@ _TOO_LONG: Final = re.compile(
             r"image .{0,40}exceed(?:s|ing) .{0,40}(?:maximum|limit)",
             r"longer than the (?:maximum )?model",
             r"max_new_tokens`? must be <=",
+            r"max_tokens must be at least 1, got -",
             r"range of input length|exceeds? max length|exceeded model token limit",
             r"tokens? too long|token length \d+ exceeds",
             r"at most \d+ images?\b|too many images",
@@ -186,11 +194,18 @@ _BUSY: Final = re.compile(
     r"exceeded .{0,20}rate[ _]?limit|overloaded",
     re.IGNORECASE,
 )
-# 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier;
-# 499: a proxy on the way gave up
+# 420: throttled (some gateways); 424: a dependency is loading; 498: no capacity for that tier; 499: a proxy
+# gave up
 _BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498, 499})
 _MODEL_CODES: Final = frozenset({"model_not_found", "model_not_available"})
-# Groq: the model wrote what does not fit; it may do better the next time
+# self-hosted servers compile a schema when it is used, and fail then
+_FORM_FAILED: Final = re.compile(
+    r"(?:invalid|unsupported|failed to (?:parse|compile|convert|initiali[sz]e))"
+    r".{0,40}(?:json[ _]?schema|grammar)|"
+    r"(?:json[ _]?schema|grammar).{0,40}(?:invalid|not supported|conversion failed|compil\w+ failed)",
+    re.IGNORECASE,
+)
+# Groq's
 _FAILED_CODES: Final = frozenset({"json_validate_failed", "tool_use_failed", "output_parse_failed"})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
@@ -206,7 +221,9 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.TOO_LONG
     if status < 500 and _MONEY.search(words) and not (status == 429 and _BUSY.search(words)):
         return Cause.MONEY
-    if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.code in _FAILED_CODES:
+    if status >= 500 and _FORM_FAILED.search(words):
+        return Cause.FORMAT
+    if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.is_miswritten:
         return Cause.BUSY
     if _KEY.search(words):
         return Cause.KEY
@@ -229,17 +246,17 @@ def _is_too_long(refusal: Refusal) -> bool:
         over = asked is not None and int(asked[2]) > int(asked[1])
         return over or bool(_QUOTA_TOO_SMALL.search(refusal.message))
     if _head(refusal) in _LIMIT_NAMES and room_in_window(refusal.message) is None:
-        return False  # a limit of answers that is explained by the window
+        return False  # a limit of answers that follows from the context window
     return bool(_TOO_LONG.search(refusal.message)) and refusal.status != 408
 
 
 def _head(refusal: Refusal) -> str:
-    """The parameter that a refusal names, without the place inside of it."""
+    """Return the parameter that a refusal names, without the path inside it."""
     return re.split(r"[.\[]", refusal.param)[0]
 
 
 def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
-    """Which of our parameters it is about: by its name, or by what the message says."""
+    """Return the cause for the parameter that a refusal names, or that its message mentions."""
     head = _head(refusal)
     unsupported = bool(_UNSUPPORTED.search(words))
     if head in _LIMIT_NAMES or _ANSWER_TOKENS.search(refusal.message):
@@ -259,7 +276,7 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
 
 
 def numbers_in(message: str) -> list[int]:
-    """The whole numbers of a message; thousands may be separated by commas."""
+    """Return the integers in a message; thousands may be separated by commas."""
     return [int(one.replace(",", "")) for one in re.findall(r"(?<![\w.])\d[\d,]*(?![\w.]\d)", message)]
 
 
@@ -273,13 +290,17 @@ _PROMPT: Final = re.compile(
     re.IGNORECASE,
 )
 _SUM: Final = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > (\d[\d,]*)")
+_SUM_OF_INPUTS: Final = re.compile(r"must be <= (\d+)\. Given: (\d+) `?inputs`? tokens")
 
 
 def room_in_window(message: str) -> int | None:
-    """Tokens that the prompt leaves for an answer, where an endpoint says so; below 1 when it leaves none."""
+    """Return the tokens left for an answer, if an endpoint reports it; below 1 if there are none."""
     added = _SUM.search(message)
     if added:
         return _number(added[3]) - _number(added[1])
+    given = _SUM_OF_INPUTS.search(message)
+    if given:
+        return _number(given[1]) - _number(given[2])
     window, prompt = _WINDOW.search(message), _PROMPT.search(message)
     if window is None or prompt is None:
         return None

@@ -1,4 +1,4 @@
-"""The formats `lines` and `jsonl`: one record for each line."""
+"""The formats `lines` and `jsonl`: one record per line."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.content import Content, ContentOptions, open_content
 from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
-from connectors.objects.media_types import by_content
+from connectors.objects.media_types import NOT_TEXT, by_content, what_instead
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
@@ -23,33 +24,20 @@ __all__ = ["INVALID", "RECORD_BYTES", "JsonLines", "LineFormat", "TextLines", "i
 T = TypeVar("T")
 
 RECORD_BYTES = 300
-"""About what a record takes in memory beside its text."""
+"""Approximate memory of a record in addition to its text."""
 
 INVALID = re.compile("[\udc80-\udcff]")
-
-_UNPACK = "unpack it first"
-_OTHERS: Final = {
-    b"%PDF-": ("a PDF file", "read it with `format: document`"),
-    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
-    b"Obj\x01": ("an Avro file", "convert it first"),
-    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
-    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
-    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
-    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
-}
-"""What is often called text by mistake: its first bytes, name and remedy."""
 
 _SIGNATURE_BYTES = 16
 _ZEROS = re.compile(rb"\0+")
 _CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 _TEXT_BYTES_PER_RUN = 4
-"""Bytes of text for each run of zeros at least: UTF-16 that was not recognized has one of each."""
+"""Minimum bytes of text per run of zeros: unrecognised UTF-16 has one zero per byte."""
 
 
 @dataclass(frozen=True)
 class LineFormat:
-    """What the formats have in common whose records are lines."""
+    """The common part of formats with one record per line."""
 
     options: ContentOptions
     max_record_bytes: int
@@ -57,22 +45,22 @@ class LineFormat:
 
     @asynccontextmanager
     async def open(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[Content, None]:
-        """Open the content of an object at a place.
+        """Open the content of an object at a position.
 
         Raises:
             RecordError: also `NotText`.
         """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
             if not _is_text(content.head):
-                raise RecordError(f"{reader.path} is not text{_what(content.head)}", kind="NotText")
+                raise RecordError(f"{reader.path} is not text{what_instead(content.head)}", kind="NotText")
             yield content
 
     def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
-        """Read the lines of a content that was opened at this place."""
+        """Read lines of content that was opened at this position."""
         return self._read(line_pages, content, start)
 
     def blocks(self, content: Content, start: RecordPlace) -> AsyncGenerator[LineBlock, None]:
-        """Read the same lines in pieces."""
+        """Read the same lines in blocks."""
         return self._read(line_blocks, content, start)
 
     def _read(self, read: Callable[..., T], content: Content, start: RecordPlace) -> T:
@@ -86,10 +74,10 @@ class LineFormat:
 
 
 class PlainLines(LineFormat):
-    """A format whose lines have no context: no header, no quotes."""
+    """A format whose lines are independent: no header, no quotes."""
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
+        """Yield the records of an object from a position on."""
         async with self.open(reader, start) as content, aclosing(self.lines(content, start)) as pages:
             decoder = self.decoder(content, start)
             async for page in pages:
@@ -100,7 +88,7 @@ class PlainLines(LineFormat):
 
 
 class TextLines(PlainLines):
-    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+    """Each line becomes a record: `file_path`, `line` (from 1) and `content`, without its line end."""
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         block = b"\n".join([b"" if line is None else line for line in page.lines])
@@ -113,7 +101,7 @@ class TextLines(PlainLines):
             {"file_path": path, "line": number, "content": line}
             for number, line in zip(numbers, lines, strict=True)
         ]
-        for index, error in self._wrong(path, page.lines, lines, text, numbers):
+        for index, error in self._wrong(path, page.lines, lines, decoder, numbers):
             records[index] = stub(path, numbers[index], page.lines[index], error)
             failures.append((index, error))
         end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
@@ -121,23 +109,27 @@ class TextLines(PlainLines):
         return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 
     def _wrong(
-        self, path: str, raw: Sequence[bytes | None], lines: Sequence[str], text: str, numbers: range
+        self,
+        path: str,
+        raw: Sequence[bytes | None],
+        lines: Sequence[str],
+        decoder: BlockDecoder,
+        numbers: range,
     ) -> list[tuple[int, RecordError]]:
-        strict = self.options.strict_text and INVALID.search(text) is not None
-        if not strict and None not in raw:
+        if not decoder.refuses and None not in raw:
             return []
         wrong: list[tuple[int, RecordError]] = []
         for index, (line, decoded) in enumerate(zip(raw, lines, strict=True)):
             where = f"{path}:{numbers[index]}"
             if line is None:
                 wrong.append((index, too_long(where, self.max_record_bytes)))
-            elif strict and INVALID.search(decoded):
-                wrong.append((index, invalid_text(where)))
+            elif decoder.refuses and INVALID.search(decoded):
+                wrong.append((index, invalid_text(where, decoder)))
         return wrong
 
 
 class JsonLines(PlainLines):
-    """Each line is a JSON object, and a record. Empty lines are skipped."""
+    """Each line is a JSON object and becomes a record. Empty lines are skipped."""
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         first = page.start.line + 1
@@ -153,15 +145,15 @@ class JsonLines(PlainLines):
         except orjson.JSONDecodeError:  # also for None, a line that is too long
             simple = False
         if not simple:
-            if not decoded:  # orjson takes valid UTF-8 only, so most pages need no look at their bytes
+            if not decoded:  # orjson accepts only valid UTF-8, so most pages need no further check
                 page, replaced = _in_utf8(page, decoder)
-            records, numbers, failures = self._one_by_one(path, page)
+            records, numbers, failures = self._one_by_one(path, page, decoder)
         end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
         nbytes = 3 * nbytes + RECORD_BYTES * len(records)
         return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 
     def _one_by_one(
-        self, path: str, page: LinePage
+        self, path: str, page: LinePage, decoder: BlockDecoder
     ) -> tuple[list[Any], list[int], list[tuple[int, RecordError]]]:
         records: list[Any] = []
         numbers: list[int] = []
@@ -174,8 +166,8 @@ class JsonLines(PlainLines):
             try:
                 if line is None:
                     raise too_long(where, self.max_record_bytes)
-                if self.options.strict_text and not is_utf8(line):
-                    raise invalid_text(where)
+                if decoder.refuses and not is_utf8(line):
+                    raise invalid_text(where, decoder)
                 records.append(parse_line(line, where))
             except RecordError as error:
                 failures.append((len(records), error))
@@ -184,8 +176,8 @@ class JsonLines(PlainLines):
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
-    if head.startswith(tuple(_OTHERS)):
+    """Return whether the beginning is text. Text may have zeros in values, or where a crash left a gap."""
+    if head.startswith(tuple(NOT_TEXT)):
         return False
     runs = len(_ZEROS.findall(head))
     if not runs:
@@ -198,17 +190,8 @@ def _is_text(head: bytes) -> bool:
     )
 
 
-def _what(head: bytes) -> str:
-    """What it is instead, and what to do, as far as that is known."""
-    for signature, (kind, remedy) in _OTHERS.items():
-        if head.startswith(signature):
-            return f" but {kind}: {remedy}"
-    media_type = by_content(head, "")
-    return f" but {media_type}" if media_type else ""
-
-
 def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
-    """The lines in UTF-8, and how many characters of them stand for invalid bytes."""
+    """Return the lines in UTF-8, and how many of their characters replace invalid bytes."""
     block = b"\n".join([b"" if line is None else line for line in page.lines])
     if block.isascii() or (decoder.encoding in ("", "utf-8") and is_utf8(block)):
         return page, 0
@@ -219,12 +202,13 @@ def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
 
 
 def too_long(where: str, limit: int) -> RecordError:
-    """The failure of a record that is over the bound."""
+    """Return the failure of a record that is too long."""
     return RecordError(
         f"{where}: the record is longer than {limit:,} bytes (`max_record_bytes`)", kind="LongLine"
     )
 
 
-def invalid_text(where: str) -> RecordError:
-    """The failure of a record whose text is not valid in its encoding."""
-    return RecordError(f"{where}: the text is not valid in its encoding (`strict_text`)", kind="InvalidText")
+def invalid_text(where: str, decoder: BlockDecoder) -> RecordError:
+    """Return the failure of a record whose text is not valid in its encoding, or in any known one."""
+    why = UNKNOWN_CHARSET if decoder.is_unknown else "the text is not valid in its encoding (`strict_text`)"
+    return RecordError(f"{where}: {why}", kind="InvalidText")

@@ -1,21 +1,25 @@
 """Media types by content, by a table of suffixes, or as declared, in this order.
 
-The table is part of the code, not of the machine: `mimetypes` reads the system's files, and one pipeline
-would give two results on two machines.
+The table is part of the code: `mimetypes` reads files of the system, so results would differ between
+machines.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from connectors.objects.signatures import SURE_BYTES, has_signature
 
 __all__ = [
     "DOCX",
+    "NOT_TEXT",
     "OCTET_STREAM",
     "by_content",
     "by_suffix",
     "charset_of",
     "is_text",
     "media_type_of",
+    "what_instead",
     "without_charset",
 ]
 
@@ -43,10 +47,13 @@ _BY_SUFFIX = {
     "jsonl": "application/jsonl",
     "log": "text/plain",
     "md": "text/markdown",
+    "mht": "message/rfc822",
+    "mhtml": "message/rfc822",
     "mp3": "audio/mpeg",
     "mp4": "video/mp4",
     "msg": "application/vnd.ms-outlook",
     "ndjson": "application/x-ndjson",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "pdf": "application/pdf",
     "png": "image/png",
     "ppt": "application/vnd.ms-powerpoint",
@@ -61,7 +68,7 @@ _BY_SUFFIX = {
     "txt": "text/plain",
     "webp": "image/webp",
     "xls": "application/vnd.ms-excel",
-    "xlsm": f"{_OFFICE}.spreadsheetml.sheet",  # one with macros, which are not read
+    "xlsm": f"{_OFFICE}.spreadsheetml.sheet",  # with macros, which are not read
     "xlsx": f"{_OFFICE}.spreadsheetml.sheet",
     "xml": "application/xml",
     "yaml": "application/yaml",
@@ -85,14 +92,28 @@ _ALIASES = {"image/x-ms-bmp": "image/bmp", "image/jpg": "image/jpeg", "image/pjp
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MEMBERS = {
     b"word/document.xml": DOCX,
+    b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet": _BY_SUFFIX["ods"],
     b"xl/workbook.": f"{_OFFICE}.spreadsheetml.sheet",
     b"ppt/presentation.xml": f"{_OFFICE}.presentationml.presentation",
 }
-_ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
+_ZIP_SUFFIXES = frozenset({"docx", "ods", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
 
+_UNPACK = "unpack it first"
+NOT_TEXT: Final = {
+    b"%PDF-": ("a PDF file", "read it with `format: document`"),
+    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
+    b"Obj\x01": ("an Avro file", "convert it first"),
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
+}
+"""What is often called text by mistake: its first bytes, name and remedy."""
+
 _HEAD = 8192
-_SURE = SURE_BYTES / 10  # what puremagic gives to a signature of so many bytes
+_SURE = SURE_BYTES / 10  # puremagic's confidence in a signature of this length
 
 
 def media_type_of(data: bytes, name: str, declared: str | None = None) -> str:
@@ -112,13 +133,13 @@ def by_content(data: bytes, name: str = "") -> str | None:
     if data.startswith(_ZIP):
         if suffix in _ZIP_SUFFIXES:
             return _BY_SUFFIX[suffix]
-        # member names stand uncompressed in the archive's directory
+        # member names are uncompressed in the archive's directory
         return next((kind for member, kind in _MEMBERS.items() if member in data), "application/zip")
     if data[4:12] == b"ftypavif":
-        return "image/avif"  # taken for a film otherwise
+        return "image/avif"  # otherwise mistaken for a video
     if data.startswith(_OLE):
         return _BY_SUFFIX[suffix] if suffix in _OLE_SUFFIXES else "application/x-ole-storage"
-    # 20 ms of import that text files never need
+    # imported lazily: it takes 20 ms, and text files never need it
     import puremagic
 
     head = data[:_HEAD]
@@ -152,7 +173,7 @@ def is_text(media_type: str | None) -> bool:
 def without_charset(content_type: str) -> str | None:
     """Return the type of a Content-Type header without parameters, or None if there is none.
 
-    That is `application/octet-stream`, and `binary/octet-stream`, which S3 stores when an upload names none.
+    `application/octet-stream` and S3's default `binary/octet-stream` count as none.
     """
     bare = content_type.partition(";")[0].strip().lower()
     if "/" not in bare or bare in (OCTET_STREAM, "binary/octet-stream"):
@@ -171,3 +192,12 @@ def charset_of(content_type: str | None) -> str | None:
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def what_instead(head: bytes) -> str:
+    """What it is instead, and what to do, as far as that is known."""
+    for signature, (kind, remedy) in NOT_TEXT.items():
+        if head.startswith(signature):
+            return f" but {kind}: {remedy}"
+    media_type = by_content(head, "")
+    return f" but {media_type}" if media_type else ""

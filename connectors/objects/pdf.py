@@ -13,36 +13,43 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     import pypdfium2  # type: ignore[import-untyped]
 
-__all__ = ["read_pdf"]
+__all__ = ["PROTECTED", "read_pdf"]
 
 MAX_PAGES = 100
 MAX_PICTURES = 8
-"""Pages without text that are drawn; a scan of more pages is a permanent error."""
+"""Maximum pages drawn as pictures; a longer scan is a permanent error."""
 
 SPARSE = 20
-"""A page with fewer characters of text than this is a scan: it is drawn instead."""
+"""Minimum characters of text; a page with fewer is drawn as a picture."""
 
 MAX_SIDE = 1568
-"""Pixels of a drawn page; larger pictures are only scaled down again by the models' providers."""
+"""Pixels of a drawn page; models' providers scale larger pictures down."""
+
+PROTECTED: Final = "it is protected by a password; save it without one and read that"
 
 # pdfium must not be called from two threads at once (pypdfium2 documentation, "Thread incompatibility"),
-# and it is one library for the whole process
+# and all of the process share one library
 _PDFIUM: Final = threading.Lock()
 
 
 def read_pdf(data: bytes, name: str) -> list[str | bytes]:
     """Read the pages of a PDF as text or, without text, as grey PNG images; empty pages are skipped.
 
+    The values of form fields and the texts of annotations follow the text of their page.
+
     Raises:
-        RecordError: kind `CorruptDocument` (broken or encrypted), or `DocumentTooLarge` (pages).
+        RecordError: kind `CorruptDocument`, `UnsupportedDocument` (a password), `DocumentTooLarge` (pages).
     """
     import pypdfium2
 
     with _PDFIUM:
         try:
             with closing(pypdfium2.PdfDocument(data)) as document:
+                document.init_forms()
                 return _pages(document, name)
         except pypdfium2.PdfiumError as error:
+            if "password" in str(error):
+                raise RecordError(f"{name}: {PROTECTED}", kind="UnsupportedDocument") from error
             raise RecordError(f"{name}: cannot read the PDF: {error}", kind="CorruptDocument") from error
 
 
@@ -54,6 +61,8 @@ def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
         raise RecordError(
             f"{name}: {count} pages exceed the limit of {MAX_PAGES} per document", kind="DocumentTooLarge"
         )
+    from connectors.objects.pdf_annotations import fields_and_notes
+
     found: list[str | bytes] = []
     pictures = 0
     for index in range(count):
@@ -66,7 +75,8 @@ def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
                         f"{name}: more than {MAX_PICTURES} pages are scans", kind="DocumentTooLarge"
                     )
                 found.append(_picture(page))
-            elif text:
+                text = ""
+            if text := "\n".join(filter(None, [text, *fields_and_notes(document, page)])):
                 found.append(text)
     return found
 
@@ -77,7 +87,7 @@ def _text(page: pypdfium2.PdfPage) -> str:
 
 
 def _has_picture(page: pypdfium2.PdfPage) -> bool:
-    """True when something other than text is drawn on the page."""
+    """Return whether something other than text is drawn on the page."""
     from pypdfium2 import raw
 
     return any(found.type != raw.FPDF_PAGEOBJ_TEXT for found in page.get_objects(max_depth=3))
@@ -91,7 +101,7 @@ def _picture(page: pypdfium2.PdfPage) -> bytes:
 
 
 def _grey_png(pixels: bytes, width: int, height: int, stride: int) -> bytes:
-    """A PNG of 8-bit grey pixels (PNG specification, sections 5 and 11.2); `stride` is the bytes of a row."""
+    """Encode 8-bit grey pixels as PNG (PNG specification, sections 5 and 11.2); `stride`: bytes per row."""
     # a zero before each row: no filter
     rows = b"".join(b"\0" + pixels[start : start + width] for start in range(0, height * stride, stride))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

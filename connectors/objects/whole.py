@@ -7,10 +7,17 @@ from functools import partial
 
 import anyio.to_thread
 
-from connectors.objects.charsets import known_charset, read_text
+from connectors.objects.charsets import UNKNOWN_CHARSET, known_charset, read_text
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.decoding import THREAD_ABOVE, Decoded, decode_in_turn
-from connectors.objects.media_types import by_suffix, charset_of, is_text, media_type_of, without_charset
+from connectors.objects.media_types import (
+    by_suffix,
+    charset_of,
+    is_text,
+    media_type_of,
+    what_instead,
+    without_charset,
+)
 from connectors.objects.params import ObjectParams
 from connectors.objects.unpacking import MAX_OUTPUT, StreamUnpacker, packed_kind
 from engine.errors import RecordError
@@ -21,16 +28,16 @@ __all__ = ["decode_whole"]
 async def decode_whole(
     data: bytes, key: str, path: str, content_type: str | None, params: ObjectParams
 ) -> Decoded:
-    """Decode the content of an object in the way that its format says.
+    """Decode the content of an object according to its format.
 
-    `document`: text, or a marker and a data URL. `text`: text, unpacked if it is packed. `binary`: base64.
+    `document`: text, or a marker and data URL. `text`: text, unpacked if compressed. `binary`: base64.
 
     Args:
-        path: its address, for messages.
-        content_type: the Content-Type that the store declares.
+        path: address, for messages.
+        content_type: Content-Type declared by the store.
 
     Raises:
-        RecordError: `InvalidText`, `NotText`, `ObjectDamaged`, `ObjectTooLarge`.
+        RecordError: `InvalidText`, `NotText`, `ObjectDamaged` or `ObjectTooLarge`.
     """
     if params.format == "binary":
         media_type = media_type_of(data, key, content_type)
@@ -53,7 +60,8 @@ def _as_text(data: bytes, key: str, path: str, content_type: str | None, params:
     declared = known_charset(charset_of(content_type))
     text = read_text(data, params.known_charset, declared, textual=True)
     if text is None:
-        raise RecordError(f"{path} is not text", kind="NotText")
+        instead = what_instead(data) or ("" if b"\0" in data else f": {UNKNOWN_CHARSET}")
+        raise RecordError(f"{path} is not text{instead}", kind="NotText")
     stated = without_charset(content_type) if content_type else None
     found = next((kind for kind in (by_suffix(key), stated) if is_text(kind)), None)
     return Decoded(text.content, found or "text/plain", False, text.encoding, text.replaced, text.guessed)
@@ -67,7 +75,7 @@ def _unpacked(data: bytes, key: str, path: str, params: ObjectParams) -> bytes:
             return data
         unpacker = StreamUnpacker(kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
         pieces: list[bytes] = []
-        # zlib copies what it has not unpacked yet with each step: feed it little at a time
+        # zlib copies the remaining input at each step: feed it in small pieces
         for start in range(0, len(data), MAX_OUTPUT):
             unpacker.feed(data[start : start + MAX_OUTPUT])
             pieces += iter(unpacker.take, b"")
