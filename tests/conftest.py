@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.servers import read_once, warm_start
 
 if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouse
+    from tests.servers.kept_warehouse import KeptWarehouses
     from tests.servers.postgres import Postgres
 
 gc.disable()  # until all tests are collected, which leaves little garbage
@@ -72,10 +73,40 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]
         yield server
 
 
+@pytest.fixture(scope="session")
+def kept_warehouses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptWarehouses]:
+    """Warehouses that are emptied, and not opened, for each test."""
+    from tests.servers.kept_warehouse import KeptWarehouses
+
+    kept = KeptWarehouses(tmp_path_factory.mktemp("warehouses"))
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def kept_warehouse(kept_warehouses: KeptWarehouses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of the test store in warehouses that are kept, and not in their state directories."""
+    monkeypatch.setattr("engine.service.warehouse.Warehouse.open", kept_warehouses.open)
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers of pytest-xdist start the engine from one process."""
+    node.workerinput["fork_server"] = warm_start.serve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share with the other workers what each would do for itself."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        warm_start.use(given["fork_server"])
+        bytecode.rewrite_share(config, int(given["workerid"].removeprefix("gw")), given["workercount"])
 
 
 def pytest_collection_finish() -> None:
