@@ -79,7 +79,7 @@ def test_every_dependency_of_the_samples_is_documented() -> None:
 
 
 def test_every_dependency_of_the_benchmarks_is_documented() -> None:
-    assert documented("Needed to measure beside others") == declared("benchmarks") - declared()
+    assert documented("Needed for comparative benchmarks") == declared("benchmarks") - declared()
 
 
 def test_constraints_pin_every_dependency_without_addresses() -> None:
