@@ -189,7 +189,7 @@ class ServiceClient:
         return dead
 
     async def close(self, ids: Sequence[str], status: Literal["discard", "recovered"], reason: str) -> None:
-        """Put these dead letters aside, by their ids, or say that their records were delivered."""
+        """Discard dead letters by their ids, or mark them as recovered."""
         content = orjson.dumps({status: list(ids), "reason": reason})
         headers = {"Content-Type": "application/json"}
         await self._request("POST", "/dead-letters", content=content, headers=headers)

@@ -260,7 +260,7 @@ class Operations(RunHost, Protocol):
         ...
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
-        """Put dead letters aside; returns how many were open."""
+        """Discard dead letters; return how many were open."""
         ...
 
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:

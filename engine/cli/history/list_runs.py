@@ -274,5 +274,5 @@ def _counts(tally: Tally) -> dict[str, int]:
 
 
 def _moment(text: str) -> str:
-    """`2026-01-31 12:00:00`, UTC as everything."""
+    """Format a moment: `2026-01-31 12:00:00`, in UTC."""
     return text[:19].replace("T", " ")

@@ -142,7 +142,7 @@ def audit_of(reader: Reader, subject: str = "", limit: int = 50) -> list[tuple[d
 
 
 async def discard_letters(context: ServiceContext, ids: Sequence[str], reason: str, actor: str) -> None:
-    """Put dead letters aside. Raises what `Warehouse.write` raises."""
+    """Discard dead letters. Raises what `Warehouse.write` raises."""
     audit = [AuditEntry(actor, "discarded", one, reason) for one in ids]
     await context.warehouse.write(
         Submission(model="", table=None, rows=[], discard=(ids, reason), audit=audit)
