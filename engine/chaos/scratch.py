@@ -97,8 +97,7 @@ def writes_lines(node: PlanNode) -> bool:
 
 
 def rows_of(node: PlanNode, folder: Path) -> Mapping[str, Sequence[str]]:
-    """Return the content of a scratch sink: for each key the digests of its values, of which there should be
-    one."""
+    """Return the content of a scratch sink: the digests of each key's values, ideally one."""
     rows: dict[str, list[str]] = {}
     for line in _read(node, folder):
         replay, batch = orjson.loads(line)

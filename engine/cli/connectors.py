@@ -77,8 +77,9 @@ def _list(registry: Registry, *, as_json: bool) -> None:
 def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:
     """By `name`, `kind.name` or `package.module:name`.
 
-    Raises: ConfigError: there is none; the message suggests the nearest name. RegistryError: a module that it
-    imports is not installed.
+    Raises:
+        ConfigError: there is none; the message suggests the nearest name.
+        RegistryError: a module that it imports is not installed.
     """
     from engine.config.problems import unknown
     from engine.errors import ConfigError

@@ -1,4 +1,4 @@
-"""What exit codes, errors and types of dead letters mean, and what to do about them."""
+"""The meaning of exit codes, errors and types of dead letters, and what to do about them."""
 # ruff: noqa: E501 - a line is an entry
 
 from __future__ import annotations

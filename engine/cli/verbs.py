@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main", "parser_of"]
 
 VERBS = {
-    "init": "begin a project from a template",
+    "init": "create a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
     "test": "run the test cases beside a pipeline file",
@@ -35,7 +35,7 @@ VERBS = {
     "bookmarks": "list and reset bookmarks of earlier runs",
     "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
-    "eval": "compare extracted records with a file of what is true",
+    "eval": "compare extracted records with a file of correct ones",
     "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "explain": "explain an exit code, an error, or the type of a dead letter",

@@ -169,7 +169,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
 
 
 def _absent(node: NodeSnapshot) -> Iterable[str]:
-    """Note fields that the node reads and no record had; unless other workers may have found them."""
+    """Note fields that the node reads and no record had, unless other workers may have found them."""
     for name, number in sorted(node.aggregate.items()):
         if name.startswith("absent: ") and number >= node.records_in:
             records, field = counted(int(number), "record"), name.removeprefix("absent: ")

@@ -324,7 +324,7 @@ class Watched:
 
 
 def _alike(status: RunStatus) -> RunStatus:
-    """Compare statuses; the store has an outage as a failure, only the workflow distinguishes the two."""
+    """Map an outage to a failure, as the store does; only the workflow distinguishes the two."""
     return RunStatus.FAILED if status is RunStatus.OUTAGE else status
 
 
