@@ -16,9 +16,7 @@ Row = Mapping[str, object]
 FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")
 """Possible results for a value: the counts of a `FieldScore`."""
 
-_MEANT = frozenset(
-    {0, 7, 8, 9}
-)  # combining classes that make a different letter: vowel signs, nukta, dakuten
+_MEANT = frozenset({0, 7, 8, 9})  # classes of marks that make a different letter: vowel signs, nukta, dakuten
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
 _HYPHEN = re.compile(r"(?<=\w)[+-]+(?=\w)|(?<!\S)[+-]+(?!\S)")

@@ -236,7 +236,7 @@ class PipelineOperations(PipelineHost):
         """See `Operations`."""
         letter = await self._letter(letter_id)
         if letter is None or self._engine is None:
-            raise OperationsError("There is no dead letter of this id.")
+            raise OperationsError("No dead letter has this id.")
         if letter.status not in ("open", "discarded") and not force:
             raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
         changed = letter if record is None else _with_record(letter, record)

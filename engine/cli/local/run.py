@@ -77,7 +77,7 @@ def invoke(options: RunOptions) -> int:
 
         seed = seed_of(options.chaos)
         if options.resume is not None:
-            raise ConfigError("--chaos starts runs of its own: leave --resume out")
+            raise ConfigError("--chaos starts new runs: leave --resume out")
         names = [name for name in plans if not options.only or name in options.only]
         return on_event_loop(lambda: try_pipelines(options, names, seed))
     plans = trial.with_less_reading(options, plans)

@@ -35,7 +35,7 @@ __all__ = ["RETRY_AFTER", "Scheduler"]
 MAX_SLEEP = 20.0
 """Longest pause between two checks of the clock, in seconds: the clock may be set."""
 RETRY_AFTER = 5.0
-"""Pause in seconds before a tick that could not be started is retried."""
+"""Seconds before a tick that could not be started is retried."""
 MAX_AT_ONCE = 10
 """Number of missed ticks that are started late where runs may overlap."""
 

@@ -46,8 +46,8 @@ class SignalWatch:
     async def watch(self) -> None:
         """Listen until cancelled."""
         if sys.platform == "win32":
-            await anyio.sleep_forever()  # event loops there do not support signal handlers; Ctrl-C cancels at
-            once
+            # event loops there do not support signal handlers; Ctrl-C cancels at once
+            await anyio.sleep_forever()
         with anyio.open_signal_receiver(*stopping_signals()) as received:
             async for number in received:
                 self._handle(number)
