@@ -1,4 +1,4 @@
-"""Dead letters: of pipelines (`engine`) and of the ingest API (`service`), filtered, opened, mended."""
+"""Dead letters: of pipelines (`engine`) and of the ingest API (`service`), filtered, shown, patched."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ async def _letter_page(
     store, letter_id = request.path_params["store"], request.path_params["id"]
     letter = await _find(context, store, letter_id)
     if letter is None:
-        return render(
-            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
-        )
+        return render(request, "problem.html", 404, text="No dead letter has this id.", status_code=404)
     audit = await context.in_thread(lambda: _audit(context, letter_id))
     text = letter.record
     values: dict[str, Any] = {
@@ -160,9 +158,7 @@ async def replay(request: Request, form: dict[str, str]) -> Response:
     record, force = form.get("record", ""), form.get("force") == "yes"
     letter = await _find(context, store, letter_id)
     if letter is None:
-        return render(
-            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
-        )
+        return render(request, "problem.html", 404, text="No dead letter has this id.", status_code=404)
     problem = _not_a_record(record)
     if not problem and letter.status == "recovered" and not force:
         problem = "This record was delivered since. To replace that newer row, tick the box below."
