@@ -278,7 +278,7 @@ def _code(character: object) -> int:
 
 
 def _tab_near(text: str, line: int, column: int) -> tuple[int, int] | None:
-    """Return the column of the first tab in the indentation of the marked line or the next, counted from 1.
+    """Return line and column, from 1, of the first tab in the indentation of the marked line or the next.
 
     libyaml marks where it began to scan, which can be the line before the tab.
     """
