@@ -6,8 +6,8 @@
     def double(record: dict, *, factor: int = 2) -> dict:
         return {**record, "n": record["n"] * factor}
 
-Keyword-only parameters become the component's parameters, checked like any other's. The function itself
-stays as it is; its `spec` is what pipelines use, also from YAML as `transform: mymodule:double`.
+Keyword-only parameters become the component's parameters, checked like any other's. The function itself is
+unchanged; pipelines use its `spec`, also from YAML as `transform: mymodule:double`.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def source(
 
     Args:
         name: as used in YAML; the function's name by default.
-        key: the field that has a record's key, or a function of the record; its place by default.
-        unique: no key comes twice. Without it, records of a keyed source are delivered strictly in order.
+        key: the field with a record's key, or a function of the record; its position by default.
+        unique: no key occurs twice. Without it, records of a keyed source are delivered strictly in order.
         repeatable: calling again gives the same records in the same order, so runs can be resumed.
     """
 
@@ -101,12 +101,12 @@ def transform(
 ) -> Any:
     """Declare a function of one record as a transform.
 
-    It returns the new record; None (or `Drop("why")`) lets the record go, a list fans out, and raising
-    `RecordError` sends it to the dead letters. It must not change the record it was given.
+    It returns the new record; None (or `Drop("why")`) drops the record, a list fans out, and raising
+    `RecordError` makes it a dead letter. It must not change the given record.
 
     Args:
-        batch: the function takes the list of a batch's records and returns one outcome for each.
-        concurrency: records worked on at once when the function is `async`.
+        batch: the function takes a list of records and returns one outcome for each.
+        concurrency: records processed concurrently when the function is `async`.
     """
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:

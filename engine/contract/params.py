@@ -18,11 +18,11 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     def notes(self) -> list[str]:
-        """Yield notes on the node for the user, printed by `validate`."""
+        """Return notes on the node for the user, printed by `validate`."""
         return []
 
     def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-        """Yield parameters that do not fit the connection, each with the problem.
+        """Return parameters that do not fit the connection, each with the problem.
 
         `validate` reports them. `connection` holds the raw fields, which may include secrets.
         """
