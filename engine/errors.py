@@ -2,14 +2,14 @@
 
 ::
 
-    EngineError base of all errors below
+    EngineError                      base of all errors below
     ├── ConfigError                  the file, its parameters or environment are wrong (all problems at once)
     ├── RegistryError                no component of that name, or its extra is not installed
     ├── StateError                   the state store cannot be used
     │   ├── StateCorruptError        it exists but cannot be read
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
-    │   ├── StateVersionError it was written by a newer engine
+    │   ├── StateVersionError        it was written by a newer engine
     │   ├── StateMissingError        nothing has run with it yet
     │   ├── RunOverlapError          another run of the pipeline is in progress
     │   ├── LeaseHeldError           another process is working on the run
@@ -268,7 +268,9 @@ class RecordError(ComponentError):
     """The record can never be delivered; it becomes a dead letter, and its batch continues.
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
-    "RecordError"). `stage` names where it died, if not in the node itself: "service" is the receiver of a sink, which then has its own dead letter. `unplanned`: no code raised it on purpose (an expression cannot be computed, a function has a bug), so the node's `on_error` decides.
+    "RecordError"). `stage` names where it died, if not in the node itself: "service" is the receiver of a
+    sink, which then has its own dead letter. `unplanned`: no code raised it on purpose (an expression cannot
+    be computed, a function has a bug), so the node's `on_error` decides.
     """
 
     def __init__(

@@ -119,7 +119,7 @@ async def _answer(stream: SocketStream, find: Find, taps: anyio.Semaphore) -> No
     run = find(str(request.get("run")))
     node, limit = str(request.get("node")), request.get("limit")
     if run is None:
-        await _send(stream, {"error": "this process does not work on the run any more"})
+        await _send(stream, {"error": "this process no longer works on the run"})
     elif node not in {one.name for one in run.plan.nodes}:
         await _send(stream, {"error": "unknown node", "nodes": [one.name for one in run.plan.nodes]})
     elif not isinstance(limit, int) or not 1 <= limit <= MAX_SAMPLES:

@@ -86,7 +86,7 @@ def _with_nodes(report: RunReport) -> Iterator[Check]:
     for node in report.nodes:
         if node.name in tally.delivered:
             yield Check(
-                "records that the sink handed on",
+                "records that the sink passed on",
                 tally.delivered[node.name],
                 node.records_out,
                 node=node.name,
