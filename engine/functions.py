@@ -151,8 +151,8 @@ def sink(
     """Declare a function of a list of records as a sink; returning means they arrived.
 
     Args:
-        concurrency: calls at once, when the function is `async`.
-        records: how many records a call should get; 0 takes them as they come.
+        concurrency: concurrent calls, when the function is `async`.
+        records: how many records a call should receive; 0 leaves batches as they arrive.
         linger: seconds to wait for a call to fill up.
     """
 
@@ -165,7 +165,7 @@ def sink(
 
 
 class FunctionSource(Source[BaseModel]):
-    """A source made of an async generator function."""
+    """A source made from an async generator function."""
 
     def __init__(
         self, function: Callable[[], Any], *, key: KeyOf | None, unique: bool, repeatable: bool
@@ -198,7 +198,7 @@ class FunctionSource(Source[BaseModel]):
 
 
 class FunctionTransform(Transform[BaseModel]):
-    """A transform made of a plain function of one record."""
+    """A transform made from a plain function of one record."""
 
     def __init__(self, function: Callable[[Record], Outcome]) -> None:
         super().__init__(Params())
@@ -221,16 +221,18 @@ class FunctionTransform(Transform[BaseModel]):
 
 
 def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes with None, which a function gives that forgets to return, told apart from a filter."""
+    """Replace None, the result of a function without `return`, by a named drop, to distinguish it from a
+    filter."""
     return [RETURNED_NONE if one is None else one for one in outcomes]
 
 
 def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> RecordError | TransientError:
-    """The failure of the record that a function raised for; raise what is not the failure of one record.
+    """Return the failure of the record for which a function raised; raise errors that do not concern one
+    record.
 
-    A note on that names the record, for the message of the node: by its place and not by its key, which may
-    be made of what the record says, because logs and histories have this. Of a source of several files the
-    place is the least that it can be.
+    A note on the error names the record for the node's message: by its place, since logs and histories must
+    not contain its key, which may hold values of the record. For a source of several files the place is a
+    lower bound.
     """
     if isinstance(error, RecordError | TransientError):
         return error
@@ -241,7 +243,8 @@ def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> Record
 
 
 def _misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
-    """The error of a function that does something else than its kind of component; nothing of a record."""
+    """Return the error for a function that misbehaves for its kind of component; it contains no record
+    data."""
     return FatalError(f"the {kind} {place_of(function)} {what}")
 
 
@@ -250,7 +253,7 @@ def _type(value: object) -> str:
 
 
 def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
-    """The error of a plain function that calls an `async` one, or a generator, and returns what that gave."""
+    """Return the error for a plain function that returns an unfinished coroutine or generator."""
     first = next(one for one in made if type(one) in UNFINISHED)
     for one in made:
         if isinstance(one, CoroutineType | GeneratorType):
@@ -259,7 +262,7 @@ def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
 
 
 class FunctionFilter(Transform[BaseModel]):
-    """A filter made of a predicate."""
+    """A filter made from a predicate."""
 
     def __init__(self, function: Callable[[Record], object], reason: str) -> None:
         super().__init__(Params())
@@ -276,7 +279,7 @@ class FunctionFilter(Transform[BaseModel]):
 
 
 class BatchTransform(Transform[BaseModel]):
-    """A transform made of a function of a list of records, plain or `async`."""
+    """A transform made from a function of a list of records, plain or `async`."""
 
     def __init__(self, function: Callable[[list[Record]], Any]) -> None:
         super().__init__(Params())
@@ -304,7 +307,7 @@ class BatchTransform(Transform[BaseModel]):
 
 
 class AsyncTransform(Transform[BaseModel]):
-    """A transform made of an `async` function of one record."""
+    """A transform made from an `async` function of one record."""
 
     def __init__(self, function: Callable[[Record], Awaitable[Outcome]], concurrency: int) -> None:
         super().__init__(Params())
@@ -329,7 +332,7 @@ class AsyncTransform(Transform[BaseModel]):
 
 
 class FunctionSink(Sink[BaseModel]):
-    """A sink made of a function of a list of records."""
+    """A sink made from a function of a list of records."""
 
     def __init__(
         self, function: Callable[[list[Record]], Any], limits: BatchLimits, concurrency: int, *, waits: bool
@@ -392,10 +395,10 @@ def _decorate(
 
 
 def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]:
-    """The keyword-only parameters as a model.
+    """Return the keyword-only parameters as a model.
 
     Raises:
-        TypeError: the function cannot be called as its kind of component is.
+        TypeError: the function's parameters do not fit its kind of component.
     """
     fields: dict[str, Any] = {}
     taken = 0
