@@ -221,14 +221,12 @@ class FunctionTransform(Transform[BaseModel]):
 
 
 def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Replace None, the result of a function without `return`, by a named drop, to distinguish it from a
-    filter."""
+    """Replace None, which may be a forgotten `return`, by a named drop."""
     return [RETURNED_NONE if one is None else one for one in outcomes]
 
 
 def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> RecordError | TransientError:
-    """Return the failure of the record for which a function raised; raise errors that do not concern one
-    record.
+    """Return the failure of the record for which a function raised; raise other errors.
 
     A note on the error names the record for the node's message: by its place, since logs and histories must
     not contain its key, which may hold values of the record. For a source of several files the place is a

@@ -156,7 +156,7 @@ def _reason(error: BaseException) -> str:
         return f"{os.path.basename(error.filename)} line {error.lineno}: {error.msg}"
     lines = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
     if not lines and isinstance(error, ModuleNotFoundError):
-        return f"{error}; looked among the installed packages, in the current folder and beside the file"
+        return f"{error}; looked among the installed packages, in the current folder and next to the file"
     if not lines:
         return str(error)
     return f"{os.path.basename(lines[-1].filename)} line {lines[-1].lineno}: {type(error).__name__}: {error}"

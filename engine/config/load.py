@@ -39,7 +39,7 @@ def load_file(
     `engine.plan.compile` raises them together with its own, `check()` alone.
 
     Args:
-        path: the file; a `.env` beside it and `${file:…}` with relative paths are read too.
+        path: the file; a `.env` in its folder and files of `${file:…}` are read too.
         environ: the environment, which wins over `.env`; usually `os.environ`.
         overrides: parameters and settings from the command line or the caller.
 

@@ -267,7 +267,7 @@ class ExternalValue:
     Args:
         name: the variable, or `file:path`.
         is_set: it exists; otherwise a default applies, or a problem was reported.
-        dotenv: it came from the `.env` beside the file.
+        dotenv: it came from the `.env` file.
     """
 
     name: str

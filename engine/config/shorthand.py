@@ -45,7 +45,7 @@ def expanded(node: Value, place: Place, problems: Problems) -> Value:
     if not given.is_mapping:
         given = Value({SHORTHANDS[name]: given}, given.place, {SHORTHANDS[name]: given.place})
     elif more is not None and more.data:
-        message = f"`with` beside a mapping under `{name}`"
+        message = f"`with` next to a mapping under `{name}`"
         problems.add(node.key_place("with"), message, f"write all of it under `{name}`")
     if more is not None and more.is_mapping:
         given = replace(given, data={**more.data, **given.data}, keys={**more.keys, **given.keys})

@@ -70,7 +70,7 @@ def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
     found += _together(files, "files that every worker needs", "with the same text")
     return [
         *found,
-        *_together(_modules(file), "modules that every worker needs", "installed, or beside its file"),
+        *_together(_modules(file), "modules that every worker needs", "installed, or next to its file"),
     ]
 
 

@@ -204,9 +204,9 @@ async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
 
 def _what_is_there(path: str) -> str:
     try:
-        return f": {os.stat(path).st_size:,} bytes are there already"
+        return f": {os.stat(path).st_size:,} bytes exist already"
     except OSError:
-        return ": does not exist yet"
+        return ": not there yet"
 
 
 def _to_read(listing: Listing | None, output: Sequence[Record], sample: int) -> tuple[int | None, bool]:

@@ -1,7 +1,7 @@
 """Migrate a table to the columns of its model when the warehouse is opened.
 
-What keeps every stored value is done without asking: a column is added, or its type changes when every value
-fits the new one exactly. Anything else stops with what to do; rows are never squeezed into another shape.
+Changes that keep every stored value are automatic: a column is added, or its type changes if every value fits
+the new one exactly. Anything else is an error with a remedy; values are never converted with loss.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def create_or_migrate(connection: DuckDBPyConnection, table: Table, actual: Colu
     """Create the table, or migrate it to the columns of the model.
 
     Args:
-        actual: the columns that it has; none if it is not there.
-        version: the format that the file had before it was opened.
+        actual: the existing columns; empty if the table does not exist.
+        version: the format of the file before it was opened.
 
     Raises:
-        StateError: stored rows do not fit the model; says which columns, and what to do.
+        StateError: stored rows do not fit the model; the message names the columns and the remedy.
     """
     if not actual:
         expected = [(column.name, column.sql_type) for column in table.columns] + [(SEQUENCE, "BIGINT")]
@@ -54,7 +54,7 @@ def create_or_migrate(connection: DuckDBPyConnection, table: Table, actual: Colu
 
 
 class _Migration:
-    """The changes to one table, inside the transaction that opens the warehouse."""
+    """The changes to one table, in the transaction that opens the warehouse."""
 
     def __init__(self, connection: DuckDBPyConnection, table: Table, version: int) -> None:
         self._connection = connection
@@ -131,7 +131,7 @@ class _Migration:
 
 
 def _conversion(name: str, old: str, new: str, *, is_old: bool) -> tuple[str, str | None]:
-    """SQL that gives a column's value in its new type, and from that the old value; None if none is lost."""
+    """Return SQL that converts a column to its new type, and back; None if no value can be lost."""
     iso = f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
     if new == JSON and old == "TIMESTAMP":
         return f"to_json({iso})", None
