@@ -1,6 +1,6 @@
 """The page's routes: static files, sessions, views, actions, and live updates.
 
-A view wants the key for reading; an action is a POST of a form of ours, and wants the key for what it does.
+A view requires the key for reading; an action is a POST of one of our forms, and requires its own key.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Action = Callable[[Request, dict[str, str]], Awaitable[Response]]
 
 
 def wants_html(request: Request) -> bool:
-    """Whether a browser asks: the same address answers JSON to other clients."""
+    """Return whether a browser sent the request: the same address answers JSON to other clients."""
     return "text/html" in request.headers.get("accept", "")
 
 
 def page_routes() -> list[BaseRoute]:
-    """All routes below `/ui`; the overview itself is at `/`."""
+    """Return all routes below `/ui`; the overview itself is at `/`."""
     return [
         Route("/ui/static/{name}", _static, methods=["GET", "HEAD"]),
         _route("/ui/login", _show_login, _log_in, guarded=False),
@@ -101,7 +101,7 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
     if not context.access.is_own(request, form.get("csrf", "")):
         return problem(request, "This form is out of date: go back, reload the page and try again.", 403)
     if role and not getattr(roles, role):
-        return problem(request, f"This needs the key to {_NEEDS[role]}: log in with it, too.", 403)
+        return problem(request, f"This requires the key to {_NEEDS[role]}: log in with it, too.", 403)
     if context.is_stopping:
         return problem(request, "The service is stopping.", 503)
     return await action(request, form)
@@ -111,7 +111,7 @@ _NEEDS = {"read": "read", "write": "write", "admin": "start and end runs"}
 
 
 def problem(request: Request, text: str, status: int) -> Response:
-    """A page that says what is wrong."""
+    """Show a page with an error."""
     return render(request, "problem.html", status, text=text, status_code=status)
 
 
@@ -129,7 +129,7 @@ async def _log_in(request: Request, form: dict[str, str]) -> Response:
     target = form.get("next", "")
     if name is None:
         return render(request, "login.html", 401, failed=True, next=target)
-    # only to a place of this page: `//host` and a full address would lead elsewhere
+    # only paths of this page: `//host` and a full address would lead to another site
     is_own = target.startswith("/ui/") and "\\" not in target
     response = RedirectResponse(address(request, target if is_own else "/"), 303)
     secure = request.url.scheme == "https"
