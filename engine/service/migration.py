@@ -86,7 +86,7 @@ class _Migration:
             )
         if self._table.key is None and "id" in actual:
             _log.warning(
-                "table %s has no key, so rows of one id are kept side by side. Let its model have an "
+                "table %s has no key, so rows with the same id do not replace each other. Let its model have an "
                 "`id` that is required if they should replace one another",
                 self._table.name,
             )

@@ -190,7 +190,7 @@ class Storage:
         if not in_place:
             raise StateError(
                 f"the warehouse {self._path} was removed or replaced while the service was running, so "
-                "nothing is stored: restore it, or restart the service to use what is there now"
+                "nothing is stored: restore it, or restart the service to use the current file"
             )
 
     def reopen(self) -> None:

@@ -370,6 +370,6 @@ def _tally(row: Row) -> Tally:
 
 
 def _whole(fields: dict[str, Any]) -> Tally:
-    """The tally of these fields; older versions have counted without saying at which node."""
+    """Return the tally of these fields; older versions did not record the node of a count."""
     missing = {name: {"": fields[total]} for name, total in _TOTALS if name not in fields and fields[total]}
     return Tally(**(fields | missing))
