@@ -57,8 +57,7 @@ def _all_entry_points() -> EntryPoints:
 
 
 def missing_modules(extra: str) -> list[str]:
-    """Return the modules of an extra that are not installed; none for "" and for extras of other
-    distributions."""
+    """Return the missing modules of an extra; none for "" and for extras of other distributions."""
     return [module for module in EXTRAS.get(extra, ()) if not _is_installed(module)]
 
 

@@ -48,8 +48,7 @@ Reached = Callable[[str], None]
 
 
 def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
-    """Return the implementation of `reached` for this value of the variable; it calls `strike` with the
-    signal.
+    """Return the `reached` function for this value of the variable; it calls `strike` with the signal.
 
     Raises:
         ValueError: the text is not `name:count[:SIGNAL]`, separated by commas, or has an unknown name.

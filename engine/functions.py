@@ -241,8 +241,7 @@ def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> Record
 
 
 def _misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
-    """Return the error for a function that misbehaves for its kind of component; it contains no record
-    data."""
+    """Return the error for a function that misbehaves for its kind, without record data."""
     return FatalError(f"the {kind} {place_of(function)} {what}")
 
 

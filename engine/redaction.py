@@ -35,8 +35,7 @@ def has_credentials(address: str) -> bool:
 
 
 def hide(text: str, secrets: tuple[str, ...]) -> str:
-    """Return the text without these secrets; secrets shorter than four characters are hidden only where
-    quoted."""
+    """Return the text without these secrets; those under four characters are hidden only if quoted."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)

@@ -128,8 +128,7 @@ def _import_dotted(name: str) -> object:
 
 
 def _no_attribute(target: object, name: str) -> str:
-    """Return the message for a missing name of a module or class, with its nearest component or all of
-    them."""
+    """Return the message for a missing name in a module or class, with the nearest or all components."""
     inside = getattr(target, "__dict__", {})
     known = [one for one, value in inside.items() if isinstance(getattr(value, "spec", None), ComponentSpec)]
     near = difflib.get_close_matches(name, known, n=1)

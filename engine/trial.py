@@ -242,8 +242,7 @@ class _Sampled:
         return Random(f"{self._seed}:{ctx.node}:{place}")  # noqa: S311 - to be repeated, not to be kept secret
 
     async def _choose(self, splits: AsyncIterator[Split]) -> list[Split]:
-        """Choose at most as many splits as records, in their order; the listing may be long, so few are
-        held."""
+        """Choose at most as many splits as records, in order, holding few of a long listing."""
         random, chosen, seen = self._random("splits"), list[tuple[int, Split]](), 0
         async for split in splits:
             _reservoir(random, chosen, self._size, seen, (seen, split))

@@ -178,8 +178,7 @@ def _checked(parameter: ParameterConfig, value: Value, what: str, problems: Prob
 
 
 def _coerce(type_: ParamType, value: Value) -> tuple[bool, Plain]:
-    """Return whether the value has the type, and the converted value. `${NAME:-5}` gives text, which is
-    parsed."""
+    """Return whether the value has the type, and the converted value. Text of `${NAME:-5}` is parsed."""
     data = value.data
     if isinstance(data, str) and type_ is not ParamType.STRING:
         data = parse_scalar(data)

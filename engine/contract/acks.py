@@ -203,15 +203,13 @@ class Ack:
             self._settled()
 
     def remember(self, key: str, bookmark: Bookmark) -> None:
-        """Commit a bookmark with this batch, unless the record with this key, or one derived from it,
-        dies."""
+        """Commit a bookmark with this batch, unless this record or one derived from it dies."""
         if self._marks is None:
             self._marks = []
         self._marks.append((key, bookmark))
 
     def lost(self, key: str) -> bool:
-        """Return whether the record with this key, or one derived from it, has died since a bookmark was
-        set."""
+        """Return whether this record or one derived from it has died since a bookmark was set."""
         return self._lost is not None and any(_made_of(one, key) for one in self._lost)
 
     def take_bookmarks(self) -> Iterator[Bookmark]:
@@ -259,8 +257,7 @@ class Ack:
 
 
 def _made_of(key: str, origin: str) -> bool:
-    """Return whether this is the key of the record `origin`, or of a record derived from it, whose key is
-    longer."""
+    """Return whether this is the key of the record `origin` or of one derived from it."""
     more = key[len(origin) :]
     return key.startswith(origin) and not (more[:1].isdigit() and origin[-1:].isdigit())
 

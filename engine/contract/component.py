@@ -335,8 +335,7 @@ class Source(Component[P]):
 
     @property
     def fresh_keys(self) -> bool:
-        """Return whether these records cannot have been delivered before. False marks every batch as a
-        replay.
+        """Return whether these records are new for certain. False marks every batch as a replay.
 
         Only a source that generates the ids of its records can know this: unmarked batches are appended
         without being compared with existing records.
@@ -349,8 +348,7 @@ class Source(Component[P]):
         return self.repeatable or (type(self).read is Source.read and type(self).key is not Source.key)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """List the parts of the input in a stable order; they are stored, and a resume uses the stored
-        ones."""
+        """List the parts of the input in a stable order. They are stored for a resume."""
         yield Split("all")
 
     def can_list_after(self, last: Split) -> bool:

@@ -34,13 +34,11 @@ class Keys:
         raise NotImplementedError
 
     def ranges(self) -> list[tuple[str, int, int]] | None:
-        """Return the keys as ordered (prefix, first number, number after the last); None if they are not
-        ranges."""
+        """Return the keys as ordered (prefix, first number, number after the last); None if impossible."""
         return None
 
     def place(self, index: int) -> str:
-        """Describe the place of a record, for messages; not its key, which may contain values of the
-        record."""
+        """Describe the place of a record for messages, without its key, which may contain values."""
         return f"record {self.ordinals()[index]} or later of its source, counted from 0"
 
     def slice(self, start: int, stop: int) -> Keys:

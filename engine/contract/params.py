@@ -30,8 +30,7 @@ class Params(BaseModel):
 
     @property
     def leaves_sandbox(self) -> bool:
-        """Return whether it uses other services than its connection, which cost money even if that is the
-        sandbox."""
+        """Whether it uses paid services other than its connection, even if that is the sandbox."""
         return False
 
 

@@ -1,5 +1,4 @@
-"""Objects shared by the components of one engine, such as the limits of an endpoint used by several
-pipelines."""
+"""Objects shared by the components of one engine, such as the limits of an endpoint."""
 
 from __future__ import annotations
 

@@ -182,8 +182,7 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
 
 
 def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
-    """Divide dead letters into runs, oldest first: one for all, and more where a key died with several
-    records.
+    """Divide dead letters into runs, oldest first: one, or more if a key died with several records.
 
     A key may have died in several runs. If it names one record that changed, only the latest is sent. But
     some keys name a place (a line of a file that was rewritten): then the records are different ones, and all

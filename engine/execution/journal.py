@@ -69,8 +69,7 @@ class Journal:
     async def store(
         self, entries: Sequence[JournalEntry], forget: Collection[str], run_id: str, pipeline: str, node: str
     ) -> None:
-        """Store these answers durably, with the time and the payer. Not interrupted by cancellation, since
-        they are paid for.
+        """Store these answers durably, with time and payer. Not interrupted, since they are paid for.
 
         `forget`: keys to delete.
 

@@ -170,8 +170,7 @@ async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> 
 
 
 async def _release_left_behind(store: StateStore, run_id: str, holder: str) -> None:
-    """Release a lease that an acquiring call may still get after asyncio itself cancelled its task, as
-    Temporal does."""
+    """Release a lease acquired after asyncio itself cancelled the task, as Temporal does."""
     with anyio.CancelScope(shield=True), suppress(StateError):
         # writes are executed in order, so when this no-op write is done, that call is too
         await store.release_lease(Lease(run_id, holder, epoch=0, expires_at="", chunk="", acquisitions=0))

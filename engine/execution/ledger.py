@@ -26,8 +26,7 @@ __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
 MIN_READ_AHEAD, MAX_READ_AHEAD = 1_000, 50_000
-"""Records of a split that may be read before the ledger has to announce more; a resume marks them as
-replays."""
+"""Records of a split that may be read before more are announced; a resume marks them as replays."""
 PAGE_SPLITS = 20
 PAGE_SECONDS = 5.0
 """Listed splits are stored when there are this many, or after this time."""
@@ -93,8 +92,7 @@ class Ledger:
         return (await self._store.count_splits(self._run_id, node))[1]
 
     async def _go_on(self, node: str, source: Source[Any], ctx: Context) -> int:
-        """Return how many splits of an unfinished listing are kept because the source continues after
-        them."""
+        """Return how many splits of an unfinished listing are kept for a source that can continue."""
         _, listed = await self._store.count_splits(self._run_id, node)
         ctx.listed = None
         if not listed:

@@ -31,8 +31,7 @@ Begin = Callable[[], Awaitable[RunRecord]]
 
 
 def policy_of(plan: Plan) -> str:
-    """Return what a run does while another run of its pipeline is in progress: refuse, wait, skip or
-    allow."""
+    """Return the policy for another run of the pipeline in progress: refuse, wait, skip or allow."""
     if plan.settings.if_running:
         return plan.settings.if_running
     remembers = any(node.spec.keeps_bookmarks(node.params) for node in plan.nodes)

@@ -176,8 +176,7 @@ class SourceTask:
     async def _attempt(
         self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader
     ) -> bool | TransientError:
-        """Call `_drive`, and return a transient failure, since a task group would wrap it in another
-        error."""
+        """Call `_drive` and return a transient failure, which a task group would wrap."""
         try:
             return await self._drive(reader, tracker, split_reader)
         except TransientError as error:

@@ -42,8 +42,7 @@ class Stop:
         self._on_stop = on_stop
 
     def take(self, error: Exception) -> bool:
-        """Take an error and return whether other nodes may finish after it; the first such error ends the
-        run."""
+        """Take an error and return whether other nodes may finish; the first such error ends the run."""
         if isinstance(error, ExceptionGroup):
             cause = cause_of(error)
             error = cause if isinstance(cause, Exception) else error

@@ -12,8 +12,7 @@ from engine.errors import BatchError
 __all__ = ["NodeTaps", "Seen", "Watchable", "watched_output", "watched_write"]
 
 Seen: TypeAlias = Callable[[Sequence[Record]], None]
-"""Receives the records of a batch that leave a node. It must be quick and must neither change nor keep
-them."""
+"""Receives the records that leave a node. It must be quick, and neither change nor keep them."""
 
 
 class Watchable(Protocol):

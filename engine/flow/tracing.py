@@ -15,8 +15,7 @@ class NodeTrace(Protocol):
     """A node of a run."""
 
     def begin(self, records: int) -> Callable[[BaseException | None], None]:
-        """Note that work on a batch begins; call the returned function at its end, with the error if it
-        failed."""
+        """Note the start of work on a batch; call the returned function at its end, with any error."""
         ...
 
 

@@ -75,8 +75,7 @@ def bind(
 
 
 def _for_params(arguments: Value, model: type[BaseModel], takes_name: bool) -> Value:
-    """Return the arguments without `connection`, and without nulls for fields that do not allow null, so
-    their defaults apply.
+    """Return the arguments without `connection` and without nulls where a field does not allow null.
 
     This lets a nullable run parameter be passed to a component's optional parameter.
     """

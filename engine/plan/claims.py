@@ -41,8 +41,7 @@ def clashes_together(plans: Iterable[Plan]) -> list[Problem]:
 
 
 def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str, bool]]:
-    """Yield the index of a node that clashes with an earlier one, the problem, the remedy, and whether both
-    write."""
+    """Yield the index of each clashing node, the problem, the remedy, and whether both write."""
     before: dict[str, list[tuple[str, Claim]]] = {}
     for index, (name, node) in enumerate(nodes):
         claim = node.spec.claim_of(node.params)

@@ -143,8 +143,7 @@ def _input_branches(config: NodeConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems: Problems) -> None:
-    """Check that a model is installed or declared if the embedded service is used; another service may have
-    any."""
+    """Check that a model of the embedded service is installed or declared."""
     model = getattr(node.params, "model", None)
     place = config.arguments.get("model")
     if not isinstance(model, str) or place is None or place.failed:

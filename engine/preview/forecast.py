@@ -1,5 +1,4 @@
-"""Forecast a run: list its sources, send a sample through the transforms, estimate costs, describe
-targets."""
+"""Forecast a run from listed sources, a sample through the transforms, estimates and targets."""
 
 from __future__ import annotations
 

@@ -125,8 +125,7 @@ class ChildProcess:
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment, extended so that a child imports the same `engine`, installed or
-    not."""
+    """Return this process's environment, extended so that a child imports the same `engine`."""
     root = str(Path(__file__).resolve().parents[2])
     if "site-packages" in root:
         return dict(os.environ)

@@ -96,8 +96,7 @@ async def _was_overtaken(state_dir: Path) -> bool:
 
 
 async def _running_ingest(stack: AsyncExitStack, state_dir: Path, deadline: float) -> str | None:
-    """Return the address of a service on this directory, kept alive until the stack ends; None without
-    one."""
+    """Return the address of a running service, kept alive until the stack ends; None without one."""
     with anyio.move_on_after(deadline):
         while address := await anyio.to_thread.run_sync(find_running, state_dir):
             try:

@@ -150,8 +150,7 @@ def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:
 
 
 def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int, int]:
-    """Return how many rows of the scope were replaced by itself, how many by others, and how many of others
-    by it."""
+    """Count rows of the scope replaced by itself and by others, and rows of others replaced by it."""
     if table is None:
         return 0, 0, 0
     by_itself = "coalesce(by_scope = ? OR starts_with(by_scope, ? || '/'), false)"

@@ -130,8 +130,7 @@ def arrow_column(sql_type: str, values: Collection[Any]) -> pa.Array | None:
 
 
 def _has_types(sql_type: str, values: Collection[Any]) -> bool:
-    """Return whether the values have exactly these types, which need no conversion; subclasses may need
-    one."""
+    """Return whether the values have exactly these types; subclasses may need a conversion."""
     found = set(map(type, values)) - {_NONE}
     if not sql_type.endswith("[]"):
         exact = found <= _PYTHON_TYPES[sql_type]

@@ -119,8 +119,7 @@ class ColumnReader:
 
 
 def column_reader(model: IngestModel, table: Table | None, max_records: int) -> ColumnReader | None:
-    """Return the reader of a model's columns; None when the model, or this installation, supports only
-    JSON."""
+    """Return the reader of a model's columns; None if the model or installation supports only JSON."""
     if table is None or not has_arrow() or not has_plain_fields(model.model):
         return None
     if table.key is None:

@@ -275,8 +275,7 @@ class GroupCommit:
         return {place: number for place, number in newer.items() if number not in own}
 
     def _newer(self, change: _TableRows, item: Encoded, sequence: int | None) -> dict[int, int]:
-        """Return the indices of an item's rows whose ids have rows of a later sequence, with the latest
-        sequence."""
+        """Return the indices of rows whose ids have later rows, with the latest sequence of each."""
         if sequence is None:
             return {}
         table, ids = change.table, [row[0] for row in item.as_rows()]

@@ -162,8 +162,7 @@ class Declared:
             )
 
     def retention(self) -> Retention:
-        """Return what is kept, by the tables' actual names. Raises DeclarationError for a table that no model
-        fills."""
+        """Return what is kept, by the tables' actual names. Raises DeclarationError for unknown tables."""
         section = WarehouseSection.model_validate(self.document).retention
         tables: dict[str, Keep] = {}
         if section.tables:

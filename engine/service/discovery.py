@@ -113,8 +113,7 @@ def _is_here(host: str) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Return whether a file or folder is this user's and writable by no other: a planted one could divert
-    records."""
+    """Return whether a file or folder is this user's and writable by no other, i.e. not planted."""
     if not hasattr(os, "geteuid"):
         return True
     status = path.stat()

@@ -44,8 +44,7 @@ class IdIndex:
         self._added = 0  # rows since it was built
 
     def sequences_of(self, ids: Sequence[Any]) -> set[int] | None:
-        """Return the commit sequences of the rows with these ids, and maybe more; None if the table is too
-        large."""
+        """Return at least the commit sequences of rows with these ids; None if the table is too large."""
         if not self._catch_up():
             return None
         hashes = self._connection.execute("SELECT DISTINCT hash(unnest(?::VARCHAR[]))", [ids]).fetchall()

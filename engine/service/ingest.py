@@ -290,8 +290,7 @@ class _Ingestion:
         return await self._context.beside(make) if is_long else make()
 
     async def _refuse(self, validated: ValidatedBody) -> Response:
-        """Reject a request by the original contract: one invalid record rejects all, and all become dead
-        letters."""
+        """Reject a request as in the original contract: one invalid record dead-letters all."""
         message = next(iter(validated.failures.values()))
         originals = validated.originals or []
         letters = await self._in_thread_if_many(
@@ -402,8 +401,7 @@ class _Ingestion:
         return receipt
 
     def _body_hash(self) -> str | None:
-        """Return the hash that a repeat of this request must have; only requests with a key can be
-        repeated."""
+        """Return the hash that identifies a repeat of this request; None without a key."""
         if self._terms.key is None:
             return None
         return hashlib.sha256(self._sent, usedforsecurity=False).hexdigest()

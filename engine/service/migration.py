@@ -86,8 +86,8 @@ class _Migration:
             )
         if self._table.key is None and "id" in actual:
             _log.warning(
-                "table %s has no key, so rows with the same id do not replace each other. Let its model have an "
-                "`id` that is required if they should replace one another",
+                "table %s has no key, so rows with the same id do not replace each other. Add a "
+                "required `id` to its model if they should",
                 self._table.name,
             )
         declared = {column.name.lower() for column in self._table.columns} | {SEQUENCE}

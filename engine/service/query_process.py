@@ -47,8 +47,7 @@ _KEPT = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TZ")
 
 
 def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
-    """Run one SELECT, in a separate process if a single step may take much memory. Blocks. Raises
-    QueryError."""
+    """Run one SELECT, in a separate process if a step may need much memory. Blocks. Raises QueryError."""
     began = time.monotonic()
     with warehouse.query_cursor() as cursor, explained():
         text, tree = only_select(cursor, sql)
@@ -65,8 +64,7 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
 
 
 def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) -> Path:
-    """Create a file with all tables, since a query may list them, and the current rows of those that it may
-    use."""
+    """Create a file with all tables, and the current rows of those that the query may use."""
     file = folder / "warehouse.duckdb"  # with the same name, since a query may use it
     with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits):
         found = cursor.execute(

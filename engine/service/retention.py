@@ -48,8 +48,7 @@ class Marks:
         self._latest = int(found[0]) if found else 0
 
     def add(self, sequence: int) -> None:
-        """Record that this sequence and higher ones are assigned from now on, unless there is a recent
-        record."""
+        """Record that this and higher sequences are assigned from now on, unless recently recorded."""
         if time.monotonic() < self._next or sequence <= self._latest:
             return
         self._connection.execute("INSERT INTO _odw_times VALUES (?, ?)", [sequence, utc_now()])

@@ -80,8 +80,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """Limits of a query: `seconds` of running time, and `memory` in bytes by which the database or the
-    process may grow."""
+    """Limits of a query: `seconds` of running time, and bytes of `memory` growth."""
 
     seconds: float = 10.0
     memory: int = 256 * 1024 * 1024

@@ -109,8 +109,7 @@ def _is_table(node: dict[str, Any]) -> bool:
 
 
 def is_watchable(tree: Any) -> bool:
-    """Return whether no single step of the query (in the form of `json_serialize_sql`) can create huge
-    values."""
+    """Return whether no single step of the query (as of `json_serialize_sql`) can create huge values."""
     packing = 0
     if _is_long(tree):
         return False

@@ -42,8 +42,7 @@ class Reader:
         return self._connection.execute(sql, parameters or [])
 
     def rows_of(self, table: Table) -> str:
-        """Return SQL for the table's current rows: the table, or while it is dirty the newest row of each
-        id."""
+        """Return SQL for the current rows: the table, or while it is dirty the newest row of each id."""
         found = self.execute(DIRTY_OF, [table.name]).fetchone()
         if not (found and found[0] and table.key):
             return quote(table.name)
@@ -132,8 +131,7 @@ class Storage:
 
     @contextmanager
     def working_folder(self) -> Iterator[Path]:
-        """Provide an empty folder that the open database may write to; it is removed afterwards. Raises
-        StateError."""
+        """Provide an empty temporary folder that the open database may write to. Raises StateError."""
         folder = self.snapshots / f"{_WORK}{uuid4().hex}"
         try:
             folder.mkdir(mode=0o700, parents=True)

@@ -124,8 +124,7 @@ class Submission:
         return (self.model, self.key) if self.key is not None else None
 
     def is_repeat_of(self, body_hash: str | None) -> bool:
-        """Return whether a request of the same key with this hash was the same; a request without a hash may
-        be."""
+        """Return whether a request of the same key with this hash is the same, or may be without a hash."""
         return body_hash is None or self.body_hash is None or body_hash == self.body_hash
 
     @property

@@ -132,8 +132,7 @@ def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
 
 
 MAX_KNOWN_KEYS = 250_000
-"""Maximum idempotency keys whose hashes are held in memory, at about 80 bytes each; beyond it the table is
-queried."""
+"""Maximum idempotency keys hashed in memory, at about 80 bytes each; beyond it the table is queried."""
 
 
 class BatchLedger:
@@ -364,8 +363,7 @@ class DeadLetterStore:
         return {name for (name,) in found}
 
     def recover(self, table: str, ids: Sequence[object]) -> None:
-        """Mark the open dead letters of these records as recovered, since rows with their ids are
-        committed."""
+        """Mark open dead letters of these records as recovered, since their rows are committed."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "
             "AND table_name = ? AND record_id IN (SELECT unnest(?::VARCHAR[]))",

@@ -128,8 +128,7 @@ def quote(identifier: str) -> str:
 
 
 def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
-    """Return the tables that the models fill, by name. SQL ignores case, so names must differ in more than
-    case.
+    """Return the tables that the models fill, by name; names must differ in more than case.
 
     Raises RegistryError when two models disagree about a table, or a model's fields differ only in case.
     """

@@ -20,8 +20,7 @@ _REQUIRED = ["exp", "iss", "aud"]
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """`public_key` is PEM text; a token must have exactly this issuer, and this audience among its
-    audiences."""
+    """`public_key` is PEM text; a token must have this issuer, and this audience among its own."""
 
     public_key: str = field(repr=False)
     issuer: str

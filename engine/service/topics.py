@@ -24,8 +24,7 @@ _COLUMNS = "original_record, error_message, error_type, failed_at, source, statu
 
 
 def create_topic_app(context: ServiceContext) -> Starlette:
-    """Create the app of `GET /topic/<Model>DeadLetterQueue/messages?offset=&count=`: an array, oldest
-    first."""
+    """Create the app of `GET /topic/<Model>DeadLetterQueue/messages?offset=&count=`, oldest first."""
     app = Starlette(
         routes=[Route("/topic/{topic}/messages", _messages)],
         middleware=[Middleware(Guard, context.settings)],

@@ -247,8 +247,7 @@ _WORD = re.compile(r"\w+")
 
 
 def _without_values(message: str, value: object) -> str:
-    """Return a validator's message if it shares no word with the value's texts and numbers, else its
-    beginning."""
+    """Return a validator's message if it shares no word with the value, else its beginning."""
     said = {word.casefold() for word in _WORD.findall(message)}
     if said.isdisjoint(_words(value)):
         return message

@@ -186,8 +186,7 @@ _DATED = {
 
 
 def _wire_type(annotation: Any) -> Any:
-    """Return the annotation with 64-bit integers, date-times with an offset, and nested models as
-    TypedDicts."""
+    """Return the annotation with 64-bit integers, offset date-times, and nested models as TypedDicts."""
     if annotation is int:
         return Annotated[int, _INT64]
     if annotation in _DATED:

@@ -61,8 +61,7 @@ def duration_text(duration: timedelta) -> str:
 
 
 async def administrate(request: Request) -> Response:
-    """Answer `/admin/workflows/history` and `/admin/workflows/<name>/trigger|terminate`; requires the admin
-    key."""
+    """Answer the routes below `/admin/workflows`; requires the admin key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.admin_key.allows(request.headers.get("authorization")):
         return unauthorized()

@@ -173,8 +173,7 @@ class Writer:
             self._trim_if_due()
 
     def _next_group(self) -> list[_Item] | None:
-        """Return the next items to handle together; an empty list when something else is due, None at the
-        end."""
+        """Return the next items to handle together; empty when something else is due, None at the end."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._stopping, self._patience()):
                 return []
@@ -234,8 +233,7 @@ class Writer:
         return again is not None and self._commit_together([(item, again)])
 
     def _commit_together(self, pairs: Sequence[tuple[_Item, Encoded]]) -> bool:
-        """Commit and answer. After a failure answers only a lone submission, so that others can be retried
-        singly."""
+        """Commit and answer. After a failure answers only a lone submission; others are retried singly."""
         import duckdb
 
         commit = self._connected()
@@ -315,8 +313,7 @@ class Writer:
         self._commit = None
 
     def _connected(self) -> GroupCommit | None:
-        """Return the committer, reconnected if necessary; None if that fails, with the reason in
-        `problem`."""
+        """Return the committer, reconnected if necessary; None if that fails, see `problem`."""
         import duckdb
 
         try:

@@ -35,8 +35,7 @@ def checked(address: str) -> str:
 
 
 def unusable() -> ConfigError:
-    """Return the error for an invalid address, which it does not quote, since it may contain a secret
-    anywhere."""
+    """Return the error for an invalid address, without quoting it, since any part may be secret."""
     return ConfigError(
         "the address of the state store is not valid: write "
         "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, with the options that libpq knows, and %40 "

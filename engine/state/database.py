@@ -155,8 +155,7 @@ class SqliteDatabase:
             self._connection = connection
 
     def _trouble(self) -> Exception | None:
-        """Return why writing must stop: writes to a file that was moved away would be lost without an
-        error."""
+        """Return why writing must stop, e.g. since writes to a moved file would be lost silently."""
         path = self.path
         try:
             if self._file is not None and os.path.samestat(self._file, os.stat(self._place)):

@@ -68,8 +68,7 @@ def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
 def page(
     connection: Connection, where: DeadLetterFilter, error_type: str, before: int
 ) -> list[tuple[int, DeadLetter]]:
-    """Return matching dead letters, newest first, with their numbers in the store; `before` 0 starts at the
-    newest."""
+    """Return matching dead letters, newest first, with their numbers; `before` 0 starts at the newest."""
     rows = connection.execute(
         f"SELECT * FROM dead_letters {_WHERE} AND (?8 = '' OR error_type = ?8) AND (?9 = 0 OR seq < ?9)"  # noqa: S608
         " ORDER BY seq DESC LIMIT ?7",
@@ -95,8 +94,7 @@ def causes(connection: Connection, status: str, limit: int) -> list[tuple[str, s
 
 
 def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, set[str]]:
-    """Return the keys of a run's dead letters, by node; with a chunk, only its own and those without a
-    chunk."""
+    """Return the keys of a run's dead letters, by node; with a chunk, only its own and chunkless ones."""
     keys: dict[str, set[str]] = {}
     of_run = "SELECT node, key FROM dead_letters WHERE run_id = ?"
     if chunk:
@@ -131,8 +129,7 @@ def check_status(status: str) -> None:
 
 
 def storable(text: str) -> str:
-    r"""Return text that any store accepts: a lone surrogate, as in broken file names, becomes its escape
-    `\udcXX`.
+    r"""Return text that any store accepts: a lone surrogate becomes its escape `\udcXX`.
 
     NUL is escaped too, since PostgreSQL cannot store it. A dead letter that cannot be stored would stop the
     run.

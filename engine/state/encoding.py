@@ -20,8 +20,7 @@ RESTORE: Final = (
 
 
 def encoded(value: JsonValue, what: str) -> str:
-    """Return `value` as JSON text, in ASCII so that lone surrogates are allowed. `what` names it in
-    errors."""
+    """Return `value` as ASCII JSON, which allows lone surrogates. `what` names it in errors."""
     try:
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:

@@ -20,7 +20,9 @@ __all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "prepare"
 
 APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
 
-# Manifests never change and may be large, so a split's progress has a separate row: a commit rewrites a few dozen bytes, not the manifest. Dead letters have no foreign key to `runs`, because an undelivered record outlives the record of its run.
+# Manifests never change and may be large, so a split's progress has a separate row: a commit rewrites a few
+# dozen bytes, not the manifest. Dead letters have no foreign key to `runs`, because an undelivered record
+# outlives the record of its run.
 _LEDGER: Final = """
 CREATE TABLE runs (
     seq INTEGER PRIMARY KEY,
@@ -122,7 +124,8 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_in_order ON dead_letters (first_failed_at, seq);
 """
 
-# No earlier version wrote to the journal, so there is nothing to migrate. An entry has one key and its payer, since a budget counts what its run has paid over all attempts.
+# No earlier version wrote to the journal, so there is nothing to migrate. An entry has one key and its payer,
+# since a budget counts what its run has paid over all attempts.
 _JOURNAL: Final = """
 DROP TABLE journal;
 CREATE TABLE journal (
@@ -206,7 +209,8 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 CREATE INDEX dead_letters_of_a_pipeline ON dead_letters (pipeline, status);
 """
 
-# Amounts taken from limits that processes share: quotas of endpoints, and budgets in USD. Times are seconds since 1970.
+# Amounts taken from limits that processes share: quotas of endpoints, and budgets in USD. Times are seconds
+# since 1970.
 _ALLOWANCES: Final = """
 CREATE TABLE allowances (
     name TEXT NOT NULL PRIMARY KEY,

@@ -222,8 +222,7 @@ class Activities:
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
 
     async def _tell(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> None:
-        """Post the result of a run, if its pipeline in this worker's file says so. Failures do not affect the
-        run."""
+        """Post the result of a run according to this worker's file. Failures do not affect the run."""
         try:
             notify = self._plans(record.pipeline, record.params).settings.notify
         except ConfigError:

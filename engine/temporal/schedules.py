@@ -174,8 +174,7 @@ def _spec(cron: str, time_zone: str) -> ScheduleSpec:
 
 
 async def _written(client: Client, described: ScheduleDescription) -> str:
-    """Return the schedule as written in the file: the server has only times and seconds, the request has the
-    text."""
+    """Return the schedule as written in the file, which only the request has."""
     action = described.schedule.action
     if isinstance(action, ScheduleActionStartWorkflow) and action.args:
         given = [one for one in action.args if isinstance(one, Payload)]

@@ -181,8 +181,7 @@ class ShardRun:
         self._show()  # not above, which a workflow evicted from its worker's cache also reaches
 
     def _nothing_got_through(self, cause: ApplicationError) -> bool:
-        """Return whether no other chunk of the shard progressed during an outage, so it affects the whole
-        run."""
+        """Return whether no other chunk of the shard progressed, so an outage affects the whole run."""
         waited = cause.details[0] if cause.details else None
         if cause.type not in AWAY or not isinstance(waited, int | float) or waited <= 0:
             return False  # another failure, or that of a worker that does not report its waiting time

@@ -468,7 +468,6 @@ def _run_id(pipeline: str) -> str:
 
 
 def _heed_cancellation() -> None:
-    """Raise `CancelledError` when the run is cancelled, which the SDK loses if a result arrives at the same
-    time."""
+    """Raise `CancelledError` when the run is cancelled, which the SDK loses if a result coincides."""
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError

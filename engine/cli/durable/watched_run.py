@@ -45,8 +45,7 @@ ATTENDANCE_EVERY = 2.0
 LOOKS_WITHOUT = 2
 """Consecutive polls without a worker before it is reported: between two chunks there is none for a moment."""
 LOOKS_UNTIL_LOST = 6
-"""Consecutive polls that do not find the workflow: a server that has just started may not know its
-namespace."""
+"""Consecutive polls that do not find the workflow: a new server may not know its namespace yet."""
 
 _CODES = {
     FailureType.CONFIG: ExitCode.USAGE,
@@ -281,8 +280,7 @@ class Watched:
         return self.report
 
     def _goes_on_without(self, record: RunRecord, status: RunStatus) -> bool:
-        """Return whether a local process has continued the run: the ledger has a later end than the
-        workflow."""
+        """Return whether a local process has continued the run, so the ledger has a later end."""
         if record.status is RunStatus.RUNNING or _alike(record.status) == _alike(status):
             return False
         if record.status is RunStatus.COMPLETED:

@@ -48,8 +48,7 @@ async def forget_run(options: RunsOptions) -> int:
 
 
 async def prune_runs(options: RunsOptions) -> int:
-    """Delete completed runs (with `failed` also unfinished ones) of at least an age without open dead
-    letters.
+    """Delete old completed runs (with `failed` also unfinished ones) without open dead letters.
 
     Raises:
         ConfigError: the age is not valid.

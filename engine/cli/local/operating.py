@@ -381,8 +381,7 @@ def _id_of(number: int, letter: DeadLetter) -> str:
 
 
 def _by_letter(records: Sequence[DeadRecord]) -> dict[LetterId, set[str]]:
-    """Return the ids of records by run, node and key; those without a key together, so a node is read
-    once."""
+    """Group the ids of records by run, node and key; those without a key form one group per node."""
     found: dict[LetterId, set[str]] = {}
     for (_, run, node, key), record_id in records:
         if run and node and (key or record_id):

@@ -42,8 +42,7 @@ def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[Pipeli
 
 
 def _shown(value: JsonValue) -> str | None:
-    """Return a value in effect as a user would type it; None without one, or if the environment supplied
-    it."""
+    """Return a value as a user would type it; None without one, or if it is from the environment."""
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 

@@ -41,8 +41,7 @@ MAX_AT_ONCE = 10
 
 
 _LOOKS = (timedelta(days=1), timedelta(days=30))
-"""How far back ticks are counted; frequent schedules use the shorter ranges, so that a long pause costs
-little."""
+"""How far back ticks are searched, shortest first, so that frequent schedules stay cheap."""
 
 
 @dataclass(slots=True)
@@ -70,8 +69,7 @@ class _Scheduled:
 
 
 class Scheduler:
-    """Starts the runs of ticks. `say` is called with a line for each run that is resumed or cannot be
-    started."""
+    """Starts the runs of ticks. `say` receives a line for each run that is resumed or cannot start."""
 
     def __init__(self, host: PipelineHost, engine: Engine, say: Callable[[str], None]) -> None:
         self._host, self._engine, self._say = host, engine, say

@@ -152,7 +152,6 @@ async def _fates(engine: Engine, report: RunReport) -> list[str]:
 
 
 def _reason(letter: DeadLetter) -> tuple[str, str, str]:
-    """Return what groups errors into one reason: validation errors by their text, since it names fields;
-    others by type, since their text may be about one record."""
+    """Group validation errors by text, which names fields; others by type, since texts may be individual."""
     said = letter.error_message if letter.error_type == "ValidationError" else ""
     return letter.node, letter.error_type, said

@@ -51,8 +51,7 @@ class Access:
         return bool(settings.ingest_api_key or settings.consumption_api_key or has_admin)
 
     def roles(self, request: Request) -> Roles:
-        """Return the visitor's roles. A key that is not set protects nothing; the admin key grants
-        everything."""
+        """Return the visitor's roles. An unset key protects nothing; the admin key grants everything."""
         settings = self.context.settings
         held = self._held(request)
         is_admin = "admin" in held
@@ -62,8 +61,7 @@ class Access:
         return Roles(read, read and write, read and admin)
 
     async def log_in(self, request: Request, token: str) -> str | None:
-        """Start a session with the visitor's roles and those that this token grants; return None if it grants
-        none.
+        """Start a session with the visitor's roles and those of this token; None if it grants none.
 
         A role expires after `LIFETIME`, and that of a JSON Web Token no later than the token.
         """

@@ -140,8 +140,7 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
 
 
 async def _dead(operations: Operations, keys: list[str], own: list[letters.ServiceLetter]) -> list[_Way]:
-    """Return the dead letters of these keys, each once: the service's copies are merged with those of
-    pipelines."""
+    """Return the dead letters of these keys, merging the service's copies with those of pipelines."""
     found: dict[str, LetterView] = {}
     for key in list(dict.fromkeys(keys))[:_MAX_KEYS]:
         where = LetterWhere(status="", key=key, limit=_MAX_LETTERS)

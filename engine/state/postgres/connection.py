@@ -31,7 +31,8 @@ Receipt: TypeAlias = tuple[str, int]
 
 _OLDEST: Final = 130_000
 
-# It warns about every broken connection, which is reported elsewhere; this silences it without a logging set-up.
+# It warns about every broken connection, which is reported elsewhere; this silences it without a logging
+# set-up.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # A vanished server is noticed within 20 s. The address may override this.
@@ -45,7 +46,8 @@ _PARAMETERS: Final[dict[str, str | int]] = {
     "tcp_user_timeout": 20_000,
 }
 
-# A client that vanished during a transaction must not keep its locks, and others must not wait longer for them.
+# A client that vanished during a transaction must not keep its locks, and others must not wait longer for
+# them.
 _SETTINGS: Final = f"""
 SET search_path TO {SCHEMA}, pg_temp;
 SET idle_in_transaction_session_timeout TO '20s';
@@ -56,7 +58,8 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 _BEGIN_READING: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITING: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
-# In one message with BEGIN, so that it costs no round trip. Not pg_xact_status(): after a crash, a server may reuse the id of a lost transaction.
+# In one message with BEGIN, so that it costs no round trip. Not pg_xact_status(): after a crash, a server may
+# reuse the id of a lost transaction.
 _SIGN: Final = f"""
 INSERT INTO {RECEIPTS} (connection, number, signed_at) VALUES ('%s', %d, now())
 ON CONFLICT (connection) DO UPDATE SET number = excluded.number, signed_at = excluded.signed_at
