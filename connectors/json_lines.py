@@ -9,11 +9,14 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, BinaryIO, Final
 
 import orjson
 from pydantic import BaseModel
 
+from connectors.tables.values import json_value
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
@@ -75,7 +78,7 @@ def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
     try:
         text = json.dumps(
             _with_names(record),
-            default=lambda value: orjson.loads(orjson.dumps(value, plain)),
+            default=_plain_again,
             ensure_ascii=False,
             allow_nan=False,
             separators=None if pretty else (",", ":"),
@@ -84,6 +87,11 @@ def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
         return text.encode() + b"\n"
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def _plain_again(value: object) -> object:
+    # a decimal may be an integer that orjson cannot write
+    return plain(value) if isinstance(value, Decimal) else orjson.loads(orjson.dumps(value, plain))
 
 
 def _with_names(value: object) -> object:
@@ -135,6 +143,8 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if line.startswith(b"\0") and line.strip(b"\0"):  # a gap that a crash or a log rotation has left
+            return parse_line(line.lstrip(b"\0"), where)
         if not is_utf8(line):
             raise RecordError(f"{where}: the line is not valid UTF-8", kind="BrokenLine") from None
         if line.strip() in (b"[", b"{"):
@@ -184,9 +194,11 @@ def write_out(out: BinaryIO, data: bytes) -> None:
 
 
 def plain(value: object) -> object:
-    """Convert a value that orjson cannot serialize."""
+    """Convert a value that orjson cannot serialize; a decimal keeps its digits, as text if need be."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):
         return sorted(value)
+    if isinstance(value, Decimal | timedelta | bytes | bytearray | memoryview):
+        return json_value(value)
     raise TypeError(f"{type(value).__name__} cannot be serialized as JSON")

@@ -164,6 +164,8 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         if self.params.mode is not Mode.MERGE:
             await self._ledger.prepare()
         self._columns = await self._checked_columns()
+        if self.params.mode is Mode.REPLACE:
+            self._replaced = await table_columns(self._client, self._target)
         self._ready = True
 
     async def _checked_columns(self) -> dict[str, Column]:
@@ -195,24 +197,30 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
     async def _known(self, split: str) -> list[LedgerRow]:
         return await self._ledger.known(split, self._rows) if self._columns else []
 
+    async def _any_value(self, name: str, condition: str) -> bool:
+        query = f"SELECT 1 FROM {self._rows.sql} WHERE {quoted(name)} {condition} LIMIT 1"
+        return bool(await self._client.fetch(query))
+
     async def _alter(self, changes: Changes) -> None:
         if not self._columns:
             await self._create(changes)
         steps = [
-            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.sql} NULL" for column in changes.added
+            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.sql} NULL"
+            for column in changes.added
+            if column.name not in self._columns  # as of a table that is made like another
         ]
         steps += [
             f"MODIFY COLUMN {quoted(column.name)} {_widened(self._columns[column.name].sql, column.sql)}"
             for column in changes.widened
         ]
-        if self._columns:
+        if self._columns and steps:
             await self._client.execute(f"ALTER TABLE {self._rows.sql} {', '.join(steps)}")
         self._columns = await table_columns(self._client, self._rows)
 
     async def _create(self, changes: Changes) -> None:
         """Make the table; one that is to replace another with the engine and sorting key of that."""
         if self.params.mode is Mode.REPLACE:
-            self._columns = await table_columns(self._client, self._target)
+            self._columns = dict(self._replaced)
             if self._columns:
                 await self._client.execute(
                     f"CREATE TABLE IF NOT EXISTS {self._rows.sql} AS {self._target.sql}"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_of
 from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
+from connectors.tables.isolation import replacing
 from connectors.tables.names import quote, quote_table
 from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
@@ -67,6 +68,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         await self._database.open()
         await self._database.run(self._prepare)
         self._columns = await self._database.columns(self._table)
+        if self._table != self.params.table:
+            self._replaced = await self._database.columns(self.params.table)
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
@@ -103,7 +106,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         """Put the new rows in the place of the old ones, and forget the entries of the run."""
         if self.params.mode is Mode.MERGE:
             return
-        await self._database.run(self._complete)
+        with replacing(self.params.table):
+            await self._database.run(self._complete)
 
     async def _count(self) -> int:
         return await self._database.run(self._counted)
@@ -125,6 +129,10 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
     async def _alter(self, changes: Changes) -> None:
         await self._database.run(lambda connection: self._change(connection, changes))
         self._columns = await self._database.columns(self._table)
+
+    async def _any_value(self, name: str, condition: str) -> bool:
+        query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"
+        return bool(await self._database.fetch(query))
 
     async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
         await self._database.run(lambda connection: self._insert(connection, values, part, batch))
@@ -235,11 +243,13 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         check_staging(self.params.table, staged, self._counted(connection))
         if new and not old:
             connection.execute(f"CREATE TABLE {table} AS FROM {staging} LIMIT 0")
+        if old:
+            connection.execute(f"DELETE FROM {table}")
         for name, column in new.items() if old else ():
             if name not in old:
                 connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {column.sql}")
-        if old:
-            connection.execute(f"DELETE FROM {table}")
+            elif old[name].sql != column.sql:  # no value may change on its way
+                connection.execute(f"ALTER TABLE {table} ALTER {quote(old[name].name)} TYPE {column.sql}")
         if new:
             listed = ", ".join(quote(column.name) for column in new.values())
             connection.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {staging}")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paths import check_path, fill, fill_path, names_in
+from connectors.json_lines import plain
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Kind, Params, Sink, component, operational
 from engine.errors import BatchError, FatalError, RecordError, TransientError
@@ -286,7 +287,7 @@ class HttpSink(Sink[HttpSinkParams]):
     def _body(self, row: Mapping[str, Any]) -> bytes:
         document = row if self.params.body is None else fill(self.params.body, row)
         try:
-            return orjson.dumps(document)
+            return orjson.dumps(document, plain)
         except TypeError as error:
             raise RecordError(f"it cannot be written as JSON: {error}", kind="NotJson") from None
 

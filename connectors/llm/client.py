@@ -138,6 +138,7 @@ class ChatClient:
         self._reached = False
         self._answers = 0
         self._refused_in_a_row = 0
+        self._miswritten = 0
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
         """One call, tried again only with what the endpoint has said that it takes.
@@ -156,7 +157,7 @@ class ChatClient:
                 self._passed()
                 self.thinks = self.thinks or answer.thinks
                 return answer
-            cause = cause_of(answer)
+            cause = Cause.FORMAT if answer.is_miswritten else cause_of(answer)
             room = room_in_window(answer.message) if cause is Cause.TOO_LONG else None
             if room is not None and MIN_ANSWER <= room < sent.capped(max_tokens):
                 max_tokens = room
@@ -292,6 +293,10 @@ class ChatClient:
                 kind="auth",
             )
         cause = cause_of(refusal)
+        if refusal.is_miswritten and not self._answers:
+            self._miswritten += 1
+            if self._miswritten % _STRANGE_TRIES == 0:
+                return None  # in this form the model writes nothing that fits
         if cause is Cause.BUSY:
             now = self._clock.now()
             spent = used_up(headers, refusal.body, refusal.message, now) if status < 500 else None

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, Final, Literal
+from math import inf
+from typing import Any, Final, Literal, Self
 from warnings import catch_warnings, simplefilter
 
-from pydantic import BaseModel, ConfigDict, JsonValue, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic import Field as ModelField
 
 __all__ = ["DeclaredField", "declared_model"]
 
 _TYPES: Final[Mapping[str, Any]] = {
     "text": str,
+    "string": str,
     "str": str,
     "integer": int,
     "int": int,
@@ -29,11 +41,11 @@ _TYPES: Final[Mapping[str, Any]] = {
     "time": time,
 }
 _LIST: Final = re.compile(r"list\[\s*(\w+)\s*\]")
-_KNOWN: Final = ", ".join(name for name in _TYPES if name not in ("str", "int", "float", "bool"))
+_KNOWN: Final = ", ".join(name for name in _TYPES if name not in ("string", "str", "int", "float", "bool"))
 
 
 class DeclaredField(BaseModel):
-    """One field to extract."""
+    """One field to extract. `total: decimal` is short for `total: {type: decimal}`, `total:` for a text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,6 +58,27 @@ class DeclaredField(BaseModel):
     example: JsonValue = ModelField(default=None, description="Example value for the model")
     required: bool = ModelField(default=False, description="Make records without it dead letters")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_short(cls, field: object) -> object:
+        return {} if field is None else {"type": field} if isinstance(field, str) else field
+
+    @field_validator("enum", mode="before")
+    @classmethod
+    def _lists_values(cls, values: object) -> object:
+        for value in values if isinstance(values, list) else ():
+            if not isinstance(value, str | int | float) or value != value or value in (inf, -inf):
+                raise ValueError(
+                    "expected texts, numbers, true or false (null is allowed unless `required: true`)"
+                )
+        return values
+
+    @field_validator("enum", "example", mode="before")
+    @classmethod
+    def _has_texts_of_dates(cls, value: object) -> object:
+        """YAML reads 2026-01-31 as a date."""
+        return [*map(_without_date, value)] if isinstance(value, list) else _without_date(value)
+
     @field_validator("type", mode="before")
     @classmethod
     def _is_known(cls, name: object) -> object:
@@ -56,18 +89,47 @@ class DeclaredField(BaseModel):
         told = " (null is allowed unless `required: true`)" if optional else ""
         raise ValueError(f"expected one of {_KNOWN}, or a list of one, such as list[text]{told}")
 
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        name = _inner(self.type)
+        for value in self.enum if "type" in self.model_fields_set else ():
+            if not _fits(_TYPES[name], value, strict=True):
+                quoted = "; put quotes around it" if _TYPES[name] is str else ""
+                raise ValueError(f"`enum`: {value!r} does not fit the type {name}{quoted}")
+        if self.example is not None and not any(_fits(one, self.example) for one in self._examples()):
+            raise ValueError(f"`example`: {self.example!r} does not fit the type or the `enum`")
+        return self
+
+    def _examples(self) -> list[Any]:
+        """The types of examples: the model may be told one item of a list, and a text may look like a number."""
+        item = Literal[tuple(self.enum)] if self.enum else _TYPES[_inner(self.type)]
+        return [self.annotation(), item, *([float] if item is str else [])]
+
     def annotation(self) -> Any:
         """Its Python type."""
         name = _inner(self.type)
-        inside = name != self.type.strip()
+        inside = name != self.type.strip().casefold()
         one: Any = Literal[tuple(self.enum)] if self.enum else _TYPES[name]
         return list[one] if inside else one
 
 
+def _fits(annotation: Any, value: JsonValue, *, strict: bool = False) -> bool:
+    try:
+        TypeAdapter(annotation).validate_json(json.dumps(value), strict=strict)
+    except ValidationError:
+        return False
+    return True
+
+
+def _without_date(value: object) -> object:
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
 def _inner(name: str) -> str:
     """The type of a value, or of the items of a list."""
-    inside = _LIST.fullmatch(name.strip())
-    return inside[1] if inside else name.strip()
+    name = name.strip().casefold()
+    inside = _LIST.fullmatch(name)
+    return inside[1] if inside else name
 
 
 def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE
 from connectors.llm.surrogates import is_whole
-from connectors.objects.documents import DocumentPart, ImagePart, TextPart
+from connectors.objects.documents import DocumentPart, ImagePart, TextPart, is_blank
 
 __all__ = ["Document"]
 
@@ -32,7 +32,7 @@ class Document:
     @classmethod
     def of_text(cls, name: str, text: str, instructions: str = "") -> Document:
         """Create a document of one text."""
-        return cls(name, [TextPart(text)] if text.strip() else [], instructions)
+        return cls(name, [] if is_blank(text) else [TextPart(text)], instructions)
 
     @property
     def images(self) -> int:

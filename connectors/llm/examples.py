@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from connectors.llm.schema import RECORDS, TargetSchema
+from engine.contract.unplanned import described
 
 __all__ = ["Example", "check_example", "instructions_of", "told"]
 
@@ -56,6 +57,8 @@ def check_example(
                 if not detail["loc"] or detail["loc"][0] not in known:
                     place = ".".join(map(str, detail["loc"]))
                     raise ValueError(f"{where}: `{place}`: {detail['msg']}") from error
+        except Exception as error:  # noqa: BLE001 - validators are foreign code
+            raise ValueError(f"{where}: a validator of the schema raised {described(error)}") from error
 
 
 def told(examples: Sequence[Example], fields: Collection[str], *, many: bool) -> str:

@@ -234,10 +234,14 @@ class LlmExtract(Transform[LlmParams]):
     async def _document(self, record: Mapping[str, object], key: str, reader: DocumentReader) -> Document:
         """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
         params = self.params
-        path = record.get(params.uri_field) or record.get(params.id_field)
-        if not isinstance(record.get(params.id_field), str) or not isinstance(path, str):
-            fields = f"`{params.id_field}` and `{params.uri_field}`"
-            raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
+        own = record.get(params.id_field)
+        path = record.get(params.uri_field) or own
+        if not isinstance(own, str) or not isinstance(path, str):
+            wrong, value = (params.uri_field, path) if isinstance(own, str) else (params.id_field, own)
+            number = (
+                f"; make the number text first: `cast: {{{wrong}: str}}`" if isinstance(value, int) else ""
+            )
+            raise RecordError(f"the record has no text in `{wrong}`{number}", kind="NotStaged")
         content = record.get(params.text_field)
         if (params.text_field not in record and ITEM not in record) or not isinstance(content, str | None):
             raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")

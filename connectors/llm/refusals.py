@@ -43,6 +43,11 @@ class Refusal:
     param: str = ""
     body: object = None
 
+    @property
+    def is_miswritten(self) -> bool:
+        """Whether the model has written what the endpoint could not read; it may do better the next time."""
+        return self.code in _FAILED_CODES
+
     @classmethod
     def of(cls, status: int, content: bytes) -> Refusal:
         """Read from the body of an answer, JSON or not."""
@@ -65,6 +70,8 @@ class Refusal:
         if not isinstance(inner, Mapping):
             return cls(status, _text(inner), body=body)
         message = next((inner[name] for name in _MESSAGES if inner.get(name)), "")
+        if isinstance(message, Mapping) and message.get("detail"):
+            return cls.of_body(status, message)  # Mistral's list of what does not fit
         said = [_text(message), *(_text(one) for one in _raw(inner))]
         place = inner.get("param") or inner.get("loc") or ""
         steps = place if isinstance(place, list) else str(place).split(".")
@@ -110,6 +117,7 @@ _TOO_LONG: Final = re.compile(
             r"image .{0,40}exceed(?:s|ing) .{0,40}(?:maximum|limit)",
             r"longer than the (?:maximum )?model",
             r"max_new_tokens`? must be <=",
+            r"max_tokens must be at least 1, got -",
             r"range of input length|exceeds? max length|exceeded model token limit",
             r"tokens? too long|token length \d+ exceeds",
             r"at most \d+ images?\b|too many images",
@@ -190,7 +198,13 @@ _BUSY: Final = re.compile(
 # 499: a proxy on the way gave up
 _BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498, 499})
 _MODEL_CODES: Final = frozenset({"model_not_found", "model_not_available"})
-# Groq: the model wrote what does not fit; it may do better the next time
+# servers of one's own compile a schema when a call comes, and fail then
+_FORM_FAILED: Final = re.compile(
+    r"(?:invalid|unsupported|failed to (?:parse|compile|convert|initiali[sz]e)).{0,40}(?:json[ _]?schema|grammar)|"
+    r"(?:json[ _]?schema|grammar).{0,40}(?:invalid|not supported|conversion failed|compil\w+ failed)",
+    re.IGNORECASE,
+)
+# Groq's
 _FAILED_CODES: Final = frozenset({"json_validate_failed", "tool_use_failed", "output_parse_failed"})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
@@ -206,7 +220,9 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.TOO_LONG
     if status < 500 and _MONEY.search(words) and not (status == 429 and _BUSY.search(words)):
         return Cause.MONEY
-    if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.code in _FAILED_CODES:
+    if status >= 500 and _FORM_FAILED.search(words):
+        return Cause.FORMAT
+    if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.is_miswritten:
         return Cause.BUSY
     if _KEY.search(words):
         return Cause.KEY
@@ -273,6 +289,7 @@ _PROMPT: Final = re.compile(
     re.IGNORECASE,
 )
 _SUM: Final = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > (\d[\d,]*)")
+_SUM_OF_INPUTS: Final = re.compile(r"must be <= (\d+)\. Given: (\d+) `?inputs`? tokens")
 
 
 def room_in_window(message: str) -> int | None:
@@ -280,6 +297,9 @@ def room_in_window(message: str) -> int | None:
     added = _SUM.search(message)
     if added:
         return _number(added[3]) - _number(added[1])
+    given = _SUM_OF_INPUTS.search(message)
+    if given:
+        return _number(given[1]) - _number(given[2])
     window, prompt = _WINDOW.search(message), _PROMPT.search(message)
     if window is None or prompt is None:
         return None

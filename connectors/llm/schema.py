@@ -128,6 +128,8 @@ class TargetSchema:
         """
         record = self.model.model_validate_json(written(values), by_alias=False, by_name=True)
         dumped = record.model_dump(mode="json", by_alias=False)
+        if not isinstance(dumped, Mapping):
+            raise FatalError(f"the serializer of `{self.name}` has to return an object", kind="schema")
         infinite = [_not_finite(place, value) for place, value in _numbers(dumped) if not isfinite(value)]
         if infinite:
             raise ValidationError.from_exception_data(self.name, infinite)
@@ -174,7 +176,8 @@ def schema_of(model: type[BaseModel], known: Collection[str] = SYSTEM_FIELDS, na
     except UnaskableError as error:
         raise FatalError(f"{called}: {error}", kind="schema") from error
     if not fields or NONCE in fields:
-        message = f"{called} must have fields to extract, and none called `{NONCE}`"
+        filled = ", ".join(f"`{one}`" for one in sorted(known))
+        message = f"{called} must have fields to extract besides {filled}, and none called `{NONCE}`"
         raise FatalError(message, kind="schema")
     return TargetSchema(model, fields)
 

@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from connectors.llm.shapes import FEW_VALUES, Choice, Nothing, Number, Shape, Text, TrueOrFalse
 from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
+from engine.contract.unplanned import described
 
 __all__ = ["UnaskableError", "fields_of"]
 
@@ -76,6 +77,8 @@ def fields_of(model: type[BaseModel]) -> dict[str, Field]:
         schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
     except (PydanticUserError, RecursionError) as error:
         raise UnaskableError(str(error).partition("\n")[0]) from error
+    except Exception as error:  # noqa: BLE001 - parts of a schema may be foreign code
+        raise UnaskableError(f"its JSON schema cannot be made: {described(error)}") from error
     definitions = schema.get("$defs", {})
     if "$ref" in schema:  # a model that contains itself
         schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
@@ -100,6 +103,8 @@ class _Generator(GenerateJsonSchema):
         if issubclass(schema["cls"], Flag):
             parts = ", ".join(f"{one.value} for {one.name}" for one in schema["members"])
             return {"type": "integer", _SUM_OF: parts}
+        if not schema["members"]:
+            return {_IMPOSSIBLE: f"the enum `{schema['cls'].__name__}` has no members"}
         return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
@@ -167,8 +172,6 @@ class _Shaper:
         }
 
     def _field(self, schema: JsonObject, path: str, required: bool, tag: bool) -> Field:
-        if schema.get("writeOnly"):
-            raise UnaskableError(f"`{path}`: a secret would be written as asterisks; use `str`")
         shape = self._shape(schema, path)
         single = isinstance(shape, Choice) and len(shape.values) == 1 and not shape.accepts_null
         return Field(shape, required, _words(schema, shape), fixed=tag or single)
@@ -179,6 +182,8 @@ class _Shaper:
                 raise UnaskableError(
                     f"`{path}`: {schema[word] if word == _IMPOSSIBLE else f'`{word}` cannot be asked for'}"
                 )
+        if schema.get("writeOnly"):
+            raise UnaskableError(f"`{path}`: a secret would be written as asterisks; use `str`")
         if "$ref" in schema:
             return self._reference(schema["$ref"], path, tag)
         if "const" in schema or "enum" in schema:
@@ -200,7 +205,10 @@ class _Shaper:
             return Number(kind == "integer", _limits(schema))
         if kind in ("boolean", "null"):
             return TrueOrFalse() if kind == "boolean" else Nothing()
-        raise UnaskableError(f"`{path}`: give it a type to ask for, such as `str`, `list[str]` or a model")
+        raise UnaskableError(
+            f"`{path}`: give it a type to ask for, such as `str`, `list[str]` or a model "
+            "(a `PlainValidator` takes it as `json_schema_input_type`)"
+        )
 
     def _reference(self, reference: str, path: str, tag: str) -> Shape:
         name = reference.removeprefix("#/$defs/")

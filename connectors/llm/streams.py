@@ -28,7 +28,7 @@ def joined(text: str) -> Any:
     if bare.startswith(("{", "[")):
         return parse(bare)  # comments kept the connection alive, and then came the answer itself
     message: dict[str, str] = {}
-    arguments = ""
+    arguments: dict[object, str] = {}
     choice: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     for event in _events(text):
@@ -43,10 +43,10 @@ def joined(text: str) -> Any:
             for name in _TEXTS:
                 if isinstance(delta.get(name), str):
                     message[name] = message.get(name, "") + delta[name]
-            function = _first(delta.get("tool_calls")).get("function")
-            told = function.get("arguments") if isinstance(function, Mapping) else None
-            arguments += told if isinstance(told, str) else ""
-    calls = {"tool_calls": [{"function": {"arguments": arguments}}]} if arguments else {}
+            for index, told in _arguments(delta.get("tool_calls")):
+                arguments[index] = arguments.get(index, "") + told
+    called = [{"function": {"arguments": told}} for told in arguments.values()]
+    calls = {"tool_calls": called} if called else {}
     return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
 
 
@@ -57,6 +57,15 @@ def _events(text: str) -> Iterator[Mapping[str, Any]]:
             event = parse(data)
             if isinstance(event, Mapping):
                 yield event
+
+
+def _arguments(calls: object) -> Iterator[tuple[object, str]]:
+    """The parts of calls' arguments, each with the number of its call."""
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        told = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(told, str) and told:
+            yield str(call.get("index") or 0), told
 
 
 def _first_choice(choices: object) -> Mapping[str, Any]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
 from connectors.json_lines import is_utf8
-from connectors.objects.charsets import read_text, widened
+from connectors.objects.charsets import disproved, mostly_utf8, read_text, widened
 
 __all__ = ["BlockDecoder", "DecodedBlock", "has_plain_lines"]
+
+_UNKNOWN = "unknown"
+"""Instead of an encoding: of text that is in none of those that are guessed."""
+
+_MARK = re.compile("^\ufeff", re.MULTILINE)
 
 
 def has_plain_lines(charset: str) -> bool:
@@ -22,7 +28,7 @@ def has_plain_lines(charset: str) -> bool:
 class DecodedBlock(NamedTuple):
     """The text of a block, and how many of its characters stand for invalid bytes.
 
-    Where invalid text is refused (`strict`), half surrogates stand for these bytes instead.
+    Where invalid text is refused (`BlockDecoder.refuses`), half surrogates stand for these bytes instead.
     """
 
     text: str
@@ -34,7 +40,7 @@ class BlockDecoder:
 
     UTF-8 and ASCII need no decision. The first block that is neither decides for all after it, as for a
     whole document: by declaration, by few wrong bytes, by a guess. A later block of valid UTF-8 disproves a
-    guess: a wrong byte alone in its block looks like Latin-1.
+    guess: a wrong byte alone in its block looks like Latin-1. Where nothing decides, invalid text is marked.
 
     Args:
         charset: by the caller; None: found out.
@@ -55,29 +61,54 @@ class BlockDecoder:
         self._may_guess = not charset and not declared
         self._strict = strict
 
+    @property
+    def is_unknown(self) -> bool:
+        """True when the encoding can be neither told nor guessed."""
+        return self.encoding == _UNKNOWN
+
+    @property
+    def refuses(self) -> bool:
+        """True when what is invalid is marked, not replaced."""
+        return self._strict or self.is_unknown
+
     def decode(self, block: bytes) -> DecodedBlock:
         """The text of whole lines."""
         if block.isascii():
             return DecodedBlock(block.decode("ascii"))
-        if self._may_guess and _has_single_bytes(self.encoding) and is_utf8(block):
+        text, replaced = self._decode(block)
+        # where files were put together, each may have brought its byte order mark
+        return DecodedBlock(_MARK.sub("", text) if "\ufeff" in text else text, replaced)
+
+    def _decode(self, block: bytes) -> tuple[str, int]:
+        if self.is_unknown and (is_utf8(block) or mostly_utf8(block) is not None):
+            self.encoding = "utf-8"
+        if self._may_guess and self._is_disproved(block):
             self.encoding, self.guessed = "", False
-            return DecodedBlock(block.decode())
+            return block.decode(), 0
         if not self.encoding:
             self._decide(block)
+        if self.is_unknown:
+            return block.decode("utf-8", "surrogateescape"), 0
         encoding = self.encoding
         try:
-            return DecodedBlock(block.decode(encoding))
+            return block.decode(encoding), 0
         except UnicodeDecodeError:
             encoding = self.encoding = widened(block, encoding)
             text = block.decode(encoding, "surrogateescape" if self._strict else "replace")
         before = block.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0
-        return DecodedBlock(text, 0 if self._strict else text.count("\ufffd") - before)
+        return text, 0 if self._strict else text.count("\ufffd") - before
+
+    def _is_disproved(self, block: bytes) -> bool:
+        """Whether this block shows that the encoding was guessed wrongly, and all is UTF-8."""
+        if self.encoding in ("", "utf-8", _UNKNOWN) or not is_utf8(block):
+            return False
+        return _has_single_bytes(self.encoding) or disproved(block, self.encoding)
 
     def _decide(self, block: bytes) -> None:
         # zeros would make it look like UTF-16, whose lines are not told by their bytes
         text = read_text(block.replace(b"\0", b""), None, self._declared, textual=True)
         if text is None or not has_plain_lines(text.encoding):
-            self.encoding = "utf-8"
+            self.encoding = _UNKNOWN if text is None else "utf-8"
             return
         self.encoding, self.guessed = text.encoding, text.guessed
 
@@ -85,7 +116,5 @@ class BlockDecoder:
 @lru_cache(maxsize=64)
 def _has_single_bytes(encoding: str) -> bool:
     """Whether each byte is a character; text in such an encoding is hardly ever valid UTF-8."""
-    if not encoding:
-        return False
     one, every = b"\xc3\xa9", bytes(range(256))
     return (len(one.decode(encoding, "replace")), len(every.decode(encoding, "replace"))) == (2, 256)

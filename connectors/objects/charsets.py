@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Text", "known_charset", "read_text", "widened"]
+__all__ = ["UNKNOWN_CHARSET", "Text", "disproved", "known_charset", "mostly_utf8", "read_text", "widened"]
+
+UNKNOWN_CHARSET: Final = "the text is not UTF-8, and its charset cannot be guessed; set `charset`"
 
 SAMPLE_BYTES = 64 * 1024
 """How much of a text is looked at to guess its charset, from its first byte beyond ASCII on."""
@@ -119,7 +121,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
             return text
     if marked is not None:
         return marked
-    misdeclared = declared not in (None, "utf-8") and _disproved(data, str(declared))
+    misdeclared = declared not in (None, "utf-8") and disproved(data, str(declared))
     if declared is not None and declared != "utf-8" and not misdeclared:
         text = _strictly_text(data, declared) or (
             _nearly(data, declared) if declared in _WIDE and textual else None
@@ -134,7 +136,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
     if not textual:
         return None
     nearly = _nearly(data, declared) if declared not in (None, "utf-8") else None
-    return _mostly_utf8(data) or nearly or _self_declared(data) or _guessed(data)
+    return mostly_utf8(data) or nearly or _self_declared(data) or _guessed(data)
 
 
 def widened(data: bytes, charset: str) -> str:
@@ -151,7 +153,7 @@ def _marked(data: bytes, *, textual: bool) -> Text | None:
         if data.startswith(mark):
             content = _strictly(data, encoding)
             if content is None and encoding == "utf-8-sig":
-                return _mostly_utf8(data[len(mark) :])
+                return mostly_utf8(data[len(mark) :])
             if content is None and textual and encoding in _WIDE:
                 return _nearly(data, encoding)
             if content is not None and "\0" not in content:
@@ -201,8 +203,8 @@ def _in_charset(data: bytes, charset: str) -> Text | None:
     return Text(content.removeprefix("\ufeff"), charset, replaced)
 
 
-def _disproved(data: bytes, declared: str) -> bool:
-    """True when the bytes show that they are UTF-8, or ASCII, and not what is declared."""
+def disproved(data: bytes, declared: str) -> bool:
+    """True when the bytes show that they are UTF-8, or ASCII, and not what is declared or was guessed."""
     content = _strictly(data, "utf-8")
     if content is None or b"\0" in data:
         return False
@@ -227,7 +229,7 @@ def _ascii_bytes(data: bytes) -> int:
     return len(data.translate(None, _ABOVE_ASCII))
 
 
-def _mostly_utf8(data: bytes) -> Text | None:
+def mostly_utf8(data: bytes) -> Text | None:
     """UTF-8 with U+FFFD for what is not valid, unless more is invalid than valid beyond ASCII."""
     content = data.decode("utf-8", "replace")
     replaced = content.count("\ufffd") - data.count(b"\xef\xbf\xbd")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.csv_header import Columns, CsvDialect, read_columns
@@ -22,6 +22,9 @@ from connectors.objects.pages import SHOWN_BYTES, ObjectReader, RecordPage, Reco
 from engine.errors import RecordError
 
 __all__ = ["CsvRows"]
+
+_BLANK: Final = " \t\x0b\x0c\x1a"
+"""A line of these alone is no row; DOS ends a text with the last one."""
 
 _Failures = list[tuple[int, RecordError]]
 
@@ -181,6 +184,8 @@ class _Parser:
         ):
             return None, too_long(where, self._max)
         if row and len(row) != self._columns.width:
+            if len(row) == 1 and not row[0].strip(_BLANK):
+                return [], None
             what = f"the row has {len(row):,} fields, the header {self._columns.width:,}"
             return None, RecordError(f"{where}: {what}", kind="WrongWidth")
         return row, None
@@ -196,7 +201,7 @@ class _Parser:
             shown = ",".join(str(value) for value in record.values())
             if not INVALID.search(shown):
                 continue
-            error = invalid_text(f"{self._path}:{numbers[index]}")
+            error = invalid_text(f"{self._path}:{numbers[index]}", self._decoder)
             if index not in failed:
                 failures.append((index, error))
             content = INVALID.sub("\ufffd", str(record["content"]) if index in failed else shown)

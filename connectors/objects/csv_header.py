@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.columns import record_maker
 from connectors.objects.content import HEAD_BYTES
 from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
+from connectors.objects.line_formats import INVALID
 from connectors.objects.pages import stub
 from engine.errors import RecordError
 
@@ -22,6 +24,7 @@ _EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
 _SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORECASE)
 """Names the delimiter, as Excel reads and writes it in front of the header."""
+_JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 
 
@@ -168,6 +171,9 @@ def read_columns(
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
     if _MARKUP.match(text):
         raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
+    if dialect.header and not names and _JSON.match(text):
+        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl`"
+        raise RecordError(message, kind="WrongHeader")
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     lines = lines[1:] if separator else lines
@@ -181,6 +187,8 @@ def read_columns(
     named = list(names) or (
         column_names(first) if dialect.header else [f"column{at}" for at in range(len(first))]
     )
+    if decoder.is_unknown and INVALID.search("".join(named)):
+        raise RecordError(f"{path}: the header cannot be decoded: {UNKNOWN_CHARSET}", kind="InvalidText")
     missing = sorted(set(types or ()) - set(named))
     if missing and named:
         raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")

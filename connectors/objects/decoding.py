@@ -95,7 +95,9 @@ def _as_text(data: bytes, name: str, declared: str | None, charset: str | None) 
     kind = by_suffix(name) or (without_charset(declared) if declared else None)
     stated = charset_of(declared)
     textual = is_text(kind)
-    if kind is None and (charset or known_charset(stated)):
+    if not textual and kind is not None:
+        textual = is_text(by_content(data, name))  # a web page or rich text that is called `.xls` or `.doc`
+    elif kind is None and (charset or known_charset(stated)):
         # it is said what charset it has, so it is text, unless it is seen to be something else
         textual = by_content(data, name) is None
     if not textual:

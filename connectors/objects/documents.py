@@ -14,24 +14,27 @@ import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unicodedata import category
 
+from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.markup import kind_of_markup, plain_text
-from connectors.objects.media_types import DOCX
-from connectors.objects.office import PPTX, XLS, XLSX
+from connectors.objects.media_types import DOCX, is_text
+from connectors.objects.office import ODS, PPTX, XLS, XLSX
+from connectors.objects.pdf import PROTECTED
 from connectors.objects.pictures import CONVERTED
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DocumentPart", "ImagePart", "TextPart", "needs_opening", "parts"]
+__all__ = ["DocumentPart", "ImagePart", "TextPart", "is_blank", "needs_opening", "parts"]
 
 MAX_TEXT = 400_000
 """Characters of one document, some 100,000 tokens; more is a permanent error, never a silent cut."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
-_OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, PPTX, *CONVERTED})
+_OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, ODS, PPTX, *CONVERTED})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _NEWER = {
     "application/msword": "docx",
@@ -42,7 +45,9 @@ _NEWER = {
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 """The name of the part in which Office keeps a document that has a password."""
 
-_OPEN_OFFICE = {"odt": "docx", "ods": "xlsx", "odp": "pptx", "pages": "docx", "epub": "html"}
+_PACKED = frozenset({"application/gzip", "application/x-gzip", "application/x-bzip2", "application/x-xz"})
+_ARCHIVES = frozenset({"application/zip", "application/x-tar", "application/x-7z-compressed"})
+_OPEN_OFFICE = {"odt": "docx", "odp": "pptx", "pages": "docx", "epub": "html"}
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
 
@@ -86,9 +91,10 @@ def parts(content: str, name: str) -> list[DocumentPart]:
     reader = _readers().get(media_type)
     if reader is None:
         if media_type in _NEWER and _ENCRYPTED in _payload(content, marked.end(), name):
-            message = f"{name}: it is protected by a password; save it without one and read that"
-            raise RecordError(message, kind="UnsupportedDocument")
+            raise RecordError(f"{name}: {PROTECTED}", kind="UnsupportedDocument")
         message = f"{name}: no model reads {media_type} files{_remedy(media_type, name)}"
+        if is_text(media_type):  # and was no text all the same
+            message = f"{name}: {UNKNOWN_CHARSET} where it is read"
         raise RecordError(message, kind="UnsupportedDocument")
     return reader(_payload(content, marked.end(), name), name)
 
@@ -106,11 +112,10 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
     from connectors.objects.pictures import as_png_pages
     from connectors.objects.word import read_docx
 
-    workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - twice
+    workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - three times
     return {
         **dict.fromkeys(CONVERTED, lambda data, name: _checked(as_png_pages(data, name), name)),
-        XLSX: workbook,
-        XLS: workbook,
+        **dict.fromkeys((XLSX, XLS, ODS), workbook),
         PPTX: lambda data, name: _text_parts(read_pptx(data, name, MAX_TEXT), name),
         "application/pdf": lambda data, name: _checked(read_pdf(data, name), name),
         DOCX: lambda data, name: _text_parts(read_docx(data, name, MAX_TEXT), name),
@@ -119,6 +124,10 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
 
 def _remedy(media_type: str, name: str) -> str:
     """What to do with an older or other form of a document that is read in a newer one."""
+    if media_type in _PACKED:
+        return "; unpack it first, or read it with `format: text`"
+    if media_type in _ARCHIVES and name.rpartition(".")[2].casefold() not in _OPEN_OFFICE:
+        return "; unpack it first"
     if media_type.startswith("image/"):
         return "; save it as PNG or JPEG and read that"
     newer = _NEWER.get(media_type) or _OPEN_OFFICE.get(name.rpartition(".")[2].casefold())
@@ -134,7 +143,12 @@ def _text_parts(text: str, name: str) -> list[DocumentPart]:
             f"{name}: {len(text):,} characters exceed the limit of {MAX_TEXT:,} per document",
             kind="DocumentTooLarge",
         )
-    return [TextPart(text)] if text.strip() else []
+    return [] if is_blank(text) else [TextPart(text)]
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to read: white space, byte order marks, characters without a width."""
+    return all(one.isspace() or category(one) == "Cf" for one in text)
 
 
 def _checked(found: list[str | bytes], name: str) -> list[DocumentPart]:

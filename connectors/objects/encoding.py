@@ -6,6 +6,7 @@ import csv
 import gzip
 import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import orjson
@@ -104,7 +105,7 @@ def _cell(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | Decimal):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return ""  # `null` would be read as a text

@@ -6,15 +6,16 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.content import Content, ContentOptions, open_content
 from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
-from connectors.objects.media_types import by_content
+from connectors.objects.media_types import NOT_TEXT, by_content, what_instead
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
@@ -26,19 +27,6 @@ RECORD_BYTES = 300
 """About what a record takes in memory beside its text."""
 
 INVALID = re.compile("[\udc80-\udcff]")
-
-_UNPACK = "unpack it first"
-_OTHERS: Final = {
-    b"%PDF-": ("a PDF file", "read it with `format: document`"),
-    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
-    b"Obj\x01": ("an Avro file", "convert it first"),
-    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
-    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
-    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
-    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
-}
-"""What is often called text by mistake: its first bytes, name and remedy."""
 
 _SIGNATURE_BYTES = 16
 _ZEROS = re.compile(rb"\0+")
@@ -64,7 +52,7 @@ class LineFormat:
         """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
             if not _is_text(content.head):
-                raise RecordError(f"{reader.path} is not text{_what(content.head)}", kind="NotText")
+                raise RecordError(f"{reader.path} is not text{what_instead(content.head)}", kind="NotText")
             yield content
 
     def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
@@ -113,7 +101,7 @@ class TextLines(PlainLines):
             {"file_path": path, "line": number, "content": line}
             for number, line in zip(numbers, lines, strict=True)
         ]
-        for index, error in self._wrong(path, page.lines, lines, text, numbers):
+        for index, error in self._wrong(path, page.lines, lines, decoder, numbers):
             records[index] = stub(path, numbers[index], page.lines[index], error)
             failures.append((index, error))
         end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
@@ -121,18 +109,22 @@ class TextLines(PlainLines):
         return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 
     def _wrong(
-        self, path: str, raw: Sequence[bytes | None], lines: Sequence[str], text: str, numbers: range
+        self,
+        path: str,
+        raw: Sequence[bytes | None],
+        lines: Sequence[str],
+        decoder: BlockDecoder,
+        numbers: range,
     ) -> list[tuple[int, RecordError]]:
-        strict = self.options.strict_text and INVALID.search(text) is not None
-        if not strict and None not in raw:
+        if not decoder.refuses and None not in raw:
             return []
         wrong: list[tuple[int, RecordError]] = []
         for index, (line, decoded) in enumerate(zip(raw, lines, strict=True)):
             where = f"{path}:{numbers[index]}"
             if line is None:
                 wrong.append((index, too_long(where, self.max_record_bytes)))
-            elif strict and INVALID.search(decoded):
-                wrong.append((index, invalid_text(where)))
+            elif decoder.refuses and INVALID.search(decoded):
+                wrong.append((index, invalid_text(where, decoder)))
         return wrong
 
 
@@ -155,13 +147,13 @@ class JsonLines(PlainLines):
         if not simple:
             if not decoded:  # orjson takes valid UTF-8 only, so most pages need no look at their bytes
                 page, replaced = _in_utf8(page, decoder)
-            records, numbers, failures = self._one_by_one(path, page)
+            records, numbers, failures = self._one_by_one(path, page, decoder)
         end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
         nbytes = 3 * nbytes + RECORD_BYTES * len(records)
         return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 
     def _one_by_one(
-        self, path: str, page: LinePage
+        self, path: str, page: LinePage, decoder: BlockDecoder
     ) -> tuple[list[Any], list[int], list[tuple[int, RecordError]]]:
         records: list[Any] = []
         numbers: list[int] = []
@@ -174,8 +166,8 @@ class JsonLines(PlainLines):
             try:
                 if line is None:
                     raise too_long(where, self.max_record_bytes)
-                if self.options.strict_text and not is_utf8(line):
-                    raise invalid_text(where)
+                if decoder.refuses and not is_utf8(line):
+                    raise invalid_text(where, decoder)
                 records.append(parse_line(line, where))
             except RecordError as error:
                 failures.append((len(records), error))
@@ -185,7 +177,7 @@ class JsonLines(PlainLines):
 
 def _is_text(head: bytes) -> bool:
     """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
-    if head.startswith(tuple(_OTHERS)):
+    if head.startswith(tuple(NOT_TEXT)):
         return False
     runs = len(_ZEROS.findall(head))
     if not runs:
@@ -196,15 +188,6 @@ def _is_text(head: bytes) -> bool:
         and not _CONTROLS.search(text)
         and by_content(head, "") is None
     )
-
-
-def _what(head: bytes) -> str:
-    """What it is instead, and what to do, as far as that is known."""
-    for signature, (kind, remedy) in _OTHERS.items():
-        if head.startswith(signature):
-            return f" but {kind}: {remedy}"
-    media_type = by_content(head, "")
-    return f" but {media_type}" if media_type else ""
 
 
 def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
@@ -225,6 +208,7 @@ def too_long(where: str, limit: int) -> RecordError:
     )
 
 
-def invalid_text(where: str) -> RecordError:
-    """The failure of a record whose text is not valid in its encoding."""
-    return RecordError(f"{where}: the text is not valid in its encoding (`strict_text`)", kind="InvalidText")
+def invalid_text(where: str, decoder: BlockDecoder) -> RecordError:
+    """The failure of a record whose text is not valid in its encoding, or in any that is known."""
+    why = UNKNOWN_CHARSET if decoder.is_unknown else "the text is not valid in its encoding (`strict_text`)"
+    return RecordError(f"{where}: {why}", kind="InvalidText")

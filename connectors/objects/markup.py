@@ -10,12 +10,14 @@ from html.parser import HTMLParser
 from itertools import islice
 from typing import Any, Final
 
+from connectors.objects.charsets import known_charset, read_text
 from engine.errors import RecordError
 
 __all__ = ["kind_of_markup", "plain_text"]
 
 _SUFFIXES: Final = {
-    "html": ("html",), "htm": ("html",), "xhtml": ("html",), "eml": ("mail",), "rtf": ("rtf",),
+    "html": ("html",), "htm": ("html",), "xhtml": ("html",), "eml": ("mail",), "mht": ("mail",),
+    "mhtml": ("mail",), "rtf": ("rtf",),
     # Office opens them under these names, too, and many programs write them so
     "doc": ("rtf", "html"), "docx": ("rtf",), "xls": ("html",),
 }  # fmt: skip
@@ -25,16 +27,22 @@ _STARTS: Final = {
         r"\s*(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*+)*+<(?:!doctype html|html|head|body)\b", re.I | re.S
     ),
     # some programs leave the line in front that divides mails in a mailbox
-    "mail": re.compile(r"(?:From [^\n]*\n)?(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
+    "mail": re.compile(r"\s*(?:From [^\n]*\n)?(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
     "rtf": re.compile(r"\s*\{\\rtf"),
 }
+# what the library leaves out although a reader sees it
+_NOTES: Final = re.compile(r"(?<!\\)\{\s*\\(?:(footnote)|header[lrf]?|footer[lrf]?)(?![a-z])")
+_BRACES: Final = re.compile(r"\\.|[{}]", re.S)
 _HIDDEN: Final = frozenset({"script", "style", "head", "template", "noscript"})
 _BLOCKS: Final = frozenset(
     {
         "p", "div", "br", "li", "tr", "table", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "section",
-        "article", "header", "footer", "blockquote", "pre", "hr", "dt", "dd", "title",
+        "article", "header", "footer", "blockquote", "pre", "hr", "dt", "dd", "title", "caption", "figure",
+        "figcaption", "main", "nav", "aside", "form", "fieldset", "legend", "option", "textarea", "details",
+        "summary", "address", "iframe",
     }
 )  # fmt: skip
+_AS_WRITTEN: Final = frozenset({"pre", "textarea"})
 _HEADERS: Final = ("From", "To", "Cc", "Date", "Subject")
 _MAX_PARTS: Final = 200  # of a mail
 
@@ -54,10 +62,41 @@ def plain_text(text: str, name: str, kind: str) -> str:
     from striprtf.striprtf import rtf_to_text
 
     try:
-        found: str = rtf_to_text(text, errors="replace")  # type: ignore[no-untyped-call]
+        found: str = rtf_to_text(_with_notes_last(text), errors="replace")  # type: ignore[no-untyped-call]
     except (ValueError, IndexError, KeyError, LookupError) as error:
         raise RecordError(f"{name}: cannot read the rich text: {error}", kind="CorruptDocument") from error
-    return found.strip()
+    # a character beyond the first 65,536 is written as two halves
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+
+
+def _with_notes_last(text: str) -> str:
+    """Rich text with its footnotes, headers and footers at its end, as paragraphs."""
+    pieces: list[str] = []
+    notes: list[str] = []
+    at = count = 0
+    for found in _NOTES.finditer(text):
+        if found.start() < at:
+            continue
+        pieces.append(text[at : found.start()])
+        at = _group_end(text, found.start())
+        count += bool(found[1])
+        mark = f"[^{count}]" if found[1] else ""
+        pieces.append(mark)
+        note = text[found.end() : at].removesuffix("}").lstrip(" ")
+        notes.append(f"{{\\par {mark and f'{mark}: '}{note}}}")
+    body = "".join([*pieces, text[at:]])
+    end = body.rfind("}")
+    return f"{body[:end]}{''.join(notes)}{body[end:]}" if notes else text
+
+
+def _group_end(text: str, start: int) -> int:
+    """Where the group that begins here ends."""
+    depth = 0
+    for found in _BRACES.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if not depth:
+            return found.end()
+    return len(text)
 
 
 class _Page(HTMLParser):
@@ -67,26 +106,41 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
         self._hidden: list[str] = []
+        self._as_written = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _HIDDEN:
             self._hidden.append(tag)
         elif tag == "body":
             self._hidden.clear()  # whatever was left open before it
+        if tag in _AS_WRITTEN:
+            self._as_written += 1
         if tag in _BLOCKS:
             self.pieces.append("\n")
+        elif tag == "input" and not self._hidden:
+            self.pieces.append(_shown_value(dict(attrs)))
         elif tag in ("td", "th"):
             self.pieces.append(" | ")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._hidden:
             del self._hidden[self._hidden.index(tag) :]
+        if tag in _AS_WRITTEN and self._as_written:
+            self._as_written -= 1
         if tag in _BLOCKS:
             self.pieces.append("\n")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.pieces.append(re.sub(r"\s+", " ", data))
+            self.pieces.append(data if self._as_written else re.sub(r"\s+", " ", data))
+
+
+def _shown_value(field: dict[str, str | None]) -> str:
+    """What stands in a field of a form, or whether it is ticked."""
+    kind = (field.get("type") or "text").lower()
+    if kind in ("checkbox", "radio"):
+        return " [x] " if "checked" in field else " [ ] "
+    return "" if kind in ("hidden", "password", "image") else f" {field.get('value') or ''} "
 
 
 def _page_text(text: str) -> str:
@@ -98,10 +152,13 @@ def _page_text(text: str) -> str:
 
 
 def _mail_text(text: str, name: str) -> str:
-    """The main headers and the text of each part, also of forwarded mails; of several forms the plain one."""
+    """The main headers, the text of each part, also of forwarded mails, and the names of attached files.
+
+    Of several forms of a text the plain one is taken.
+    """
     # the text is decoded already, whatever a part of it declares
     try:
-        message = message_from_bytes(text.encode("utf-8", "surrogatepass"), policy=policy.default)
+        message = message_from_bytes(text.lstrip().encode("utf-8", "surrogatepass"), policy=policy.default)
     except RecursionError:
         raise RecordError(f"{name}: its mails are nested too deeply", kind="CorruptDocument") from None
     lines: list[str] = []
@@ -129,8 +186,18 @@ def _shown_parts(message: Message) -> Iterator[str | Message]:
             waiting += reversed(inside)  # type: ignore[arg-type]
         elif inside:
             waiting += reversed(inside)  # type: ignore[arg-type]
-        elif part.get_content_maintype() in ("text", "multipart"):  # the latter without what divides it
-            yield part
+        else:
+            if attached := _file_name(part):
+                yield from ("", f"Attachment: {attached}")
+            if part.get_content_maintype() in ("text", "multipart"):  # the latter without what divides it
+                yield part
+
+
+def _file_name(part: Message) -> str:
+    try:
+        return part.get_filename() or ""
+    except (ValueError, IndexError, AttributeError, TypeError, LookupError):
+        return ""  # as with other headers
 
 
 def _preferred(forms: Sequence[Any]) -> Message | None:
@@ -161,8 +228,6 @@ def _decoded(part: Message) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     packed = str(part.get("content-transfer-encoding", "")).lower() in ("base64", "quoted-printable")
-    charset = (part.get_content_charset() if packed else None) or "utf-8"
-    try:
-        return data.decode(charset, "replace")
-    except LookupError:
-        return data.decode("utf-8", "replace")
+    declared = known_charset(part.get_content_charset()) if packed else None
+    found = read_text(data, None, declared, textual=True)
+    return found.content if found is not None else data.decode("utf-8", "replace")

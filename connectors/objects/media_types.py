@@ -6,16 +6,20 @@ would give two results on two machines.
 
 from __future__ import annotations
 
+from typing import Final
+
 from connectors.objects.signatures import SURE_BYTES, has_signature
 
 __all__ = [
     "DOCX",
+    "NOT_TEXT",
     "OCTET_STREAM",
     "by_content",
     "by_suffix",
     "charset_of",
     "is_text",
     "media_type_of",
+    "what_instead",
     "without_charset",
 ]
 
@@ -43,10 +47,13 @@ _BY_SUFFIX = {
     "jsonl": "application/jsonl",
     "log": "text/plain",
     "md": "text/markdown",
+    "mht": "message/rfc822",
+    "mhtml": "message/rfc822",
     "mp3": "audio/mpeg",
     "mp4": "video/mp4",
     "msg": "application/vnd.ms-outlook",
     "ndjson": "application/x-ndjson",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "pdf": "application/pdf",
     "png": "image/png",
     "ppt": "application/vnd.ms-powerpoint",
@@ -85,11 +92,25 @@ _ALIASES = {"image/x-ms-bmp": "image/bmp", "image/jpg": "image/jpeg", "image/pjp
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MEMBERS = {
     b"word/document.xml": DOCX,
+    b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet": _BY_SUFFIX["ods"],
     b"xl/workbook.": f"{_OFFICE}.spreadsheetml.sheet",
     b"ppt/presentation.xml": f"{_OFFICE}.presentationml.presentation",
 }
-_ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
+_ZIP_SUFFIXES = frozenset({"docx", "ods", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
+
+_UNPACK = "unpack it first"
+NOT_TEXT: Final = {
+    b"%PDF-": ("a PDF file", "read it with `format: document`"),
+    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
+    b"Obj\x01": ("an Avro file", "convert it first"),
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
+}
+"""What is often called text by mistake: its first bytes, name and remedy."""
 
 _HEAD = 8192
 _SURE = SURE_BYTES / 10  # what puremagic gives to a signature of so many bytes
@@ -171,3 +192,12 @@ def charset_of(content_type: str | None) -> str | None:
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def what_instead(head: bytes) -> str:
+    """What it is instead, and what to do, as far as that is known."""
+    for signature, (kind, remedy) in NOT_TEXT.items():
+        if head.startswith(signature):
+            return f" but {kind}: {remedy}"
+    media_type = by_content(head, "")
+    return f" but {media_type}" if media_type else ""

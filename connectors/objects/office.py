@@ -11,12 +11,13 @@ from typing import Any
 from connectors.objects.word import check_unpacked_size, joined_lines
 from engine.errors import RecordError
 
-__all__ = ["PPTX", "XLS", "XLSX", "read_pptx", "read_spreadsheet"]
+__all__ = ["ODS", "PPTX", "XLS", "XLSX", "read_pptx", "read_spreadsheet"]
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 XLSX = f"{_OFFICE}.spreadsheetml.sheet"
 PPTX = f"{_OFFICE}.presentationml.presentation"
 XLS = "application/vnd.ms-excel"
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
 
 
 def read_spreadsheet(data: bytes, name: str, max_text: int) -> str:
@@ -83,10 +84,26 @@ def _shapes(shapes: Any) -> Iterator[str]:
             yield from _shapes(shape.shapes)
         elif shape.has_text_frame:
             if shape.text_frame.text.strip():
-                yield shape.text_frame.text
+                yield shape.text_frame.text.replace("\v", "\n")
         elif getattr(shape, "has_table", False):
             for row in shape.table.rows:
                 yield " | ".join(cell.text.strip() for cell in row.cells)
+        elif getattr(shape, "has_chart", False):
+            yield from _chart(shape.chart)
+
+
+def _chart(chart: Any) -> Iterator[str]:
+    """The title of a chart, and a line for each series with its values by category."""
+    if chart.has_title and chart.chart_title.has_text_frame:
+        yield chart.chart_title.text_frame.text
+    for plot in chart.plots:
+        categories = [str(category) for category in plot.categories]
+        if any(categories):
+            yield " | ".join(["", *categories])
+        for series in plot.series:
+            yield " | ".join(
+                [series.name or "", *("" if value is None else _cell(value) for value in series.values)]
+            )
 
 
 def _check_size(data: bytes, name: str) -> None:

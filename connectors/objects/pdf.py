@@ -13,7 +13,7 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     import pypdfium2  # type: ignore[import-untyped]
 
-__all__ = ["read_pdf"]
+__all__ = ["PROTECTED", "read_pdf"]
 
 MAX_PAGES = 100
 MAX_PICTURES = 8
@@ -25,6 +25,8 @@ SPARSE = 20
 MAX_SIDE = 1568
 """Pixels of a drawn page; larger pictures are only scaled down again by the models' providers."""
 
+PROTECTED: Final = "it is protected by a password; save it without one and read that"
+
 # pdfium must not be called from two threads at once (pypdfium2 documentation, "Thread incompatibility"),
 # and it is one library for the whole process
 _PDFIUM: Final = threading.Lock()
@@ -33,16 +35,21 @@ _PDFIUM: Final = threading.Lock()
 def read_pdf(data: bytes, name: str) -> list[str | bytes]:
     """Read the pages of a PDF as text or, without text, as grey PNG images; empty pages are skipped.
 
+    The values of form fields and the texts of annotations follow the text of their page.
+
     Raises:
-        RecordError: kind `CorruptDocument` (broken or encrypted), or `DocumentTooLarge` (pages).
+        RecordError: kind `CorruptDocument`, `UnsupportedDocument` (a password), `DocumentTooLarge` (pages).
     """
     import pypdfium2
 
     with _PDFIUM:
         try:
             with closing(pypdfium2.PdfDocument(data)) as document:
+                document.init_forms()
                 return _pages(document, name)
         except pypdfium2.PdfiumError as error:
+            if "password" in str(error):
+                raise RecordError(f"{name}: {PROTECTED}", kind="UnsupportedDocument") from error
             raise RecordError(f"{name}: cannot read the PDF: {error}", kind="CorruptDocument") from error
 
 
@@ -54,6 +61,8 @@ def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
         raise RecordError(
             f"{name}: {count} pages exceed the limit of {MAX_PAGES} per document", kind="DocumentTooLarge"
         )
+    from connectors.objects.pdf_annotations import fields_and_notes
+
     found: list[str | bytes] = []
     pictures = 0
     for index in range(count):
@@ -66,7 +75,8 @@ def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
                         f"{name}: more than {MAX_PICTURES} pages are scans", kind="DocumentTooLarge"
                     )
                 found.append(_picture(page))
-            elif text:
+                text = ""
+            if text := "\n".join(filter(None, [text, *fields_and_notes(document, page)])):
                 found.append(text)
     return found
 

@@ -7,10 +7,17 @@ from functools import partial
 
 import anyio.to_thread
 
-from connectors.objects.charsets import known_charset, read_text
+from connectors.objects.charsets import UNKNOWN_CHARSET, known_charset, read_text
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.decoding import THREAD_ABOVE, Decoded, decode_in_turn
-from connectors.objects.media_types import by_suffix, charset_of, is_text, media_type_of, without_charset
+from connectors.objects.media_types import (
+    by_suffix,
+    charset_of,
+    is_text,
+    media_type_of,
+    what_instead,
+    without_charset,
+)
 from connectors.objects.params import ObjectParams
 from connectors.objects.unpacking import MAX_OUTPUT, StreamUnpacker, packed_kind
 from engine.errors import RecordError
@@ -53,7 +60,8 @@ def _as_text(data: bytes, key: str, path: str, content_type: str | None, params:
     declared = known_charset(charset_of(content_type))
     text = read_text(data, params.known_charset, declared, textual=True)
     if text is None:
-        raise RecordError(f"{path} is not text", kind="NotText")
+        instead = what_instead(data) or ("" if b"\0" in data else f": {UNKNOWN_CHARSET}")
+        raise RecordError(f"{path} is not text{instead}", kind="NotText")
     stated = without_charset(content_type) if content_type else None
     found = next((kind for kind in (by_suffix(key), stated) if is_text(kind)), None)
     return Decoded(text.content, found or "text/plain", False, text.encoding, text.replaced, text.guessed)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from connectors.objects.word_symbols import DRAWN
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
@@ -190,6 +191,8 @@ class _Reader:
                 pieces.append(child.text or "")
             elif tag in _MARKS:
                 pieces.append(_MARKS[tag])
+            elif tag in DRAWN:
+                pieces.append(DRAWN[tag](child))
             elif tag == _BREAK:
                 pieces.append("\n" if child.get(f"{_W}type", "textWrapping") == "textWrapping" else "")
             elif tag in _NOTES:

@@ -23,6 +23,7 @@ from connectors.postgres.database import (
 from connectors.postgres.ledger import Ledger, StaleError
 from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
+from connectors.tables.isolation import replacing
 from connectors.tables.names import quote, quote_table
 from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
@@ -128,8 +129,9 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         if self.params.mode is Mode.MERGE:
             return
         try:
-            async with self._connection() as connection, connection.transaction():
-                await self._complete(connection)
+            with replacing(self.params.table):
+                async with self._connection() as connection, connection.transaction():
+                    await self._complete(connection)
         except TransientError:
             if self.params.mode is Mode.REPLACE:
                 raise
@@ -174,6 +176,13 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         if self.params.mode is not Mode.MERGE:
             await self._ledger.prepare(connection)
         self._columns = await table_columns(connection, self._table)
+        if self._table != self.params.table:
+            self._replaced = await table_columns(connection, self.params.table)
+
+    async def _any_value(self, name: str, condition: str) -> bool:
+        query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"
+        async with self._connection() as connection:
+            return bool(await (await connection.execute(query.encode())).fetchall())
 
     async def _known(self, split: str) -> list[LedgerRow]:
         async with self._connection() as connection:
@@ -258,13 +267,14 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         new = await table_columns(connection, self._table)
         if new and not old:
             await connection.execute(f"CREATE TABLE {table} (LIKE {staging})".encode())
-        for name, column in new.items() if old else ():
-            if name not in old:
-                await connection.execute(
-                    f"ALTER TABLE {table} ADD COLUMN {quote(name)} {column.sql}".encode()
-                )
         if old:
             await connection.execute(f"TRUNCATE {table}".encode())
+        for name, column in new.items() if old else ():
+            step = f"ADD COLUMN {quote(name)} {column.sql}"
+            if name in old:  # no value may change on its way
+                step = f"ALTER COLUMN {quote(name)} TYPE {column.sql} USING NULL::{column.sql}"
+            if name not in old or old[name].sql != column.sql:
+                await connection.execute(f"ALTER TABLE {table} {step}".encode())
         if new:
             listed = ", ".join(map(quote, new))
             await connection.execute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeAlias
@@ -17,6 +17,8 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel
 
+from connectors.json_lines import dump_records, plain
+from connectors.tables.values import json_value
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -307,7 +309,7 @@ def _fit(column: Column, value: Any) -> Any:
     if isinstance(value, Enum):
         value = value.value
     if kind is ValueType.JSON:
-        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+        return _json(value)
     if kind is ValueType.TEXT:
         return _text(value)
     if kind is ValueType.INTEGER:
@@ -315,12 +317,14 @@ def _fit(column: Column, value: Any) -> Any:
     if kind is ValueType.FLOAT and type(value) in (int, float, Decimal):
         if type(value) is int and int(float(value)) != value:
             raise ValueError("an integer with more digits than that has")
+        if type(value) is Decimal and isinstance(json_value(value), str):
+            raise ValueError("a decimal with more digits than that has")
         return float(value)
     if kind in (ValueType.TIMESTAMP, ValueType.DATE, ValueType.OTHER):
         if isinstance(value, date | datetime | time):
             return value.isoformat()
         if isinstance(value, dict | list | tuple):
-            return orjson.dumps(value, default=_plain).decode()
+            return _json(value)
         if kind is ValueType.OTHER or isinstance(value, str):
             return value if type(value) in _DIRECT[ValueType.OTHER] else str(value)
     if kind is ValueType.NUMERIC and isinstance(value, str):
@@ -352,17 +356,24 @@ def _text(value: Any) -> str:
         raise ValueError("bytes")
     if isinstance(value, Decimal | UUID | int) and not isinstance(value, bool):
         return str(value)
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError as error:
+        data, failures = dump_records([value])  # with integers beyond 64 bits
+        if failures:
+            raise error from None
+        return data[:-1].decode()
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    raise TypeError(f"a {type(value).__name__}, which cannot be stored")
+    try:
+        return plain(value)
+    except TypeError:
+        raise TypeError(f"a {type(value).__name__}, which cannot be stored") from None
 
 
 def _called(value: object) -> str:

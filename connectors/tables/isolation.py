@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from engine.errors import RecordError
+from engine.errors import FatalError, RecordError
 
-__all__ = ["RowsRefusedError", "deliver_all"]
+__all__ = ["RowsRefusedError", "deliver_all", "replacing"]
 
 
 class RowsRefusedError(Exception):
@@ -37,3 +38,14 @@ async def deliver_all(
                 middle = len(part) // 2
                 waiting += [part[middle:], part[:middle]]  # the first half is written first: order is kept
     return failures
+
+
+@contextmanager
+def replacing(table: str) -> Iterator[None]:
+    """Explain where a table refuses the rows that are to replace its own."""
+    try:
+        yield
+    except RowsRefusedError as error:
+        raise FatalError(
+            f"the new rows cannot replace those of {table}, which are still there: {error}", kind="schema"
+        ) from error

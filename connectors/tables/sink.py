@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
-from connectors.tables.columns import Changes, Column, Dialect, Row, changes_for, fill, rows_of
+from connectors.tables.columns import Changes, Column, Dialect, Row, changes_for, fill, rows_of, shown
 from connectors.tables.deliveries import LedgerRow, Reader
 from connectors.tables.fitting import unfit
 from connectors.tables.isolation import deliver_all
@@ -16,7 +16,7 @@ from connectors.tables.params import Mode, TableSinkParams, merge_rounds, stagin
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Context, Sink
 from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, RecordError
+from engine.errors import BatchError, FatalError, RecordError
 
 __all__ = ["Rounds", "TableSink", "Values", "chosen"]
 
@@ -29,6 +29,8 @@ Rounds: TypeAlias = Sequence[tuple[Sequence[int], Sequence[str]]]
 """Rows to merge together, and the columns that they have; in this order."""
 
 _BATCH_BYTES: Final = 16 * 1024 * 1024
+_EXACT: Final = 2**53
+"""A float holds each integer up to this one."""
 
 
 class TableSink(Sink[P]):
@@ -44,6 +46,8 @@ class TableSink(Sink[P]):
         super().__init__(params, connection)
         self._columns: dict[str, Column] = {}
         self._table = params.table
+        self._replaced: dict[str, Column] = {}  # the columns of the table whose rows are to be replaced
+        self._exact: set[str] = set()  # columns of integers that no float can hold
         self._reader = Reader(self._known, distinct=True)
 
     @property
@@ -101,10 +105,38 @@ class TableSink(Sink[P]):
 
     async def _evolve(self, rows: Sequence[Row]) -> None:
         """Make the table, or give it what it lacks for these rows."""
-        if self.params.evolve or not self._columns:
-            changes = changes_for(rows, self._columns, self.params.columns, self.dialect)
-            if changes:
-                await self._alter(changes)
+        if not self._columns:
+            await self._adapt(rows)
+            if self.params.mode is not Mode.REPLACE:
+                return  # a table of these rows; one that is made like another may still lack something
+        if self.params.evolve:
+            await self._adapt(rows)
+
+    async def _adapt(self, rows: Sequence[Row]) -> None:
+        declared = {column.name: column.sql for column in self._replaced.values()} | self.params.columns
+        changes = changes_for(rows, self._columns, declared, self.dialect)
+        if self._replaced and not self.params.evolve:
+            changes.added = [one for one in changes.added if self.dialect.fold(one.name) in self._replaced]
+        changes.widened = [one for one in changes.widened if not await self._would_round(one.name)]
+        if not changes:
+            return
+        try:
+            await self._alter(changes)
+        except FatalError as error:
+            if not self._columns:
+                raise
+            names = ", ".join(shown(column.name) for column in (*changes.added, *changes.widened))
+            raise FatalError(
+                f"cannot add or widen the columns {names} of {self.params.table}: {error}; with "
+                "`evolve: false`, records that need them become dead letters",
+                kind=error.kind,
+            ) from error
+
+    async def _would_round(self, name: str) -> bool:
+        """Whether the column of integers has one that would be another as a float."""
+        if name not in self._exact and await self._any_value(name, f"NOT BETWEEN {-_EXACT} AND {_EXACT}"):
+            self._exact.add(name)
+        return name in self._exact
 
     def _rounds(self, part: Sequence[int], rows: Sequence[Row], values: Values) -> Rounds:
         rounds: list[tuple[Sequence[int], Sequence[str]]] = []
@@ -123,6 +155,10 @@ class TableSink(Sink[P]):
 
     async def _alter(self, changes: Changes) -> None:
         """Make the table or change its columns, and read them."""
+        raise NotImplementedError
+
+    async def _any_value(self, name: str, condition: str) -> bool:
+        """Whether a value of a column meets a condition in SQL."""
         raise NotImplementedError
 
     async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:

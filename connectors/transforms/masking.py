@@ -89,7 +89,10 @@ class Mask(Transform[MaskParams]):
                 try:
                     made = _masked(made, path, mask)
                 except EvaluationError:
-                    message = f"field `{'.'.join(path)}`: the value cannot be masked"
+                    name = ".".join(path)
+                    message = (
+                        f"field `{name}`: the value cannot be masked so: use `redact`, or name `{name}.…`"
+                    )
                     made, failed = RecordError(message, kind="MaskError", unplanned=True), True
                     break
             outcomes.append(made)
@@ -108,7 +111,9 @@ class Mask(Transform[MaskParams]):
             return text_digest(value)
         return hmac.digest(secret.get_secret_value().encode(), text_digest(value).encode(), "sha256").hex()
 
-    def _partial(self, value: Any) -> str:
+    def _partial(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [None if item is None else self._partial(item) for item in value]
         text = value if isinstance(value, str) else str(FUNCTIONS["str"](value))
         keep = self.params.keep
         return "*" * len(text) if len(text) <= keep else "*" * (len(text) - keep) + text[-keep:]

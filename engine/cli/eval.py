@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("records", metavar="RECORDS", help="file of extracted records")
     parser.add_argument("truth", metavar="TRUTH", help="file of correct records")
-    parser.add_argument("--key", default="id", metavar="FIELD", help="field to match by (default: id)")
+    parser.add_argument(
+        "--key",
+        default="id",
+        metavar="FIELD",
+        help="field to match by (default: id); FIELD=OTHER if it is OTHER in the truth",
+    )
     parser.add_argument("--against", default="", metavar="FILE", help="records of another run")
     parser.add_argument(
         "--min",
@@ -54,16 +59,18 @@ def execute(options: EvalOptions) -> int:
 
     if not 0 <= options.min <= 1:
         raise ConfigError(f"--min: expected a share from 0 to 1, got {options.min:g}")
-    truth, rows = _truth(options.truth, options.key), _read(options.records, options.key)
-    found = evaluate(rows.by_key, truth, options.key)
-    earlier = _read(options.against, options.key).by_key if options.against else None
-    before = None if earlier is None else evaluate(earlier, truth, options.key)
+    key, _, other = options.key.partition("=")
+    other = other or key
+    truth, rows = _truth(options.truth, other), _read(options.records, key)
+    found = evaluate(rows.by_key, truth, other)
+    earlier = _read(options.against, key).by_key if options.against else None
+    before = None if earlier is None else evaluate(earlier, truth, other)
     if options.json:
         document = {**found.to_json(), "repeated": rows.repeated, "keyless": rows.keyless}
         document |= {"against": before.to_json()} if before else {}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join([*_lines(found, before), *_left_out(rows, options.key)]) + "\n")
+        sys.stdout.write("\n".join([*_lines(found, before), *_left_out(rows, key)]) + "\n")
     return int(_share(found) < options.min)
 
 
@@ -73,7 +80,7 @@ def _truth(path: str, key: str) -> dict[str, Row]:
 
     rows = _read(path, key)
     if not rows.by_key:
-        raise ConfigError(f"{path}: no records to compare with")
+        raise ConfigError(f"{path}: no records to compare with; each needs a `{key}`, or name another --key")
     if rows.keyless:
         raise ConfigError(
             f"{path}: {rows.keyless} of its records have no `{key}`; add it, or name another --key"
@@ -127,7 +134,9 @@ def _read(path: str, key: str) -> _Rows:
             raise ConfigError(f"{path}: record {number} is not an object")
         rows.add(one.get(key), one)
     if rows.keyless and not rows.by_key:
-        raise ConfigError(f"{path}: no record has a field `{key}`; name another one with --key")
+        raise ConfigError(
+            f"{path}: no record has a field `{key}`; name another one with --key, or both as OURS=THEIRS"
+        )
     return rows
 
 
@@ -161,9 +170,14 @@ def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
 
     from engine.errors import ConfigError
 
-    separator = "\t" if path.lower().endswith(".tsv") else ","
+    header = text.partition("\n")[0]
+    separator = "\t" if path.lower().endswith(".tsv") else max(",;", key=header.count)
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
     try:
+        names = [name for name in reader.fieldnames or () if name]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"{path}:1: two columns are called {twice!r}; rename one of them")
         for row in reader:
             if None in row:
                 raise ConfigError(f"{path}:{reader.line_num}: more cells than the header names")

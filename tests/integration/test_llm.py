@@ -280,10 +280,12 @@ async def test_what_needs_no_model_costs_no_call() -> None:
             staged(2, text="word " * 200),
             staged(3, text="[PDF_DATA]data:application/pdf;base64,bm90IGEgcGRm"),
             staged(4, id=7),
+            staged(5, text="\ufeff\u200b\n"),
         ]
         derived = await extract.apply(batch_of(*records))
     assert model.stats.calls == 0
-    assert derived.drops == {"empty document": 1}
+    assert derived.drops == {"empty document": 2}
+    assert "`id`; make the number text first: `cast: {id: str}`" in str(derived.failures[2][1])
     kinds = [(index, error.kind) for index, error in derived.failures]
     assert kinds == [(1, "DocumentTooLong"), (2, "CorruptDocument"), (3, "NotStaged")]
 
@@ -378,6 +380,22 @@ async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: s
     assert len(first) == len(second) == 1
     assert len(requests) == asked + 1  # it is remembered
     assert "JSON schema" in str(requests[-1]["messages"])
+
+
+async def test_a_form_in_which_the_model_writes_nothing_is_given_up() -> None:
+    def script(request: Request) -> Answer:
+        if request.json.get("response_format", {}).get("type") == "json_schema":
+            return Answer.of(
+                {"error": {"message": "Failed to generate", "code": "json_validate_failed"}}, 400
+            )
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        for _ in range(2):
+            with pytest.raises(TransientError, match="Failed to generate"):
+                await extract.apply(batch_of(staged(1)))
+        derived = await extract.apply(batch_of(staged(1)))
+    assert len(derived) == 1
 
 
 async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:

@@ -36,6 +36,42 @@ async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> 
     ]
 
 
+async def test_integers_that_no_float_holds_stay_integers(target: Target) -> None:
+    exact = 2**53 + 1
+    failures = await target.write([{"id": exact}], [{"id": 1.5}, {"id": 2}])
+
+    assert failures == {0: "WrongType"}
+    assert sorted(row["id"] for row in await target.read(table=TABLE)) == [2, exact]
+
+
+@pytest.mark.parametrize("page", [[{"id": 1, "n": 1.6}], [{"id": 1, "n": 1}, {"id": 2, "n": 1.6, "x": 1}]])
+async def test_rows_that_replace_others_keep_their_values(target: Target, page: list[Any]) -> None:
+    await target.write([{"id": 1, "n": 1}])
+
+    assert await target.write(page, mode="replace", run="r2") == {}
+    given = [{name: value for name, value in row.items() if value is not None} for row in page]
+    found = await target.read(table=TABLE)
+    assert [{name: value for name, value in row.items() if value is not None} for row in found] == given
+
+
+async def test_rows_that_replace_others_have_the_types_of_the_table(target: Target) -> None:
+    await target.write([{"id": 1, "n": 1}])
+
+    failures = await target.write([{"id": 1, "n": "one"}, {"id": 2, "n": 2}], mode="replace", run="r2")
+
+    assert failures == {0: "WrongType"}
+    assert await target.read(table=TABLE) == [{"id": 2, "n": 2}]
+
+
+async def test_replacing_adds_no_column_without_evolve(target: Target) -> None:
+    await target.write([{"id": 1}])
+
+    failures = await target.write([{"id": 2}, {"id": 3, "x": 1}], mode="replace", run="r2", evolve=False)
+
+    assert failures == {1: "UnknownField"}
+    assert await target.read(table=TABLE) == [{"id": 2}]
+
+
 async def test_a_record_with_an_odd_field_name_is_stored_or_fails_alone(target: Target) -> None:
     names: list[Any] = [chr(number) for number in range(128)]
     names += ["", "\ud800", "x" * 63, LONG, "Ä", "ä", "a.b", "ctid", "rowid", "%s", "{}", "$1", 1, None]

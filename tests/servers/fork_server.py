@@ -26,7 +26,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.servers import service_models, warm_start
+from tests.servers import read_once, warm_start
 from tests.servers.warm_start import LENGTH, PID, STATUS, STREAMS, Request
 
 LAZY = ("moto.server", "openai", "uvloop", "temporalio.worker", "uvicorn.protocols.http.httptools_impl")
@@ -48,7 +48,7 @@ def _preload() -> None:
                 importlib.import_module(module.name)
     for name in LAZY:
         importlib.import_module(name)
-    service_models.preload()
+    read_once.preload()
     # what was imported lives as long as the children do: their collections need not look at it
     gc.collect()
     gc.freeze()

@@ -95,11 +95,18 @@ class Access:
         return hmac.new(self._secret, who.encode(), hashlib.sha256).hexdigest()
 
     def is_own(self, request: Request, token: str) -> bool:
-        """Return whether a form comes from one of our pages: by its token, and by its origin, if any."""
-        origin = request.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-            return False
+        """Return whether a form has the token of a page that was rendered for this visitor."""
         return hmac.compare_digest(self.token(request).encode(), token.encode("utf-8", "replace"))
+
+    @staticmethod
+    def is_foreign(request: Request) -> bool:
+        """Return whether a form comes from a page of another host.
+
+        A proxy reports the host of its pages in a header, which no form can make a browser send.
+        """
+        origin = request.headers.get("origin")
+        hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+        return origin is not None and origin.partition("://")[2] not in hosts
 
     def _held(self, request: Request) -> dict[str, float]:
         """Return the roles of the visitor's session that have not expired."""

@@ -14,7 +14,7 @@ from engine.service.operations import NodeView, SplitView
 
 __all__ = ["bars", "graph", "rates", "split_grid"]
 
-_WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 78, 36, 20
+_WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 88, 36, 20
 _MARGIN = 8
 _FITS = 1_200  # drawings up to this width shrink to fit a desktop; wider ones scroll
 
@@ -77,29 +77,27 @@ def _box(node: NodeView, column: int, row: int, *, is_slowest: bool) -> Markup:
     x, y = _corner(column, row)
     marked = " slowest" if is_slowest else ""
     figures = _figures(node)
-    title = f"{node.name}: {node.kind} {node.component}, {node.state}"
+    title = f"{node.name}: {node.kind} {node.component}, {node.state}{figures and f'; {figures}'}"
     parts = [
         Markup('<g class="node {} {}{}"><title>{}</title>').format(node.kind, node.state, marked, title),
         Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="10"/>').format(x, y, _WIDTH, _HEIGHT),
         Markup('<circle class="state" cx="{}" cy="{}" r="4.5"/>').format(x + _WIDTH - 15, y + 17),
-        Markup('<text class="name" x="{}" y="{}">{}</text>').format(x + 14, y + 23, _cut(node.name, 11)),
-        Markup('<text class="kind" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            x + _WIDTH - 26, y + 21, node.kind
-        ),
+        Markup('<text class="kind" x="{}" y="{}">{}</text>').format(x + 14, y + 19, node.kind),
+        Markup('<text class="name" x="{}" y="{}">{}</text>').format(x + 14, y + 36, _cut(node.name, 15)),
         Markup('<text class="component" x="{}" y="{}">{}</text>').format(
-            x + 14, y + 40, _cut(node.component, 20)
+            x + 14, y + 51, _cut(node.component, 20)
         ),
-        Markup('<text class="figures" x="{}" y="{}">{}</text>').format(x + 14, y + 58, _cut(figures, 23)),
+        Markup('<text class="figures" x="{}" y="{}">{}</text>').format(x + 14, y + 68, _cut(figures, 23)),
     ]
     if node.share is not None:
         parts.append(
             Markup('<rect class="track" x="{}" y="{}" width="{}" height="4" rx="2"/>').format(
-                x + 14, y + 66, _WIDTH - 28
+                x + 14, y + 76, _WIDTH - 28
             )
         )
         parts.append(
             Markup('<rect class="share" x="{}" y="{}" width="{:.1f}" height="4" rx="2"/>').format(
-                x + 14, y + 66, (_WIDTH - 28) * node.share
+                x + 14, y + 76, (_WIDTH - 28) * node.share
             )
         )
     return Markup("").join([*parts, Markup("</g>")])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["overview_values", "show_overview"]
 
 RECENT = 8
+_MAX_WORKING = 50
 
 
 async def show_overview(request: Request) -> Response:
@@ -38,13 +39,14 @@ async def overview_values(context: ServiceContext) -> dict[str, Any]:
     """Return the values that change while the page is open."""
     operations = context.operations
     runs = await operations.recent(RECENT) if operations is not None else []
+    working = await operations.recent(_MAX_WORKING, state="running") if operations is not None else []
     open_causes = await operations.causes() if operations is not None else []
     own = await context.in_thread(lambda: _look(context))
     points = context.metrics.history.rates()
     last = points[-7:-1]
     return {
         "runs": runs,
-        "running": sum(run.state == "running" for run in runs),
+        "running": sum(run.state == "running" for run in working),
         "rate": sum(written for _, written, _ in last) / (len(last) or 1),
         "written": sum(written for _, written, _ in points) * context.metrics.history.STEP,
         "chart": charts.rates(points, "Records written and dead per second over the last hour"),

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from engine.service.operations import CallView, LetterView, LetterWhere, NodeView, Operations
 from engine.service.page import charts, letters
-from engine.service.page.rendering import cell_text, moment, render
+from engine.service.page.rendering import cell_text, cut, moment, render
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PATH = "source_file_path"
 class _Way:
     """The path to one row, or to one dead letter of a pipeline, of the service, or of both.
 
-    `payers` are the nodes on this path whose answers cost money.
+    `payers` are the nodes on this path whose answers cost money, `empty` the columns that are null.
     """
 
     run_id: str = ""
@@ -45,6 +45,7 @@ class _Way:
 
     table: str = ""
     cells: list[tuple[str, str]] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     letter: LetterView | None = None
     own: letters.ServiceLetter | None = None
 
@@ -128,8 +129,10 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     ).fetchone()
     if found is None:
         return None
-    cells = [(column, cell_text(value)[:400]) for column, value in zip(table.names, found[1:], strict=True)]
-    way = _Way(table=table.name, cells=cells, source=dict(cells).get(_PATH, ""))
+    texts = {name: cell_text(value) for name, value in zip(table.names, found[1:], strict=True)}
+    cells = {name: cut(text, 400) for name, text in texts.items() if text is not None}
+    way = _Way(table=table.name, cells=list(cells.items()), source=cells.get(_PATH, ""))
+    way.empty = [name for name, text in texts.items() if text is None]
     request = reader.execute(
         "SELECT committed_at, scope FROM _odw_batches WHERE sequence = ? LIMIT 1", [found[0]]
     ).fetchone()

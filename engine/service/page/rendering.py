@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "cell_text", "fragment", "moment", "render", "static_file"]
+__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "render", "static_file"]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -52,6 +52,7 @@ def render(request: Request, template: str, code: int = 200, **values: Any) -> R
             has_keys=access.has_keys,
             path=request.scope["path"],
             version=_version(),
+            now=f"{datetime.now(UTC):%H:%M:%S}",
             **{"has_runs": context.operations is not None, **values},
         )
     )
@@ -108,7 +109,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        n=_number, ago=_ago, when=_when, bytes=_bytes, took=_took, rate=_rate, usd=_usd, segment=_segment
+        n=_number,
+        ago=_ago,
+        when=_when,
+        bytes=_bytes,
+        took=_took,
+        rate=_rate,
+        usd=_usd,
+        segment=_segment,
+        cut=cut,
     )
     return environment
 
@@ -135,11 +144,17 @@ def _segment(text: object) -> str:
     return quote(str(text), safe="")
 
 
-def cell_text(value: object) -> str:
-    """Format a value of a table like JSON, but texts and times without quotes."""
+def cut(text: object, length: int = 200) -> str:
+    """Return the beginning of a name, since a key may have any length."""
+    whole = str(text)
+    return whole if len(whole) <= length else whole[:length] + "…"
+
+
+def cell_text(value: object) -> str | None:
+    """Format a value of a table like JSON, but texts and times without quotes, and null as None."""
     if isinstance(value, list | dict | bool):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "" if value is None else str(value)
+    return None if value is None else str(value)
 
 
 def _rate(value: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -74,13 +74,13 @@ def _route(
                 "" if status == 200 else "Method not allowed", status, {"Allow": ", ".join(allowed)}
             )
         roles = context.access.roles(request)
+        if request.method == "POST":
+            assert action is not None
+            return await _act(request, action, roles, role if guarded else "")
         if guarded and not roles.read:
-            here = request.scope["path"] if request.method == "GET" else ""
-            return RedirectResponse(address(request, "/ui/login", next=here), 303)
-        if request.method != "POST" and view is not None:
-            return await view(request)
-        assert action is not None
-        return await _act(request, action, roles, role if guarded else "")
+            return RedirectResponse(address(request, "/ui/login", next=_here(request)), 303)
+        assert view is not None
+        return await view(request)
 
     return Route(path, answer, methods=_METHODS)
 
@@ -98,10 +98,19 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
         return problem(request, f"This form has more than {_MAX_FIELDS:,} fields.", 400)
     form = dict(pairs)
     form["ids"] = "\n".join(value for name, value in pairs if name == "id")
+    if context.access.is_foreign(request):
+        text = (
+            "This form came from a page of another host. Behind a proxy, configure it to pass on the header Host, or "
+            "set X-Forwarded-Host."
+        )
+        return problem(request, text, 403)
+    if role and not roles.read:
+        return _not_sent(request, form, "Your session has ended: log in and try again.", 401)
     if not context.access.is_own(request, form.get("csrf", "")):
-        return problem(request, "This form is out of date: go back, reload the page and try again.", 403)
+        text = "The service was restarted or you have logged in since this page was opened: try again."
+        return _not_sent(request, form, text, 403)
     if role and not getattr(roles, role):
-        return problem(request, f"This requires the key to {_NEEDS[role]}: log in with it, too.", 403)
+        return _not_sent(request, form, f"This requires the key to {_NEEDS[role]}: log in with it, too.", 403)
     if context.is_stopping:
         return problem(request, "The service is stopping.", 503)
     return await action(request, form)
@@ -113,6 +122,29 @@ _NEEDS = {"read": "read", "write": "write", "admin": "start and end runs"}
 def problem(request: Request, text: str, status: int) -> Response:
     """Show a page with an error."""
     return render(request, "problem.html", status, text=text, status_code=status)
+
+
+def _not_sent(request: Request, form: dict[str, str], text: str, status: int) -> Response:
+    """Show why a form was rejected, with the text that the visitor entered."""
+    typed = form.get("record") or form.get("sql") or form.get("reason") or ""
+    return render(
+        request, "problem.html", status, text=text, status_code=status, typed=typed, back=_page(request)
+    )
+
+
+def _page(request: Request) -> str:
+    """Return the page that contains the form of this request."""
+    path = quote(request.scope["path"])
+    page, _, action = path.rpartition("/")
+    if action == "logout":
+        return "/"
+    return page if action in ("replay", "discard", "start", "end") else path
+
+
+def _here(request: Request) -> str:
+    """Return the address to return to after a login: the requested one, without the service's prefix."""
+    path, query = quote(request.scope["path"]), request.url.query
+    return f"{path}?{query}" if query else path
 
 
 async def _static(request: Request) -> Response:
@@ -132,7 +164,7 @@ async def _log_in(request: Request, form: dict[str, str]) -> Response:
     # only paths of this page: `//host` and a full address would lead to another site
     is_own = target.startswith("/ui/") and "\\" not in target
     response = RedirectResponse(address(request, target if is_own else "/"), 303)
-    secure = request.url.scheme == "https"
+    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
     response.set_cookie(
         COOKIE, name, max_age=LIFETIME, httponly=True, samesite="strict", secure=secure, path="/"
     )

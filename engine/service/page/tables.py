@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.page.rendering import address, cell_text, render
+from engine.service.page.rendering import address, cell_text, cut, render
 from engine.service.query import ask
 from engine.service.sql import QueryError, QueryResult
 from engine.service.tables import SEQUENCE, Table, quote
@@ -19,7 +19,6 @@ __all__ = ["run", "show_query", "show_table", "show_tables"]
 
 PAGE = 50
 QUERY_ROWS = 200
-_MAX_CELL = 200
 
 
 async def show_tables(request: Request) -> Response:
@@ -71,12 +70,8 @@ def _rows(context: ServiceContext, table: Table, before: str) -> list[tuple[Any,
         ).fetchall()
 
 
-def _cells(row: tuple[Any, ...]) -> list[str]:
-    return [_cut(cell_text(value)) for value in row]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + "…"
+def _cells(row: tuple[Any, ...]) -> list[str | None]:
+    return [None if (text := cell_text(value)) is None else cut(text) for value in row]
 
 
 async def show_query(request: Request) -> Response:

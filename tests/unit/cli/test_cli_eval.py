@@ -73,6 +73,40 @@ def test_truth_by_path_fits_records_with_longer_paths(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("t.csv", "id,name\n1,Ann Lee\n", "id"),
+        ("t.csv", "id;name;age\n1;Ann Lee;30,5\n", "id"),
+        ("t.jsonl", '{"document": "1", "name": "Ann Lee"}', "id=document"),
+    ],
+    ids=["commas", "semicolons", "another-key"],
+)
+def test_the_truth_may_come_as_people_keep_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, key: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    out = lines(tmp_path / "out.jsonl", [{"id": "1", "name": "Ann Lee"}])
+    assert main(["eval", out, str(tmp_path / name), "--key", key, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fields"]["name"]["exact"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "id,name,name\n1,a,b\n", "t.csv:1: two columns are called 'name'"),
+        ("t.jsonl", '{"ID": "1", "name": "a"}', "each needs a `id`, or name another --key"),
+    ],
+)
+def test_a_truth_that_cannot_be_used_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, message: str
+) -> None:
+    out, _ = files(tmp_path)
+    (tmp_path / name).write_text(content)
+    assert main(["eval", out, str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [("{", "out.jsonl:1: not JSON"), ('{"a": 1}\n{"a": 2}\n', "no record has a field `id`")],
 )

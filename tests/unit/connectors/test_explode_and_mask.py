@@ -130,6 +130,11 @@ def test_a_keyed_hash_needs_the_key_to_be_recognised() -> None:
     assert keyed == masked({"a": "x"}, fields=["a"], method="hash", secret="s1")["a"]
 
 
+def test_partial_masks_each_item_of_a_list() -> None:
+    made = masked({"phones": ["0170 999888", None, 12345]}, fields={"phones": "partial"})
+    assert made == {"phones": ["*******9888", None, "*2345"]}
+
+
 def test_a_field_with_a_point_in_its_name_is_masked() -> None:
     record = {"a.b": "s", "a": {"b": "s", "b.c": "s"}, "x": [{"y.z": "s"}]}
     made = masked(record, fields=["a.b", "a.b.c", "x.y.z"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ def test_a_record_beside_a_long_number_is_written_as_always() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     lines, failures = dump_records([{"n": 2**70, "at": now, "set": {1}, "nan": math.nan}])
     assert (failures, json.loads(lines)) == ({}, {"n": 2**70, "at": now.isoformat(), "set": [1], "nan": None})
+
+
+def test_decimals_are_written_with_all_their_digits() -> None:
+    digits = "12345678901234567.891"
+    record = {
+        "n": Decimal("1.10"),
+        "of": [Decimal(digits), Decimal(2**80)],
+        "b": b"\xff",
+        "t": timedelta(1),
+    }
+    lines, failures = dump_records([record])
+    assert failures == {}
+    assert json.loads(lines) == {"n": 1.1, "of": [digits, 2**80], "b": "/w==", "t": 86400.0}
 
 
 @pytest.mark.parametrize(
@@ -135,3 +149,11 @@ def test_records_are_the_same_lines_together_and_alone(records: list[dict[str, A
 def test_a_text_that_looks_like_a_boundary_does_not_replace_one() -> None:
     records: list[Any] = [{"a": "},{"}, 5]
     assert dump_records(records) == (b'{"a":"},{"}\n5\n', {})
+
+
+def test_a_record_behind_a_gap_of_zeros_is_read() -> None:
+    """Who writes on at its old place after the file was cut off leaves zeros before the next line."""
+    assert parse_line(b"\0" * 80 + b'{"a": 1}', "a:1") == {"a": 1}
+    for line in (b"\0" * 80, b'{"a": \0 1}', b"\0x"):
+        with pytest.raises(RecordError, match=r"^a:1:[17]: "):
+            parse_line(line, "a:1")

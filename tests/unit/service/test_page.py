@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -229,6 +230,31 @@ async def test_a_form_of_another_origin_changes_nothing(page: httpx.AsyncClient)
     ).status_code == 200
 
 
+async def test_a_form_of_a_page_behind_a_proxy_is_taken(page: httpx.AsyncClient) -> None:
+    form = {"csrf": await csrf(page), "sql": "SELECT 1"}
+    behind = {"Origin": "http://localhost:8443", "X-Forwarded-Host": "localhost:8443"}
+    assert (await page.post("/ui/query", data=form, headers=behind)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("where", "back"),
+    [
+        ("/ui/letters/service/x/replay", "/ui/letters/service/x"),
+        ("/ui/letters/discard", "/ui/letters"),
+        ("/ui/query", "/ui/query"),
+        ("/ui/logout", "/"),
+    ],
+)
+async def test_a_form_from_before_a_restart_keeps_its_text(
+    page: httpx.AsyncClient, where: str, back: str
+) -> None:
+    answer = await page.post(where, data={"csrf": "0" * 64, "record": f'{{"id": "{EVIL}"}}'})
+    assert answer.status_code == 403
+    assert "was restarted" in answer.text
+    assert "{&#34;id&#34;: &#34;&lt;script&gt;" in answer.text
+    assert f'href="{back}">Open the page again' in answer.text
+
+
 async def test_a_form_of_too_many_fields_is_refused(page: httpx.AsyncClient) -> None:
     answer = await page.post("/ui/query", content="a=1&" * 2_001)
     assert (answer.status_code, "2,000 fields" in answer.text) == (400, True)
@@ -318,6 +344,24 @@ async def test_live_updates_end_with_the_session(path: Path, models: tuple[Inges
         await asyncio.to_thread(warehouse.close)
 
 
+async def test_a_form_after_the_session_keeps_its_text(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, KEYS) as client:
+        form = {"csrf": await csrf(client, "/ui/login"), "record": '{"id": "typed"}'}
+        answer = await client.post("/ui/letters/service/x/replay", data=form)
+        assert answer.status_code == 401
+        assert "Your session has ended" in answer.text
+        assert "typed" in answer.text
+
+
+async def test_a_login_leads_back_to_what_was_asked_for(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, KEYS) as client:
+        asked = "/ui/letters?store=service&cause=a%26b"
+        to_login = (await client.get(asked)).headers["location"]
+        found = re.search(r'name="next" value="([^"]*)"', (await client.get(to_login)).text)
+        assert found is not None
+        assert (await log_in(client, "read.1", unescape(found[1]))).headers["location"] == asked
+
+
 async def test_a_second_login_replaces_the_session(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         await log_in(client, "read.1")
@@ -335,6 +379,17 @@ async def test_links_have_the_prefix_of_the_service(path: Path, models: tuple[In
             link.startswith(("/odw/", "#", "?", "data:")) for link in re.findall(r'href="([^"]+)"', text)
         )
         assert 'src="/odw/ui/static/page.js' in text
+
+
+async def test_a_cell_tells_null_from_an_empty_text(page: httpx.AsyncClient) -> None:
+    text = (await send(page, "/ui/query", sql="SELECT NULL, ''")).text
+    assert '<td class="soft">null</td><td title=""></td>' in text
+
+
+async def test_a_key_of_any_length_is_shown_by_its_beginning(page: httpx.AsyncClient) -> None:
+    await bad(page, "k" * 5_000)
+    for view in ("/ui/letters", f"/ui/letters/service/{await letter_id(page)}"):
+        assert f">{'k' * 200}…</" in (await page.get(view)).text
 
 
 def test_the_script_is_small() -> None:

@@ -11,25 +11,60 @@
     note.lastElementChild.textContent = text;
   };
 
-  if (main && "EventSource" in window) {
+  // parts that came while somebody was reading them with the keyboard or had selected them
+  const waiting = new Map();
+
+  const isRead = (place) => {
+    const selection = getSelection();
+    return place.contains(document.activeElement) || (!selection.isCollapsed && selection.containsNode(place, true));
+  };
+
+  const show = () => {
+    for (const [id, html] of waiting) {
+      const place = document.getElementById(id);
+      if (place && isRead(place)) continue;
+      waiting.delete(id);
+      if (!place) continue;
+      const wide = ".scroll, .drawing";
+      const scrolled = Array.from(place.querySelectorAll(wide), (one) => one.scrollLeft);
+      place.innerHTML = html; // drawn and escaped by the server
+      place.querySelectorAll(wide).forEach((one, index) => (one.scrollLeft = scrolled[index] || 0));
+    }
+  };
+
+  const watch = () => {
     const source = new EventSource(main.dataset.live);
     source.onopen = () => say("on", "live");
-    source.onerror = () => say("off", "reconnecting");
     source.onmessage = (event) => {
-      for (const [id, html] of Object.entries(JSON.parse(event.data))) {
-        const place = document.getElementById(id);
-        // what somebody is reading with the keyboard or has selected stays until they have left it
-        if (!place || place.contains(document.activeElement)) continue;
-        place.innerHTML = html; // drawn and escaped by the server
-      }
+      Object.entries(JSON.parse(event.data)).forEach(([id, html]) => waiting.set(id, html));
+      show();
+    };
+    source.onerror = async () => {
+      say("off", "reconnecting");
+      if (source.readyState !== EventSource.CLOSED) return;
+      // an answer that is no stream, of a proxy or of the login: the browser does not try again by itself
+      const page = await fetch(location.href, { method: "HEAD", cache: "no-store" }).catch(() => null);
+      if (page && page.redirected) say("off", "logged out: reload to log in");
+      else setTimeout(watch, 5000);
     };
     source.addEventListener("end", () => {
       source.close();
       say("end", "ended");
       document.querySelectorAll("[data-while-running]").forEach((one) => one.remove());
     });
-    window.addEventListener("pagehide", () => source.close());
+    window.addEventListener("pagehide", () => source.close(), { once: true });
+  };
+
+  if (main && "EventSource" in window) {
+    watch();
+    document.addEventListener("selectionchange", show);
+    document.addEventListener("focusout", () => setTimeout(show));
   }
+
+  // a page that Back brings out of the browser's memory shows what was true when it was left
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && main) location.reload();
+  });
 
   document.querySelectorAll("[data-all]").forEach((all) => {
     all.addEventListener("change", () => {
@@ -48,9 +83,10 @@
   });
 
   document.querySelectorAll("form[data-once]").forEach((form) => {
+    const enable = (isOn) => form.querySelectorAll("button").forEach((button) => (button.disabled = !isOn));
     form.addEventListener("submit", () => {
-      form.querySelectorAll("button").forEach((button) => (button.disabled = true));
-      setTimeout(() => form.querySelectorAll("button").forEach((button) => (button.disabled = false)), 8000);
+      setTimeout(() => enable(false)); // not at once: the form is without the value of a button that is disabled
+      setTimeout(() => enable(true), 8000);
     });
   });
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -54,11 +55,45 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
         ({"a": {"kind": "text"}}, "Extra inputs"),
         ({"model_config": {}}, "`model_config` cannot be the name of a field"),
         ({}, "must have fields to extract"),
+        ({"a": {"enum": [None, "x"]}}, "null is allowed unless"),
+        ({"a": {"enum": [float("nan")]}}, "expected texts, numbers, true or false"),
+        ({"a": {"type": "integer", "enum": ["x"]}}, "`enum`: 'x' does not fit the type integer"),
+        ({"a": {"type": "text", "enum": [1]}}, "type text; put quotes around it"),
+        ({"a": {"type": "integer", "example": "x"}}, "`example`: 'x' does not fit"),
+        ({"a": {"type": "date", "example": "31.01.2026"}}, "`example`: '31.01.2026' does not fit"),
+        ({"a": {"enum": ["x"], "example": "y"}}, "`example`: 'y' does not fit"),
     ],
 )
 def test_what_cannot_be_declared_is_said_by_name(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         params(**fields)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("decimal", {"type": "decimal"}),
+        (None, {}),
+        ({"type": "String"}, {"type": "text"}),
+        ({"type": "date", "example": date(2026, 1, 31)}, {"type": "date", "example": "2026-01-31"}),
+        ({"enum": [date(2026, 1, 31), "never"]}, {"enum": ["2026-01-31", "never"]}),
+    ],
+)
+def test_a_field_may_be_declared_as_people_write_it(short: object, long: dict[str, Any]) -> None:
+    asked = params(a=short).target_schema()
+    assert (asked.record(), asked.describe()) == (
+        params(a=long).target_schema().record(),
+        params(a=long).target_schema().describe(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "example"),
+    [("text", 42), ("list[text]", "one item"), ("list[integer]", [1]), ("decimal", 12.5), ("boolean", True)],
+)
+def test_an_example_may_be_an_item_or_a_number(kind: str, example: object) -> None:
+    described = params(a={"type": kind, "example": example}).target_schema().describe()
+    assert f"for example {example}" in described
 
 
 def test_fields_may_be_called_as_methods_are() -> None:

@@ -53,6 +53,13 @@ def cause(status: int, body: object) -> Cause:
         (404, {"error": "model 'x' not found, try pulling it first"}, Cause.MODEL),
         (404, {"error": {"message": "The API deployment for this resource does not exist.", "code": "DeploymentNotFound"}}, Cause.MODEL),
         (400, {"error": {"message": "x is not a valid model ID", "code": 400}}, Cause.MODEL),
+        (422, {"error": {"message": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens and 500 `max_new_tokens`", "param": "max_tokens"}}, Cause.TOO_LONG),
+        (400, {"object": "error", "message": "max_tokens must be at least 1, got -120.", "code": 400}, Cause.TOO_LONG),
+        (500, {"error": {"message": "invalid JSON schema in format", "type": "api_error"}}, Cause.FORMAT),
+        (500, {"error": {"message": "failed to parse grammar", "type": "server_error", "code": 500}}, Cause.FORMAT),
+        (500, {"error": {"message": "JSON schema conversion failed: Unrecognized schema"}}, Cause.FORMAT),
+        (500, {"error": {"message": "Internal error while sampling"}}, Cause.BUSY),
+        (422, {"object": "error", "message": {"detail": [{"loc": ["body", "response_format", "type"], "msg": "Input should be 'text' or 'json_object'"}]}}, Cause.FORMAT),
     ],
 )  # fmt: skip
 def test_what_other_errors_are_about(status: int, body: object, expected: Cause) -> None:
@@ -199,3 +206,15 @@ def test_partial_usage_is_completed_or_unknown(usage: object, expected: tuple[in
     found = read_completion({**completion(), "usage": usage})
     assert isinstance(found, Reply)
     assert (found.tokens_in, found.tokens_out, found.usage_known) == expected
+
+
+def test_calls_of_a_stream_are_joined_by_their_number() -> None:
+    parts = [[(0, '{"r1": '), (1, '{"r2"')], [(0, "1}"), (1, ": 2}")]]
+    deltas = [
+        {"tool_calls": [{"index": at, "function": {"arguments": text}} for at, text in part]}
+        for part in parts
+    ]
+    stream = "".join(f"data: {json.dumps({'choices': [{'delta': one}]})}\n\n" for one in deltas)
+    found = read_completion(read_body(stream.encode()))
+    assert isinstance(found, Reply)
+    assert found.content == '{"r1": 1}\n{"r2": 2}'

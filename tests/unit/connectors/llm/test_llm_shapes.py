@@ -25,6 +25,7 @@ from pydantic import (
     SecretStr,
     computed_field,
     create_model,
+    model_serializer,
 )
 from pydantic.alias_generators import to_camel
 
@@ -260,6 +261,10 @@ class Span(Enum):
     SHORT = (1, 2)
 
 
+class Empty(Enum):
+    """Without members."""
+
+
 class Refusing(BaseModel):
     """Each field is one that cannot be asked for."""
 
@@ -272,6 +277,10 @@ class Refusing(BaseModel):
     items: list  # type: ignore[type-arg]
     deep: list[dict[str, Any]]
     secret: SecretStr
+    secret_or_none: SecretStr | None
+    secrets: list[SecretStr]
+    named_secrets: dict[str, Annotated[SecretStr, Field(max_length=9)]]
+    empty: Empty
     function: type
 
 
@@ -281,6 +290,27 @@ def test_a_field_that_cannot_be_asked_for_is_named(name: str, monkeypatch: pytes
     monkeypatch.setattr(schema_module, "_imported", lambda _: one)
     with pytest.raises(FatalError, match=f"`{name}"):
         target_schema("anything:One")
+
+
+def test_a_schema_that_breaks_pydantic_is_refused() -> None:
+    def broken(schema: dict[str, Any]) -> None:
+        schema["no such key"]["x"] = 1
+
+    model = create_model("Broken", a=(int, Field(json_schema_extra=broken)))
+    with pytest.raises(FatalError, match="its JSON schema cannot be made: KeyError at"):
+        schema_module.schema_of(model)
+
+
+def test_a_record_that_serializes_to_a_list_is_refused() -> None:
+    class Listed(BaseModel):
+        a: int
+
+        @model_serializer
+        def as_list(self) -> list[int]:
+            return [self.a]
+
+    with pytest.raises(FatalError, match="serializer of `Listed` has to return an object"):
+        schema_module.schema_of(Listed).validated({"a": 1})
 
 
 def test_a_root_model_has_no_fields_to_ask_for() -> None:

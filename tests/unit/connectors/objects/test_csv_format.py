@@ -91,6 +91,27 @@ async def test_a_page_of_markup_is_no_empty_table(text: str) -> None:
         await rows(text)
 
 
+@pytest.mark.parametrize("text", ['[{"a": 1}]\n', '{"a": 1}\n{"a": 2}\n', '[\n  {\n    "a": 1'])
+async def test_json_under_the_name_of_a_table_is_refused(text: str) -> None:
+    with pytest.raises(RecordError, match="it is JSON, not a CSV file"):
+        await rows(text)
+
+
+@pytest.mark.parametrize("header", ["[id],[name]", "{id},b", '"{""a"": 1}",b'])
+async def test_names_in_brackets_are_those_of_columns(header: str) -> None:
+    assert len(await rows(f"{header}\n1,2\n")) == 1
+
+
+async def test_a_line_of_blanks_is_no_row() -> None:
+    assert await rows("a,b\n1,2\n  \t\n3,4\n\x1a") == [(2, {"a": 1, "b": 2}), (4, {"a": 3, "b": 4})]
+    assert await rows("a\n \n") == [(2, {"a": " "})]
+
+
+async def test_a_header_in_no_charset_that_is_guessed_is_refused() -> None:
+    with pytest.raises(RecordError, match=r"header cannot be decoded: .* set `charset`"):
+        await rows("Müller Straße;Köln Grüße schön\n5;6\n".encode("cp850"))
+
+
 @given(
     table=st.lists(
         st.lists(

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.objects.pages import RecordPlace
+from connectors.objects.params import ObjectParams
+from connectors.objects.whole import decode_whole
 from engine.errors import RecordError
 from tests.series import few
 from tests.unit.connectors.objects.reading import dead, format_of, good, numbered, pages_of, reader_of
@@ -106,6 +108,45 @@ async def test_a_wrong_byte_spoils_no_later_text(kind: str, field: str) -> None:
         assert good(again) == good(pages[later:])
 
 
+@pytest.mark.parametrize(("kind", "field"), [("lines", "content"), ("jsonl", "a"), ("csv", "a")])
+async def test_text_in_no_charset_that_is_guessed_dies_by_line(kind: str, field: str) -> None:
+    """DOS's Western code pages: half of the letters would be U+FFFD."""
+    texts = ["plain", "Müller Straße Köln Grüße", "plain", "schöne Füße", "plain"]
+    form = '{"a": "%s"}\n' if kind == "jsonl" else '"%s"\n'
+    data = "".join(form % text for text in texts).encode("cp850")
+    reader = reader_of(b"a\n" + data if kind == "csv" else data)
+    pages = await pages_of(reader, format=kind, page_records=2)
+    first = 2 if kind == "csv" else 1
+    assert dead(pages) == {first + 1: "InvalidText", first + 3: "InvalidText"}
+    assert [record[field].strip('"') for record in good(pages)][-3:] == ["plain"] * 3
+    assert sum(page.replaced for page in pages) == 0
+    assert all("set `charset`" in str(error) for page in pages for _, error in page.failures)
+    json.dumps([page.records for page in pages]).encode()
+    for page, later in zip(pages, range(1, len(pages)), strict=False):
+        again = await pages_of(reader, page.end, format=kind, page_records=2)
+        assert numbered(again) == numbered(pages[later:])
+    right = await pages_of(reader, format=kind, charset="cp850")
+    assert [record[field].strip('"') for record in good(right)][-5:] == texts
+
+
+@pytest.mark.parametrize(
+    "line", ["Müller Straße Köln Grüße".encode("cp850"), b"a \x81\x8d\x8f\x90\x9d\x81"], ids=["none", "cp932"]
+)
+async def test_a_wrong_line_leaves_later_utf8_as_it_is(line: bytes) -> None:
+    text = "Grüße, schöne Füße über Köln, Größe"
+    data = line + f"\n{text}\n".encode() + "Mü".encode() + b"ll\xffer\n"
+    pages = await pages_of(reader_of(data), format="lines", page_records=1)
+    assert contents(pages)[-2:] == [text, "Müll\ufffder"]
+
+
+async def test_a_text_in_no_charset_that_is_guessed_names_the_remedy() -> None:
+    params = ObjectParams(format="text")
+    with pytest.raises(RecordError, match="set `charset`"):
+        await decode_whole("Müller Straße Köln".encode("cp850"), "a.txt", "d/a.txt", None, params)
+    with pytest.raises(RecordError, match="ZIP archive: unpack it first"):
+        await decode_whole(b"PK\x03\x04\0\0", "a.txt", "d/a.txt", None, params)
+
+
 async def test_lines_may_end_with_carriage_returns_alone() -> None:
     reader = reader_of(b"one\rtwo\r\rfour\r", piece=3)
     pages = await pages_of(reader, format="lines", page_records=1)
@@ -196,6 +237,10 @@ async def test_a_byte_order_mark_between_two_files_put_together_costs_no_record(
         reader_of(b'\xef\xbb\xbf{"a": 1}\n\xef\xbb\xbf{"a": 2}\n\xef\xbb\xbfno\n'), format="jsonl"
     )
     assert numbered(pages) == [(1, {"a": 1}), (2, {"a": 2}), (3, "BrokenLine")]
+    lines = await pages_of(reader_of("\ufeffone\n\ufefftwo\na\ufeffb\n".encode()), format="lines")
+    assert contents(lines) == ["one", "two", "a\ufeffb"]
+    rows = await pages_of(reader_of("\ufeffa,b\n1,x\n\ufeff2,y\n".encode()), format="csv")
+    assert good(rows) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
 async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:

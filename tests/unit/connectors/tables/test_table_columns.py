@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -104,6 +105,7 @@ def test_a_value_that_fits_is_stored(sql: str, value: Any, stored: Any) -> None:
         ("BIGINT", True, "true or false"),
         ("BOOLEAN", 1, "an integer"),
         ("DOUBLE", 2**53 + 1, "an integer with more digits"),
+        ("DOUBLE", Decimal("0.1234567890123456789"), "a decimal with more digits"),
         ("DOUBLE", [1], "a list"),
         ("DATE", 5, "an integer"),
         ("VARCHAR", b"a", "bytes"),
@@ -121,6 +123,14 @@ def test_a_value_that_does_not_fit_fails_alone(sql: str, value: Any, called: str
     assert any(part in str(error) for part in called.split("|"))
     assert "secret" not in str(error)
     assert values["f"] == [None, None]
+
+
+def test_numbers_inside_of_json_keep_their_digits() -> None:
+    given = {"n": 2**70, "d": [Decimal("1.10"), Decimal("0.1234567890123456789")]}
+    values, failures = fill([{"f": given}], {"f": column("f", "JSON")}, DIALECT)
+
+    assert failures == {}
+    assert json.loads(values["f"][0]) == {"n": 2**70, "d": [1.1, "0.1234567890123456789"]}
 
 
 def test_a_field_without_a_column_fails_unless_it_is_null() -> None:
