@@ -17,10 +17,20 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.tables.values import json_value
+from engine.contract.records import are_records
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "has_long_number", "is_utf8", "parse_json", "parse_line", "plain", "write_out"]
+__all__ = [
+    "dump_line",
+    "dump_records",
+    "has_long_number",
+    "is_utf8",
+    "parse_json",
+    "parse_line",
+    "plain",
+    "write_out",
+]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
 
@@ -40,20 +50,31 @@ def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[by
     whole = None if pretty else _dump_at_once(records)
     if whole is not None:
         return whole, {}
-    option = _LINE | orjson.OPT_INDENT_2 if pretty else _LINE
-    dumps = orjson.dumps
     lines: list[bytes] = []
     failures: dict[int, RecordError] = {}
     for index, record in enumerate(records):
         try:
-            lines.append(dumps(record, plain, option))
-        except TypeError as error:  # orjson's JSONEncodeError is one
-            line = _dump_long_numbers(record, pretty=pretty) if "64-bit" in str(error) else None
-            if line is None:
-                failures[index] = RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson")
-            else:
-                lines.append(line)
+            if not are_records(type(record)):
+                raise RecordError("the record is not a mapping of fields", kind="NotAnObject")
+            lines.append(dump_line(record, pretty=pretty))
+        except RecordError as error:
+            failures[index] = error
     return b"".join(lines), failures
+
+
+def dump_line(value: object, *, pretty: bool = False) -> bytes:
+    """Encode a value as a line of JSON (`pretty`: indented).
+
+    Raises:
+        RecordError: JSON cannot express it.
+    """
+    try:
+        return orjson.dumps(value, plain, _LINE | orjson.OPT_INDENT_2 if pretty else _LINE)
+    except TypeError as error:  # orjson's JSONEncodeError is one
+        line = _dump_long_numbers(value, pretty=pretty) if "64-bit" in str(error) else None
+        if line is None:
+            raise RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson") from None
+        return line
 
 
 def _dump_at_once(records: Sequence[Record]) -> bytes | None:
@@ -73,11 +94,11 @@ def _dump_at_once(records: Sequence[Record]) -> bytes | None:
     return data[1:-1].replace(_BETWEEN, b"}\n{") + b"\n"
 
 
-def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
-    """A record that only its integers keep from being written by orjson; None when there is more."""
+def _dump_long_numbers(value: object, *, pretty: bool) -> bytes | None:
+    """A value that only its integers keep from being written by orjson; None when there is more."""
     try:
         text = json.dumps(
-            _with_names(record),
+            _with_names(value),
             default=_plain_again,
             ensure_ascii=False,
             allow_nan=False,

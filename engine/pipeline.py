@@ -196,7 +196,7 @@ async def run(
         state_dir: directory of the state; None keeps it in memory, so the runs cannot be resumed.
         engine: an open engine to use instead of creating one for this call.
         verify: at the end, compare the reports with the ledger and with the sinks; see `verified` and
-        `checks` of a report.
+            `checks` of a report.
 
     Returns:
         The reports of all runs, by pipeline; the report of a run that ended early has its error.

@@ -63,7 +63,7 @@ class Registry:
 
         Raises:
             RegistryError: there is no such name (the message has the nearest one and all of that kind), it
-            has another kind, or its module cannot be imported (the message has the line).
+                has another kind, or its module cannot be imported (the message has the line).
         """
         if ":" in name:
             spec = self.dotted(name)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_records, plain
+from connectors.json_lines import dump_line, dump_records, plain
 from connectors.objects.compression import zstd
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -112,10 +112,7 @@ def _cell(value: Any) -> str:
     try:
         text = orjson.dumps(value, plain).decode()
     except TypeError:  # integers beyond 64 bits inside, perhaps
-        data, failures = dump_records([value])
-        if failures:
-            raise failures[0] from None
-        text = data[:-1].decode()
+        text = dump_line(value)[:-1].decode()
     # a date stands as it is, not in quotes of its own
     return orjson.loads(text) if text.startswith('"') else text
 

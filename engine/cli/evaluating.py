@@ -30,7 +30,7 @@ class FieldScore:
     Attributes:
         exact: the same value.
         normalised: equal except for case, white space, width, accents and punctuation, or the same number or
-        ISO date in another spelling. A sign is not punctuation: A+ differs from A-.
+            ISO date in another spelling. A sign is not punctuation: A+ differs from A-.
         wrong: another value.
         missing: in the truth, but not extracted.
         invented: extracted, but not in the truth.

@@ -48,7 +48,7 @@ def state_of(options: StateOptions) -> str:
 
     Raises:
         ConfigError: it is neither, or an address is given as a directory. The message does not quote it,
-        since it may hold a password.
+            since it may hold a password.
     """
     from engine.errors import ConfigError
     from engine.state.address import is_address

@@ -88,7 +88,7 @@ class NodeOptions:
             in YAML dead-letter the record.
         buffer: batches that may wait on each edge into this node; None leaves it to the engine.
         key_suffix: appended to the keys of all records that this node passes on ("" appends nothing); the
-        only option that is part of the plan's identity.
+            only option that is part of the plan's identity.
     """
 
     retry: RetryOptions = field(default_factory=RetryOptions)
@@ -129,7 +129,7 @@ class Settings:
         min_records: a run that reads fewer records fails at its end.
         require_match: a run with a source that finds nothing to read fails at its end.
         if_running: what a run does while another run of the pipeline is in progress: refuse, wait, skip or
-        allow; "" means refuse if a node leaves bookmarks, else allow.
+            allow; "" means refuse if a node leaves bookmarks, else allow.
         budget_usd: what a run may pay for answers, over all nodes and attempts; None means no limit.
         budget_usd_per_day: what all runs of the pipeline may pay in a day, UTC; None means no limit.
     """
@@ -283,7 +283,7 @@ class FileConfig:
     Attributes:
         file: the file's name in messages; "" for a mapping.
         problems: problems found so far. `compile_plan` and `compile_file` raise these together with their
-        own, so that the user sees everything at once.
+            own, so that the user sees everything at once.
         aliases: other names of pipelines, each with the pipeline's own.
         external: values that were read or looked up outside of the file, in the order of requests.
         warehouse: the models that it declares, None without any.

@@ -59,7 +59,7 @@ class Value:
         place: where the value begins.
         keys: for a mapping, the place of each key.
         shown: the text as written, to show instead of `data` when something from the environment or a file
-        was inserted. None when `data` itself may be shown.
+            was inserted. None when `data` itself may be shown.
         hidden: the texts inserted from the environment or files.
         failed: a problem with this value was reported; report no further ones.
     """

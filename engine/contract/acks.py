@@ -277,7 +277,7 @@ class SplitTracker:
         position: where reading starts; None means the beginning.
         replay: everything in the split may have been delivered before.
         read_limit: maximum of records, from the beginning of the split, that earlier attempts may have read;
-        they are replays.
+            they are replays.
         covered: the tally of the records before `position`, from the ledger.
         acked_out_of_order: batches beyond `position` that an earlier attempt settled, from the ledger.
         on_progress: called with this tracker whenever an ack is complete or the split is done.

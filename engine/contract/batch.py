@@ -69,15 +69,15 @@ class Batch:
         position: on source batches, the next unread place in the split after this batch (JSON-safe).
         reservation: on source batches, the reservation if the source reserved its bytes itself.
         failures: records that failed while this batch was derived, as (index in the input batch, error): a
-        `RecordError` is final, a `TransientError` retries that record alone. On a source batch the indices
-        are its own, and only `RecordError` is allowed.
+            `RecordError` is final, a `TransientError` retries that record alone. On a source batch the
+            indices are its own, and only `RecordError` is allowed.
         dropped: records dropped while this batch was derived, as (their ack, reason, count), in any order;
-        the ack is None without origins.
+            the ack is None without origins.
         dead_items: on a derived batch, the dead items of its lists, with their errors as `failures`; None
-        without any.
+            without any.
         branches: on a router's output, a mask of the records for each of its branches; None elsewhere.
         bookmarks: on source batches, bookmarks to commit once this batch and everything before it in its
-        split is settled.
+            split is settled.
     """
 
     __slots__ = (

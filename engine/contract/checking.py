@@ -26,7 +26,7 @@ class ChecksConnection(Protocol):
 
         Raises:
             ComponentError: the service cannot be reached or rejects the credentials; the message has the
-            remedy.
+                remedy.
         """
         ...
 

@@ -8,7 +8,7 @@ engine.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
+from engine.contract.callables import check_class
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
@@ -143,18 +144,18 @@ class Context:
         memory_budget: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key occurs twice in the run, according to the upstream sources.
         keep_newer: do not replace what others deliver after this component was opened, since its records are
-        those of old dead letters.
+            those of old dead letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: custom numbers for the node's stats, by name (`calls`, `bytes`).
         journal: paid answers; look here before paying, and store answers here before passing them on.
         bookmarks: bookmarks from earlier runs of this node (`Batch.bookmarks`, `Ack.remember`). A source
-        reads them in `splits`, since `read` must depend on the split alone.
+            reads them in `splits`, since `read` must depend on the split alone.
         survives_errors: the node's `on_error` turns unplanned exceptions into failures of single records:
-        code that knows the record returns `unplanned_error` instead of it.
+            code that knows the record returns `unplanned_error` instead of it.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
         listed: the last stored split of an unfinished listing, if `can_list_after` allows `splits` to
-        continue there; None means list from the beginning.
+            continue there; None means list from the beginning.
         shared: objects shared by the components of this engine, such as the limits of an endpoint.
         allowances: limits shared by all processes with the same state; None without a pipeline.
         spending: the budgets of the pipeline; ask here before paying for a call.
@@ -209,13 +210,13 @@ class ComponentSpec:
         description: the full documentation, in Markdown.
         extra: the extra of this distribution that installs its SDK; "" when none is needed.
         locality: where it can work, which may depend on its parameters. A run on several machines needs
-        components that work anywhere.
+            components that work anywhere.
         bookmarks: whether it leaves bookmarks for later runs, which may depend on its parameters. Two
-        concurrent runs of such a pipeline would deliver the same records.
+            concurrent runs of such a pipeline would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
         whole_run: it compares records of the whole run, so a run cannot be divided into chunks.
         claim: the external resource that it uses, by its parameters. Two nodes are rejected if one of them
-        needs exclusive use of the same resource.
+            needs exclusive use of the same resource.
     """
 
     name: str
@@ -325,7 +326,7 @@ class Source(Component[P]):
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read concurrently.
         distinct_keys: no key occurs twice in a run. False processes batches that share a key in order at
-        every later stage, so that two updates of a key never overtake each other.
+            every later stage, so that two updates of a key never overtake each other.
     """
 
     reserves: bool = False
@@ -452,6 +453,13 @@ ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[
 
 C = TypeVar("C", bound=type[Component[Any]])
 
+_WORK: Mapping[Kind, tuple[type, Sequence[str]]] = {
+    Kind.SOURCE: (Source, ("extract", "read")),
+    Kind.TRANSFORM: (Transform, ("apply",)),
+    Kind.SINK: (Sink, ("write",)),
+}
+"""The class of each kind, and the methods of which a component has to define one."""
+
 
 def component(
     kind: Kind,
@@ -467,9 +475,15 @@ def component(
     whole_run: bool = False,
     claim: Callable[[Any], Claim | None] | None = None,
 ) -> Callable[[C], C]:
-    """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
+    """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring.
+
+    Raises:
+        TypeError: the class is of another kind, or lacks the method that does the work.
+    """
 
     def attach(cls: C) -> C:
+        base, methods = _WORK[kind]
+        check_class(cls, base, kind, methods)
         description = inspect.cleandoc(cls.__doc__ or "")
         cls.spec = ComponentSpec(
             name=name,

@@ -83,8 +83,8 @@ class Delivered:
         records: records delivered, in all attempts of the run.
         here: records delivered in this attempt.
         died: records that died in the receiving service, with the stage "service".
-        unique: no two records have the same id; False if they may.
-        dead letters: the records are copies of dead letters.
+        unique: no two records have the same id; False if they may. dead letters: the records are copies of
+            dead letters.
     """
 
     records: int

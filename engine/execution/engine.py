@@ -59,6 +59,9 @@ class Engine:
         samples: folder of documents for the embedded S3; None means the default.
         drain_limit: seconds that a run may take to deliver what it has read when it is drained.
         observer: called at each stage of a run.
+
+    Raises:
+        ValueError: `memory` is less than 1.
     """
 
     def __init__(
@@ -168,14 +171,14 @@ class Engine:
         Args:
             resume: continue this run instead of starting a new one.
             chunk: process only this part of the run of `resume`, under a separate lease; the caller that
-            divided the run keeps track of the whole. The report covers the chunk alone.
+                divided the run keeps track of the whole. The report covers the chunk alone.
             group_id: ties the runs of one invocation together.
             run_id: id of a new run; "" generates one from the pipeline's name and the time.
             seed: seeds all randomness; "" draws one.
             verify: at the end, compare the report with the ledger and with the sinks (see its `checks`). Only
-            a whole run can be verified, not a chunk.
+                a whole run can be verified, not a chunk.
             given_up: returns true when a run that waits for another run of its pipeline should no longer
-            begin.
+                begin.
 
         Raises:
             RunMismatchError: the run of `resume` was started with a different plan.

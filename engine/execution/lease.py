@@ -65,7 +65,7 @@ class HeldLease:
 
         Args:
             sleep: waits in real time, regardless of the run's clock: a lease is about processes, and a
-            scripted clock that jumps would renew without end.
+                scripted clock that jumps would renew without end.
 
         Raises:
             LeaseLostError: another process has taken over the run.

@@ -113,7 +113,7 @@ class Ledger:
 
         Args:
             replay: the whole split may have been delivered before, not only the part that an earlier attempt
-            may have read.
+                may have read.
         """
         self._note(node, record.split.key, record.tally)
 

@@ -34,7 +34,7 @@ class RunReport:
         first_dead_letter: where and why the first of them died.
         checks: the comparisons, if the run was verified.
         stored: the tally is from the ledger. If the state store failed, it is this process's count, which
-        includes records that are neither delivered nor given up.
+            includes records that are neither delivered nor given up.
         output: records of collecting sinks, by node; see `records` and `table`.
     """
 

@@ -73,7 +73,7 @@ class Session:
         begun: pipelines that already have a run in this group; `on_complete` does not start them again.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
         raising: if a run cannot begin, or its end cannot be stored, `execute` raises the error and cancels
-        the others; otherwise the error becomes that run's report.
+            the others; otherwise the error becomes that run's report.
         verify: verify the counts of each run when it has ended.
         run_ids: ids of new runs, by pipeline; a run whose id exists already fails.
     """

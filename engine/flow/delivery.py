@@ -45,12 +45,12 @@ class Delivery:
 
     Args:
         call: makes one attempt; raises `TransientError`, `RecordError` or `BatchError`, or returns an
-        `Outcome`.
+            `Outcome`.
         emit: receives successes: (the input records of this attempt, its outcome).
         dead_letter: receives records for the dead letters: (batch, [(index, error)], attempts).
         is_answering: returns whether the service handles other requests now (`Component.is_answering`).
         derives: `call` derives new records. Records that a `BatchError` does not name were delivered by a
-        sink, but a transform has to be called for them again.
+            sink, but a transform has to be called for them again.
     """
 
     def __init__(

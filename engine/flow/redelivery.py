@@ -43,7 +43,7 @@ class Redelivery:
 
     Attributes:
         attempt: number of the last attempt at the batch, from 1; attempts at parts of it have the next
-        number.
+            number.
     """
 
     def __init__(

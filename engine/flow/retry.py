@@ -22,7 +22,7 @@ class RetryPolicy:
         cap: seconds; upper bound of every wait, except for a Retry-After.
         outage_limit: seconds without any success at the node after which the run stops.
         dead_letter_on_stall: when the attempts are used up and nothing succeeds, the records die at once
-        instead of waiting out the outage, so that this node never delays its siblings.
+            instead of waiting out the outage, so that this node never delays its siblings.
         on_error: what happens to the record of an unplanned exception; None leaves it to the node.
         longest_hint: seconds; upper bound of a Retry-After.
     """

@@ -28,7 +28,7 @@ class ConnectionRef:
     Args:
         name: its entry under `connections:`; "" when the component uses the defaults of its model.
         values: the given fields, without those that are empty or `sandbox`. They may be secret, so `repr`
-        hides them.
+            hides them.
         sandbox: use the embedded service named by the component's spec.
     """
 

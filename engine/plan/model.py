@@ -75,7 +75,7 @@ class PlanNode:
 
         Args:
             sandbox: the address that the embedded service reported; required if the connection is a sandbox.
-            It overrides given fields.
+                It overrides given fields.
         """
         model = self.spec.connection
         if model is None:
@@ -119,9 +119,9 @@ class Plan:
         pipeline: its name.
         nodes: in topological order; among nodes that do not depend on each other, in the file's order.
         identity: SHA-256 (hex) of `identity_doc` as canonical JSON. A run resumes only with the same
-        identity.
+            identity.
         identity_doc: nodes, edges, components and the parameters that alter records; JSON-safe. Values from
-        the environment appear as digests, secrets are left out.
+            the environment appear as digests, secrets are left out.
         operational_doc: what may change between attempts of a run: endpoints, limits, concurrency,
             retries, budgets; JSON-safe, no secrets.
         settings: settings of the whole pipeline.

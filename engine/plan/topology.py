@@ -27,7 +27,7 @@ def check_topology(
 
     Args:
         unreadable: nodes that are invalid or have an invalid input. If there are any, the graph is unknown,
-        so only the names of inputs are checked.
+            so only the names of inputs are checked.
         taps: nodes whose output the caller consumes.
         branches: the branches of the valid nodes.
     """

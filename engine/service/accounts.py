@@ -82,7 +82,7 @@ class Account:
         replaced: rows of the scope that it replaced itself.
         overtaken: rows of the scope that other scopes replaced, or the retention removed.
         taken: rows of other scopes that the scope replaced. At most this many of the overtaken rows exist
-        again.
+            again.
         doubled: rows of the scope whose id exists more than once.
         dead: dead letters of its records, each counted once.
         letters: how many of these exist, with any status, or were removed by the retention.

@@ -48,7 +48,7 @@ def open_store(where: str | os.PathLike[str], *, create: bool = True) -> StateSt
 
     Args:
         where: a directory, created with mode 0700 if missing; or the address of a PostgreSQL database
-        (`postgresql://user@host/database`), whose tables are created if missing.
+            (`postgresql://user@host/database`), whose tables are created if missing.
         create: False makes a missing store an error, for commands that only read.
 
     Raises:

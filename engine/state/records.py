@@ -136,12 +136,12 @@ class Lease:
     Args:
         holder: identifies an attempt of a process: `host:process id:random`.
         epoch: incremented by each acquisition within the run, of any chunk. The store rejects writes with a
-        superseded epoch: that of a chunk is superseded when the same chunk or the whole run is acquired
-        again, that of the whole run by any acquisition.
+            superseded epoch: that of a chunk is superseded when the same chunk or the whole run is acquired
+            again, that of the whole run by any acquisition.
         expires_at: UTC, ISO 8601 with milliseconds.
         chunk: names a part of the run's splits that is processed separately; "" is the whole run.
         acquisitions: how often the chunk and the whole run were acquired, including this time; 1 means that
-        the chunk cannot have been read before.
+            the chunk cannot have been read before.
     """
 
     run_id: str
@@ -205,7 +205,7 @@ class JournalFilter:
     Args:
         before: only older entries (UTC, ISO 8601).
         record: only entries of the record with this key, or, given the name of an object without its version
-        (`bucket/key`), of any version of it.
+            (`bucket/key`), of any version of it.
     """
 
     run_id: str = ""

@@ -24,7 +24,7 @@ class SqliteStateStore(StateStore):
 
     Raises:
         StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later from
-        any method; the message has the path and the remedy.
+            any method; the message has the path and the remedy.
         StateError: another process keeps the file locked for over 10 seconds; a value is not JSON-safe.
     """
 

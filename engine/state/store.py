@@ -116,7 +116,7 @@ class StateStore:
         Args:
             dead_holders: holders whose leases count as expired.
             chunk: "" acquires the whole run, which has to wait for the holders of all its chunks; a chunk has
-            to wait for its own holder and that of the whole run.
+                to wait for its own holder and that of the whole run.
 
         Raises:
             LeaseHeldError: another holder's lease is valid beyond `now`.
@@ -158,7 +158,7 @@ class StateStore:
         Args:
             complete: the source has no further splits.
             restart: a listing starts; the splits of an incomplete one are deleted, since the input may be
-            divided differently now.
+                divided differently now.
         """
         await self._database.write(ledger.insert_splits, run_id, node, splits, complete, restart, epoch)
 
@@ -235,7 +235,7 @@ class StateStore:
         Args:
             epoch: epoch of their run's lease; a stale one is rejected. None skips this check.
             chunk: the chunk in which they failed; "" without chunks. A dead letter of two chunks is stored as
-            one of the whole run.
+                one of the whole run.
         """
         await self._database.write(dead_letters.put, letters, epoch, chunk)
 

@@ -28,7 +28,7 @@ class Watchdog:
     Args:
         limit: seconds for which the loop may be blocked.
         tell: called in the thread with a message and the seconds so far: once when the limit is exceeded, and
-        once when the loop answers again.
+            once when the loop answers again.
     """
 
     def __init__(self, limit: float, tell: Callable[[str, float], None]) -> None:

@@ -135,7 +135,7 @@ class PipelineRequest:
         heartbeat: seconds without a heartbeat after which a worker is considered dead.
         search_attributes: whether the server has our search attributes.
         priority: 1 (highest) to 5; tasks with a smaller number are dispatched first. Also used for shards,
-        activities and followers.
+            activities and followers.
         schedule: the expression in the file, if a schedule starts the run.
     """
 

@@ -77,7 +77,7 @@ async def create(
         time_zone: time zone of the fields, as in the time-zone database; unused for intervals.
         overlap: one of `OVERLAPS`: what happens when a run is due while the last one is in progress.
         catch_up: runs missed while the server was down are started late within this time, at least
-        `MIN_CATCH_UP`.
+            `MIN_CATCH_UP`.
 
     Returns:
         True if the schedule is new, False if it existed.

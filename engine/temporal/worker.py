@@ -37,14 +37,14 @@ class WorkerOptions:
         roles: the queues to poll; by default all.
         slots: concurrent chunks.
         grace: seconds for handing back chunks when the worker stops. Must be shorter than the grace period of
-        the process supervisor.
+            the process supervisor.
         chunks_per_second: maximum chunks started per second on the whole queue; None means no limit. The
-        server counts, so eager starts, which it does not see, are disabled with a limit.
+            server counts, so eager starts, which it does not see, are disabled with a limit.
         deployment: the server's name for all versions of these workers; without a dot.
         build_id: the version of the file and the code; a run stays with workers of the version that started
-        it. "" disables versions: any worker takes any run.
+            it. "" disables versions: any worker takes any run.
         beat_throttle: minimum seconds between two heartbeats of a chunk to the server. Each is a billed
-        action and delivers cancellations.
+            action and delivers cancellations.
         blocked_after: seconds for which the event loop may be blocked before that is reported.
         interceptors: SDK interceptors around workflows and activities.
     """

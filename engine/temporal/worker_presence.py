@@ -28,10 +28,10 @@ class WorkerPresence:
 
     Args:
         served: True when a worker processes a part of the run, False when all parts wait for one. None when
-        there is nothing to do now: the run is paused, or waits for a retry. A killed worker counts until the
-        server considers it dead.
+            there is nothing to do now: the run is paused, or waits for a retry. A killed worker counts until
+            the server considers it dead.
         trouble: human-readable: what the chunks in progress wait for, or why the last attempt at one failed;
-        "" without trouble.
+            "" without trouble.
     """
 
     served: bool | None

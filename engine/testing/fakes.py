@@ -134,7 +134,7 @@ class FaultySink(MemorySink):
 
     Args:
         script: the result of each call in turn: an exception to raise, or None to accept; calls after its end
-        are accepted.
+            are accepted.
         poison: records for which this is true fail individually with `RecordError`, or `TransientError` when
             `poison_is_transient`.
     """

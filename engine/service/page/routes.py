@@ -100,7 +100,7 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
     form["ids"] = "\n".join(value for name, value in pairs if name == "id")
     if context.access.is_foreign(request):
         text = (
-            "This form came from a page of another host. Behind a proxy, configure it to pass on the header Host, or "
+            "This form came from a page of another host. A proxy has to pass on the header Host, or "
             "set X-Forwarded-Host."
         )
         return problem(request, text, 403)

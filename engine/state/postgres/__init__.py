@@ -24,9 +24,9 @@ class PostgresStateStore(StateStore):
     Raises:
         ConfigError: the address is not valid.
         StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later from
-        any method; the message has server, database and remedy.
+            any method; the message has server, database and remedy.
         StateError: the server cannot be reached on entering, or is unavailable for longer than `patience`; a
-        value is not JSON-safe.
+            value is not JSON-safe.
     """
 
     def __init__(self, address: str, *, create: bool = True, patience: float = PATIENCE) -> None:

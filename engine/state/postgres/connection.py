@@ -129,7 +129,7 @@ class PostgresConnection:
 
     Attributes:
         home: oid of the `RECEIPTS` table of the opened schema, to detect a replaced schema; see `find_home`.
-        None until it is known.
+            None until it is known.
     """
 
     home: int | None = None
