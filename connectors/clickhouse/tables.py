@@ -1,4 +1,4 @@
-"""Tables of ClickHouse: names, types, columns, and rows as an INSERT takes them."""
+"""Tables of ClickHouse: names, types, columns, and the data of an INSERT."""
 # ruff: noqa: S608 -- names and texts are quoted
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 BATCH: Final = "_odw_batch"
-"""The column that tells which batch a row came with. `SELECT *` leaves it out: it is MATERIALIZED."""
+"""The column with the number of a row's batch. It is MATERIALIZED, so `SELECT *` omits it."""
 
 DIALECT: Final = Dialect(
     database="ClickHouse",
@@ -48,7 +48,7 @@ DIALECT: Final = Dialect(
         "BOOL": (ValueType.BOOLEAN, 0),
         "BOOLEAN": (ValueType.BOOLEAN, 0),
         **{f"INT{bits}": (ValueType.INTEGER, bits) for bits in (8, 16, 32, 64)},
-        # one more: they have no sign, and ClickHouse refuses a negative number itself
+        # one bit more: they have no sign, and ClickHouse itself refuses a negative number
         **{f"UINT{bits}": (ValueType.INTEGER, bits + 1) for bits in (8, 16, 32, 64)},
         "TINYINT": (ValueType.INTEGER, 8),
         "SMALLINT": (ValueType.INTEGER, 16),
@@ -77,7 +77,7 @@ _NESTED: Final = re.compile(r"(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)\b")
 
 
 def quoted(name: str) -> str:
-    """The name as an identifier; `database.table` as two."""
+    """Quote a name as an identifier; `database.table` as two."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
@@ -114,16 +114,16 @@ class Table:
         return f"{quoted(self.database)}.{quoted(self.name)}"
 
     def beside(self, name: str) -> Table:
-        """Another table of the database."""
+        """Return another table of the same database."""
         return Table(self.database, name)
 
     def where(self, column: str = "name") -> str:
-        """The condition that finds it in a table of `system`."""
+        """Return the condition that finds it in a table of `system`."""
         return f"database = {text(self.database)} AND {column} = {text(self.name)}"
 
 
 async def table_columns(client: Client, table: Table) -> dict[str, Column]:
-    """The columns that an INSERT may fill; empty when there is no such table."""
+    """Return the columns that an INSERT may fill; empty if the table does not exist."""
     found = await client.fetch(
         f"SELECT name, type FROM system.columns WHERE {table.where('table')} "
         "AND default_kind IN ('', 'DEFAULT') ORDER BY position"
@@ -132,7 +132,7 @@ async def table_columns(client: Client, table: Table) -> dict[str, Column]:
 
 
 async def sorting_key(client: Client, table: Table) -> list[str]:
-    """The columns by which the rows are sorted."""
+    """Return the columns of the sorting key."""
     found = await client.fetch(
         f"SELECT name FROM system.columns WHERE {table.where('table')} AND is_in_sorting_key"
     )
@@ -140,7 +140,7 @@ async def sorting_key(client: Client, table: Table) -> list[str]:
 
 
 def insert_data(columns: Sequence[Column], values: Sequence[Sequence[Any]], batch: int = 0) -> bytes:
-    """The rows in the format JSONCompactColumns, with the number of their batch when it is not 0.
+    """Return the rows in the format JSONCompactColumns, with the number of their batch unless it is 0.
 
     Raises:
         RowsRefusedError: a value cannot be sent, or is missing where the column needs one. ClickHouse would

@@ -43,8 +43,8 @@ class DuckdbSourceParams(TableSourceParams, DuckdbParams):
 class DuckdbSource(Source[DuckdbSourceParams]):
     """Reads the rows of a table or a query of a DuckDB file.
 
-    With a `key`, rows come in its order and are named by it, and a resumed run continues after the last.
-    Columns become fields as JSON has them: times are ISO 8601 text, JSON columns are objects and lists.
+    With a `key`, rows are read in its order and named by it, and a resumed run continues after the last one.
+    Values become JSON: times are ISO 8601 text, JSON columns are objects and lists.
     """
 
     def __init__(self, params: DuckdbSourceParams, connection: BaseModel | None = None) -> None:
@@ -53,7 +53,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         self._database: Database | None = None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Return one split: the file has one reader."""
+        """Return one split: one reader reads the whole file."""
         yield Split("all")
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
@@ -102,7 +102,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
                 result.close()
 
     async def _opened(self) -> Database:
-        # not on entering: a sink of the same file in this pipeline has to open it first, to write
+        # not when entered: a sink of the same file in this pipeline has to open it first, for writing
         if self._database is None:
             database = Database(self.params, read_only=True)
             self._stack.push_async_callback(database.close)

@@ -1,6 +1,6 @@
 """The functions of expressions: pure, and bounded in memory and time.
 
-A function of None is None, except for those that are about None (`coalesce`, `len` of nothing is None too).
+A function of None is None, unless it is in `_ABOUT_NONE`.
 The first line of each docstring is its documentation.
 """
 
@@ -62,7 +62,7 @@ def strip(text: Any, characters: Any = None) -> Any:
 def normalize(text: Any) -> Any:
     """The text in Unicode's form NFKC, with every run of white space as one space."""
     text = _text("normalize", text)
-    limited(len(text) * 18)  # the most that one character can become
+    limited(len(text) * 18)  # one character can expand to this many
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
@@ -175,7 +175,7 @@ def number(text: Any, decimal: Any = ".") -> Any:
 
 
 def _numbers(decimal: str, grouping: str) -> re.Pattern[str]:
-    """A number, in groups of three digits (or, but for the last, two) if it has grouping marks."""
+    """Match a number, optionally grouped by threes (or twos, except the last group)."""
     sign = r"[$\u00a2-\u00a5\u20a0-\u20cf]?"
     marks = f"[{grouping} \u00a0\u202f'\u2019]"
     grouped = rf"\d{{1,3}}(?P<mark>{marks})(?:\d{{2,3}}(?P=mark))*\d{{3}}"
@@ -369,7 +369,7 @@ def _small(name: str, value: Any, most: int) -> int:
 
 
 def _finite(name: str, value: Any) -> None:
-    """Refuse what is no number, and numbers that are short in memory and endless when written out."""
+    """Refuse non-numbers, and numbers whose digits would be very long."""
     if isinstance(value, int):
         return
     if not isinstance(value, float | Decimal):
@@ -404,14 +404,14 @@ def _extreme(name: str, choose: Callable[..., Any], given: tuple[Any, ...]) -> A
 
 
 def _identity(value: Any) -> Any:
-    """What tells items apart: equal JSON is the same item."""
+    """Return the identity of an item: equal JSON is the same item."""
     return (type(value), value) if isinstance(value, str | int | float | None) else to_json(value)
 
 
 def _none_of_none(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which is None for a first argument of None."""
+    """Wrap a function so that it returns None if its first argument is None."""
 
-    @wraps(function)  # its signature is what callers are checked by
+    @wraps(function)  # calls are checked against its signature
     def call(value: Any, *arguments: Any, **named: Any) -> Any:
         return None if value is None else function(value, *arguments, **named)
 
@@ -419,7 +419,7 @@ def _none_of_none(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _ABOUT_NONE: Final[Mapping[str, Callable[..., Any]]] = {
-    "lower": lower,  # these two look for None themselves, because nearly every pipeline has them
+    "lower": lower,  # these two check for None themselves, for speed: nearly every pipeline uses them
     "upper": upper,
     "coalesce": coalesce,
     "type_of": type_of,
@@ -443,4 +443,4 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     **{name: _none_of_none(function) for name, function in _OF_A_VALUE.items()},
     **_ABOUT_NONE,
 }
-"""Every function by the name it has in an expression (`matches` is the compiler's own)."""
+"""Every function by its name in expressions (`matches` is built into the compiler)."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSource", "PostgresSourceParams"]
 
-# what JSON has already: bool, int8, int2, int4, text, json, float4, float8, char, varchar, jsonb
+# types that need no conversion to JSON: bool, int8, int2, int4, text, json, float4, float8, char, varchar,
+# jsonb
 _PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802})
 
 
@@ -40,10 +41,10 @@ class PostgresSourceParams(OrderedSourceParams):
 class PostgresSource(OrderedSource[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
-    With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    continues after the last. With `incremental`, a run reads what has changed since the last one. Rows
-    are fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
-    as JSON has them: times are ISO 8601 text.
+    With a `key`, rows are read in its order and named by it, in splits of `split_rows`, and a resumed run
+    continues after the last one. With `incremental`, a run reads what has changed since the last run. Rows
+    are fetched through a server-side cursor, so memory does not grow with the table. Values become JSON:
+    times are ISO 8601 text.
     """
 
     @property
@@ -78,7 +79,7 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
             return [bound async for (bound,) in bounds]
 
     async def _types(self, connection: Connection) -> dict[str, str]:
-        """The columns and their types, as SQL."""
+        """Return the columns and their SQL types."""
         cursor = await connection.execute(f"SELECT * FROM {self.params.relation} LIMIT 0".encode())
         columns = cursor.description or []
         for name, times in Counter(column.name for column in columns).items():

@@ -186,7 +186,7 @@ def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> No
         ("1 + country", "expression `1 + country` failed: cannot add a number and text"),
         ("amount > 1 and country < 5", "failed in `country < 5`: cannot compare text with a number"),
         ("int(country)", "failed: int: the text is not a number"),
-        ("country['a']", "failed: text has places (numbers from 0), not fields"),
+        ("country['a']", "failed: text has positions (numbers from 0), not fields"),
         (
             "[one['price'] + 'x' for one in items]",
             "failed in `one['price'] + 'x'`: cannot add a number and text",
