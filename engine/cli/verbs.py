@@ -127,7 +127,7 @@ _ACTIONS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code. `argv` excludes the program's name."""
-    _mend_streams()
+    _repair_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     program = _program()
     verb = arguments[0] if arguments else ""
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _execute(_module(verb), verb, program, arguments[1:])
 
 
-def _mend_streams() -> None:
+def _repair_streams() -> None:
     """Make the standard streams usable, even closed ones or those whose locale cannot write all text.
 
     The next file or socket would reuse a closed stream's descriptor, and output would go into it.

@@ -92,11 +92,11 @@ def _lenient(schema: Schema) -> Schema:
     schema = {key: value for key, value in schema.items() if key not in ("title", "operational")}
     properties: Mapping[str, Schema] = schema.get("properties", {})
     if properties:
-        schema["properties"] = {name: _letting_text_in(part) for name, part in properties.items()}
+        schema["properties"] = {name: _allowing_text(part) for name, part in properties.items()}
     return schema
 
 
-def _letting_text_in(part: Schema) -> Schema:
+def _allowing_text(part: Schema) -> Schema:
     part = {
         key: value
         for key, value in part.items()

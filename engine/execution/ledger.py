@@ -74,7 +74,7 @@ class Ledger:
         _, complete = await self._store.splits(self._run_id, node, limit=0)
         if not complete:
             page: list[Split] = []
-            listed = await self._go_on(node, source, ctx)
+            listed = await self._splits_to_keep(node, source, ctx)
             stored_at = anyio.current_time()
             async for split in source.splits(ctx):
                 page.append(split)
@@ -91,7 +91,7 @@ class Ledger:
             reached("splits_stored")
         return (await self._store.count_splits(self._run_id, node))[1]
 
-    async def _go_on(self, node: str, source: Source[Any], ctx: Context) -> int:
+    async def _splits_to_keep(self, node: str, source: Source[Any], ctx: Context) -> int:
         """Return how many splits of an unfinished listing are kept for a source that can continue."""
         _, listed = await self._store.count_splits(self._run_id, node)
         ctx.listed = None

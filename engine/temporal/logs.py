@@ -61,13 +61,13 @@ class _Telling(logging.Handler):
         """Forward the log record; may be called from any thread."""
         try:
             if _RETRIES in (text := record.getMessage()):
-                self._tell_away(text)
+                self._report_server_away(text)
             elif not text.startswith(_UNHEARD):
                 self._observer(_stage(record))
         except Exception:  # noqa: BLE001 - as every handler: logging must not end what logs
             self.handleError(record)
 
-    def _tell_away(self, text: str) -> None:
+    def _report_server_away(self, text: str) -> None:
         now = time.monotonic()
         if self._away_told is not None and now - self._away_told < _AWAY_EVERY:
             return

@@ -113,10 +113,10 @@ class ShardRun:
                 chunk = self._take()
                 self._open[chunk] = asyncio.create_task(self._see_through(chunk))
                 self._show()
-            if self._at_an_end():
+            if self._is_finished():
                 return
             await workflow.wait_condition(
-                lambda: self._may_begin() or self._at_an_end() or self._failure is not None
+                lambda: self._may_begin() or self._is_finished() or self._failure is not None
             )
 
     def _may_begin(self) -> bool:
@@ -129,7 +129,7 @@ class ShardRun:
             return False
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or self._second_try_is_due()
 
-    def _at_an_end(self) -> bool:
+    def _is_finished(self) -> bool:
         over = self._state.control.draining or bool(self._outage) or not self._unfinished
         return not self._open and (over or self._yields())
 

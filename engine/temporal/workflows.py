@@ -111,7 +111,7 @@ class PipelineRun:
             self._run_id = compiled.run_id or self._run_id
             self._on_failure = compiled.on_failure
             self._request = replace(self._request, run_id=self._run_id)
-            _heed_cancellation()
+            _raise_if_cancelled()
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)
         except asyncio.CancelledError:
@@ -204,7 +204,7 @@ class PipelineRun:
             self._enter("waiting")
             await workflow.sleep(min(5 * 2**attempt, 60))
             attempt = min(attempt + 1, 4)
-            _heed_cancellation()
+            _raise_if_cancelled()
             compiled = await self._compile()
         self._waits_for = ""
         return compiled
@@ -264,7 +264,7 @@ class PipelineRun:
             retry_policy=PLANNING,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-        _heed_cancellation()
+        _raise_if_cancelled()
         return listed
 
     async def _attempts(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
@@ -467,7 +467,7 @@ def _run_id(pipeline: str) -> str:
     return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{digest[:12]}"
 
 
-def _heed_cancellation() -> None:
+def _raise_if_cancelled() -> None:
     """Raise `CancelledError` when the run is cancelled, which the SDK loses if a result coincides."""
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError

@@ -263,7 +263,7 @@ class Watched:
             self._tally, self.elsewhere = tally, True
         if self._record is not None:
             letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))
-            if self._goes_on_without(self._record, status):
+            if self._was_continued_elsewhere(self._record, status):
                 status, error = self._record.status, self._record.error
                 self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
         self.report = RunReport(
@@ -279,9 +279,9 @@ class Watched:
         )
         return self.report
 
-    def _goes_on_without(self, record: RunRecord, status: RunStatus) -> bool:
+    def _was_continued_elsewhere(self, record: RunRecord, status: RunStatus) -> bool:
         """Return whether a local process has continued the run, so the ledger has a later end."""
-        if record.status is RunStatus.RUNNING or _alike(record.status) == _alike(status):
+        if record.status is RunStatus.RUNNING or _as_stored(record.status) == _as_stored(status):
             return False
         if record.status is RunStatus.COMPLETED:
             return True
@@ -321,7 +321,7 @@ class Watched:
                 await anyio.sleep(LOOK_EVERY)
 
 
-def _alike(status: RunStatus) -> RunStatus:
+def _as_stored(status: RunStatus) -> RunStatus:
     """Map an outage to a failure, as the store does; only the workflow distinguishes the two."""
     return RunStatus.FAILED if status is RunStatus.OUTAGE else status
 

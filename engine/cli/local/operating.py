@@ -266,13 +266,13 @@ class PipelineOperations(PipelineHost):
                 if not group.replayed:
                     raise OperationsError("This record was delivered meanwhile: nothing was sent.")
                 if report.tally.dead:
-                    raise OperationsError(await self._why_again(report.run_id))
+                    raise OperationsError(await self._new_error(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
             self._sessions.remove(session)
         return report.run_id
 
-    async def _why_again(self, run_id: str) -> str:
+    async def _new_error(self, run_id: str) -> str:
         again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id, limit=1))
         return f"It died again: {again[0].error_message}" if again else "It died again."
 
