@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -76,6 +76,20 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers of pytest-xdist start the engine from one process."""
+    node.workerinput["fork_server"] = warm_start.serve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share with the other workers what each would do for itself."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        warm_start.use(given["fork_server"])
+        bytecode.rewrite_share(config, int(given["workerid"].removeprefix("gw")), given["workercount"])
 
 
 def pytest_collection_finish() -> None:

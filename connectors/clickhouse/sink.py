@@ -21,6 +21,7 @@ from connectors.clickhouse.tables import (
     Table,
     insert_data,
     listed,
+    nullable,
     quoted,
     sorting_key,
     table_columns,
@@ -208,7 +209,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         if not self._columns:
             await self._create(changes)
         steps = [
-            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.sql} NULL"
+            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {nullable(column.sql)}"
             for column in changes.added
             if column.name not in self._columns  # as of a table that is made like another
         ]
@@ -232,7 +233,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
                 return
         key = self.params.key
         made = [
-            f"{quoted(column.name)} {column.sql} {'NOT NULL' if column.name in key else 'NULL'}"
+            f"{quoted(column.name)} {column.sql if column.name in key else nullable(column.sql)}"
             for column in changes.added
         ]
         if self.params.mode is Mode.MERGE:

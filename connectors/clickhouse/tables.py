@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, InvalidOperation
 from math import isfinite
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ __all__ = [
     "column_of",
     "insert_data",
     "listed",
+    "nullable",
     "quoted",
     "sorting_key",
     "table_columns",
@@ -73,12 +75,22 @@ DIALECT: Final = Dialect(
 )
 
 _WRAPPED: Final = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.S)
+_PLACES: Final = re.compile(r"Decimal\(\d+, ?(\d+)\)")
+_EXACT: Final = Context(prec=160, rounding=ROUND_HALF_UP)
 _NESTED: Final = re.compile(r"(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)\b")
 
 
 def quoted(name: str) -> str:
     """Quote a name as an identifier; `database.table` as two."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def nullable(sql: str) -> str:
+    """The type with null among its values, where ClickHouse has such a type."""
+    low = re.fullmatch(r"LowCardinality\((.*)\)", sql, re.S)
+    if low:
+        return f"LowCardinality({nullable(low[1])})"
+    return sql if _NESTED.match(sql) or sql.startswith("Nullable(") else f"Nullable({sql})"
 
 
 def listed(names: Sequence[str], prefix: str = "") -> str:
@@ -168,6 +180,8 @@ def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
         values = [_decoded(one) if type(one) is bytes else one for one in values]
     if column.type is ValueType.DATE:
         return [one if one is None else str(one)[:10] for one in values]  # of a time, the date
+    if column.type is ValueType.NUMERIC and (places := _PLACES.search(column.sql)):
+        return [None if one is None else _rounded(str(one), int(places[1])) for one in values]
     if column.type is ValueType.NUMERIC or (column.type is ValueType.OTHER and int in types):
         return [None if one is None else str(one) for one in values]  # numbers of any length
     if float in types and not all(isfinite(one) for one in values if type(one) is float):
@@ -175,6 +189,18 @@ def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
     if nested:
         return [orjson.Fragment(one) if type(one) is str and one[:1] in "[{" else one for one in values]
     return values
+
+
+def _rounded(number: str, places: int) -> str:
+    """The number with so many decimal places; ClickHouse would cut the others off (28.999999999999996)."""
+    try:
+        exact = _EXACT.create_decimal(number)
+        exponent = exact.as_tuple().exponent
+        if isinstance(exponent, int) and -exponent > places:
+            return str(exact.quantize(_EXACT.scaleb(1, -places), context=_EXACT))
+    except InvalidOperation:
+        pass  # ClickHouse says what it is
+    return number
 
 
 def _decoded(value: bytes) -> str:

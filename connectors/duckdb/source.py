@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,8 @@ _PLAIN: Final = frozenset(
      "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "VARCHAR"}
 )  # fmt: skip
 _ZONED: Final = "TIMESTAMP WITH TIME ZONE"
+_MOMENTS: Final = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+_MICROSECONDS: Final = len("2026-01-01 12:00:00.123456")
 
 
 class DuckdbSourceParams(TableSourceParams, DuckdbParams):
@@ -141,14 +144,28 @@ class DuckdbSource(Source[DuckdbSourceParams]):
 def _selected(name: str, sql: str) -> str:
     column = f"q.{quote(name)}"
     if sql == _ZONED:
-        column = f"replace(CAST(timezone('UTC', {column}) AS VARCHAR), ' ', 'T') || '+00:00'"
+        finite = f"replace(CAST(timezone('UTC', {column}) AS VARCHAR), ' ', 'T') || '+00:00'"
+        column = f"CASE WHEN isinf({column}) THEN CAST({column} AS VARCHAR) ELSE {finite} END"
+    elif sql == "DATE" or sql in _MOMENTS:  # Python has neither `infinity` nor nanoseconds
+        column = f"CAST({column} AS VARCHAR)"
     return f"{column} AS {quote(name)}"
 
 
 def _reader(sql: str) -> Callable[[Any], Any] | None:
-    if sql in _PLAIN or sql == _ZONED:
+    if sql in _PLAIN or sql in (_ZONED, "DATE"):
         return None
+    if sql in _MOMENTS:
+        return _moment
     return _parsed if sql == "JSON" else json_value
+
+
+def _moment(text: str | None) -> str | None:
+    if text is None or len(text) > _MICROSECONDS:
+        return text and text.replace(" ", "T")
+    try:
+        return datetime.fromisoformat(text).isoformat()
+    except ValueError:  # beyond Python's calendar
+        return text
 
 
 def _parsed(text: str | None) -> Any:

@@ -11,8 +11,11 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from io import StringIO
 from itertools import pairwise
 from keyword import iskeyword
+from token import tok_name
+from tokenize import generate_tokens
 from types import FunctionType
 from typing import Any, Final
 
@@ -55,6 +58,8 @@ _REFUSED: Final = {
     "Await": ("`await` is not allowed", ""),
     "Yield": ("`yield` is not allowed", ""),
 }  # fmt: skip
+_TEXT_BEGINS: Final = ("STRING", "FSTRING_START")
+_TEXT_ENDS: Final = ("STRING", "FSTRING_END")
 _PROVIDING: Final = ("coalesce", "type_of")
 _INSTEAD: Final = {
     "BitAnd": ("`&` is not allowed", "write `and`"),
@@ -153,7 +158,26 @@ def _parse(text: str) -> ast.Expression:
     except (ValueError, MemoryError, RecursionError, OverflowError):
         raise InvalidExpressionError("the expression is nested too deeply") from None
     _check_size(tree)
+    _check_items(text)
     return tree
+
+
+def _check_items(text: str) -> None:
+    """Refuse a list in which two texts stand side by side, which Python takes for one."""
+    if "[" not in text:
+        return
+    opened, before = [""], ""
+    for token in generate_tokens(StringIO(f"({text}\n)").readline):
+        kind = tok_name[token.type]
+        if token.string in ("(", "[", "{"):
+            opened.append(token.string)
+        elif token.string in (")", "]", "}"):
+            opened.pop()
+        elif (
+            before in ("STRING", "FSTRING_END") and kind in ("STRING", "FSTRING_START") and opened[-1] == "["
+        ):
+            raise InvalidExpressionError(f"a comma is missing before the text at column {token.start[1]}")
+        before = kind if kind != "NL" else before
 
 
 def _hint(text: str, message: str) -> str:

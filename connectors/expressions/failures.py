@@ -23,8 +23,10 @@ def kind_of(value: object) -> str:
         return "None"
     if isinstance(value, bool):
         return "a boolean"
-    if isinstance(value, int | float | Decimal):
+    if isinstance(value, int | float):
         return "a number"
+    if isinstance(value, Decimal):
+        return "a decimal"
     if isinstance(value, str):
         return "text"
     if isinstance(value, Mapping):

@@ -133,7 +133,7 @@ def to_int(value: Any) -> Any:
 def to_float(value: Any) -> Any:
     """The value as a number; text is read with a decimal point."""
     if isinstance(value, str):
-        return number(value)
+        return _read_number("float", value, ".")
     _finite("float", value)
     return float(value)
 
@@ -159,18 +159,22 @@ def number(text: Any, decimal: Any = ".") -> Any:
     text = _text("number", text)
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
+    return _read_number("number", text, decimal)
+
+
+def _read_number(name: str, text: str, decimal: str) -> int | float:
     if len(text.strip()) > MAX_DIGITS:
-        raise EvaluationError("number: the text is too long for a number")
+        raise EvaluationError(f"{name}: the text is too long for a number")
     found = _NUMBERS[decimal].fullmatch(text.strip())
     if not found or not (found["whole"] or found["fraction"]):
-        raise EvaluationError(f"number: the text is not a number with the decimal mark {decimal!r}")
+        raise EvaluationError(f"{name}: the text is not a number with the decimal mark {decimal!r}")
     sign, whole, fraction, exponent = found.group("sign", "whole", "fraction", "exponent")
     digits = sign + "".join(mark for mark in whole if mark.isdecimal())
     if fraction is None and exponent is None:
         return int(digits)
     result = float(f"{digits}.{fraction or ''}{exponent or ''}")
     if not math.isfinite(result):
-        raise EvaluationError("number: the number is too large")
+        raise EvaluationError(f"{name}: the number is too large")
     return result
 
 
@@ -382,6 +386,8 @@ def _read_int(text: str) -> int:
     plain = text.strip()
     if len(plain) > MAX_DIGITS:
         raise EvaluationError("int: the text is too long for a number")
+    if "_" in plain:  # of Python's own, as in 1_000
+        raise EvaluationError("int: the text is not a number")
     try:
         return int(plain)
     except ValueError:

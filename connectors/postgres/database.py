@@ -103,7 +103,7 @@ _OPTION: Final = re.compile(
     r"|SSL support is not compiled in|certificate .* not exist",
     re.I,
 )
-_QUOTED: Final = re.compile(r'"[^\n]*"')
+_QUOTED: Final = re.compile(r"""(["'])[^\n]*\1""")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:\d*)?")
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
 

@@ -29,9 +29,23 @@ __all__ = [
 ]
 
 _SQL_TYPE: Final = re.compile(
-    r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?( with(out)? time zone)?(\[\])?", re.I
+    r"[A-Za-z_][\w. ]*(\((?P<inside>.*)\))?( with(out)? time zone)?(\[\d*\])*", re.I | re.S
 )
+_TEXT: Final = re.compile(r"'[^'\\]*'")
+_INSIDE: Final = re.compile(r"[\w. ,=\[\]()-]*")
 _STAGING: Final = "__odw_"
+
+
+def _is_type(sql: str) -> bool:
+    """Whether this is one type, such as `numeric(12, 2)` or `Map(String, Enum8('a' = 1))`."""
+    found = _SQL_TYPE.fullmatch(sql)
+    inside = _TEXT.sub("", found["inside"] or "") if found else "-"
+    depth = 0
+    for mark in inside:
+        depth += (mark == "(") - (mark == ")")
+        if depth < 0:
+            return False
+    return bool(found and depth == 0 and _INSIDE.fullmatch(inside) and "--" not in inside)
 
 
 class Mode(StrEnum):
@@ -75,7 +89,7 @@ class TableSinkParams(Params):
     @classmethod
     def _are_types(cls, columns: dict[str, str]) -> dict[str, str]:
         for name, sql in columns.items():
-            if not _SQL_TYPE.fullmatch(sql):
+            if not _is_type(sql):
                 raise ValueError(f"{name}: {sql!r} is not an SQL type such as `bigint` or `numeric(12, 2)`")
         return columns
 

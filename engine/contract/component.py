@@ -1,8 +1,7 @@
 """The contracts of sources, transforms and sinks, and their specifications.
 
-A component is cheap to build, does I/O only between `__aenter__` and `__aexit__`, raises the
-`ComponentError`s of `engine.errors`, and leaves retrying, limiting, batching and acknowledging to the
-engine.
+A component is cheap to build, does I/O only between `__aenter__` and `__aexit__`, raises `ComponentError`s,
+and leaves retries, limits, batching and acknowledgements to the engine.
 """
 
 from __future__ import annotations
@@ -143,19 +142,16 @@ class Context:
         chunk: the part of the run that this process works on; "" is the whole run.
         memory_budget: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key occurs twice in the run, according to the upstream sources.
-        keep_newer: do not replace what others deliver after this component was opened, since its records are
-            those of old dead letters.
+        keep_newer: replace nothing delivered after this component was opened: its records are old dead
+        letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: custom numbers for the node's stats, by name (`calls`, `bytes`).
         journal: paid answers; look here before paying, and store answers here before passing them on.
-        bookmarks: bookmarks from earlier runs of this node (`Batch.bookmarks`, `Ack.remember`). A source
-            reads them in `splits`, since `read` must depend on the split alone.
-        survives_errors: the node's `on_error` turns unplanned exceptions into failures of single records:
-            code that knows the record returns `unplanned_error` instead of it.
-        retry: for a source that retries the parts of a split one by one (objects of a listing); None
-            without a pipeline, where nothing is retried.
-        listed: the last stored split of an unfinished listing, if `can_list_after` allows `splits` to
-            continue there; None means list from the beginning.
+        bookmarks: bookmarks from earlier runs of this node; a source may read them in `splits` only.
+        survives_errors: `on_error` makes unplanned exceptions fail their record only, see `unplanned_error`.
+        retry: for a source that retries the parts of a split one by one; None without a pipeline.
+        listed: last stored split, after which `splits` may continue (`can_list_after`); None: from the
+        beginning.
         shared: objects shared by the components of this engine, such as the limits of an endpoint.
         allowances: limits shared by all processes with the same state; None without a pipeline.
         spending: the budgets of the pipeline; ask here before paying for a call.
@@ -196,8 +192,7 @@ P = TypeVar("P", bound=BaseModel)
 class ComponentSpec:
     """The specification of a component.
 
-    It is the single source for validation, the editor's schema, `connectors show` and the reference
-    documentation.
+    It is the single source for validation, the editor's schema, `connectors show` and the reference.
 
     Args:
         name: as written in YAML.
@@ -209,14 +204,11 @@ class ComponentSpec:
         summary: one line for lists.
         description: the full documentation, in Markdown.
         extra: the extra of this distribution that installs its SDK; "" when none is needed.
-        locality: where it can work, which may depend on its parameters. A run on several machines needs
-            components that work anywhere.
-        bookmarks: whether it leaves bookmarks for later runs, which may depend on its parameters. Two
-            concurrent runs of such a pipeline would deliver the same records.
+        locality: where it can work, by its parameters. Runs on several machines need `Locality.ANYWHERE`.
+        bookmarks: whether it leaves bookmarks, by its parameters. Concurrent runs would duplicate records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
         whole_run: it compares records of the whole run, so a run cannot be divided into chunks.
-        claim: the external resource that it uses, by its parameters. Two nodes are rejected if one of them
-            needs exclusive use of the same resource.
+        claim: the external resource that it uses, by its parameters, so that conflicting nodes are rejected.
     """
 
     name: str
@@ -325,8 +317,8 @@ class Source(Component[P]):
         reserves: `read` reserves its own bytes from `ctx.memory_budget` and passes the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read concurrently.
-        distinct_keys: no key occurs twice in a run. False processes batches that share a key in order at
-            every later stage, so that two updates of a key never overtake each other.
+        distinct_keys: no key occurs twice in a run. False keeps updates of a key in order at every later
+        stage.
     """
 
     reserves: bool = False
@@ -338,8 +330,8 @@ class Source(Component[P]):
     def fresh_keys(self) -> bool:
         """Return whether these records are new for certain. False marks every batch as a replay.
 
-        Only a source that generates the ids of its records can know this: unmarked batches are appended
-        without being compared with existing records.
+        Only a source that generates the ids of its records can know this. Unmarked batches are appended
+        blindly.
         """
         return False
 
