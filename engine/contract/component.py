@@ -142,8 +142,7 @@ class Context:
         chunk: the part of the run that this process works on; "" is the whole run.
         memory_budget: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key occurs twice in the run, according to the upstream sources.
-        keep_newer: replace nothing delivered after this component was opened: its records are old dead
-        letters.
+        keep_newer: replace nothing delivered after this component was opened (a replay of dead letters).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: custom numbers for the node's stats, by name (`calls`, `bytes`).
         journal: paid answers; look here before paying, and store answers here before passing them on.
@@ -151,7 +150,7 @@ class Context:
         survives_errors: `on_error` makes unplanned exceptions fail their record only, see `unplanned_error`.
         retry: for a source that retries the parts of a split one by one; None without a pipeline.
         listed: last stored split, after which `splits` may continue (`can_list_after`); None: from the
-        beginning.
+            beginning.
         shared: objects shared by the components of this engine, such as the limits of an endpoint.
         allowances: limits shared by all processes with the same state; None without a pipeline.
         spending: the budgets of the pipeline; ask here before paying for a call.
@@ -317,8 +316,7 @@ class Source(Component[P]):
         reserves: `read` reserves its own bytes from `ctx.memory_budget` and passes the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read concurrently.
-        distinct_keys: no key occurs twice in a run. False keeps updates of a key in order at every later
-        stage.
+        distinct_keys: no key occurs twice in a run. False keeps updates of a key in order at every stage.
     """
 
     reserves: bool = False
