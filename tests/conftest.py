@@ -17,6 +17,7 @@ from tests.servers import read_once, warm_start
 
 if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouse
+    from tests.servers.kept_warehouse import KeptWarehouses
     from tests.servers.postgres import Postgres
 
 gc.disable()  # until all tests are collected, which leaves little garbage
@@ -70,6 +71,22 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]
 
     with running(tmp_path_factory.mktemp("clickhouse")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kept_warehouses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptWarehouses]:
+    """Warehouses that are emptied, and not opened, for each test."""
+    from tests.servers.kept_warehouse import KeptWarehouses
+
+    kept = KeptWarehouses(tmp_path_factory.mktemp("warehouses"))
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def kept_warehouse(kept_warehouses: KeptWarehouses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of the test store in warehouses that are kept, and not in their state directories."""
+    monkeypatch.setattr("engine.service.warehouse.Warehouse.open", kept_warehouses.open)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
