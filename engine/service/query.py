@@ -1,4 +1,4 @@
-"""`POST /sql` and `POST /snapshots`: the warehouse for who asks in SQL, here or in another process."""
+"""`POST /sql` and `POST /snapshots`: SQL queries of the warehouse, here or in another process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Question(BaseModel):
 
 
 async def query_warehouse(request: Request) -> Response:
-    """Answer `{"sql": …, "limit": …}` with columns and rows; behind the consumption key."""
+    """Answer `{"sql": …, "limit": …}` with columns and rows; requires the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -41,24 +41,30 @@ async def query_warehouse(request: Request) -> Response:
         return answer(found.to_json())
     except BodyError as error:
         return answer({"error": str(error)}, error.status)
-    except ValidationError:
-        return answer({"error": f"Expected {{sql: a query, limit: 1 to {MAX_ROWS}}} as JSON"}, 400)
+    except ValidationError as error:
+        return answer({"error": _in_words(error)}, 400)
     except QueryError as error:
         return answer({"error": str(error)}, error.status)
 
 
+def _in_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = "".join(f"{name}: " for name in first["loc"])
+    return f"Expected {{sql: a query, limit: 1 to {MAX_ROWS}}} as JSON: {where}{first['msg']}"
+
+
 async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:
-    """Run a query beside the event loop, as few at a time as there may be. Raises QueryError."""
+    """Run a query in a worker thread, within the limit of concurrent queries. Raises QueryError."""
     try:
         return await context.querying(
             lambda: answer_query(context.warehouse, sql, limit, context.query_limits)
         )
     except StateError as error:
-        raise QueryError("The warehouse cannot be read at present", 503) from error
+        raise QueryError("The warehouse cannot be read now", 503) from error
 
 
 async def take_snapshot(request: Request) -> Response:
-    """Copy the warehouse into a file that other processes can open; behind the consumption key."""
+    """Copy the warehouse into a file that other processes can open; requires the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()

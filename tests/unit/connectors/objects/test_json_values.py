@@ -68,7 +68,7 @@ async def test_an_object_that_is_too_long_is_refused() -> None:
     pages = await pages_of(reader_of(data), format="json", max_record_bytes=1000)
     assert numbered(pages) == [(1, {"a": 1}), (2, "LongLine"), (3, {"a": 3})]
     # where its end has not come yet, it is not waited for
-    with pytest.raises(RecordError, match=":2: .*max_record_bytes"):
+    with pytest.raises(RecordError, match=r":2: .*max_record_bytes"):
         await pages_of(reader_of(data, piece=10), format="json", max_record_bytes=1000)
 
 
