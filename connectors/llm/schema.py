@@ -40,12 +40,14 @@ class TargetSchema:
     """The schema of extracted records.
 
     `fields` are those asked for, by the names they have in Python; aliases play no part. `lenient`: what is
-    missing is looked at later, since the answer is about a part of a document.
+    missing is looked at later, since the answer is about a part of a document. `items`: the names of the
+    fields of each record, where an answer has several.
     """
 
     model: type[BaseModel]
     fields: Mapping[str, Field]
     lenient: bool = False
+    items: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ class TargetSchema:
         several = Field(Items(Fields(dict(self.fields))), required=True, described=told)
         inside: Any = {RECORDS: (GenericAlias(list, (self.model,)), ...)}
         wrapper = create_model(f"{self.name}_list", **inside)
-        return TargetSchema(wrapper, {RECORDS: several}, self.lenient)
+        return TargetSchema(wrapper, {RECORDS: several}, self.lenient, self.spellings)
 
     def _properties(self, defs: dict[str, JsonObject]) -> JsonObject:
         return {name: one.asked(defs) for name, one in self.fields.items()}
