@@ -10,10 +10,10 @@ __all__ = ["address_without_credentials", "http_address"]
 
 
 def address_without_credentials(url: str) -> str:
-    """The address, if it holds no user, password or key.
+    """Return the address unchanged if it holds no user, password or key.
 
     Raises:
-        ValueError: it does; says where these belong, and quotes nothing.
+        ValueError: it does; the message names the fields to use and quotes nothing.
     """
     if has_credentials(url):
         raise ValueError(
@@ -27,7 +27,7 @@ def http_address(url: str) -> str:
     """Validate an HTTP address and strip its trailing slash.
 
     Raises:
-        ValueError: nothing could ever be reached there, whatever the network is like; says why.
+        ValueError: no service could have this address; the message gives the reason.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")

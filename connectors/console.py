@@ -27,8 +27,8 @@ class StdoutParams(Params):
 class StdoutSink(Sink[StdoutParams]):
     """Writes records to the standard output, as JSON.
 
-    For looking at what a pipeline makes, and for pipes (`… | jq .`). What has been written cannot be taken
-    back: a run that is resumed may write its last records again.
+    For trying a pipeline out, and for shell pipes (`… | jq .`). Output cannot be taken back: a resumed run
+    may write its last records again.
     """
 
     inline = True
@@ -38,7 +38,7 @@ class StdoutSink(Sink[StdoutParams]):
         self._out: BinaryIO | None = None
 
     async def __aenter__(self) -> Self:
-        # the one that stands there now: a program may have put another in its place
+        # looked up now: a program may have replaced it
         self._out = sys.stdout.buffer
         return self
 
@@ -46,7 +46,7 @@ class StdoutSink(Sink[StdoutParams]):
         """Write the batch at once and flush it.
 
         Raises:
-            BatchError: records that JSON cannot say.
+            BatchError: some records cannot be written as JSON.
             FatalError: the reader of the output has gone.
         """
         assert self._out is not None, "enter the sink first"

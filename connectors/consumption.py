@@ -29,7 +29,7 @@ _MAX_ID_LENGTH = 1024
 _RESERVED: Final = frozenset({"after", "fields", "id", "limit", "offset", "order", "without"})
 _FIRST_GUESS = 64 * 1024
 _ROW_OVERHEAD = 1024
-_TOLERANCE = 4  # an answer this many times larger than was aimed at is not read to its end
+_TOLERANCE = 4  # an answer this many times larger than its target is not read to the end
 
 
 class ConsumptionParams(Params):
@@ -40,7 +40,7 @@ class ConsumptionParams(Params):
         description="Name of the model whose rows to read: `UnstructuredData`",
     )
     ids: list[str] | None = Field(
-        default=None, description="Read only the rows with these ids (default: all that the query finds)"
+        default=None, description="Read only the rows with these ids (default: all rows of the query)"
     )
     filters: dict[str, str | None] = Field(
         default={},
@@ -48,7 +48,7 @@ class ConsumptionParams(Params):
     )
     without: str | None = Field(
         default=None,
-        description="Skip rows whose id this model has, e.g. `Medical`: read what is not extracted yet",
+        description="Skip rows whose id exists in this model, e.g. `Medical`: read what is not extracted yet",
     )
     limit: int | None = Field(default=None, ge=1, description="Maximum rows per run")
     api: str | None = Field(
@@ -59,9 +59,7 @@ class ConsumptionParams(Params):
         500, ge=1, le=LISTED, description="Rows per split, the unit of resuming and distribution"
     )
     page_bytes: int = operational(1024 * 1024, ge=1024, description="Target size of a response")
-    max_row_bytes: int = operational(
-        64 * 1024 * 1024, ge=1024, description="Rows larger than this become dead letters, unread"
-    )
+    max_row_bytes: int = operational(64 * 1024 * 1024, ge=1024, description="Larger rows become dead letters")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("filters")
@@ -89,18 +87,19 @@ class ConsumptionParams(Params):
 class ConsumptionSource(Source[ConsumptionParams]):
     """Reads rows from the warehouse: `GET /consumption/get<Model>`, by their ids or by a query.
 
-    A record is the row as the API shows it, its key `get<Model>/<id>`. With `without: Medical` the rows come
-    that have no row of that model yet under their id, so the second of two pipelines continues with exactly
-    what the first has staged, whatever became of either before.
+    A record is the row as the API returns it, with the key `get<Model>/<id>`. With `without: Medical`, only
+    rows whose id has no row of that model are read, so the second of two pipelines reads exactly what the
+    first has staged, even after failures of either.
 
-    The ids are listed and stored before a row is read, and a resumed run goes by them. The listing goes by
-    id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a
-    dead letter. The service must know `order=id`; others are refused at the start.
+    The ids are listed and stored before the first row is read, and a resumed run reads the same ones. The
+    listing is ordered by id, so rows that are committed meanwhile cannot hide others. A row that was deleted
+    after the listing becomes a dead letter. A service that does not support `order=id` is refused at the
+    start.
     """
 
     reserves = True
     repeatable = True
-    parallel_splits = 2  # while the rows of one are on their way, those of the other are worked on
+    parallel_splits = 2  # while the rows of one are being fetched, those of the other are processed
 
     def __init__(self, params: ConsumptionParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
@@ -121,10 +120,10 @@ class ConsumptionSource(Source[ConsumptionParams]):
         stack.callback(setattr, self, "_client", None)
 
     async def splits(self, ctx: Context) -> AsyncGenerator[Split, None]:
-        """Split the ids into parts of `split_rows`, in id order unless they were given.
+        """Split the ids into parts of `split_rows`, ordered by id unless `ids` lists them.
 
         Raises:
-            TransientError: the service cannot be asked now; begin again.
+            TransientError: the service is not available now; try again.
             FatalError: wrong token, unknown API or filter, or a service that cannot list by id.
         """
         waiting: list[str] = []
@@ -145,7 +144,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
         """Read the rows of a split from index `position`, in order.
 
         Raises:
-            TransientError: the next rows could not be had; everything before them was yielded.
+            TransientError: the next rows could not be fetched; all rows before them were yielded.
             FatalError: they cannot be read: wrong token, unknown API.
         """
         ids = [str(identity) for identity in split.manifest["ids"]]
@@ -154,7 +153,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
         while start < len(ids) and not ctx.draining():
             count = max(1, min(MAX_IDS, self.params.page_bytes // row_bytes))
             chosen = next(id_chunks(ids[start : start + count], count))
-            # the answer and what is made of it are there at the same time
+            # the answer and the records made of it are in memory together
             reservation = await ctx.memory_budget.reserve(len(chosen) * (2 * row_bytes + _ROW_OVERHEAD))
             try:
                 rows = await self._rows(api, chosen)
@@ -163,19 +162,19 @@ class ConsumptionSource(Source[ConsumptionParams]):
                 raise
             if rows is None:
                 reservation.release()
-                row_bytes = self.params.page_bytes // (len(chosen) // 2)  # half as many, then
+                row_bytes = self.params.page_bytes // (len(chosen) // 2)  # try again with half as many
                 continue
             batch = _batch(api, chosen, rows, first=split.first_ordinal + start)
             start += len(chosen)
             batch.position, batch.reservation = start, reservation
             reservation.resize(batch.nbytes)
-            # quick to believe that rows are large, slow to forget it
+            # adapts at once to larger rows, slowly to smaller ones
             row_bytes = max(batch.nbytes // len(batch), row_bytes * 3 // 4)
             ctx.count("rows", len(chosen))
             yield batch
 
     async def extract(self) -> AsyncGenerator[Record, None]:
-        """Read all rows without a pipeline, opening the connection if necessary.
+        """Read all rows without a pipeline, opening the connection if needed.
 
         Raises:
             RecordError: a row that cannot be read; the ones before it were yielded.
@@ -223,7 +222,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
             after = ids[-1]
 
     async def _rows(self, api: str, ids: Sequence[str]) -> dict[str, Record | RecordError] | None:
-        """The rows that are there, by id; None when the answer is too large for so many at once."""
+        """Return the existing rows by id, or None if the answer is too large for so many at once."""
         limit = self.params.max_row_bytes
         if len(ids) > 1:
             limit = min(limit, _TOLERANCE * self.params.page_bytes)
@@ -260,7 +259,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
 
 
 def _batch(api: str, ids: Sequence[str], rows: Mapping[str, Record | RecordError], *, first: int) -> Batch:
-    """The rows in the order of the ids; those that are not there as failures."""
+    """Return the rows in the order of the ids, with failures for missing ones."""
     gone = RecordError("the row was deleted after it was listed", kind="RowVanished")
     found = [rows.get(identity, gone) for identity in ids]
     records = [

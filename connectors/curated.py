@@ -1,7 +1,7 @@
 """The transform between a source model and its warehouse table.
 
-It works on whole lists of plain mappings and builds no model per row: the records were validated on
-arrival, and the row differs from the record by one field.
+It works on whole lists of plain mappings and builds no model per row: the records were validated on arrival,
+and a row differs from its record by one field.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ FAILURE_PREFIX = "[DLQ]"
 def curate(
     records: Sequence[Mapping[str, object]], *, field: str, now: datetime | None = None
 ) -> list[dict[str, object] | Exception]:
-    """Turn validated source records into rows, in order; the input is left as it is.
+    """Turn validated source records into rows, in order, without changing the input.
 
-    Every row is the record plus `transform_timestamp` (`now`, the current time by default; one for the
-    whole list). In place of a record whose `field` starts with `[DLQ]` stands the `RecordError` that
-    its dead letter shows; it names the field and nothing of the content.
+    Every row is the record plus `transform_timestamp` (`now`, the current time by default; one for the whole
+    list). A record whose `field` starts with `[DLQ]` is replaced by the `RecordError` for its dead letter,
+    which names the field and shows no content.
     """
     timestamp = (now or datetime.now(UTC)).isoformat()
-    # One error for all of them: they do not differ, and it is never raised.
+    # One error for all of them: they are equal, and it is never raised.
     refused = RecordError(
         f"{field} starts with {FAILURE_PREFIX}: the record is marked as a failure", kind="MarkedAsFailure"
     )
     width = len(FAILURE_PREFIX)
     return [
-        # A slice costs half of what the call of `startswith` does.
+        # A slice costs half as much as calling `startswith`.
         refused if record[field][:width] == FAILURE_PREFIX else {**record, "transform_timestamp": timestamp}  # type: ignore[index]
         for record in records
     ]
 
 
 def curate_columns(columns: pa.Table, *, field: str, now: datetime | None = None) -> pa.Table | None:
-    """As `curate`, for a table of validated records; None when some record is marked as a failure."""
+    """Like `curate`, for a table of validated records; None if a record is marked as a failure."""
     import pyarrow as pa
     from pyarrow import compute
 

@@ -46,13 +46,13 @@ class ConnectorFactory:
         """Build a connector without opening it.
 
         Args:
-            connector: its type or its registered name.
-            config: its parameters. `batch_size` is understood as `records` where a source has that.
-            connection: how to reach what it reads, for connectors that reach for something.
+            connector: type or registered name.
+            config: parameters. `batch_size` is an alias of `records` for sources that have that.
+            connection: connection fields, for connectors that need one.
 
         Raises:
-            RegistryError: no source of that name; the text has the nearest.
-            ConfigError: parameters or connection do not fit.
+            RegistryError: no source has that name; the message suggests the nearest.
+            ConfigError: parameters or connection are invalid.
         """
         spec = (registry or Registry.installed()).get(Kind.SOURCE, str(connector))
         if not isinstance(config, BaseModel):

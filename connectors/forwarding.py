@@ -21,8 +21,8 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
     """Return the row that forwards a dead letter to the warehouse.
 
     The id is `dlq_<uuid5 of pipeline, node and key>`, so the same failure in a later run replaces the row.
-    `source_file_path` begins with `[DLQ]`, by which the service's transform knows it; then the URI of the
-    record's document, or the record's key. `extracted_data` is JSON text with `error` and `record`.
+    `source_file_path` begins with `[DLQ]`, which the service's transform recognises, followed by the URI of
+    the record's document or the record's key. `extracted_data` is JSON text with `error` and `record`.
     """
     error = {
         "type": letter.error_type,
@@ -41,7 +41,7 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
     return {
         "id": f"dlq_{uuid5(_NAMESPACE, identity)}",
         "source_file_path": f"[DLQ]{_origin(letter)}",
-        # not with orjson, which knows no integers beyond 64 bits
+        # not with orjson, which does not support integers beyond 64 bits
         "extracted_data": json.dumps(body, default=str, ensure_ascii=False, separators=(",", ":")),
         "processed_at": letter.last_failed_at or letter.first_failed_at or timestamp(datetime.now(UTC)),
         "processing_instructions": f"Failed: {letter.error_type}: {letter.error_message}",
@@ -49,7 +49,7 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
 
 
 def origin_of(record: Mapping[str, object]) -> Origin | None:
-    """Return which record a row of `forward_row` is about; None for any other record."""
+    """Return the record that a row of `forward_row` forwards; None for any other row."""
     body = record.get("extracted_data")
     if not str(record.get("id")).startswith("dlq_") or not isinstance(body, str):
         return None

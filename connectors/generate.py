@@ -1,4 +1,4 @@
-"""The source `generate`: records whose fields the file describes."""
+"""The source `generate`: records with fields described in the pipeline file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["GenerateParams", "GenerateSource"]
 
 BLOCK: Final = 100
-"""Records that are drawn together, from a seed of their own. Part of what a seed means: never change it."""
+"""Records drawn from one derived seed. Changing it would change the records of every seed."""
 
 MAX_RECORDS: Final = 1_000_000_000
-"""Of one run: its splits are in the ledger before the first of them is read."""
+"""Maximum splits of a run, since all are in the ledger before the first is read."""
 
 PROVIDER: Final = "faker."
 NUMBER: Final = "number"
@@ -70,35 +70,35 @@ class GenerateParams(Params):
 
 @component(Kind.SOURCE, "generate", params=GenerateParams, extra="simulated")
 class GenerateSource(Source[GenerateParams]):
-    """Generates records whose fields the file describes, by Faker's providers, choices and templates.
+    """Generates records from field descriptions: Faker's providers, choices and templates.
 
-    Record *n* of a seed is always the same, however the run is divided and wherever it is resumed. Dates
-    that Faker draws relative to today are the exception: they move with the calendar.
+    Record *n* of a seed is always the same, however the run is split or resumed. Dates that Faker draws
+    relative to today are the exception.
     """
 
     repeatable = True
 
     @property
     def fresh_keys(self) -> bool:
-        """The seed of a run is its own; one that was given may have been used before."""
+        """True if each run draws its own seed; a given seed may have been used before."""
         return self.params.seed is None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Ranges of `split_size` records, all with the same seed."""
+        """Return ranges of `split_size` records, all with the same seed."""
         seed, size = self._seed(ctx), self.params.split_size
         for start in range(0, self.params.records, size):
             stop = min(start + size, self.params.records)
             yield Split(f"{start}-{stop}", {"start": start, "stop": stop, "seed": seed}, first_ordinal=start)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Pages of mappings; a position is the number of the next record.
+        """Yield pages of records; a position is the number of the next record.
 
         Raises:
             FatalError: Faker has no such locale or provider, or the provider does not take the arguments.
         """
         seed, stop = str(split.manifest["seed"]), int(split.manifest["stop"])
         start = int(split.manifest["start"] if position is None else position)
-        # a seed that was given may be another node's too, whose records are others
+        # another node may use the same given seed for different records
         prefix = f"{seed}/" if self.params.seed is None else f"{ctx.node}/{seed}/"
         maker = await anyio.to_thread.run_sync(_Maker, self.params)
         while start < stop:
@@ -120,7 +120,7 @@ class GenerateSource(Source[GenerateParams]):
     def _seed(self, ctx: Context) -> str:
         if self.params.seed is not None:
             return str(self.params.seed)
-        # with the same seed, a second such node of the run would repeat the first one's keys
+        # with the same seed, another such node of the run would repeat the same keys
         return ":".join(part for part in (ctx.seed, ctx.pipeline, ctx.node) if part)
 
 
@@ -131,7 +131,7 @@ class _Maker:
         from faker import Factory
 
         try:
-            # weighting makes rare names rare, and costs ten times as much
+            # weighting makes rare names rare, but takes ten times as long
             self._fake: Generator = Factory.create(params.locale, use_weighting=False)
         except AttributeError:
             raise FatalError(
@@ -142,7 +142,7 @@ class _Maker:
         self._held: tuple[str, int, list[Row]] = ("", -1, [])
 
     def range(self, seed: str, start: int, stop: int) -> list[Row]:
-        """Records `start` to `stop` (exclusive)."""
+        """Return records `start` to `stop` (exclusive)."""
         records: list[Row] = []
         for first in range(start - start % BLOCK, stop, BLOCK):
             if self._held[:2] != (seed, first):
@@ -190,7 +190,9 @@ class _Maker:
         try:
             _plain(draw(**arguments))
         except Exception as error:  # noqa: BLE001 - a provider may raise anything for arguments that are wrong
-            raise FatalError(f"field {where!r}: `{PROVIDER}{name}` cannot be used so: {error}") from None
+            raise FatalError(
+                f"field {where!r}: `{PROVIDER}{name}` cannot be used like this: {error}"
+            ) from None
         return lambda _known: _plain(draw(**arguments))
 
 
@@ -202,7 +204,7 @@ def _fill(where: str, template: str, known: Row) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Convert a value to JSON types."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, date | datetime | time):
@@ -239,9 +241,7 @@ def _check_mapping(at: str, what: Mapping[str, Any], known: tuple[str, ...]) -> 
     elif "choice" in what:
         values, weights = what["choice"], what.get("weights")
         if not isinstance(values, list) or not values or set(what) - {"choice", "weights"}:
-            raise ValueError(
-                f"field {at!r}: expected `choice: [value, …]`, and `weights` beside it or nothing"
-            )
+            raise ValueError(f"field {at!r}: expected `choice: [value, …]`, optionally with `weights`")
         usable = weights is None or (
             isinstance(weights, list)
             and len(weights) == len(values)
@@ -257,7 +257,7 @@ def _check_mapping(at: str, what: Mapping[str, Any], known: tuple[str, ...]) -> 
 
 
 def _check_template(at: str, template: str, known: list[str]) -> None:
-    """Only the names of fields and short formats: `str.format` could read attributes, or make gigabytes."""
+    """Allow only field names and short formats: `str.format` could read attributes, or make gigabytes."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -267,7 +267,7 @@ def _check_template(at: str, template: str, known: list[str]) -> None:
             continue
         if name not in known:
             raise ValueError(
-                f"field {at!r}: {{{name}}} is not known here; known are {', '.join(known)} "
+                f"field {at!r}: {{{name}}} is unknown here; known are {', '.join(known)} "
                 "(write {{ and }} for braces)"
             )
         digits = "".join(one if one.isdigit() else " " for one in form or "").split()

@@ -1,7 +1,7 @@
 """Encode and decode JSON lines (https://jsonlines.org).
 
-orjson makes a float of an integer beyond 64 bits, and refuses to write one. Where a line may have such a
-number, Python's own module reads or writes it, digit by digit.
+orjson turns integers beyond 64 bits into floats, and refuses to write them. Lines that may have such a number
+are read and written exactly by Python's own module.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.tables.values import json_value
+from engine.contract.records import are_records
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "has_long_number", "is_utf8", "parse_json", "parse_line", "plain", "write_out"]
+__all__ = [
+    "dump_line",
+    "dump_records",
+    "has_long_number",
+    "is_utf8",
+    "parse_json",
+    "parse_line",
+    "plain",
+    "write_out",
+]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
 
-# digits and minus signs as they are, all else blank
+# keeps digits and minus signs, blanks all else
 _NUMBERS: Final = bytes(
     ord("0") if 48 <= byte <= 57 else byte if byte == ord("-") else 32 for byte in range(256)
 )
@@ -32,34 +42,45 @@ _LIST: Final = "a list; `jq -c '.[]'` puts each of its items on a line"
 _SPREAD_OUT: Final = "the value continues on the next line; `jq -c .` puts each value on one line"
 _BETWEEN: Final = b"},{"
 _NINETEEN: Final = b"0" * 19
-"""So many digits always fit into 64 bits where no minus stands before them."""
+"""This many digits always fit into 64 bits without a minus sign."""
 
 
 def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[bytes, dict[int, RecordError]]:
-    """Encode records as lines of JSON (`pretty`: indented); also return those that JSON cannot express."""
+    """Encode records as lines of JSON (`pretty`: indented); also return errors for those that fail."""
     whole = None if pretty else _dump_at_once(records)
     if whole is not None:
         return whole, {}
-    option = _LINE | orjson.OPT_INDENT_2 if pretty else _LINE
-    dumps = orjson.dumps
     lines: list[bytes] = []
     failures: dict[int, RecordError] = {}
     for index, record in enumerate(records):
         try:
-            lines.append(dumps(record, plain, option))
-        except TypeError as error:  # orjson's JSONEncodeError is one
-            line = _dump_long_numbers(record, pretty=pretty) if "64-bit" in str(error) else None
-            if line is None:
-                failures[index] = RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson")
-            else:
-                lines.append(line)
+            if not are_records(type(record)):
+                raise RecordError("the record is not a mapping of fields", kind="NotAnObject")
+            lines.append(dump_line(record, pretty=pretty))
+        except RecordError as error:
+            failures[index] = error
     return b"".join(lines), failures
 
 
-def _dump_at_once(records: Sequence[Record]) -> bytes | None:
-    """The lines of records, ten times as fast as one by one: orjson takes a kibibyte for each text it makes.
+def dump_line(value: object, *, pretty: bool = False) -> bytes:
+    """Encode a value as a line of JSON (`pretty`: indented).
 
-    None where that is not sure to be the same.
+    Raises:
+        RecordError: JSON cannot express it.
+    """
+    try:
+        return orjson.dumps(value, plain, _LINE | orjson.OPT_INDENT_2 if pretty else _LINE)
+    except TypeError as error:  # orjson's JSONEncodeError is one
+        line = _dump_long_numbers(value, pretty=pretty) if "64-bit" in str(error) else None
+        if line is None:
+            raise RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson") from None
+        return line
+
+
+def _dump_at_once(records: Sequence[Record]) -> bytes | None:
+    """Encode records together, ten times as fast as one by one: orjson allocates a kibibyte per result.
+
+    None if the result might differ.
     """
     if set(map(type, records)) != {dict}:
         return None
@@ -67,17 +88,17 @@ def _dump_at_once(records: Sequence[Record]) -> bytes | None:
         data = orjson.dumps(records if type(records) is list else list(records), plain)
     except TypeError:
         return None
-    # every two records have this between them, and the same in a text or a list makes it more
+    # this separates every two records; if texts or lists also contain it, the count is higher
     if data.count(_BETWEEN) != len(records) - 1:
         return None
     return data[1:-1].replace(_BETWEEN, b"}\n{") + b"\n"
 
 
-def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
-    """A record that only its integers keep from being written by orjson; None when there is more."""
+def _dump_long_numbers(value: object, *, pretty: bool) -> bytes | None:
+    """Encode a value that orjson refuses only for its integers; None if there is another reason."""
     try:
         text = json.dumps(
-            _with_names(record),
+            _with_names(value),
             default=_plain_again,
             ensure_ascii=False,
             allow_nan=False,
@@ -95,7 +116,7 @@ def _plain_again(value: object) -> object:
 
 
 def _with_names(value: object) -> object:
-    """The same, refused where a key is not a text: `json` would make one of it."""
+    """Return the value, refusing keys that are not texts, which `json` would convert."""
     if isinstance(value, BaseModel):
         return _with_names(value.model_dump(mode="json"))
     if isinstance(value, dict):
@@ -105,14 +126,14 @@ def _with_names(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_with_names(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None  # as orjson writes it
+        return None  # as orjson does
     return value
 
 
 def has_long_number(data: bytes) -> bool:
-    """True when there may be an integer beyond 64 bits in this JSON."""
+    """Return whether this JSON may contain an integer beyond 64 bits."""
     numbers = data.translate(_NUMBERS)
-    # one look is enough for most data
+    # this check suffices for most data
     return _NINETEEN in numbers and (b"0" + _NINETEEN in numbers or b"-" + _NINETEEN in numbers)
 
 
@@ -120,7 +141,7 @@ def parse_json(text: str) -> Any:
     """Parse any JSON, with integers of any size.
 
     Raises:
-        ValueError: it is no JSON, or has an integer of more than 4,300 digits.
+        ValueError: it is not JSON, or has an integer of more than 4,300 digits.
     """
     value = orjson.loads(text)
     if not has_long_number(text.encode()):
@@ -135,10 +156,10 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     """Parse the record on a line, with integers of any size.
 
     Raises:
-        RecordError: kind `BrokenLine`: it is no JSON, or no object. The message begins with `where` (file and
+        RecordError: kind `BrokenLine`: it is not a JSON object. The message begins with `where` (file and
             line) and the column, and quotes nothing of the line.
     """
-    # where files were put together, each may have brought its byte order mark
+    # concatenated files may each have a byte order mark
     line = line.removeprefix(codecs.BOM_UTF8)
     try:
         record = orjson.loads(line)
@@ -157,7 +178,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether these bytes are valid UTF-8."""
+    """Return whether these bytes are valid UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -166,7 +187,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 def _parse_long_numbers(line: bytes, where: str) -> dict[str, Any]:
-    """A line that orjson has found to be right, once more and exactly."""
+    """Parse a line that orjson accepted again, exactly."""
     try:
         record: dict[str, Any] = json.loads(line)
     except ValueError:  # Python's own limit (`sys.set_int_max_str_digits`)

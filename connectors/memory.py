@@ -18,16 +18,16 @@ class MemorySinkParams(Params):
     """Parameters of the `memory` sink."""
 
     max_records: int = Field(
-        default=1_000_000, ge=1, description="The run stops when more records than this would be kept"
+        default=1_000_000, ge=1, description="Fail the run if it would keep more records than this"
     )
 
 
 @component(Kind.SINK, "memory", params=MemorySinkParams, locality=Locality.PROCESS)
 class MemorySink(Sink[MemorySinkParams]):
-    """Keeps records in memory, for programs that take them from the report of the run.
+    """Keeps records in memory, for programs that read them from the report of the run.
 
-    `report.records("load")` returns them as they came, `report.table("load")` as a pyarrow table. Nothing
-    outlives the process, and a run that is resumed has only what came since.
+    `report.records("load")` returns them unchanged, `report.table("load")` as a pyarrow table. They are lost
+    when the process ends, and a resumed run has only the records since.
     """
 
     inline = True
@@ -38,10 +38,10 @@ class MemorySink(Sink[MemorySinkParams]):
         self._count = 0
 
     async def write(self, batch: Batch) -> None:
-        """Keep the batch. What is delivered again takes the place of what was there under its key.
+        """Keep the batch. A repeated record replaces the one with its key.
 
         Raises:
-            BatchError: records that are neither mappings nor models.
+            BatchError: some records are neither mappings nor models.
             FatalError: there are more than `max_records`.
         """
         kept = self._records

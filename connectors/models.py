@@ -1,9 +1,9 @@
 """The domain models of sources, of the ingest service and of its tables.
 
-Every timestamp is an ISO 8601 string with a UTC offset, as `datetime.now(UTC).isoformat()` gives it; the
-wire carries it as it stands. Unknown fields are dropped. A field that may be null may also be left out.
-A `…Source` model is what a source system sends; the model without the suffix is the curated row of the
-warehouse, which says in `transform_timestamp` when it was made.
+Every timestamp is an ISO 8601 string with a UTC offset, as from `datetime.now(UTC).isoformat()`, and is
+transferred unchanged. Unknown fields are dropped. A nullable field may be omitted. A `…Source` model is what
+a source system sends; the model without the suffix is the curated row of the warehouse, created at its
+`transform_timestamp`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ LogLevel = Literal["INFO", "DEBUG", "WARN", "ERROR"]
 class DomainModel(BaseModel):
     """Base of the domain models: unknown fields are dropped.
 
-    They are no more than their fields, without validators or aliases, so that a service may validate whole
-    pages into plain mappings and never build an instance.
+    They have only fields, no validators or aliases, so that a service can validate whole pages as plain
+    mappings without building instances.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -102,7 +102,7 @@ class Event(EventSource):
 
 
 class UnstructuredDataSource(DomainModel):
-    """A document that could not be processed, or one that still has to be: see `UnstructuredData`."""
+    """A document that could not be processed or is yet to be processed; see `UnstructuredData`."""
 
     id: str
     source_file_path: str
@@ -125,7 +125,7 @@ class UnstructuredData(DomainModel):
 
 
 class Medical(DomainModel):
-    """What a memo says about one appointment, under the id and path of its staged document."""
+    """Facts about one appointment from a memo, with the id and path of its staged document."""
 
     id: str
     patient_name: str
@@ -139,11 +139,11 @@ class Medical(DomainModel):
 
 
 class S3FileContent(DomainModel):
-    """One file, read and made text.
+    """One file, read and converted to text.
 
-    `content` is the decoded text, or for a binary file a marker and a data URL: `[IMAGE_DATA]`,
-    `[PDF_DATA]` or `[DOC_DATA]`, then `data:<content type>;base64,…`. `file_size` is in bytes, as stored.
-    `file_path` is an `s3://` address or the path of a file, `source_uri` the same in the pattern's scheme.
+    `content` is the decoded text, or for a binary file a marker and a data URL: `[IMAGE_DATA]`, `[PDF_DATA]`
+    or `[DOC_DATA]`, then `data:<content type>;base64,…`. `file_size` is the stored size in bytes. `file_path`
+    is an `s3://` address or the path of a file, `source_uri` the same with the pattern's scheme.
     """
 
     file_path: str
@@ -182,4 +182,4 @@ INGEST_MODELS: tuple[IngestModel, ...] = (
     IngestModel("UnstructuredData", UnstructuredData, "UnstructuredData"),
     IngestModel("Medical", Medical, "Medical"),
 )
-"""What the ingest service serves out of the box: `POST /ingest/<name>`."""
+"""Built-in models of the ingest service, by name: `POST /ingest/<name>`."""

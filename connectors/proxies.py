@@ -1,4 +1,4 @@
-"""The proxy of the environment for an address."""
+"""The environment's proxy for an address."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["proxy_for"]
 
 
 def proxy_for(url: str, schemes: Collection[str] = ("http", "https")) -> str | None:
-    """The proxy for requests to this URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None without.
+    """Return the proxy for this URL from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or None.
 
-    This machine is always asked directly: what listens on loopback cannot be reached through a proxy.
+    Loopback addresses never use a proxy, which could not reach them.
 
     Args:
-        schemes: kinds of proxies that can be used.
+        schemes: supported kinds of proxies.
 
     Raises:
-        FatalError: the environment names a proxy that cannot be used.
+        FatalError: the environment names an unsupported proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -42,7 +42,7 @@ def proxy_for(url: str, schemes: Collection[str] = ("http", "https")) -> str | N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
+    """Return whether a host is this machine."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True

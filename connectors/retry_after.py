@@ -15,17 +15,17 @@ _DAY = 86_400.0
 def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: float = _LONGEST) -> float | None:
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
-    Both forms of the standard are read (seconds, and an HTTP date compared with `now`), an ISO date and
-    seconds since 1970 too, and before them `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
-    `x-ms-retry-after-ms`). A date in the past means 0; more than `longest` (an hour) counts as so much, so
-    that a broken clock on the other side cannot stop a run.
+    It reads both forms of the standard (seconds, and an HTTP date compared with `now`), also an ISO date and
+    seconds since 1970, and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
+    `x-ms-retry-after-ms`). A date in the past means 0; the result is at most `longest` (an hour), so that a
+    wrong clock of a server cannot stop a run.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         milliseconds = _number(headers.get(name))
         if milliseconds is not None:
             return min(milliseconds / 1000, longest)
     text = headers.get("retry-after")
-    # "5s" is not of the standard, but sent; "5, 5" is the header twice
+    # "5s" is not standard, but is sent; "5, 5" is the header twice
     seconds = _number(text.partition(",")[0].strip().rstrip("sS") if text else None)
     if seconds is None:
         seconds = _until(text, now)

@@ -14,14 +14,15 @@ from engine.errors import RecordError
 __all__ = ["STAGED_NAMESPACE", "StageDocuments", "StageParams", "staged_id"]
 
 STAGED_NAMESPACE = UUID("5d0ff7b4-6a3e-5a0c-9a6d-5d2b3f0c1e77")
-"""The name space of staged ids (RFC 9562, section 5.5). Never to change: ids would not match earlier ones."""
+"""The name space of staged ids (RFC 9562, section 5.5). Never change it: ids would no longer match earlier
+ones."""
 
 
 class StageParams(Params):
     """Parameters of `stage_documents`."""
 
     processing_instructions: str | None = Field(
-        default=None, description="Stored with each row, for whoever processes it next"
+        default=None, description="Stored with each row, for the next step of processing"
     )
 
 
@@ -34,10 +35,10 @@ def staged_id(key: str) -> str:
 class StageDocuments(Transform[StageParams]):
     """Converts files to rows of the table `UnstructuredData`.
 
-    Takes records with the fields `file_path` and `content` (as the source `s3` gives them) and gives rows
-    with `id`, `source_file_path`, `extracted_data`, `processed_at`, `processing_instructions` and
-    `transform_timestamp`. The id is made from the record's key, so staging a file again replaces its row.
-    Keys stay as they are.
+    Takes records with the fields `file_path` and `content` (as from the source `s3`) and returns rows with
+    `id`, `source_file_path`, `extracted_data`, `processed_at`, `processing_instructions` and
+    `transform_timestamp`. The id is derived from the record's key, so staging a file again replaces its row.
+    Keys do not change.
     """
 
     def apply(self, batch: Batch) -> Batch:

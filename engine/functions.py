@@ -22,7 +22,14 @@ import anyio
 from pydantic import BaseModel, Field, create_model
 
 from engine.contract.batch import Batch, Drop, Outcome
-from engine.contract.callables import UNFINISHED, check_function, check_source_function, is_async, place_of
+from engine.contract.callables import (
+    UNFINISHED,
+    check_function,
+    check_source_function,
+    is_async,
+    misuse,
+    type_shown,
+)
 from engine.contract.component import (
     BatchLimits,
     Component,
@@ -183,7 +190,7 @@ class FunctionSource(Source[BaseModel]):
     async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
         generator = self.function()
         if not isinstance(generator, AsyncIterable):
-            raise _misuse(self.function, "source", f"returned {_type(generator)}, not an async generator")
+            raise misuse(self.function, "source", f"returned {type_shown(generator)}, not an async generator")
         try:
             async for item in generator:
                 yield item
@@ -240,22 +247,15 @@ def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> Record
     raise error
 
 
-def _misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
-    """The error of a function that does something else than its kind of component; nothing of a record."""
-    return FatalError(f"the {kind} {place_of(function)} {what}")
-
-
-def _type(value: object) -> str:
-    return f"a {type(value).__name__}" if value is not None else "None"
-
-
 def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
     """The error of a plain function that calls an `async` one, or a generator, and returns what that gave."""
     first = next(one for one in made if type(one) in UNFINISHED)
     for one in made:
         if isinstance(one, CoroutineType | GeneratorType):
             one.close()
-    return _misuse(function, "transform", f"returned {_type(first)}: make it `async def`, and `await` that")
+    return misuse(
+        function, "transform", f"returned {type_shown(first)}: make it `async def`, and `await` that"
+    )
 
 
 class FunctionFilter(Transform[BaseModel]):
@@ -296,10 +296,10 @@ class BatchTransform(Transform[BaseModel]):
 
     def _outcomes(self, batch: Batch, made: object) -> Batch:
         if not isinstance(made, list | tuple):
-            raise _misuse(self._function, "transform", f"returned {_type(made)}, not a list of outcomes")
+            raise misuse(self._function, "transform", f"returned {type_shown(made)}, not a list of outcomes")
         if len(made) != len(batch):
             what = f"returned {len(made)} outcomes for {len(batch)} records"
-            raise _misuse(self._function, "transform", what)
+            raise misuse(self._function, "transform", what)
         return batch.outcomes(_named(with_records_only(made, self._function)))
 
 

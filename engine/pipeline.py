@@ -168,8 +168,14 @@ def _from_file(
     registry: Registry | None = None,
 ) -> tuple[dict[str, Plan], list[str]]:
     """The plans, and the own names of those that `only` names."""
+    for name, values in (params or {}).items():
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"params: expected the values of a pipeline, as in {{PIPELINE: {{{name!r}: …}}}}"
+            )
     find_modules_beside(path)
     file = load_file(Path(path), environ=environ, overrides=Overrides(params=dict(params or {})))
+    only = [only] if isinstance(only, str) else only
     if only:
         file = select(file, only)
     return compile_file(file, registry or Registry.installed()), [file.resolve_alias(name) for name in only]
@@ -265,6 +271,13 @@ def _plans(
         what = {what.name: what.plan()}
     elif not isinstance(what, Mapping):
         raise ConfigError(f"expected a file, a pipeline or plans to run, got {type(what).__name__}")
+    only = [only] if isinstance(only, str) else only
+    for name, plan in what.items():
+        if not isinstance(plan, Plan):
+            raise ConfigError(
+                f"expected plans by name, as `engine.load` gives them, but {name!r} is a "
+                f"{type(plan).__name__}: give a file, or an `engine.Pipeline`"
+            )
     for name in only:
         if name not in what:
             raise ConfigError([Problem(unknown("pipeline", name, what), file="only")])

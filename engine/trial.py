@@ -15,6 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from engine.contract.batch import Batch, Failure, join
+from engine.contract.callables import generator_of
 from engine.contract.checking import ChecksRecords, RecordCheck
 from engine.contract.component import Component, Context, Kind, NoParams, Receipt, Sink, Source
 from engine.contract.split import Split
@@ -154,7 +155,7 @@ class _Limited:
         ) -> AsyncGenerator[Batch, None]:
             if not self._left:
                 return
-            async with aclosing(read(split, position, ctx)) as batches:
+            async with aclosing(generator_of(read, split, position, ctx)) as batches:
                 async for batch in batches:
                     yield self._cut(batch, position)
                     if not self._left:
@@ -162,7 +163,7 @@ class _Limited:
                     position = batch.position
 
         async def limited_extract() -> AsyncGenerator[Record | list[Record], None]:
-            async with aclosing(extract()) as items:
+            async with aclosing(generator_of(extract)) as items:
                 async for item in items:
                     yield self._cut_item(item)
                     if not self._left:
@@ -215,7 +216,7 @@ class _Sampled:
             extract = _original(source, "extract")
 
             async def sampled_extract() -> AsyncGenerator[Record | list[Record], None]:
-                yield await self._drawn(extract())
+                yield await self._drawn(generator_of(extract))
 
             _install(source, "extract", sampled_extract)
             return
@@ -229,7 +230,7 @@ class _Sampled:
             split: Split, position: JsonValue, ctx: Context
         ) -> AsyncGenerator[Batch, None]:
             if position is None:
-                batch = await self._picked(split.key, read(split, position, ctx))
+                batch = await self._picked(split.key, generator_of(read, split, position, ctx))
                 if batch is not None:
                     yield batch
 

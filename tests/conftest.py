@@ -6,40 +6,43 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import bytecode  # first: it is about what the others import
 from tests.examples import register_profiles
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
-from tests.servers import service_models, warm_start
+from tests.servers import read_once, warm_start
 
 if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouse
+    from tests.servers.kept_warehouse import KeptWarehouses
     from tests.servers.postgres import Postgres
 
+gc.disable()  # until all tests are collected, which leaves little garbage
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
 register_profiles()
 watch_generators()
 warm_start.install()
+
+COLLECT_AFTER = 5_000
+"""Objects made and not yet freed before the garbage collector looks at them; by default it is 700."""
 
 Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    service_models.share()
+    read_once.share()
     with no_child_process(), no_socket(), no_open_generator():
         yield
 
 
 @pytest.fixture
-def only_own_garbage() -> Iterator[None]:
-    """A collection that the test asks for looks only at what was made since; all else takes a second."""
+def only_own_garbage() -> None:
+    """A collection that the test asks for looks only at what was made since."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +73,51 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]
         yield server
 
 
+@pytest.fixture(scope="session")
+def kept_warehouses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptWarehouses]:
+    """Warehouses that are emptied, and not opened, for each test."""
+    from tests.servers.kept_warehouse import KeptWarehouses
+
+    kept = KeptWarehouses(tmp_path_factory.mktemp("warehouses"))
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def kept_warehouse(kept_warehouses: KeptWarehouses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of the test store in warehouses that are kept, and not in their state directories."""
+    monkeypatch.setattr("engine.service.warehouse.Warehouse.open", kept_warehouses.open)
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers of pytest-xdist start the engine from one process."""
+    node.workerinput["fork_server"] = warm_start.serve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share with the other workers what each would do for itself."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        warm_start.use(given["fork_server"])
+        bytecode.rewrite_share(config, int(given["workerid"].removeprefix("gw")), given["workercount"])
+
+
 def pytest_collection_finish() -> None:
-    """Keep nothing of what tests write: they change a module twice a second, and its date does not tell."""
+    """Collect garbage again, and keep nothing of what tests write.
+
+    All that is there by now stays, and looking through it takes a second each time: the collector never does.
+    Tests change a module twice a second, which its date does not tell.
+    """
+    gc.enable()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     sys.dont_write_bytecode = bytecode.WITHOUT
 
 

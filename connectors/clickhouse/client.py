@@ -49,10 +49,10 @@ def text(value: str) -> str:
 
 
 class Client:
-    """Sends statements, one a request. Makes its connection at the first one.
+    """Sends statements, one per request. Connects at the first one.
 
-    Every method raises TransientError when the server cannot be reached or may succeed later, FatalError for
-    what has to be mended, and RowsRefusedError for what is in the rows.
+    Every method raises TransientError if the server cannot be reached or may succeed later, FatalError if the
+    user has to fix something, and RowsRefusedError if the server rejects the rows.
     """
 
     def __init__(self, connection: ClickHouseConnection) -> None:
@@ -67,17 +67,17 @@ class Client:
                 await http.aclose()
 
     async def fetch(self, query: str) -> list[list[Any]]:
-        """The rows of a query."""
+        """Return the rows of a query."""
         answer = await self._send(f"{query} FORMAT JSONCompact".encode(), "")
         try:
             rows: list[list[Any]] = orjson.loads(answer)["data"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             url = self._connection.url
-            raise FatalError(f"{url} answered 200, and not as ClickHouse does: check `url`") from None
+            raise FatalError(f"{url} answered 200, but not like ClickHouse: check `url`") from None
         return rows
 
     async def execute(self, statement: str, data: bytes = b"", query_id: str = "") -> None:
-        """Execute a statement; `data`: what it inserts."""
+        """Execute a statement; `data` is the body of an INSERT."""
         body = statement.encode()
         await self._send(body + b"\n" + data if data else body, query_id)
 
@@ -130,12 +130,12 @@ class Client:
         code, name = int(said[1]), said[3] or f"code {said[1]}"
         if code in _ROW:
             return _refused(code, name, answer.decode("utf-8", "replace"))
-        # a syntax error quotes the statement, and that has the rows
+        # a syntax error quotes the statement, which contains the rows
         why = "" if code == 62 else " ".join(said[2].split())[:400].rstrip(". ")
         message = f"{place}: {why} ({name})"
         if code in _PASSING:
             return TransientError(message)
-        if code in _AUTH:  # says which user exists, and which way of logging in it has
+        if code in _AUTH:  # ClickHouse's own message would reveal which users exist and how they log in
             message = f"{place} refuses the user {self._connection.user} ({name})"
         remedy = _REMEDIES.get(code, "")
         return FatalError(
@@ -144,7 +144,7 @@ class Client:
 
 
 def _refused(code: int, name: str, said: str) -> RowsRefusedError:
-    """Without what ClickHouse says of the value: it quotes the value, and what is beside it."""
+    """Make an error without ClickHouse's message, which quotes the value and its neighbours."""
     column = _COLUMN.search(said)
     constraint = _CONSTRAINT.search(said) if code == 469 else None
     where = f" (column {column[1]})" if column else f" (constraint {constraint[1]})" if constraint else ""
@@ -153,7 +153,7 @@ def _refused(code: int, name: str, said: str) -> RowsRefusedError:
 
 
 def _build(connection: ClickHouseConnection) -> httpx.AsyncClient:
-    # imported here, and in a thread: it takes 0.2 s, in which other pipelines of the process continue
+    # imported lazily and in a thread: the import takes 0.2 s and would block other pipelines of the process
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

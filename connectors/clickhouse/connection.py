@@ -29,5 +29,5 @@ class ClickHouseConnection(BaseModel):
 
     @property
     def place(self) -> str:
-        """Server and database: what messages say."""
+        """Server and database, for messages."""
         return f"{self.url}, database {self.database}"

@@ -1,8 +1,8 @@
-"""Which records of a run a table has, though ClickHouse has no transactions.
+"""Track which records of a run are in a table, without transactions.
 
-Before a batch is inserted, an entry says which records it has and how many rows. The rows carry the number
-of the batch. So after an interruption the table itself tells: all rows of the batch are there, or none, or
-some, which are then deleted. An entry whose rows are not there is taken back by another of sign -1.
+Before a batch is inserted, an entry records its records and its number of rows. The rows carry the number of
+the batch, so after an interruption the table shows whether all, none or some of them arrived; some are
+deleted. An entry whose rows did not arrive is cancelled by another of sign -1.
 """
 # ruff: noqa: S608 -- names and texts are quoted
 
@@ -34,8 +34,8 @@ class Ledger:
     """The entries of a node's run about one table, in `_odw_batches` of the table's database.
 
     Args:
-        client: of the server.
-        scope: run, pipeline and node, target.
+        client: client of the server.
+        scope: run, pipeline, node and target.
         target: the table.
         clock: for waiting.
     """
@@ -52,7 +52,7 @@ class Ledger:
         self._scope = f"run = {run} AND node = {node} AND target = {named}"
 
     async def prepare(self) -> None:
-        """Make the table. ClickHouse deletes entries that are too old."""
+        """Create the table. ClickHouse deletes entries that are too old."""
         await self._client.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (run String, node String, target String, "
             "split String, batch UInt64, total UInt64, records Int64, ranges String, hashes Array(Int64), "
@@ -61,35 +61,35 @@ class Ledger:
         )
 
     def number(self, entries: Sequence[Entry]) -> int:
-        """The number of the batch: the same one when the same records are tried again."""
+        """Return the number of the batch; a retry of the same records gets the same one."""
         said = orjson.dumps([self._generation, [[one.split, one.ranges, one.hashes] for one in entries]])
         return int.from_bytes(blake2b(said, digest_size=8).digest(), "big") >> 1 or 1
 
     def query_id(self, batch: int) -> str:
-        """The id under which the server shows the INSERT of a batch while it is under way."""
+        """Return the query id of a batch's INSERT."""
         return f"{self._prefix}{batch:x}-{uuid4().hex[:8]}"
 
     async def announce(self, batch: int, entries: Sequence[Entry]) -> None:
-        """Say what is about to be inserted."""
+        """Record what is about to be inserted."""
         total = sum(one.records for one in entries)
         await self._add(
             [[one.split, batch, total, one.records, one.ranges, one.hashes, 1] for one in entries]
         )
 
     async def take_back(self, batch: int, entries: Sequence[Entry]) -> None:
-        """The batch was refused: no row of it is there."""
+        """Cancel the entry of a batch that was refused: none of its rows was inserted."""
         total = sum(one.records for one in entries)
         await self._add(
             [[one.split, batch, total, -one.records, one.ranges, one.hashes, -1] for one in entries]
         )
 
     async def known(self, split: str, rows: Table) -> list[LedgerRow]:
-        """The entries of a split whose rows are there, all of them.
+        """Return the entries of a split whose rows are all in the table.
 
-        Deletes what a broken INSERT has left, and takes back the entries of those that came to nothing.
+        Deletes the rows of incomplete INSERTs, and cancels the entries of batches that were not inserted.
 
         Raises:
-            TransientError: an INSERT of the run is still under way.
+            TransientError: an INSERT of the run is still executing.
         """
         await self.wait_for_inserts()
         where = f"{self._scope} AND split = {text(split)}"
@@ -114,7 +114,8 @@ class Ledger:
     ) -> None:
         broken = [str(entry[0]) for entry in lost if int(str(entry[0])) in there]
         if broken:
-            # other numbers from now on: the server takes these for inserted, though their rows are deleted
+            # new numbers from now on: the server would ignore these as duplicates, though their rows are
+            # deleted
             self._generation = uuid4().hex
             await self._client.execute(
                 f"ALTER TABLE {rows.sql} DELETE WHERE {BATCH} IN ({', '.join(broken)}) "
@@ -128,10 +129,10 @@ class Ledger:
         )
 
     async def wait_for_inserts(self) -> None:
-        """Wait until no INSERT of the run is under way: one whose client is gone may still be committed.
+        """Wait until no INSERT of the run is executing: one whose client is gone may still be committed.
 
         Raises:
-            TransientError: one still is.
+            TransientError: one is still executing.
         """
         for _ in range(_LOOKS):
             ((running,),) = await self._client.fetch(
@@ -143,11 +144,11 @@ class Ledger:
         raise TransientError("the server is still executing an INSERT of this run")
 
     async def announced(self) -> int:
-        """The number of records of the run that the table should have."""
+        """Return the number of records of the run that the table should have."""
         return await self._number(f"SELECT sum(records) FROM {self._table} WHERE {self._scope}")
 
     async def count(self, rows: Table) -> int:
-        """The number of rows of the run that the table has."""
+        """Return the number of rows of the run that the table has."""
         ids = f"(SELECT batch FROM {self._table} WHERE {self._scope})"
         return await self._number(f"SELECT count() FROM {rows.sql} WHERE {BATCH} IN {ids}")
 
@@ -156,7 +157,7 @@ class Ledger:
         return int(number)
 
     async def forget(self) -> None:
-        """Remove the entries: the run is complete, nothing of it comes again."""
+        """Remove the entries of a complete run, which no longer needs them."""
         await self._client.execute(
             f"ALTER TABLE {self._table} DELETE WHERE {self._scope} AND split != {text(_REPLACED)} "
             "SETTINGS mutations_sync = 1"
@@ -170,7 +171,7 @@ class Ledger:
         return {str(noted) for (noted,) in found}
 
     async def note_replacement(self, what: str) -> None:
-        """Note the UUID of the table that is about to take the place of the other, or that it has."""
+        """Note the UUID of the table that is about to replace the other, or that it has replaced it."""
         await self._add([[_REPLACED, 0, 0, 0, what, [], 0]])
 
     async def _add(self, rows: Sequence[Sequence[object]]) -> None:

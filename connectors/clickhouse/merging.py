@@ -19,7 +19,7 @@ INSERT: Final = (
     "async_insert = 0, input_format_parallel_parsing = 0, max_insert_block_size = 1048576, "
     "date_time_input_format = 'best_effort'"
 )
-# equal rows may come again after others, and are no repetition then
+# an equal row that comes after others of its key is an update, not a duplicate
 _MERGE: Final = f"{INSERT}, insert_deduplicate = 0"
 
 
@@ -28,7 +28,7 @@ _KEEPS_ALL: Final = frozenset({"MergeTree", "ReplicatedMergeTree", "SharedMergeT
 
 
 def check_appends(engine: str, table: str) -> None:
-    """Check that ClickHouse keeps every row as it is inserted.
+    """Check that the table's engine keeps every row as inserted.
 
     Raises:
         FatalError: it does not.
@@ -42,10 +42,10 @@ def check_appends(engine: str, table: str) -> None:
 
 
 def check_merges(engine: str, sorting: Sequence[str], table: str, key: Sequence[str]) -> None:
-    """Check that ClickHouse keeps one row of each key.
+    """Check that the table's engine keeps one row per key.
 
     Raises:
-        FatalError: it does not; says how to make a table that does.
+        FatalError: it does not; the message describes a table that does.
     """
     if "Replacing" in engine and set(sorting) == set(key):
         return
@@ -81,7 +81,7 @@ async def merge_rows(
     key: Sequence[str],
     query_id: str,
 ) -> None:
-    """Insert rows that have some of the columns; the others keep what the table has for the key."""
+    """Insert rows that have some of the columns; the others keep their values in the table."""
     others = [name for name in columns if name not in values]
     given = [columns[name] for name in values]
     if not others:

@@ -1,4 +1,4 @@
-"""Values that ClickHouse would silently change: days that do not exist, and what is beyond its types."""
+"""Reject values that ClickHouse would silently change: impossible dates, and numbers beyond its types."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_ranges(column: Column, values: Sequence[Any]) -> None:
 
 
 def _items(value: Any) -> Iterable[Any]:
-    """What a list or a mapping has, also as JSON; ClickHouse itself refuses what is neither."""
+    """Return the items of a list or mapping, or of its JSON text; ClickHouse refuses anything else."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             value = json.loads(value)
@@ -81,7 +81,7 @@ def _fits_seconds(text: str) -> bool:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        return True  # another form, which ClickHouse reads or refuses
+        return True  # another notation, which ClickHouse reads or refuses
     return 0 <= (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() < _SECONDS
 
 

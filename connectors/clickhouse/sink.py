@@ -21,6 +21,7 @@ from connectors.clickhouse.tables import (
     Table,
     insert_data,
     listed,
+    nullable,
     quoted,
     sorting_key,
     table_columns,
@@ -46,7 +47,10 @@ class ClickHouseSinkParams(TableSinkParams):
     """Parameters of the `clickhouse` sink."""
 
     records: int = operational(
-        50_000, ge=1, le=100_000, description="Maximum records per INSERT; ClickHouse prefers few large ones"
+        50_000,
+        ge=1,
+        le=100_000,
+        description="Maximum records per INSERT; ClickHouse prefers a few large ones",
     )
 
 
@@ -67,10 +71,10 @@ def _reach(params: ClickHouseSinkParams) -> Locality:
 class ClickHouseSink(TableSink[ClickHouseSinkParams]):
     """Writes records to a table of ClickHouse, through its HTTP interface.
 
-    The table is made from the first records, and gets a column for each field that is new. Appended rows
-    carry the number of their batch, and `_odw_batches` says which records that has: what a resumed run reads
-    again is not added again. Merged rows take the place of those with the same key in a ReplacingMergeTree.
-    A record that the table refuses becomes a dead letter, alone.
+    The table is created from the first records and gets a column for each new field. Appended rows carry the
+    number of their batch, and `_odw_batches` lists the records of each batch, so a resumed run adds nothing
+    twice. Merged rows replace those with the same key in a ReplacingMergeTree. A record that the table
+    refuses becomes a dead letter, without the rest of its batch.
     """
 
     dialect = DIALECT
@@ -80,7 +84,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         self._turn = anyio.Lock()
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Connect, and get the table ready."""
+        """Connect and prepare the table."""
         if not isinstance(self.connection, ClickHouseConnection):
             raise FatalError("the clickhouse sink needs a connection with the `url` of the server")
         self._ready = self._settled = False
@@ -127,7 +131,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
 
         Raises:
             BatchError: the table refused some records.
-            TransientError: the server cannot be reached, or has too much to do.
+            TransientError: the server cannot be reached or is overloaded.
             FatalError: the table cannot be written.
         """
         try:
@@ -140,10 +144,10 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
             raise
 
     async def run_completed(self) -> None:
-        """Put the new rows in the place of the old ones, and forget the entries of the run.
+        """Replace the old rows if the mode says so, and delete the entries of the run.
 
         Raises:
-            TransientError: the server cannot be reached, and new rows are not in their place yet.
+            TransientError: the server cannot be reached before the old rows were replaced.
         """
         if self.params.mode is Mode.MERGE:
             return
@@ -151,12 +155,12 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
             await self._prepare()
             if self.params.mode is Mode.REPLACE:
                 await self._replace()
-            if not self.ctx.chunk:  # the other parts of the run may still be under way
+            if not self.ctx.chunk:  # the other parts of the run may still be running
                 await self._ledger.forget()
         except TransientError:
             if self.params.mode is Mode.REPLACE:
                 raise
-            # the rows are there; their entries are deleted after a while
+            # the rows are in the table; the server deletes their entries after a while
 
     async def _prepare(self) -> None:
         if self._ready:
@@ -205,7 +209,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         if not self._columns:
             await self._create(changes)
         steps = [
-            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.sql} NULL"
+            f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {nullable(column.sql)}"
             for column in changes.added
             if column.name not in self._columns  # as of a table that is made like another
         ]
@@ -218,7 +222,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         self._columns = await table_columns(self._client, self._rows)
 
     async def _create(self, changes: Changes) -> None:
-        """Make the table; one that is to replace another with the engine and sorting key of that."""
+        """Create the table; a replacement gets the engine and sorting key of the original."""
         if self.params.mode is Mode.REPLACE:
             self._columns = dict(self._replaced)
             if self._columns:
@@ -229,7 +233,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
                 return
         key = self.params.key
         made = [
-            f"{quoted(column.name)} {column.sql} {'NOT NULL' if column.name in key else 'NULL'}"
+            f"{quoted(column.name)} {column.sql if column.name in key else nullable(column.sql)}"
             for column in changes.added
         ]
         if self.params.mode is Mode.MERGE:
@@ -281,7 +285,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         reached("rows_committed")
 
     async def _replace(self) -> None:
-        """Exchange the tables, in one step; views and grants go by the name."""
+        """Exchange the tables in one step; views and grants refer to the name."""
         noted = await self._ledger.replacement()
         if _DONE in noted:
             return
@@ -294,7 +298,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         reached("rows_committing")
         if old and "" in noted:  # the run has no records
             await self._client.execute(f"TRUNCATE TABLE {self._target.sql}")
-        elif new in noted and new:  # otherwise it has been done, and the process ended before it said so
+        elif new in noted and new:  # otherwise it has been done already
             verb, link = ("EXCHANGE TABLES", "AND") if old else ("RENAME TABLE", "TO")
             await self._client.execute(f"{verb} {self._rows.sql} {link} {self._target.sql}")
         reached("rows_committed")

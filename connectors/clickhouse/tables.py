@@ -1,4 +1,4 @@
-"""Tables of ClickHouse: names, types, columns, and rows as an INSERT takes them."""
+"""Tables of ClickHouse: names, types, columns, and the data of an INSERT."""
 # ruff: noqa: S608 -- names and texts are quoted
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, InvalidOperation
 from math import isfinite
 from typing import Any, Final
 
@@ -23,13 +24,14 @@ __all__ = [
     "column_of",
     "insert_data",
     "listed",
+    "nullable",
     "quoted",
     "sorting_key",
     "table_columns",
 ]
 
 BATCH: Final = "_odw_batch"
-"""The column that tells which batch a row came with. `SELECT *` leaves it out: it is MATERIALIZED."""
+"""The column with the number of a row's batch. It is MATERIALIZED, so `SELECT *` omits it."""
 
 DIALECT: Final = Dialect(
     database="ClickHouse",
@@ -48,7 +50,7 @@ DIALECT: Final = Dialect(
         "BOOL": (ValueType.BOOLEAN, 0),
         "BOOLEAN": (ValueType.BOOLEAN, 0),
         **{f"INT{bits}": (ValueType.INTEGER, bits) for bits in (8, 16, 32, 64)},
-        # one more: they have no sign, and ClickHouse refuses a negative number itself
+        # one bit more: they have no sign, and ClickHouse itself refuses a negative number
         **{f"UINT{bits}": (ValueType.INTEGER, bits + 1) for bits in (8, 16, 32, 64)},
         "TINYINT": (ValueType.INTEGER, 8),
         "SMALLINT": (ValueType.INTEGER, 16),
@@ -73,12 +75,22 @@ DIALECT: Final = Dialect(
 )
 
 _WRAPPED: Final = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.S)
+_PLACES: Final = re.compile(r"Decimal\(\d+, ?(\d+)\)")
+_EXACT: Final = Context(prec=160, rounding=ROUND_HALF_UP)
 _NESTED: Final = re.compile(r"(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)\b")
 
 
 def quoted(name: str) -> str:
-    """The name as an identifier; `database.table` as two."""
+    """Quote a name as an identifier; `database.table` as two."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def nullable(sql: str) -> str:
+    """The type with null among its values, where ClickHouse has such a type."""
+    low = re.fullmatch(r"LowCardinality\((.*)\)", sql, re.S)
+    if low:
+        return f"LowCardinality({nullable(low[1])})"
+    return sql if _NESTED.match(sql) or sql.startswith("Nullable(") else f"Nullable({sql})"
 
 
 def listed(names: Sequence[str], prefix: str = "") -> str:
@@ -114,16 +126,16 @@ class Table:
         return f"{quoted(self.database)}.{quoted(self.name)}"
 
     def beside(self, name: str) -> Table:
-        """Another table of the database."""
+        """Return another table of the same database."""
         return Table(self.database, name)
 
     def where(self, column: str = "name") -> str:
-        """The condition that finds it in a table of `system`."""
+        """Return the condition that finds it in a table of `system`."""
         return f"database = {text(self.database)} AND {column} = {text(self.name)}"
 
 
 async def table_columns(client: Client, table: Table) -> dict[str, Column]:
-    """The columns that an INSERT may fill; empty when there is no such table."""
+    """Return the columns that an INSERT may fill; empty if the table does not exist."""
     found = await client.fetch(
         f"SELECT name, type FROM system.columns WHERE {table.where('table')} "
         "AND default_kind IN ('', 'DEFAULT') ORDER BY position"
@@ -132,7 +144,7 @@ async def table_columns(client: Client, table: Table) -> dict[str, Column]:
 
 
 async def sorting_key(client: Client, table: Table) -> list[str]:
-    """The columns by which the rows are sorted."""
+    """Return the columns of the sorting key."""
     found = await client.fetch(
         f"SELECT name FROM system.columns WHERE {table.where('table')} AND is_in_sorting_key"
     )
@@ -140,7 +152,7 @@ async def sorting_key(client: Client, table: Table) -> list[str]:
 
 
 def insert_data(columns: Sequence[Column], values: Sequence[Sequence[Any]], batch: int = 0) -> bytes:
-    """The rows in the format JSONCompactColumns, with the number of their batch when it is not 0.
+    """Return the rows in the format JSONCompactColumns, with the number of their batch unless it is 0.
 
     Raises:
         RowsRefusedError: a value cannot be sent, or is missing where the column needs one. ClickHouse would
@@ -168,6 +180,8 @@ def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
         values = [_decoded(one) if type(one) is bytes else one for one in values]
     if column.type is ValueType.DATE:
         return [one if one is None else str(one)[:10] for one in values]  # of a time, the date
+    if column.type is ValueType.NUMERIC and (places := _PLACES.search(column.sql)):
+        return [None if one is None else _rounded(str(one), int(places[1])) for one in values]
     if column.type is ValueType.NUMERIC or (column.type is ValueType.OTHER and int in types):
         return [None if one is None else str(one) for one in values]  # numbers of any length
     if float in types and not all(isfinite(one) for one in values if type(one) is float):
@@ -175,6 +189,18 @@ def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
     if nested:
         return [orjson.Fragment(one) if type(one) is str and one[:1] in "[{" else one for one in values]
     return values
+
+
+def _rounded(number: str, places: int) -> str:
+    """The number with so many decimal places; ClickHouse would cut the others off (28.999999999999996)."""
+    try:
+        exact = _EXACT.create_decimal(number)
+        exponent = exact.as_tuple().exponent
+        if isinstance(exponent, int) and -exponent > places:
+            return str(exact.quantize(_EXACT.scaleb(1, -places), context=_EXACT))
+    except InvalidOperation:
+        pass  # ClickHouse says what it is
+    return number
 
 
 def _decoded(value: bytes) -> str:

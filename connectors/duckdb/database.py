@@ -32,7 +32,7 @@ _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 def _fold(name: str) -> str:
-    """DuckDB does not tell ASCII letters apart by their case, and others it does."""
+    """Fold a name as DuckDB does, which ignores the case of ASCII letters only."""
     return name.translate(_LOWER)
 
 
@@ -81,7 +81,7 @@ _HOLDER: Final = re.compile(r"held in (\S+) \(PID (\d+)\)")
 class DuckdbParams(Params):
     """Parameters of the source and the sink."""
 
-    path: str = Field(min_length=1, description="The DuckDB file; a sink makes it if it does not exist")
+    path: str = Field(min_length=1, description="The DuckDB file; a sink creates it if it does not exist")
     lock_timeout: float = operational(
         10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
     )
@@ -91,19 +91,19 @@ class DuckdbParams(Params):
 
 
 class Database:
-    """One connection to a file. Each call runs in a worker thread, one at a time, and ends before it is left.
+    """One connection to a file. Calls run in a worker thread, one at a time, and finish even if cancelled.
 
     Args:
-        params: which file, and its limits.
-        read_only: open it to read; it has to exist.
-        lock_timeout: instead of that of `params`.
+        params: the file and its limits.
+        read_only: open an existing file for reading only.
+        lock_timeout: overrides that of `params`.
     """
 
     def __init__(
         self, params: DuckdbParams, *, read_only: bool = False, lock_timeout: float | None = None
     ) -> None:
         self.path = str(Path(params.path).expanduser())
-        self._place = Path(self.path).absolute()  # wherever the process may go
+        self._place = Path(self.path).absolute()  # stays valid if the process changes its working directory
         self._lock_timeout = params.lock_timeout if lock_timeout is None else lock_timeout
         self._memory_limit = params.memory_limit
         self._read_only = read_only
@@ -128,18 +128,18 @@ class Database:
             await anyio.sleep(_POLL_SECONDS)
 
     async def close(self) -> None:
-        """Close it; pending changes are in the file then."""
+        """Close it, writing pending changes to the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(connection.close)
 
     async def run(self, work: Callable[[DuckDBPyConnection], T]) -> T:
-        """Do some work with the connection; a transaction that it leaves open is rolled back.
+        """Call `work` with the connection; a transaction that it leaves open is rolled back.
 
         Raises:
-            RowsRefusedError: for what is in the rows.
-            TransientError, FatalError: for other reasons; also when the file is not the one that was opened.
+            RowsRefusedError: DuckDB refused the rows.
+            TransientError, FatalError: any other failure, or the file was replaced since it was opened.
         """
         assert self._connection is not None, "open the database first"
         async with self._turn:
@@ -150,7 +150,7 @@ class Database:
         return await self.run(lambda connection: columns_of(connection, table))
 
     async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a small query."""
+        """Return all rows of a small query."""
         return await self.run(lambda connection: connection.execute(query, list(values)).fetchall())
 
     def _work(self, work: Callable[[DuckDBPyConnection], T], connection: DuckDBPyConnection) -> T:
@@ -167,7 +167,7 @@ class Database:
                 raise
 
     def _check_place(self) -> None:
-        """A file that was removed can still be written, and what is written is lost."""
+        """Check that the file was not removed or replaced: writes to a removed file succeed and are lost."""
         try:
             if self._file is None or os.path.samestat(self._file, os.stat(self._place)):
                 return

@@ -49,9 +49,9 @@ def _claim(params: DuckdbSinkParams) -> Claim:
 class DuckdbSink(TableSink[DuckdbSinkParams]):
     """Writes records to a table of a DuckDB file, without a server.
 
-    The table is made from the first records, and gets a column for each field that is new. Every batch is one
-    transaction, with an entry of its records in `_odw_batches`: what a resumed run reads again is not added
-    again. A record that the table refuses becomes a dead letter, alone.
+    The table is created from the first records and gets a column for each new field. Every batch is one
+    transaction, with an entry of its records in `_odw_batches`, so a resumed run adds nothing twice. A record
+    that the table refuses becomes a dead letter, without the rest of its batch.
     """
 
     dialect = DIALECT
@@ -62,7 +62,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         self._run = ""
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the file, and get the table ready."""
+        """Open the file and prepare the table."""
         stack.push_async_callback(self._database.close)
         self._run = self._begin()
         await self._database.open()
@@ -93,7 +93,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
 
         Raises:
             BatchError: the table refused some records.
-            TransientError: a transaction of another node got in between.
+            TransientError: a transaction of another node conflicted.
             FatalError: the table or the file cannot be written.
         """
         try:
@@ -103,7 +103,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             raise
 
     async def run_completed(self) -> None:
-        """Put the new rows in the place of the old ones, and forget the entries of the run."""
+        """Replace the old rows if the mode says so, and delete the entries of the run."""
         if self.params.mode is Mode.MERGE:
             return
         with replacing(self.params.table):
@@ -208,7 +208,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             )
             matched = f"WHEN MATCHED THEN UPDATE SET {updates} " if updates else ""
             given = ", ".join(f"s.{quote(name)}" for name in names)
-            # the last of keys that only the column's type makes equal, such as 1 and 1.0, as for all others
+            # keys that only the column's type makes equal, such as 1 and 1.0: the last one wins, as for all
+            # others
             last = (
                 f"SELECT {listed} FROM _odw_merged QUALIFY row_number() OVER "
                 f"(PARTITION BY {', '.join(map(quote, key))} ORDER BY rowid DESC) = 1"
@@ -229,7 +230,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
                 connection.commit()
                 return
             self._replace(connection)
-        if not self.ctx.chunk:  # the other parts of the run may still be under way
+        if not self.ctx.chunk:  # the other parts of the run may still be running
             connection.execute(f"DELETE FROM {LEDGER} WHERE {_SCOPE}", self._scope)
         if replaces:
             self._note(connection, [Entry(_REPLACED, "[]", [], 0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,8 @@ _PLAIN: Final = frozenset(
      "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "VARCHAR"}
 )  # fmt: skip
 _ZONED: Final = "TIMESTAMP WITH TIME ZONE"
+_MOMENTS: Final = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+_MICROSECONDS: Final = len("2026-01-01 12:00:00.123456")
 
 
 class DuckdbSourceParams(TableSourceParams, DuckdbParams):
@@ -43,8 +46,8 @@ class DuckdbSourceParams(TableSourceParams, DuckdbParams):
 class DuckdbSource(Source[DuckdbSourceParams]):
     """Reads the rows of a table or a query of a DuckDB file.
 
-    With a `key`, rows come in its order and are named by it, and a resumed run continues after the last.
-    Columns become fields as JSON has them: times are ISO 8601 text, JSON columns are objects and lists.
+    With a `key`, rows are read in its order and named by it, and a resumed run continues after the last one.
+    Values become JSON: times are ISO 8601 text, JSON columns are objects and lists.
     """
 
     def __init__(self, params: DuckdbSourceParams, connection: BaseModel | None = None) -> None:
@@ -53,7 +56,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         self._database: Database | None = None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Return one split: the file has one reader."""
+        """Return one split: one reader reads the whole file."""
         yield Split("all")
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
@@ -102,7 +105,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
                 result.close()
 
     async def _opened(self) -> Database:
-        # not on entering: a sink of the same file in this pipeline has to open it first, to write
+        # not when entered: a sink of the same file in this pipeline has to open it first, for writing
         if self._database is None:
             database = Database(self.params, read_only=True)
             self._stack.push_async_callback(database.close)
@@ -141,14 +144,28 @@ class DuckdbSource(Source[DuckdbSourceParams]):
 def _selected(name: str, sql: str) -> str:
     column = f"q.{quote(name)}"
     if sql == _ZONED:
-        column = f"replace(CAST(timezone('UTC', {column}) AS VARCHAR), ' ', 'T') || '+00:00'"
+        finite = f"replace(CAST(timezone('UTC', {column}) AS VARCHAR), ' ', 'T') || '+00:00'"
+        column = f"CASE WHEN isinf({column}) THEN CAST({column} AS VARCHAR) ELSE {finite} END"
+    elif sql == "DATE" or sql in _MOMENTS:  # Python has neither `infinity` nor nanoseconds
+        column = f"CAST({column} AS VARCHAR)"
     return f"{column} AS {quote(name)}"
 
 
 def _reader(sql: str) -> Callable[[Any], Any] | None:
-    if sql in _PLAIN or sql == _ZONED:
+    if sql in _PLAIN or sql in (_ZONED, "DATE"):
         return None
+    if sql in _MOMENTS:
+        return _moment
     return _parsed if sql == "JSON" else json_value
+
+
+def _moment(text: str | None) -> str | None:
+    if text is None or len(text) > _MICROSECONDS:
+        return text and text.replace(" ", "T")
+    try:
+        return datetime.fromisoformat(text).isoformat()
+    except ValueError:  # beyond Python's calendar
+        return text
 
 
 def _parsed(text: str | None) -> Any:

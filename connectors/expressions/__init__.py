@@ -1,12 +1,12 @@
-"""Expressions on a record: a subset of Python that can do nothing but compute.
+"""Expressions on a record: a subset of Python that can only compute values.
 
 ::
 
     large = Expression("amount > 100 and country in ['DE', 'FR']")
     large.evaluate({"amount": 120, "country": "DE"})   # True
 
-The text is parsed once, checked against an allow-list of syntax and compiled. docs/transforms.md has the
-language; `functions.FUNCTIONS` has every function.
+The text is parsed once, checked against an allow-list of syntax and compiled. docs/transforms.md describes
+the language; `functions.FUNCTIONS` holds all functions.
 """
 
 from connectors.expressions.expression import (

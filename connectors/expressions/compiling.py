@@ -1,7 +1,7 @@
 """Compile the text of an expression: parse, check every node against an allow-list, and make a function.
 
-Only what a method `_visit_<node>` here handles is allowed. A field is read with `get`, an operator and a
-function is a call of one of ours, so the compiled code has nothing else within its reach.
+Only nodes with a method `_visit_<node>` are allowed. A field is read with `get`, and operators and functions
+become calls of our own, so compiled code can reach nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from io import StringIO
 from itertools import pairwise
 from keyword import iskeyword
+from token import tok_name
+from tokenize import generate_tokens
 from types import FunctionType
 from typing import Any, Final
 
@@ -38,7 +41,7 @@ RECORD: Final = "record"
 """The name of the whole record in an expression."""
 
 LINES: Final = 100_000
-"""How many lines apart the expressions of one function are, so that a trace tells which of them failed."""
+"""Lines between the expressions of one function, so that a traceback shows which of them failed."""
 MAX_LENGTH: Final = 10_000
 MAX_NODES: Final = 1_000
 MAX_DEPTH: Final = 60
@@ -55,6 +58,8 @@ _REFUSED: Final = {
     "Await": ("`await` is not allowed", ""),
     "Yield": ("`yield` is not allowed", ""),
 }  # fmt: skip
+_TEXT_BEGINS: Final = ("STRING", "FSTRING_START")
+_TEXT_ENDS: Final = ("STRING", "FSTRING_END")
 _PROVIDING: Final = ("coalesce", "type_of")
 _INSTEAD: Final = {
     "BitAnd": ("`&` is not allowed", "write `and`"),
@@ -68,10 +73,10 @@ _INSTEAD: Final = {
 
 
 def compile_text(text: str) -> FunctionType:
-    """Return the function of a mapping that an expression is.
+    """Compile an expression to a function of a mapping.
 
     Raises:
-        InvalidExpressionError: says what is wrong, where, and what to write.
+        InvalidExpressionError: the text is not an expression; the message shows the place and a remedy.
     """
     tree = _parse(text)
     compiler = _Compiler(text)
@@ -81,13 +86,13 @@ def compile_text(text: str) -> FunctionType:
     ast.copy_location(whole.body, tree.body)
     ast.fix_missing_locations(whole)
     code = compile(whole, CODE_NAME, "eval")
-    # the names that the code has are ours alone: fields are constants in it, and there are no builtins
+    # the code can only use our names: fields are constants, and there are no builtins
     function: FunctionType = eval(code, compiler.globals)  # noqa: S307 - only nodes of the allow-list
     return function
 
 
 def fields_read(text: str) -> list[tuple[str, ...]]:
-    """Return the fields that an expression reads, without those whose absence it provides for."""
+    """Return the fields that an expression reads, except those it has a fallback for."""
     tree, provided = _parse(text).body, set[str]()
     for node in ast.walk(tree):
         expected: Sequence[ast.expr] = ()
@@ -107,14 +112,14 @@ def fields_read(text: str) -> list[tuple[str, ...]]:
 
 
 def _is_plain(node: ast.expr) -> bool:
-    """Whether it is no more than a field: `a > 0 or b` gives `a` no other value."""
+    """Return whether it is just a field: in `a > 0 or b`, `b` is no fallback for `a`."""
     return isinstance(node, ast.Name | ast.Subscript)
 
 
 def compile_assignments(texts: Sequence[tuple[str, str]]) -> Callable[[dict[str, Any]], None]:
-    """Return one function that sets fields of a dict to expressions, in order; each sees the ones before.
+    """Compile a function that sets fields of a dict to expressions, in order; each sees the ones before.
 
-    It saves a call for each of them. Raises InvalidExpressionError.
+    One function saves a call per field. Raises InvalidExpressionError.
     """
     shared: dict[str, Any] = {"__builtins__": {}}
     body: list[ast.stmt] = []
@@ -141,7 +146,7 @@ def _parse(text: str) -> ast.Expression:
     if "\0" in text:
         raise InvalidExpressionError("the expression holds a NUL character")
     try:
-        # in brackets, so that an expression may go over several lines; they must not be closed by it
+        # in brackets, so that an expression may span several lines; it must not close them itself
         tree = ast.parse(f"({text}\n)", CODE_NAME, "eval")
         if "#" not in text:
             ast.parse(" ".join(text.split("\n")).strip(), CODE_NAME, "eval")
@@ -153,7 +158,26 @@ def _parse(text: str) -> ast.Expression:
     except (ValueError, MemoryError, RecursionError, OverflowError):
         raise InvalidExpressionError("the expression is nested too deeply") from None
     _check_size(tree)
+    _check_items(text)
     return tree
+
+
+def _check_items(text: str) -> None:
+    """Refuse a list in which two texts stand side by side, which Python takes for one."""
+    if "[" not in text:
+        return
+    opened, before = [""], ""
+    for token in generate_tokens(StringIO(f"({text}\n)").readline):
+        kind = tok_name[token.type]
+        if token.string in ("(", "[", "{"):
+            opened.append(token.string)
+        elif token.string in (")", "]", "}"):
+            opened.pop()
+        elif (
+            before in ("STRING", "FSTRING_END") and kind in ("STRING", "FSTRING_START") and opened[-1] == "["
+        ):
+            raise InvalidExpressionError(f"a comma is missing before the text at column {token.start[1]}")
+        before = kind if kind != "NL" else before
 
 
 def _hint(text: str, message: str) -> str:
@@ -277,7 +301,7 @@ class _Compiler:
     def _chain(
         self, node: ast.Compare, left: ast.expr, rest: Sequence[tuple[ast.cmpop, ast.expr]]
     ) -> ast.expr:
-        """`a < b < c` as `(lambda t: a < t and t < c)(b)`: every part is computed once."""
+        """Compile `a < b < c` to `(lambda t: a < t and t < c)(b)`, which computes every part once."""
         op, given = rest[0]
         right = self._members(given) if isinstance(op, ast.In | ast.NotIn) else self.visit(given)
         if len(rest) == 1:
@@ -292,7 +316,7 @@ class _Compiler:
         return ast.Call(ast.Lambda(arguments, both), [right], [])
 
     def _members(self, node: ast.expr) -> ast.expr:
-        """The container after `in`; a list of constants is made once, when the expression is compiled."""
+        """Return the container after `in`; a list of constants is built once, at compile time."""
         if isinstance(node, ast.Set):
             node = ast.copy_location(ast.Tuple(node.elts, ast.Load()), node)
         if isinstance(node, ast.List | ast.Tuple) and all(isinstance(one, ast.Constant) for one in node.elts):
@@ -397,7 +421,7 @@ class _Compiler:
         return ast.Call(ast.Name(f"f_{name}", ast.Load()), arguments, keywords)
 
     def _matches(self, node: ast.Call) -> ast.expr:
-        """`matches(text, 'pattern')`: a regular expression that takes linear time, compiled once."""
+        """Compile `matches(text, 'pattern')`, whose regular expression takes linear time."""
         pattern = node.args[1] if len(node.args) == 2 and not node.keywords else None
         if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str):
             raise self._invalid(node, "matches takes a text and a pattern in quotes", "matches(name, '^A')")
@@ -441,7 +465,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def signature_text(function: Callable[..., Any]) -> str:
-    """Return how a function of expressions is called, e.g. `(text, separator=None)`."""
+    """Return the signature of a function of expressions, e.g. `(text, separator=None)`."""
     signature = inspect.signature(function)
     plain = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
     return str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))

@@ -1,4 +1,4 @@
-"""An expression: its text, the function made of it, and errors that say where it failed."""
+"""An expression: its text, the compiled function, and errors that show where it failed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOWN: Final = 120
 
 
 class ExpressionError(RecordError):
-    """An expression cannot be computed for a record; it names the expression and the place, and no value."""
+    """An expression failed for a record; the message names the expression and the place, but no value."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="ExpressionError", unplanned=True)
@@ -38,12 +38,12 @@ class Expression:
     """A compiled expression.
 
     Attributes:
-        text: as written, or what it stands for.
-        shown: what errors call it: the text by default.
-        function: takes a mapping and returns the value; `failure` makes the error of what it raises.
+        text: source text of the expression.
+        shown: text that errors quote (default: `text`).
+        function: takes a mapping and returns the value; `failure` turns what it raises into an error.
 
     Raises:
-        InvalidExpressionError: the text is not one.
+        InvalidExpressionError: the text is not an expression.
     """
 
     __slots__ = ("function", "shown", "text")
@@ -55,7 +55,7 @@ class Expression:
 
     @property
     def fields(self) -> list[tuple[str, ...]]:
-        """The paths of the fields it reads and gives no other value to if they are missing."""
+        """The paths of the fields it reads without a fallback for missing ones."""
         return fields_read(self.text)
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class Expression:
         """Compute the expression for one record, a mapping or a Pydantic model.
 
         Raises:
-            ExpressionError: it cannot be computed.
+            ExpressionError: it fails for this record.
         """
         mapping = as_mapping(record)
         try:
@@ -74,15 +74,15 @@ class Expression:
             raise self.failure(error) from None
 
     def evaluate_all(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
-        """Compute the expression for mappings; in the place of a value that cannot be, its error.
+        """Compute the expression for mappings; a value that cannot be computed is replaced by its error.
 
         Returns:
-            The values, and whether there is an error among them.
+            The values, and whether any of them is an error.
         """
         return map_each(self.function, records, lambda error, _: self.failure(error))
 
     def failure(self, error: Exception, prefix: str = "") -> ExpressionError:
-        """Return the error to show for what `function` has raised; `prefix` comes first in its message."""
+        """Return the error to show for an exception of `function`; its message starts with `prefix`."""
         part = self._part(error.__traceback__)
         shown = _shortened(self.shown)
         named = part and part in self.shown and part != self.shown.strip()
@@ -104,7 +104,7 @@ class Expression:
     def _source(self, line: int, end_line: int, start: int | None, end: int | None) -> str:
         if start is None or end is None or line != end_line:
             return ""
-        # the first line was compiled with a bracket before it; places are counted in bytes
+        # the first line was compiled with a bracket before it; columns are counted in bytes
         texts = f"({self.text}".split("\n")
         if not 1 <= line <= len(texts):
             return ""
@@ -113,7 +113,7 @@ class Expression:
 
 
 class Assignments:
-    """Expressions that set the fields of a dict, in order; each sees what the ones before have set."""
+    """Expressions that set the fields of a dict, in order; each sees the fields set before it."""
 
     __slots__ = ("expressions", "function")
 
@@ -122,7 +122,7 @@ class Assignments:
         self.function = compile_assignments([(name, one.text) for name, one in expressions.items()])
 
     def failure(self, error: Exception) -> ExpressionError:
-        """Return the error to show for what `function` has raised, which names the field."""
+        """Return the error to show for an exception of `function`; its message names the field."""
         place = 0
         for frame, line in walk_tb(error.__traceback__):
             if frame.f_code.co_filename == CODE_NAME:
@@ -132,7 +132,7 @@ class Assignments:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the text of foreign exceptions, which may quote a value."""
+    """Describe an exception without its own text, which may quote a value."""
     if isinstance(error, EvaluationError):
         return str(error)
     if isinstance(error, ZeroDivisionError):
@@ -151,7 +151,7 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
     """Return a record as a mapping: itself, or the fields of a Pydantic model.
 
     Raises:
-        ExpressionError: it is neither.
+        ExpressionError: the record is neither.
     """
     if isinstance(record, Mapping):
         return record
@@ -162,7 +162,7 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
 
 
 def as_mappings(records: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    """Return records as mappings; the very list if all of them are dicts, which costs next to nothing."""
+    """Return records as mappings; the same list if all of them are dicts."""
     if set(map(type, records)) <= {dict}:
         return records
     return [as_mapping(record) for record in records]
@@ -178,4 +178,4 @@ ExpressionText = Annotated[
     AfterValidator(_checked),
     WithJsonSchema({"type": "string", "description": "An expression on the record, see docs/transforms.md"}),
 ]
-"""The type of a parameter that is an expression; a text that is none is an error of the configuration."""
+"""The type of a parameter that is an expression; an invalid one is a configuration error."""

@@ -1,4 +1,4 @@
-"""What goes wrong in an expression, in words that never show a value."""
+"""Errors of expressions. Their messages never show a value."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ __all__ = ["EvaluationError", "InvalidExpressionError", "kind_of"]
 
 
 class InvalidExpressionError(ValueError):
-    """The text is not an expression of this language; its message names the column."""
+    """The text is not an expression of this language; the message names the column."""
 
 
 class EvaluationError(Exception):
-    """An operation cannot be done with these values; its message names their types only."""
+    """An operation does not work on these values; the message names only their types."""
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, for messages."""
+    """Return the kind of a value, for messages."""
     if value is None:
         return "None"
     if isinstance(value, bool):
         return "a boolean"
-    if isinstance(value, int | float | Decimal):
+    if isinstance(value, int | float):
         return "a number"
+    if isinstance(value, Decimal):
+        return "a decimal"
     if isinstance(value, str):
         return "text"
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """The functions of expressions: pure, and bounded in memory and time.
 
-A function of None is None, except for those that are about None (`coalesce`, `len` of nothing is None too).
+A function of None is None, unless it is in `_ABOUT_NONE`.
 The first line of each docstring is its documentation.
 """
 
@@ -62,7 +62,7 @@ def strip(text: Any, characters: Any = None) -> Any:
 def normalize(text: Any) -> Any:
     """The text in Unicode's form NFKC, with every run of white space as one space."""
     text = _text("normalize", text)
-    limited(len(text) * 18)  # the most that one character can become
+    limited(len(text) * 18)  # one character can expand to this many
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
@@ -133,7 +133,7 @@ def to_int(value: Any) -> Any:
 def to_float(value: Any) -> Any:
     """The value as a number; text is read with a decimal point."""
     if isinstance(value, str):
-        return number(value)
+        return _read_number("float", value, ".")
     _finite("float", value)
     return float(value)
 
@@ -159,23 +159,27 @@ def number(text: Any, decimal: Any = ".") -> Any:
     text = _text("number", text)
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
+    return _read_number("number", text, decimal)
+
+
+def _read_number(name: str, text: str, decimal: str) -> int | float:
     if len(text.strip()) > MAX_DIGITS:
-        raise EvaluationError("number: the text is too long for a number")
+        raise EvaluationError(f"{name}: the text is too long for a number")
     found = _NUMBERS[decimal].fullmatch(text.strip())
     if not found or not (found["whole"] or found["fraction"]):
-        raise EvaluationError(f"number: the text is not a number with the decimal mark {decimal!r}")
+        raise EvaluationError(f"{name}: the text is not a number with the decimal mark {decimal!r}")
     sign, whole, fraction, exponent = found.group("sign", "whole", "fraction", "exponent")
     digits = sign + "".join(mark for mark in whole if mark.isdecimal())
     if fraction is None and exponent is None:
         return int(digits)
     result = float(f"{digits}.{fraction or ''}{exponent or ''}")
     if not math.isfinite(result):
-        raise EvaluationError("number: the number is too large")
+        raise EvaluationError(f"{name}: the number is too large")
     return result
 
 
 def _numbers(decimal: str, grouping: str) -> re.Pattern[str]:
-    """A number, in groups of three digits (or, but for the last, two) if it has grouping marks."""
+    """Match a number, optionally grouped by threes (or twos, except the last group)."""
     sign = r"[$\u00a2-\u00a5\u20a0-\u20cf]?"
     marks = f"[{grouping} \u00a0\u202f'\u2019]"
     grouped = rf"\d{{1,3}}(?P<mark>{marks})(?:\d{{2,3}}(?P=mark))*\d{{3}}"
@@ -369,7 +373,7 @@ def _small(name: str, value: Any, most: int) -> int:
 
 
 def _finite(name: str, value: Any) -> None:
-    """Refuse what is no number, and numbers that are short in memory and endless when written out."""
+    """Refuse non-numbers, and numbers whose digits would be very long."""
     if isinstance(value, int):
         return
     if not isinstance(value, float | Decimal):
@@ -382,6 +386,8 @@ def _read_int(text: str) -> int:
     plain = text.strip()
     if len(plain) > MAX_DIGITS:
         raise EvaluationError("int: the text is too long for a number")
+    if "_" in plain:  # of Python's own, as in 1_000
+        raise EvaluationError("int: the text is not a number")
     try:
         return int(plain)
     except ValueError:
@@ -404,14 +410,14 @@ def _extreme(name: str, choose: Callable[..., Any], given: tuple[Any, ...]) -> A
 
 
 def _identity(value: Any) -> Any:
-    """What tells items apart: equal JSON is the same item."""
+    """Return the identity of an item: equal JSON is the same item."""
     return (type(value), value) if isinstance(value, str | int | float | None) else to_json(value)
 
 
 def _none_of_none(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which is None for a first argument of None."""
+    """Wrap a function so that it returns None if its first argument is None."""
 
-    @wraps(function)  # its signature is what callers are checked by
+    @wraps(function)  # calls are checked against its signature
     def call(value: Any, *arguments: Any, **named: Any) -> Any:
         return None if value is None else function(value, *arguments, **named)
 
@@ -419,7 +425,7 @@ def _none_of_none(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _ABOUT_NONE: Final[Mapping[str, Callable[..., Any]]] = {
-    "lower": lower,  # these two look for None themselves, because nearly every pipeline has them
+    "lower": lower,  # these two check for None themselves, for speed: nearly every pipeline uses them
     "upper": upper,
     "coalesce": coalesce,
     "type_of": type_of,
@@ -443,4 +449,4 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     **{name: _none_of_none(function) for name, function in _OF_A_VALUE.items()},
     **_ABOUT_NONE,
 }
-"""Every function by the name it has in an expression (`matches` is the compiler's own)."""
+"""Every function by its name in expressions (`matches` is built into the compiler)."""

@@ -1,7 +1,7 @@
 """The operators of expressions: Python's, with one meaning of None and with bounds.
 
-None is what a missing field is. It goes through arithmetic (the result is None), it is never less or greater
-than anything, and it contains nothing. Text and numbers cannot grow beyond `MAX_TEXT` and `MAX_BITS`.
+A missing field is None. Arithmetic with None gives None, None is never less or greater than anything, and it
+contains nothing. Text and numbers cannot grow beyond `MAX_TEXT` and `MAX_BITS`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from connectors.expressions.failures import EvaluationError, kind_of
 __all__ = ["MAX_BITS", "MAX_ITEMS", "MAX_TEXT", "OPERATORS", "limited", "text_of"]
 
 MAX_TEXT: Final = 1_000_000
-"""Characters of a text that an expression makes."""
+"""Maximum characters of a text result."""
 MAX_BITS: Final = 4096
-"""Bits of a whole number that an expression makes."""
+"""Maximum bits of an integer result."""
 MAX_ITEMS: Final = 10_000
-"""Items that a comprehension goes through."""
+"""Maximum items of a comprehension."""
 MAX_EXPONENT: Final = 1000
 
 _INFINITE: Final = (math.inf, -math.inf)
@@ -51,7 +51,7 @@ def add(left: Any, right: Any) -> Any:
 
 
 def _overflown(left: Any, right: Any, result: Any) -> Any:
-    """Refuse a result that is infinite though its operands are not: JSON has null in its place."""
+    """Refuse an infinite result of finite operands: JSON would write it as null."""
     if left in _INFINITE or right in _INFINITE:
         return result
     raise EvaluationError("the result is larger than a number can be")
@@ -71,7 +71,7 @@ def multiply(left: Any, right: Any) -> Any:
     if left is None or right is None:
         return None
     if type(left) not in _PLAIN_NUMBERS or type(right) not in _PLAIN_NUMBERS:
-        _numbers("multiply", left, right)  # a text or a list would be repeated, to any length
+        _numbers("multiply", left, right)  # Python would repeat a text or a list to any length
     try:
         result = left * right
     except TypeError:
@@ -191,14 +191,14 @@ def contains(item: Any, container: Any) -> bool:
 
 
 def item_of(value: Any, key: Any) -> Any:
-    """`value[key]`; None where there is no such thing."""
+    """Return `value[key]`, or None if it does not exist."""
     if value is None or key is None:
         return None
     if isinstance(value, Mapping):
         return value.get(key) if isinstance(key, str | int) else None
     if isinstance(value, str | list | tuple):
         if not isinstance(key, int):
-            raise EvaluationError(f"{kind_of(value)} has places (numbers from 0), not fields")
+            raise EvaluationError(f"{kind_of(value)} has positions (numbers from 0), not fields")
         return value[key] if -len(value) <= key < len(value) else None
     if isinstance(value, BaseModel) and isinstance(key, str):
         return getattr(value, key) if key in type(value).model_fields else None
@@ -206,19 +206,19 @@ def item_of(value: Any, key: Any) -> Any:
 
 
 def slice_of(value: Any, start: Any, stop: Any) -> Any:
-    """`value[start:stop]`; None of None."""
+    """Return `value[start:stop]`; None of None."""
     if value is None:
         return None
     if not isinstance(value, str | list | tuple):
-        raise EvaluationError(f"cannot take a part of {kind_of(value)}")
+        raise EvaluationError(f"cannot slice {kind_of(value)}")
     for place in (start, stop):
         if place is not None and not isinstance(place, int):
-            raise EvaluationError("the places of a part are whole numbers")
+            raise EvaluationError("the positions of a slice are whole numbers")
     return value[start:stop]
 
 
 def text_of(value: Any) -> str:
-    """A value inside a text: None is empty, true and false are as in JSON."""
+    """Convert a value for a template: None is empty, true and false are as in JSON."""
     if type(value) is str:
         return value
     if value is None:
@@ -234,7 +234,7 @@ def text_of(value: Any) -> str:
 
 
 def formatted(value: Any, spec: str) -> str:
-    """A value by a format specification, which was checked before."""
+    """Format a value with a specification that the compiler has checked."""
     if value is None:
         return ""
     if not isinstance(value, str | int | float | Decimal):
@@ -247,13 +247,13 @@ def formatted(value: Any, spec: str) -> str:
 
 
 def joined(*parts: str) -> str:
-    """The parts of a template as one text."""
+    """Join the parts of a template."""
     limited(sum(map(len, parts)))
     return "".join(parts)
 
 
 def iterated(value: Any) -> Iterator[Any]:
-    """The items that a comprehension goes through; none of None."""
+    """Return the items that a comprehension iterates over; none for None."""
     if value is None:
         return iter(())
     if not isinstance(value, list | tuple | Mapping):
@@ -264,7 +264,7 @@ def iterated(value: Any) -> Iterator[Any]:
 
 
 def collected(items: Iterable[Any]) -> list[Any]:
-    """The results of a comprehension, whose texts together are limited."""
+    """Return the results of a comprehension, limiting the total length of texts."""
     made: list[Any] = []
     length = 0
     for one in items:
@@ -298,7 +298,7 @@ def _incomparable(left: Any, right: Any) -> EvaluationError:
 
 
 def _printable(value: Any) -> None:
-    """Refuse numbers that are short in memory and endless in print."""
+    """Refuse numbers with too many digits to print."""
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) > MAX_EXPONENT:
         raise EvaluationError("the number has too many digits")
     if isinstance(value, int) and value.bit_length() > MAX_BITS * 2:
@@ -328,4 +328,4 @@ OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
     "Iterate": iterated,
     "Collect": collected,
 }
-"""The operators by the names of their syntax nodes, and what the compiler puts in beside them."""
+"""The operators by the names of their syntax nodes, and the compiler's helpers."""

@@ -1,4 +1,4 @@
-"""Dates and times of records: ISO 8601 text, which sorts as the times do, read by a format and a zone."""
+"""Dates and times of records: ISO 8601 text, which sorts chronologically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MILLISECONDS: Final = "milliseconds"
 
 
 def check_format(format: str) -> str:  # noqa: A002 - the word that users write
-    """Return a `strptime` format. Raises ValueError if it is none."""
+    """Return a valid `strptime` format. Raises ValueError for any other text."""
     if format in (SECONDS, MILLISECONDS):
         return format
     names_nothing = "%" not in format.replace("%%", "")
@@ -30,7 +30,7 @@ def check_format(format: str) -> str:  # noqa: A002 - the word that users write
 
 
 def check_zone(zone: str) -> str:
-    """Return the name of a time zone. Raises ValueError if it is not known here."""
+    """Return the name of a known time zone. Raises ValueError for any other text."""
     try:
         _zone(zone)
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
@@ -57,7 +57,7 @@ def show_date(value: Any, format: Any, zone: Any = "UTC") -> str:  # noqa: A002 
 
 
 def _moment(name: str, value: Any, format: Any, zone: Any, *, keep: bool = False) -> datetime:  # noqa: A002
-    """A value as a time. `keep` leaves the offset that the text has, for its calendar day."""
+    """Return a value as a time. `keep` keeps the text's own offset, and so its calendar day."""
     try:
         moment = _read(name, value, format)
         if moment.tzinfo is None:

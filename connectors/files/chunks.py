@@ -31,7 +31,7 @@ async def open_chunks(
 ) -> AsyncGenerator[ReadChunk, None]:
     """Open a file for reading its content from `offset` on.
 
-    The content of packed files is unpacked, and that of UTF-16 and UTF-32 is UTF-8; `offset` is in it.
+    Packed files are unpacked, and UTF-16 and UTF-32 become UTF-8; `offset` counts bytes of that content.
 
     Raises:
         FileUnreadableError: it cannot be opened or read, or is damaged.
@@ -51,8 +51,8 @@ async def open_chunks(
 
     file = await _in_thread(part.path, begin)
     try:
-        # of a packed file `read` would lose what it has when damage follows; of others `read1` gives what was
-        # looked at before, and a small piece makes a small page
+        # `read` of a packed file would lose data that precedes damage; `read1` of others returns only the few
+        # bytes that were peeked at, which would make a small page
         read = file.read if file.seekable() else file.read1
         yield lambda: _in_thread(part.path, lambda: read(CHUNK_BYTES))
     finally:
@@ -71,7 +71,7 @@ async def _in_thread(path: str, work: Callable[[], T]) -> T:
     try:
         return await anyio.to_thread.run_sync(work)
     except OSError as error:
-        # a damaged file is an OSError without a number to gzip and bzip2
+        # gzip and bzip2 raise OSError without an errno for a damaged file
         if error.errno is not None:
             raise unreadable(path, error) from error
         raise FileUnreadableError(f"{path} is damaged: {error}", record_kind="FileDamaged") from error
@@ -90,7 +90,7 @@ def stdin_chunks() -> ReadChunk:
                 await anyio.wait_readable(descriptor)
                 return os.read(descriptor, CHUNK_BYTES)
             except PermissionError:
-                pass  # a device that cannot be waited for, such as /dev/null, never blocks either
+                pass  # a device that cannot be polled, such as /dev/null, never blocks either
         return await anyio.to_thread.run_sync(os.read, descriptor, CHUNK_BYTES)
 
     return read

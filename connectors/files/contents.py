@@ -1,4 +1,4 @@
-"""The content of a file: unpacked, and UTF-8 whatever it was."""
+"""The content of a file: unpacked and converted to UTF-8."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _MARKS = (
 
 
 def open_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a file without waiting: opening a pipe without a writer would block."""
+    """Open a file without blocking, as opening a pipe without a writer would."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
 def open_content(path: str, limit: int | None = None, *, growing: bool = False) -> io.BufferedReader[Any]:
-    """Open a regular file; what is read is its content, from its beginning.
+    """Open a regular file for reading its content from the beginning.
 
     Args:
-        path: as the operating system has it.
-        limit: bytes of a UTF-16 or UTF-32 file that are read at most; others are read to their end.
-        growing: such a file may end inside a character that is still being written.
+        path: path on the operating system.
+        limit: maximum bytes to read of a UTF-16 or UTF-32 file; others are read to the end.
+        growing: allow such a file to end inside a character that is still being written.
 
     Raises:
         OSError: it cannot be opened, or is a pipe, socket or device, which is never waited for.
@@ -46,7 +46,7 @@ def open_content(path: str, limit: int | None = None, *, growing: bool = False) 
         if not stat.S_ISREG(info.st_mode):
             raise OSError(0, "it is a pipe, socket or device")
         if not info.st_size:
-            return file  # an empty file is no damaged one, whatever its name says
+            return file  # an empty file is not damaged, even if its name ends in .gz
         unpacked = open_unpacked(file, path)
         limit = limit if unpacked is file else None
         file = unpacked
@@ -77,7 +77,7 @@ def is_wide(path: str) -> bool:
 
 
 def content_errors() -> tuple[type[Exception], ...]:
-    """What reading content raises where it is damaged; OSError among it, which has a number otherwise."""
+    """Return the exceptions for damaged content; they include OSError, which has no errno then."""
     return (UnicodeDecodeError, PackedError, *unpacking_errors())
 
 
@@ -86,7 +86,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 class _Recoded(DerivedFile):
-    """A UTF-16 or UTF-32 file as UTF-8. Reading raises `UnicodeDecodeError` where it is neither."""
+    """A UTF-16 or UTF-32 file, read as UTF-8. Invalid text raises `UnicodeDecodeError`."""
 
     def __init__(
         self, file: io.BufferedReader[Any], encoding: str, limit: int | None, *, growing: bool

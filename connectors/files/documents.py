@@ -1,10 +1,11 @@
-"""The source `files`: whole files of this machine, as the source `s3` reads those of a bucket."""
+"""The source `files`: whole files of this machine, read as the source `s3` reads objects."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ class FilesParams(ObjectParams):
 
     @property
     def excluded(self) -> Callable[[str], bool] | None:
-        """Says of a path whether it is left out; None: nothing is."""
+        """Return the test for excluded paths, or None if nothing is excluded."""
         patterns = [os.path.expanduser(one) for one in listed(self.exclude)]
         if not patterns:
             return None
@@ -66,7 +67,7 @@ class FilesParams(ObjectParams):
 
 
 class _Folder:
-    """The files of this machine, read as objects are. A path is a key, size and time of change its ETag."""
+    """The files of this machine as a store. A path is a key; size and modification time are its ETag."""
 
     def __init__(self, params: FilesParams, ctx: Context) -> None:
         self._params = params
@@ -75,21 +76,22 @@ class _Folder:
         self.prefix = ""
 
     async def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
-        files = [file for file in await anyio.to_thread.run_sync(self._find) if file.key > after]
-        for start in range(0, len(files), PAGE_FILES):
-            yield files[start : start + PAGE_FILES]
+        paths = await anyio.to_thread.run_sync(self._find)
+        paths = paths[bisect_right(paths, after) :]
+        for start in range(0, len(paths), PAGE_FILES):
+            page = paths[start : start + PAGE_FILES]
+            yield await anyio.to_thread.run_sync(_all_listed, page)
 
-    def _find(self) -> list[ListedObject]:
-        found: dict[str, ListedObject] = {}
+    def _find(self) -> list[str]:
+        found: set[str] = set()
         for pattern in listed(self._params.pattern):
             result = find_files(pattern)
             for what, number in result.skipped.items():
                 if number:
                     self._ctx.count(f"skipped: {what}", number)
-            for part in result.parts:
-                # a folder that cannot be looked into is listed, so that reading it says why
-                found.setdefault(part.path, _listed(part.path, part.os_path))
-        return [found[path] for path in sorted(found)]
+            # an unreadable folder is listed, so that reading it reports the reason
+            found.update(part.path for part in result.parts)
+        return sorted(found)
 
     async def read(self, found: ListedObject) -> FileRecord:
         data = await anyio.to_thread.run_sync(self._read, found)
@@ -134,19 +136,23 @@ class _Folder:
     async def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ObjectBody, None]:
-        # asyncio's own `cancel`, which aiostream uses, passes through anyio's shield: the thread may still be
-        # opening the file when this task has ended, and closes it then
+        # asyncio's own `cancel`, which aiostream uses, ignores anyio's shield: the thread may still be
+        # opening the file when this task ends, and then closes it itself
         opened: list[IO[bytes]] = []
+        bodies: list[_FileBody] = []
         done = False
 
         def open_file() -> None:
             opened.append(_opened(found, start))
-            if done:
-                opened[0].close()
+            try:
+                bodies.append(_FileBody(opened[0], found, None if stop is None else stop - start))
+            finally:
+                if done:
+                    opened[0].close()
 
         try:
             await anyio.to_thread.run_sync(open_file)
-            yield _FileBody(opened[0], found, None if stop is None else stop - start)
+            yield bodies[0]
         finally:
             done = True
             for file in opened:
@@ -167,7 +173,7 @@ class _Folder:
 
 
 class _FileBody:
-    """A file as it is read, in the version that was listed."""
+    """The body of a file, in the version that was listed."""
 
     content_type: str | None = None
     content_encoding: str | None = None
@@ -177,15 +183,26 @@ class _FileBody:
         self._found = found
         self._left = left
         self.size = os.fstat(file.fileno()).st_size
+        # a small file is read by the thread that opens it, up to its end
+        wanted = self._wanted
+        first = self._next(wanted)
+        self._ahead = [first, self._next(wanted - len(first))] if len(first) < wanted else [first]
 
-    async def read(self) -> bytes:
-        size = PIECE if self._left is None else min(PIECE, self._left)
-        if size <= 0:
-            return b""
+    @property
+    def _wanted(self) -> int:
+        return PIECE if self._left is None else min(PIECE, self._left)
+
+    def _next(self, size: int) -> bytes:
         try:
-            data: bytes = await anyio.to_thread.run_sync(self._file.read, size)
+            return self._file.read(size)
         except OSError as error:
             raise unreadable(self._found.key, error) from error
+
+    async def read(self) -> bytes:
+        size = self._wanted
+        if size <= 0:
+            return b""
+        data = self._ahead.pop(0) if self._ahead else await anyio.to_thread.run_sync(self._next, size)
         if self._left is not None:
             self._left -= len(data)
         if not data or self._left == 0:
@@ -220,11 +237,15 @@ def _check_version(found: ListedObject, info: os.stat_result) -> None:
         )
 
 
-def _listed(path: str, os_path: str) -> ListedObject:
+def _all_listed(paths: Sequence[str]) -> list[ListedObject]:
+    return list(map(_listed, paths))
+
+
+def _listed(path: str) -> ListedObject:
     try:
-        info = os.stat(os_path)
+        info = os.stat(_os_path(path))
     except OSError:
-        return ListedObject(path, "", 0)  # reading it says why
+        return ListedObject(path, "", 0)  # reading it reports the reason
     if stat.S_ISDIR(info.st_mode):
         return ListedObject(path, "", 0)
     modified = datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
@@ -236,7 +257,7 @@ def _version(info: os.stat_result) -> str:
 
 
 def _os_path(shown: str) -> str:
-    r"""The path of a displayed one, in which bytes that are not UTF-8 are written `\xe9`."""
+    r"""Return the path for its displayed form, in which bytes that are not UTF-8 appear as `\xe9`."""
     if os.path.lexists(shown):
         return shown
     return os.fsdecode(_ESCAPED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), shown.encode()))
@@ -255,18 +276,18 @@ def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
     Kind.SOURCE, "files", params=FilesParams, extra="s3", locality=Locality.MACHINE, bookmarks=keeps_bookmarks
 )
 class FilesSource(ObjectSource[FilesParams]):
-    """Files of this machine that a wildcard pattern matches, each as one record, as `s3` reads a bucket.
+    """Reads files of this machine that match a wildcard pattern, each as one record, as `s3` does.
 
     A record has the fields of `S3FileContent`: `file_path` (the path as the pattern writes it), `source_uri`
-    (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and what is known of the file
-    and its text. The key is `path@version`, where the version is made of the time of change and the size: a
+    (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and further facts about the
+    file and its text. The key is `path@version`, where the version depends on modification time and size: a
     file that is written again has a new key.
 
-    The listing is stored before anything is read, and a resumed run goes by it. A file that changed or
-    vanished since, and a file or folder that cannot be read while others can, becomes a dead letter. Links to
+    The listing is stored before anything is read, and a resumed run uses it. A file that has changed or
+    vanished since, or a file or folder that cannot be read while others can, becomes a dead letter. Links to
     folders are followed, each folder once; pipes, sockets and devices are skipped and counted.
 
-    With `mode: changed`, a file is skipped if an earlier run has delivered it and it has not changed since.
+    With `mode: changed`, a file that an earlier run delivered is skipped unless it has changed since.
     """
 
     @property
@@ -275,5 +296,5 @@ class FilesSource(ObjectSource[FilesParams]):
         return ", ".join(displayed(one) for one in listed(self.params.pattern))
 
     async def open_store(self, stack: AsyncExitStack) -> _Folder:
-        """Nothing is opened before it is listed or read."""
+        """Do nothing: files are opened when they are read."""
         return _Folder(self.params, self.ctx)

@@ -1,4 +1,4 @@
-"""What is wrong with a file, as an error of the engine."""
+"""Errors of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FileUnreadableError", "make_folder", "unreadable"]
 
 
 class FileUnreadableError(ObjectRefusedError):
-    """One file or folder cannot be read, and perhaps none can.
+    """A file or folder cannot be read; others may be readable.
 
     Kinds are `FileUnreadable`, `FileVanished`, `FileDamaged`, `FileChanged` and `FolderUnreadable`.
     """
@@ -21,13 +21,13 @@ class FileUnreadableError(ObjectRefusedError):
 
 
 def unreadable(path: str, error: OSError) -> FileUnreadableError:
-    """The error for what the operating system says about a path."""
+    """Return the error for an OSError about a path."""
     kind = "FileVanished" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "FileUnreadable"
     return FileUnreadableError(f"cannot read {path}: {error.strerror or error}", record_kind=kind)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it is there. Raises OSError, also where a file has its name."""
+    """Create a folder if it does not exist. Raises OSError, also if a file has its name."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:

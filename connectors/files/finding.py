@@ -19,7 +19,7 @@ from engine.errors import FatalError
 __all__ = ["MAX_ALTERNATIVES", "FilePart", "Found", "any_readable", "find_files", "read_limit"]
 
 TRIED = 100
-"""How many other files are opened to see whether any can be."""
+"""Other files to try before all are taken to be unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,14 @@ class FilePart:
     """The part of a file to read.
 
     Args:
-        path: its name as text.
-        size: bytes of the whole file when it was found.
-        reading: how often runs have begun it, this time included: more than 1 after it was rewritten.
-        since: the bookmark to continue from; None: the beginning.
-        fingerprint: tells it from another file of the same name; "" when it is not needed.
-        raw: the bytes of its name in hexadecimal digits, where they are not UTF-8.
-        problem: why it, or the folder of this name, could not be looked into.
+        path: path as text.
+        size: size of the whole file when it was found, in bytes.
+        reading: times that runs have started it from the beginning, including this one; more than 1 after it
+            was rewritten.
+        since: bookmark to continue from; None starts at the beginning.
+        fingerprint: distinguishes it from another file of the same name; "" if not needed.
+        raw: bytes of its path in hexadecimal digits, if they are not UTF-8.
+        problem: why the file or folder cannot be read.
     """
 
     path: str
@@ -46,10 +47,10 @@ class FilePart:
 
     @classmethod
     def of(cls, path: str, size: int = 0, problem: str = "") -> FilePart:
-        """The whole file of a path as the operating system has it."""
+        """Return the part that is the whole file at an OS path."""
         shown = displayed(path)
         raw = "" if shown == path else os.fsencode(path).hex()
-        return cls(shown, size, raw=raw, problem=problem)
+        return cls(shown if raw else path, size, raw=raw, problem=problem)
 
     @property
     def os_path(self) -> str:
@@ -58,17 +59,17 @@ class FilePart:
 
     @property
     def packed(self) -> bool:
-        """True when it is unpacked while it is read, so that places in it are not those of its bytes."""
+        """True if it is unpacked while it is read, so positions are not offsets in the file."""
         return is_packed(self.path)
 
     @property
     def begun_anew(self) -> bool:
-        """Whether the file is not the one that an earlier run read."""
+        """True if the file is not the one that an earlier run read."""
         return self.reading > 1 and self.since is None
 
     @property
     def name(self) -> str:
-        """Name of the file in record keys; differs from that of a file it replaced."""
+        """Name of the file in record keys; differs from the name of a file it replaced."""
         return self.path if self.reading == 1 else f"{self.path}#{self.reading}"
 
     @property
@@ -79,18 +80,18 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The files of a path, and how many names stand for what is not read, by what it is."""
+    """The files of a path, and how many other entries were skipped, by kind."""
 
     parts: list[FilePart]
     skipped: Counter[str] = field(default_factory=Counter)
 
 
 def find_files(path: str) -> Found:
-    """The files in the order of their names, each as a whole, and folders that cannot be read.
+    """Find whole files, sorted by name, and folders that cannot be read.
 
     Raises:
         FatalError: no such file, or the path has too many alternatives.
-        FileUnreadableError: the one file that is named cannot be read.
+        FileUnreadableError: the path names a single file that cannot be read.
     """
     path = os.path.expanduser(path)
     if os.path.isfile(path):
@@ -122,7 +123,7 @@ def _named(path: str) -> FilePart:
 
 
 def any_readable(path: str, besides: FilePart) -> bool:
-    """True when another file that a path matches can be opened."""
+    """Return whether another file that the path matches can be opened."""
     try:
         others = [part for part in find_files(path).parts if part.path != besides.path and not part.problem]
     except FatalError:
@@ -139,10 +140,10 @@ def any_readable(path: str, besides: FilePart) -> bool:
 def read_limit(part: FilePart) -> int | None:
     """Return where reading stops: the file's size at the start of the run.
 
-    None for packed files, which say nothing about their unpacked size.
+    None for packed files, whose unpacked size is not known.
 
     Raises:
-        FileUnreadableError: it cannot be read, or is not what it was.
+        FileUnreadableError: it cannot be read, or has changed.
     """
     path, size = part.path, part.size
     if part.problem:

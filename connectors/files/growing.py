@@ -1,10 +1,10 @@
 """Track how far earlier runs delivered a file, and whether it is still the same file.
 
-A bookmark of a file is the place after the last delivered line, with digests of that line and of the file's
-beginning: a file that was cut off, rotated or rewritten since does not have them any more. It is kept by the
-file's path, and once more by its beginning: a file that was renamed, copied away or packed is found by what
-it begins with, and continued. Places are those in the content, which for packed files and UTF-16 is not in
-the file itself.
+A bookmark of a file is the position after the last delivered line, with digests of that line and of the
+beginning of the file, which no longer match if the file was truncated, rotated or rewritten. It is stored
+under the file's path and under a digest of its beginning, so a file that was renamed, copied away or packed
+is recognised and continued. Positions count bytes of the content, which differs from the file for packed
+files and UTF-16.
 """
 
 from __future__ import annotations
@@ -34,24 +34,23 @@ Mark = Mapping[str, Any]
 
 
 class Stranger(NamedTuple):
-    """A file that is not known by its path, and the keys by which its content may be known."""
+    """A file with an unknown path, and the keys under which its content may be known."""
 
     part: FilePart
     keys: Sequence[str]
 
 
 def bookmarked(path: str) -> str:
-    """The key of a file's bookmark by its path."""
+    """Return the key of a file's bookmark by path."""
     return os.path.normpath(path)
 
 
 def find_unread(
     files: Sequence[FilePart], marks: Mapping[str, Mark]
 ) -> tuple[list[FilePart], list[Stranger], int]:
-    """What earlier runs have not delivered of these files, what is not known by its path, and how many have
-    nothing new.
+    """Return what earlier runs have not delivered, files with unknown paths, and the number without news.
 
-    A file that cannot be read is left to whoever reads it.
+    A file that cannot be read is kept: reading it reports the error.
     """
     parts: list[FilePart] = []
     strangers: list[Stranger] = []
@@ -81,7 +80,7 @@ def _unread(file: FilePart, mark: Mark | None) -> FilePart | Stranger | None:
     if mark is None:
         return Stranger(file, _content_keys(file))
     if (mark.get("size"), mark.get("trailer")) == (file.size, file.fingerprint):
-        return None  # read to its end, and nothing came since
+        return None  # read to its end, and unchanged since
     if _is_same(file, mark):
         at_end = not _is_derived(file) and file.size == mark["offset"]
         return None if at_end else replace(file, reading=mark["reading"], since=mark)
@@ -89,10 +88,10 @@ def _unread(file: FilePart, mark: Mark | None) -> FilePart | Stranger | None:
 
 
 def find_moved(stranger: Stranger, marks: Mapping[str, Mark]) -> FilePart | None:
-    """What is to be read of a file that is not known by its path; None: all of it was delivered.
+    """Return the unread part of a file with an unknown path; None if all of it was delivered.
 
-    `marks` are bookmarks by content. One counts if the file has the content that it describes, and the path
-    that it came from has not: a copy beside its original is another file.
+    `marks` are bookmarks by content. One applies if this file has the content it describes and the file at
+    its path no longer has: a copy next to its original is a new file.
     """
     file = stranger.part
     candidates = [marks[key] for key in stranger.keys if key in marks]
@@ -102,7 +101,7 @@ def find_moved(stranger: Stranger, marks: Mapping[str, Mark]) -> FilePart | None
         try:
             moved = _is_same(file, mark) and not _is_still_there(mark)
         except FileUnreadableError:
-            continue  # reading it says what is wrong with it
+            continue  # reading it reports the error
         if moved:
             at_end = not _is_derived(file) and file.size == mark["offset"]
             return None if at_end else replace(file, since=mark)
@@ -113,7 +112,7 @@ class FileMarks:
     """Create the bookmarks of one file while it is read.
 
     Raises:
-        FileUnreadableError: the file cannot be read, or is not the one that is to be continued.
+        FileUnreadableError: the file cannot be read, or is not the one to continue.
     """
 
     def __init__(self, part: FilePart) -> None:
@@ -130,9 +129,9 @@ class FileMarks:
         self.derived = _is_derived(part)
 
     def after(self, page: LinePage) -> list[Bookmark]:
-        """The bookmarks once everything up to the end of a page is delivered."""
+        """Return the bookmarks for when everything up to the end of a page is delivered."""
         head = self._head[: page.end.offset]
-        last = page.lines[-1]  # None: too long to be kept, so the beginning has to do
+        last = page.lines[-1]  # None if it is too long to keep; the beginning has to suffice
         self._mark = {
             "path": self._part.path,
             "offset": page.end.offset,
@@ -146,7 +145,7 @@ class FileMarks:
         return self._bookmarks(self._mark)
 
     def whole(self, end: Place) -> list[Bookmark]:
-        """The bookmarks of a packed or UTF-16 file at its end: its size tells whether it grows."""
+        """Return the bookmarks at the end of a packed or UTF-16 file, whose size shows whether it grows."""
         known = self._mark or {
             "path": self._part.path,
             "offset": end.offset,
@@ -165,18 +164,18 @@ class FileMarks:
 
 
 def _content_key(head: bytes) -> str:
-    """What a file begins with: 1 KB, or of a smaller one its first line."""
+    """Return the digest of a file's beginning: 1 KB, or the first line of a smaller file."""
     return _digest(head if len(head) >= HEAD_BYTES else head.partition(b"\n")[0])
 
 
 def _content_keys(file: FilePart) -> list[str]:
-    """The keys that bookmarks of this content may have: it may have been smaller when they were made."""
+    """Return the keys that bookmarks of this content may have; it may have been smaller then."""
     head = _content_of(file, 0, HEAD_BYTES)
     return list(dict.fromkeys([_content_key(head), _digest(head.partition(b"\n")[0])]))
 
 
 def _is_derived(file: FilePart) -> bool:
-    """True when the places in the content are not those in the file."""
+    """Return whether positions in the content differ from those in the file."""
     try:
         return file.packed or is_wide(file.os_path)
     except OSError as error:
@@ -197,7 +196,7 @@ def _is_same(file: FilePart, mark: Mark) -> bool:
     if _digest(_content_of(file, 0, mark["head_bytes"])) != mark["head"]:
         return False
     length = mark["last_bytes"]
-    # with its line end; what stands before a first line may be a byte order mark
+    # with its line end; a first line may follow a byte order mark
     line = _content_of(file, mark["offset"] - length - 1, length + 1)
     return line.endswith(b"\n") and (not mark["last"] or _digest(line[:-1]) == mark["last"])
 
@@ -209,7 +208,7 @@ def _fingerprint(file: FilePart) -> str:
 
 
 def _content_of(file: FilePart, start: int, count: int) -> bytes:
-    """Some bytes of the content; fewer where it ends or is damaged."""
+    """Return bytes of the content; fewer if it ends or is damaged."""
     if not _is_derived(file):
         return _bytes_of(file, start, count)
     try:

@@ -10,7 +10,7 @@ __all__ = ["LineKeys"]
 class LineKeys(Keys):
     """Keys `name:line` of consecutive lines, created on demand. `first` counts from 0.
 
-    `before` is how many records of the source come before the file.
+    `before` is the number of the source's records before the file.
     """
 
     __slots__ = ("before", "count", "first", "name")

@@ -27,7 +27,7 @@ T = TypeVar("T")
 class FilesSinkParams(PartParams):
     """Where to write, and how."""
 
-    path: str = Field(min_length=1, description="Folder of the files; it is made if it is not there")
+    path: str = Field(min_length=1, description="Folder of the files; created if it does not exist")
 
     @field_validator("path")
     @classmethod
@@ -38,7 +38,7 @@ class FilesSinkParams(PartParams):
 
 
 class _FolderOfParts:
-    """A folder. Files are written beside it and renamed: half a file is never seen."""
+    """A folder. Files are renamed into place, so no reader sees half a file."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
@@ -102,7 +102,7 @@ class _FolderOfParts:
 
 
 def _replace(path: Path, temporary: Path, data: bytes) -> None:
-    """Have a file of this content, or the one before, whatever happens."""
+    """Replace a file atomically: a crash leaves the old or the new content."""
     temporary.parent.mkdir(exist_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
@@ -128,22 +128,22 @@ def _claim(params: FilesSinkParams) -> Claim:
 class FilesSink(PartSink[FilesSinkParams]):
     """Write records to files in a folder: JSON lines, CSV or Parquet.
 
-    A new file is begun after `rotate_records`, `rotate_bytes` (of records in memory) or `rotate_seconds`. A
-    file appears whole and under its name at once; a batch that is written again replaces its file, and a run
-    that is resumed writes no record twice: until it is complete, the keys of what is written are noted in
-    `.odw-RUN` in the folder.
+    A new file is started after `rotate_records`, `rotate_bytes` (of records in memory) or `rotate_seconds`.
+    Files appear only when complete; a batch that is written again replaces its file, and a resumed run writes
+    no record twice: until the run completes, the keys of written records are kept in `.odw-RUN` in the
+    folder.
 
-    A new run adds files, replaces those of earlier runs when it is complete (`mode: replace`), or refuses to
-    begin where files are (`mode: error`).
+    A new run adds files, replaces those of earlier runs when it completes (`mode: replace`), or refuses to
+    start if the folder has files (`mode: error`).
     """
 
     @property
     def named(self) -> str:
-        """Where the files go, for messages."""
+        """The place of the files, for messages."""
         return self.params.path
 
     async def open_store(self, stack: AsyncExitStack) -> _FolderOfParts:
-        """The folder, made if it is not there."""
+        """Open the folder, creating it if it does not exist."""
         folder = _FolderOfParts(self.params.path)
         await folder.open()
         return folder

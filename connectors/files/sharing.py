@@ -26,12 +26,12 @@ def writes_file(path: str, mode: str) -> Claim:
 
 
 def place_of(path: str) -> str:
-    """Return a value that is equal for two paths of the same file."""
+    """Return a value that is equal for all paths of a file."""
     return os.path.abspath(os.path.expanduser(path))
 
 
 def without_nul(path: str) -> str:
-    """Return the path. Raises ValueError if no file can have it."""
+    """Return the path. Raises ValueError if it contains a NUL character."""
     if "\0" in path:
         raise ValueError("a path cannot contain a NUL character")
     return path

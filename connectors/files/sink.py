@@ -66,14 +66,14 @@ def _claim(params: JsonlSinkParams) -> Claim | None:
 class JsonlSink(Sink[JsonlSinkParams]):
     """Append records to a file as JSON lines.
 
-    The file and its folder are made if they are not there. A new run adds to what is in the file, replaces
-    it with its first batch (`mode: replace`), or refuses to begin (`mode: error`). A batch is added whole or
-    not at all, and half a line that a killed process left at the end is removed first. Lines are handed to
-    the operating system with every batch and forced to the disk when the run ends.
+    The file and its folder are created if they do not exist. A new run appends to the file, replaces its
+    content with the first batch (`mode: replace`), or refuses to start if it is not empty (`mode: error`). A
+    batch is added whole or not at all, and half a line that a killed process left at the end is removed
+    first. Lines are handed to the operating system with every batch and synced to disk when the run ends.
 
-    A run that is resumed does not write a line again: the keys of what is written are noted beside the file
-    until the run is complete. Only where a key may come twice in a run (a source's `key:`) they cannot tell,
-    and the last lines may be added again.
+    A resumed run writes no line twice: the keys of written records are kept in a file next to it until the
+    run completes. If a key may occur twice in a run (a source's `key:`), keys do not suffice, and the last
+    lines may be added again.
     """
 
     inline = True
@@ -86,13 +86,13 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._regular = False
         self._began_at = 0
         self._added = 0
-        self._known = 0  # records of this attempt that an earlier one has written
+        self._known = 0  # records of this attempt that an earlier one wrote
         self._log: WrittenLog | None = None
         self._replaces = False
 
     async def __aenter__(self) -> Self:
         if self.params.path == STDOUT:
-            # the one that stands there now: a program may have put another in its place
+            # looked up now: a program may have replaced it
             self._out = sys.stdout.buffer
             return self
         try:
@@ -131,7 +131,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                     "choose `mode: append` or `mode: replace`"
                 )
             _mend_end(self._descriptor)
-        # one object may serve all attempts of a run
+        # the same object may serve all attempts of a run
         self._began_at, self._added, self._known = os.fstat(self._descriptor).st_size, 0, 0
 
     async def __aexit__(
@@ -156,12 +156,11 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._log.close()
 
     async def write(self, batch: Batch) -> None:
-        """Add the batch, but for what an earlier attempt of the run has added.
+        """Add the batch, except for records that an earlier attempt of the run has added.
 
         Raises:
-            BatchError: records that JSON cannot say; the others were added.
-            FatalError: the file cannot be written, for instance because the disk is full, or is not the one
-                that was opened.
+            BatchError: some records cannot be written as JSON; the others were added.
+            FatalError: the file cannot be written (for example, the disk is full) or was replaced.
         """
         places = self._log.unwritten(batch.keys) if self._log is not None else None
         if places is not None:
@@ -177,10 +176,10 @@ class JsonlSink(Sink[JsonlSinkParams]):
             raise BatchError({places[at] if places else at: failures[at] for at in failures})
 
     async def run_completed(self) -> None:
-        """Remove the notes about what was written. A run without any record leaves an empty file.
+        """Remove the list of written keys. A run without any record leaves an empty file.
 
         Raises:
-            FatalError: the file is not the one that was opened, or lines of this run are lost.
+            FatalError: the file was replaced, or lines of this run are lost.
         """
         if self._log is not None and self._log.is_replaced():
             raise FatalError(
@@ -188,7 +187,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 "and let only one write to it at a time"
             )
         self._check_place()
-        # a run that was killed after this is resumed without notes, and its lines are in the file
+        # a run that is killed after this resumes without notes, and its lines are in the file
         if self._replaces and self.ctx.attempt == 1:
             self._append(b"", KeyList([]))
         if self._log is not None:
@@ -201,7 +200,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._log.remove()
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
-        """Count the lines that this attempt has added. Lines do not say which run they are of."""
+        """Count the lines that this attempt has added: lines do not identify their run."""
         if not self._regular:
             return [Check("lines", delivered.here, note=f"cannot read `{self.params.path}` back")]
         size = os.fstat(self._descriptor).st_size
@@ -229,7 +228,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
             if self._regular:
-                # no half batch: it comes again in a resumed run
+                # remove half a batch: a resumed run writes it again
                 with suppress(OSError):
                     os.ftruncate(self._descriptor, before)
                 if self._log is not None and undo >= 0:
@@ -239,7 +238,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._check_place()
 
     def _refuse_own_lines(self) -> None:
-        """Spare what an attempt of an earlier version, which noted nothing without keys, may have added."""
+        """Refuse to replace lines that may be this run's own, written by a version that kept no notes."""
         ctx, file = self.ctx, os.fstat(self._descriptor)
         if ctx.distinct_keys or ctx.attempt == 1 or ctx.started_at is None or not file.st_size:
             return
@@ -250,7 +249,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
             )
 
     def _check_place(self) -> None:
-        """A file that was removed can still be written, and what is written is lost."""
+        """Check that the file was not removed or replaced: writes to a removed file succeed and are lost."""
         if self._regular and not _is_at(self._descriptor, self._path):
             raise FatalError(
                 f"{self.params.path} was removed or replaced while the run wrote to it: put it back and "
@@ -284,7 +283,7 @@ def _open(path: str) -> int:
 
 
 def _mend_end(descriptor: int) -> None:
-    """Make the file end with a line end: after a whole record add one, half a record is removed."""
+    """Make the file end with a line end: complete the last record's line, or remove half a record."""
     size = os.fstat(descriptor).st_size
     tail, start = b"", size
     while start > 0 and b"\n" not in tail:

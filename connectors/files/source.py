@@ -33,10 +33,10 @@ __all__ = ["JsonlSource", "JsonlSourceParams"]
 
 STDIN = "-"
 FILES_AT_ONCE = 1000
-"""How many files are looked up together among those that earlier runs have read."""
+"""Files per lookup of bookmarks."""
 
 SHOWN_BYTES = 64 * 1024
-"""How much of a line that cannot be read its dead letter shows."""
+"""Maximum characters of an unreadable line in its dead letter."""
 
 
 class JsonlSourceParams(Params):
@@ -71,7 +71,7 @@ def _reach(params: JsonlSourceParams) -> Locality:
 
 
 def reads_stdin(_: object) -> Claim:
-    """The claim of what reads the standard input."""
+    """Return the claim on the standard input."""
     return Claim(
         STDIN,
         "reads the standard input",
@@ -94,31 +94,31 @@ def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
     Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks, claim=_claim
 )
 class JsonlSource(Source[JsonlSourceParams]):
-    """JSON lines: files with one JSON object on each line.
+    """Reads files of JSON lines: one JSON object per line.
 
-    A pattern lists files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are unpacked,
-    and UTF-16 and UTF-32 with a byte order mark is read. Empty lines are skipped. A line that cannot be
-    read becomes a dead letter with its file and line number, and reading continues after it; so does a file
-    or folder that cannot be read, as long as others can be. A file that grows while it is read is read to
-    where it ended when the run began.
+    Files that match a pattern are read in the order of their names. `.gz`, `.bz2`, `.xz` and `.zst` files are
+    unpacked, and UTF-16 and UTF-32 with a byte order mark are supported. Empty lines are skipped. An
+    unreadable line becomes a dead letter with its file and line number, and reading continues after it; so
+    does a file or folder that cannot be read, if others can. A file that grows is read up to its size at the
+    start of the run.
 
-    Every file is a split, so a run can be resumed inside a file. The standard input cannot be read twice,
-    and a run of it cannot be resumed.
+    A run can be resumed inside a file. The standard input cannot be read twice, so such a run cannot be
+    resumed.
 
-    With `mode: changed`, a run continues after the last line that an earlier one has delivered, and leaves a
-    last line without a line end to a later one. A file that was renamed or packed since is known by its
-    content. One that was cut off or rewritten is read from its beginning, under new keys (`path#2:line`).
+    With `mode: changed`, a run continues after the last line that an earlier run delivered, and leaves an
+    unfinished last line to a later one. A file that was renamed or packed since is recognised by its content.
+    A file that was truncated or rewritten is read from the beginning, under new keys (`path#2:line`).
     """
 
     def __init__(self, params: JsonlSourceParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self.repeatable = params.path != STDIN
         self._has_read = False
-        # a line number comes once, but nothing keeps a file from naming a record twice
+        # line numbers are unique, but a file may contain a record's key twice
         self.distinct_keys = params.key is None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Return one split per file. A pattern may match none; a name without wildcards must exist.
+        """Return one split per file. A pattern may match none; a path without wildcards must exist.
 
         Raises:
             FatalError: no such file, or the pattern has too many alternatives.
@@ -132,17 +132,17 @@ class JsonlSource(Source[JsonlSourceParams]):
                 ctx.count(f"skipped: {what}", number)
         parts = await _unread(found.parts, ctx) if self.params.mode == "changed" else found.parts
         for number, part in enumerate(parts):
-            # the lines of the files before were not counted, but each should have one at least
+            # the lines of earlier files were not counted, but each has at least one
             yield Split(part.path, asdict(part), first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """Read the records of one file from `position`: `[bytes before it, lines before it]`.
 
-        A file that cannot be read, or not to its end, becomes a dead letter when others can be.
+        A file that cannot be read (to its end) becomes a dead letter if others can be read.
 
         Raises:
-            FatalError: the file cannot be read, or is not the one it was when the run began, and no other
-                file can be read either.
+            FatalError: the file cannot be read or has been replaced since the run began, and no other file
+                can be read either.
         """
         part = FilePart(**split.manifest)
         place = Place(*position) if position else part.start
@@ -196,7 +196,7 @@ class JsonlSource(Source[JsonlSourceParams]):
 
         Raises:
             RecordError: a line that cannot be read; the records before its page were yielded.
-            FatalError: as `read`.
+            FatalError: as for `read`.
         """
         async with aclosing(self.read_all()) as pages:
             async for records in pages:
@@ -223,7 +223,7 @@ class JsonlSource(Source[JsonlSourceParams]):
     def _one_by_one(
         self, part: FilePart, page: LinePage, before: int
     ) -> tuple[list[dict[str, Any]], Keys, list[tuple[int, RecordError]]]:
-        """The lines of a page with empty, broken or too long ones, or numbers that orjson would round."""
+        """Parse lines one by one: some are empty, broken, too long, or have numbers that orjson rounds."""
         records: list[dict[str, Any]] = []
         keys: list[str] = []
         failures: list[tuple[int, RecordError]] = []
@@ -245,7 +245,7 @@ class JsonlSource(Source[JsonlSourceParams]):
     def _named(
         self, records: list[dict[str, Any]], places: Keys, failures: list[tuple[int, RecordError]]
     ) -> Keys:
-        """The records' own keys; one without becomes a failure and keeps the name of its place."""
+        """Return the records' own keys; a record without one becomes a failure under its line's key."""
         name = self.params.key
         assert name is not None
         names = places.to_list()
@@ -265,7 +265,7 @@ class JsonlSource(Source[JsonlSourceParams]):
 
 
 def _limit(part: FilePart) -> int | None:
-    """Where the content ends for this run; None where the file itself is what is limited, or packed."""
+    """Return where the content ends for this run; None if the file itself is limited, or packed."""
     until = read_limit(part)
     try:
         return None if until is None or is_wide(part.os_path) else until
@@ -283,7 +283,7 @@ async def _chunks(part: FilePart, start: Place, *, growing: bool) -> AsyncGenera
 
 
 def _lost(part: FilePart, place: Place, before: int, failure: FileUnreadableError) -> Batch:
-    """The record of a file, or the rest of one, that cannot be read."""
+    """Return the failed record for an unreadable file, or for the rest of one."""
     stub = {"file_path": part.path, "lines_read": place.line, "error": str(failure)}
     lost = Batch([stub], KeyList([part.name], before + place.line), position=list(place))
     lost.failures = [(0, failure.as_record())]
@@ -291,13 +291,13 @@ def _lost(part: FilePart, place: Place, before: int, failure: FileUnreadableErro
 
 
 def _stub(path: str, number: int, line: bytes | None, error: RecordError) -> dict[str, Any]:
-    """What the dead letter of a line shows."""
+    """Return what the dead letter of a line shows."""
     shown = (line or b"")[:SHOWN_BYTES].decode("utf-8", "replace")
     return {"file_path": path, "line": number, "content": shown, "error": str(error)}
 
 
 async def _unread(found: Sequence[FilePart], ctx: Context) -> list[FilePart]:
-    """What earlier runs have not delivered of these files, in their order."""
+    """Return what earlier runs have not delivered of these files, in order."""
     unread: list[FilePart] = []
     unchanged = 0
     for start in range(0, len(found), FILES_AT_ONCE):

@@ -26,10 +26,10 @@ class StdinSourceParams(Params):
 
 @component(Kind.SOURCE, "stdin", params=StdinSourceParams, locality=Locality.PROCESS, claim=reads_stdin)
 class StdinSource(JsonlSource):
-    """JSON lines from the standard input, handed on as they arrive.
+    """Reads JSON lines from the standard input as they arrive.
 
     The same as `jsonl` with `path: "-"`. A line that cannot be read becomes a dead letter with its number
-    (`-:17`), and reading continues after it. What has been read is gone: a run of it cannot be resumed.
+    (`-:17`), and reading continues after it. The input cannot be read twice, so a run cannot be resumed.
     """
 
     def __init__(self, params: StdinSourceParams, connection: BaseModel | None = None) -> None:

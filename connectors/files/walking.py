@@ -1,7 +1,7 @@
-"""The files that a pattern matches, in folders as they are.
+"""Find the files that a pattern matches.
 
-Links to folders are followed, each folder once, and never back up. What cannot be looked into is reported,
-not passed over: a folder that may not be read is not an empty one.
+Links to folders are followed, each folder once, and never to a folder above. Unreadable folders are reported
+rather than treated as empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ALTERNATIVES", "Walk", "displayed", "is_pattern", "walk", "without_escapes"]
 
 MAX_ALTERNATIVES = 1000
-"""How many names the braces of a path may stand for."""
+"""Maximum number of names that the braces of a path may expand to."""
 
 _MAGIC = frozenset("*?[")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -33,12 +33,12 @@ _Identity = tuple[int, int]
 
 @dataclass
 class Walk:
-    """What was found.
+    """The result of a search.
 
     Attributes:
-        files: paths of regular files with their sizes, in the order of their names.
-        unreadable: folders and files that could not be looked into, with the reason.
-        skipped: how many names stand for something else, by what it is.
+        files: paths of regular files with their sizes, sorted by name.
+        unreadable: folders and files that cannot be read, with the reason.
+        skipped: number of other entries, by kind.
     """
 
     files: list[tuple[str, int]] = field(default_factory=list)
@@ -47,12 +47,12 @@ class Walk:
 
 
 def displayed(path: str) -> str:
-    r"""A path as text: bytes that are not UTF-8 as `\xe9`."""
+    r"""Return a path as text, with bytes that are not UTF-8 as `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def is_pattern(path: str) -> bool:
-    """True when a path has wildcards or alternatives."""
+    """Return whether a path has wildcards or alternatives."""
     return any(character in path for character in "*?[{")
 
 
@@ -62,7 +62,7 @@ def walk(pattern: str) -> Walk:
     Raises:
         FatalError: the pattern has too many alternatives.
     """
-    # 20 ms of import that a plain name does not need
+    # imported lazily: it takes 20 ms, and a plain name does not need it
     import bracex
 
     try:
@@ -87,14 +87,16 @@ def without_escapes(name: str) -> str:
 
 class _Search:
     def __init__(self) -> None:
-        self._names: dict[str, os.stat_result] = {}
+        self._names: dict[
+            str, tuple[int, int, int]
+        ] = {}  # device, number and size; of 100,000 files, perhaps
         self._links: set[str] = set()
         self._taken: set[str] = set()
         self._found = Walk()
         self._refused: dict[str, str] = {}
 
     def below(self, folder: str, segments: Sequence[str]) -> None:
-        """Everything below a folder that the rest of a pattern matches."""
+        """Yield everything below a folder that matches the rest of a pattern."""
         first, rest = segments[0], segments[1:]
         if first == "**":
             for inside in self._folders(folder):
@@ -114,17 +116,22 @@ class _Search:
                         self.below(entry.path, rest)
 
     def result(self) -> Walk:
-        """Return the files found, each under one name."""
+        """Return the files found, each by one name."""
         found = self._found
-        # files with several names of their own (hard links) are files like others; a link to one is not
-        real = {_identity(info) for path, info in self._names.items() if path not in self._links}
+        # hard links count as separate files; symbolic links to a file that is read do not
+        real = (
+            {info[:2] for path, info in self._names.items() if path not in self._links}
+            if self._links
+            else set()
+        )
         for path in sorted(self._names):
-            info = self._names[path]
-            if path in self._links and _identity(info) in real:
-                found.skipped["link to a file that is read"] += 1
-                continue
-            real.add(_identity(info))
-            found.files.append((path, info.st_size))
+            *identity, size = self._names[path]
+            if path in self._links:
+                if tuple(identity) in real:
+                    found.skipped["link to a file that is read"] += 1
+                    continue
+                real.add((identity[0], identity[1]))
+            found.files.append((path, size))
         found.unreadable = sorted(self._refused.items())
         return found
 
@@ -135,7 +142,7 @@ class _Search:
         try:
             info = os.stat(path)
         except FileNotFoundError:
-            # a link to nothing, such as an editor's lock file, or a file that was removed meanwhile
+            # a dangling link, such as an editor's lock file, or a file that was removed meanwhile
             self._found.skipped["link to nothing" if os.path.islink(path) else "vanished"] += 1
             return
         except OSError as error:
@@ -149,7 +156,7 @@ class _Search:
         if not stat.S_ISREG(info.st_mode):
             self._found.skipped["pipe, socket or device"] += 1
             return
-        self._names[path] = info
+        self._names[path] = (info.st_dev, info.st_ino, info.st_size)
         if os.path.islink(path):
             self._links.add(path)
 
@@ -158,7 +165,7 @@ class _Search:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError as error:  # a folder above it may not be searched
+        except OSError as error:  # no permission to search a folder above it
             self._refused[path] = error.strerror or str(error)
             return False
         return True
@@ -175,11 +182,11 @@ class _Search:
         return found if folder else [_Here(entry) for entry in found]  # type: ignore[misc]
 
     def _folders(self, top: str) -> Iterator[str]:
-        """A folder and all below it: first the ones that are there, then the ones that links lead to."""
+        """Yield a folder and all below it: real ones first, then those that links lead to."""
         try:
             seen = {_identity(os.stat(top or "."))}
         except OSError:
-            yield top  # whoever looks into it says why it cannot
+            yield top  # listing it reports the reason
             return
         above = _above(top)
         waiting, links = [top], list[str]()
@@ -203,7 +210,7 @@ class _Search:
             return _identity(os.stat(folder))
         except FileNotFoundError:
             return None  # removed meanwhile
-        except OSError as error:  # the folder above may be listed and not searched, or the path is too long
+        except OSError as error:  # the folder above cannot be searched, or the path is too long
             self._refused[folder] = error.strerror or str(error)
             return None
 
@@ -234,7 +241,7 @@ def _identity(info: os.stat_result) -> _Identity:
 
 
 def _above(folder: str) -> set[_Identity]:
-    """The folders that a folder is in; a link to one of them would lead round and round."""
+    """The folders above a folder; a link to one of them would make a cycle."""
     found: set[_Identity] = set()
     path = os.path.realpath(folder or ".")
     while path != os.path.dirname(path):

@@ -1,10 +1,10 @@
-"""Records beside a file what a run has written to it, so that a repetition does not write it again.
+"""Notes next to a file on what a run has written to it, so that a resumed run does not write it again.
 
-Lines do not say which record they are of. Before each write its keys are noted in `.NAME.RUN.written`, with
-the place, the length and the checksum of what is about to be added: a note whose lines are not there was of
-a write that a kill has cut short, and what did arrive of it is removed. Consecutive keys take up one entry,
-however many there are. Where a key may come twice in a run, the notes are empty, and say only that the run
-has begun to write. The notes of a run that is complete are removed.
+Lines do not identify their records. Before each write, its keys are noted in `.NAME.RUN.written`, with the
+offset, length and checksum of the lines. If a kill cuts the write short, the checksum does not match, and the
+partial lines are removed. Any number of consecutive keys takes one entry. If a key may occur twice in a run,
+the notes have no keys and only record that the run has begun to write. They are removed when the run
+completes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["WrittenLog", "log_path", "mark_replaced"]
 
 STANDALONE = Context().run_id
 REPLACED = b"replaced\n"
-"""Instead of notes: another run has replaced the file they were about."""
+"""Replaces the notes if another run has replaced their file."""
 
 
 def log_path(path: str, ctx: Context) -> Path | None:
-    """Return where the notes of this run are; None for what is no run, and never resumed."""
+    """Return the path of this run's notes; None without a run, which is never resumed."""
     if ctx.run_id == STANDALONE:
         return None
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
@@ -51,15 +51,15 @@ class WrittenLog:
     """The notes of one run about one file.
 
     Args:
-        path: where they are; made with the first note.
-        descriptor: the file that lines are added to.
-        keyed: keys tell the records of the run apart, and are noted.
+        path: path of the notes; created with the first one.
+        descriptor: descriptor of the file that lines are added to.
+        keyed: keys are unique in the run, and are noted.
 
     Attributes:
-        before: keys of the lines that an earlier attempt has added.
-        gone: keys of lines that it has noted and that are not in the file.
-        lost: how many of those have not come again.
-        exists: an earlier attempt has begun to write.
+        before: keys of lines that earlier attempts have added.
+        gone: keys of lines that they noted and that are not in the file.
+        lost: how many of those have not been written again.
+        exists: an earlier attempt has begun writing.
         replaced: another run has replaced the file since.
     """
 
@@ -74,7 +74,7 @@ class WrittenLog:
         self.replaced = False
 
     def open(self) -> Self:
-        """Read the notes of an earlier attempt, and remove what it has only half written.
+        """Read the notes of earlier attempts, and remove lines of an incomplete write.
 
         Raises:
             OSError: the notes or the file cannot be read or written.
@@ -102,12 +102,12 @@ class WrittenLog:
         return self
 
     def _arrived(self, notes: list[_Note]) -> list[_Note]:
-        """The notes whose lines are in the file."""
+        """Return the notes whose lines are in the file."""
         if not notes or self._is_there(notes[-1]):
             return notes
         last, notes = notes[-1], notes[:-1]
         if notes and not self._is_there(notes[-1]):
-            return []  # the file was removed, cut off or replaced: nothing of this is there any more
+            return []  # the file was removed, truncated or replaced: these lines are gone
         size = os.fstat(self._target).st_size
         if last[0] < size < last[0] + last[1]:
             os.ftruncate(self._target, last[0])
@@ -118,7 +118,7 @@ class WrittenLog:
         return crc32(os.pread(self._target, length, place)) == checksum
 
     def unwritten(self, keys: Keys) -> Sequence[int] | None:
-        """The places of keys whose lines are not in the file yet; None: of all."""
+        """Return the positions of keys whose lines are not in the file yet; None means all."""
         if not self.before and not self.gone:
             return None
         given = keys.to_list()
@@ -126,7 +126,7 @@ class WrittenLog:
         return [place for place, key in enumerate(given) if key not in self.before]
 
     def note(self, keys: Keys, data: bytes, place: int) -> int:
-        """Note what is about to be added at `place`; returns how to take it back. Raises OSError."""
+        """Note what is about to be added at `place`; return a function to undo it. Raises OSError."""
         if self._descriptor < 0:
             self._open()
         if not self._keyed:
@@ -144,13 +144,13 @@ class WrittenLog:
         return undo
 
     def is_replaced(self) -> bool:
-        """Whether another run has replaced the lines of this one since it began."""
+        """Return whether another run has replaced the lines of this one since it began."""
         if self._descriptor < 0:
             return False
         return os.pread(self._descriptor, len(REPLACED), 0) == REPLACED
 
     def take_back(self, undo: int) -> None:
-        """Forget the last note: its lines were not added."""
+        """Remove the last note: its lines were not added."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, undo)
 
@@ -164,7 +164,7 @@ class WrittenLog:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Remove the notes: the run is complete, nothing of it comes again."""
+        """Remove the notes of a complete run."""
         self.close()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
@@ -179,6 +179,6 @@ def _parse(data: bytes) -> list[_Note]:
         try:
             place, length, checksum, keys, ranges = orjson.loads(line)
         except ValueError:
-            return []  # damaged: better a line twice than one that is missing
+            return []  # damaged: a duplicate line is better than a missing one
         notes.append((place, length, checksum, keys, ranges))
     return notes

@@ -1,4 +1,4 @@
-"""Requests to an HTTP API, bounded in size, time and rate; what can go wrong on the way is told here."""
+"""Requests to an HTTP API, bounded in size, time and rate, with clear errors."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _EXCERPT: Final = 200
 
 
 class TooLargeError(FatalError):
-    """A successful answer exceeded the limit, and was not read to its end."""
+    """A successful answer exceeded the limit and was not read to the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its whole body."""
+    """An answer with its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,17 +46,17 @@ class Answer:
 
     @property
     def is_page(self) -> bool:
-        """Whether the body is a page for people: a login, or the error of something on the way."""
+        """Whether the body is a web page: a login, or an error page of a proxy."""
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:9].lower().startswith(
             (b"<!doctype", b"<html")
         )
 
     def link(self, relation: str) -> str | None:
-        """The address of a relation in the Link header (RFC 8288), which may name several at once."""
+        """Return the address of a relation in the Link header (RFC 8288), which may have several links."""
         for address, parameters in _LINK.findall(self.headers.get("link", "")):
             stated = [value for name, value in _PARAMETER.findall(parameters) if name.casefold() == "rel"]
-            # of several, the first counts
+            # the first of several counts
             if stated and relation in stated[0].strip('"').casefold().split():
                 return str(address).strip()
         return None
@@ -71,14 +71,14 @@ async def open_client(
     per_second: float | None,
     clock: Clock,
 ) -> AsyncIterator[HttpClient]:
-    """A client for as long as the context lasts. `timeout` bounds each request, in seconds."""
+    """Open a client for the duration of the block. `timeout` bounds each request, in seconds."""
     http = await anyio.to_thread.run_sync(_build, connection, concurrency)
     async with http:
         yield HttpClient(http, connection, timeout=timeout, per_second=per_second, clock=clock)
 
 
 def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
-    # imported here, and in a thread: it takes 0.2 s, in which other pipelines of the process continue
+    # imported lazily and in a thread: the import takes 0.2 s and would block other pipelines of the process
     import httpx
     from httpx_aiohttp import AiohttpTransport
 
@@ -93,9 +93,9 @@ def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
 
 
 class HttpClient:
-    """Sends requests one at a time, or as many at once as its user does.
+    """Sends requests; methods may be called concurrently.
 
-    Every method raises TransientError or FatalError; messages hold no secret and no query.
+    Every method raises TransientError or FatalError; messages contain no secret and no query.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class HttpClient:
 
         Args:
             url: absolute, of the connection's server.
-            query: besides that of the URL and of the connection.
-            max_answer: bytes of a successful answer, unpacked; of others only the beginning is read.
+            query: parameters in addition to those of the URL and the connection.
+            max_answer: maximum bytes of a successful answer, unpacked; only the beginning of others is read.
         """
         said = f"{method} {url.partition('?')[0]}"
         for _ in range(_MAX_REDIRECTS):
@@ -167,11 +167,11 @@ class HttpClient:
             return TransientError(said, retry_after=wait, throttled=status == 429)
         remedies = {
             401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",
-            402: "the account needs a payment",
-            403: "these credentials may not do that",
-            404: "nothing is there; check `url` of the connection and `path`",
-            405: f"it does not take {method}; check `method` and `path`",
-            407: "a proxy wants a user and a password; set them in the environment's proxy",
+            402: "the account requires a payment",
+            403: "these credentials lack the permission",
+            404: "not found; check `url` of the connection and `path`",
+            405: f"it does not accept {method}; check `method` and `path`",
+            407: "a proxy requires a user and a password; set them in the environment's proxy",
             410: "it is no longer there; check `path`",
         }
         remedy = remedies.get(status, "check `url` of the connection, `path` and the parameters")
@@ -179,7 +179,7 @@ class HttpClient:
         return FatalError(message, kind="auth" if status in (401, 403, 407) else "config")
 
     def excerpt(self, answer: Answer) -> str:
-        """The beginning of what an API says about an error, with what leads to it."""
+        """Return the beginning of the API's error text, to append to a message."""
         if answer.is_page or not answer.body.strip():
             return ""
         text = " ".join(answer.body[: _EXCERPT * 4].decode("utf-8", "replace").split())
@@ -187,7 +187,7 @@ class HttpClient:
         return f" (it says: {text if len(text) <= _EXCERPT else text[:_EXCERPT] + '…'})"
 
     async def _wait(self) -> None:
-        """Keep to the rate."""
+        """Wait until the rate limit allows another request."""
         if self._interval:
             now = self._clock.monotonic()
             start = max(now, self._free_at)
@@ -208,7 +208,7 @@ class HttpClient:
         import aiohttp
         import httpx
 
-        # through a proxy, the address is written out, and needs a path then
+        # a proxy gets the full address, which needs a path
         parts = urlsplit(url)
         address = httpx.URL(url if parts.path else parts._replace(path="/").geturl())
         params = [*address.params.multi_items(), *query, *self._connection.query]
@@ -239,7 +239,7 @@ class HttpClient:
         return Answer(response.status_code, response.headers, body)
 
     def _broken(self, error: Exception, said: str) -> TransientError | FatalError:
-        """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
+        """Return the error for a failed or lost connection, by its cause."""
         import aiohttp
 
         cause, base = error.__cause__ or error, self._connection.base
@@ -257,7 +257,7 @@ class HttpClient:
 
 
 def same_origin(url: str, base: str) -> bool:
-    """Whether credentials for `base` may be sent to `url`: the same host, and no step down from https."""
+    """Return whether `url` may get credentials for `base`: the same host, and never http instead of https."""
     one, other = urlsplit(url), urlsplit(base)
     try:
         ports = [part.port or {"http": 80, "https": 443}.get(part.scheme) for part in (one, other)]

@@ -13,11 +13,11 @@ from connectors.addresses import address_without_credentials, http_address
 __all__ = ["HttpConnection"]
 
 _SENT_AS_IS: Final = "/?:@!$'()*,"
-"""What the client leaves as it is in a query, where others encode it."""
+"""Characters that the client does not encode in a query, though others do."""
 
 
 class HttpConnection(BaseModel):
-    """Connection to an HTTP API: its address, and how it knows who asks."""
+    """Connection to an HTTP API: its address and credentials."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class HttpConnection(BaseModel):
 
     @property
     def base(self) -> str:
-        """The URL without a query and a slash at its end."""
+        """The URL without its query and trailing slash."""
         return self.url.partition("?")[0].rstrip("/")
 
     @property
@@ -72,7 +72,7 @@ class HttpConnection(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may hold, also in the forms in which requests carry it: an API may repeat them."""
+        """Secrets to hide in messages, also in their encoded forms, since an API may repeat these."""
         given = [self.token, self.password, *self.headers.values(), *self.query_secrets.values()]
         plain = [one.get_secret_value() for one in given if one is not None and one.get_secret_value()]
         encoded = (lambda one: quote(one, safe=""), quote_plus, lambda one: quote_plus(one, safe=_SENT_AS_IS))

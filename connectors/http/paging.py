@@ -1,4 +1,4 @@
-"""How an API says what comes after a page."""
+"""Ways in which APIs announce the next page."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from engine.errors import FatalError
 __all__ = ["CursorPaging", "LinkPaging", "NoPaging", "OffsetPaging", "PagePaging", "Paging", "Place"]
 
 Place: TypeAlias = Any
-"""The next page, JSON-safe: an address, a cursor, an offset or the number of a page; None: there is none."""
+"""The next page, JSON-safe: an address, a cursor, an offset or a page number; None for no further page."""
 
 
 class _Paging(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def first(self) -> Place:
-        """The first page, if it has to be named."""
+        """Return the first page, if a request has to name it."""
         return None
 
     def query(self, place: Place) -> list[tuple[str, str]]:
-        """The parameters that ask for a page."""
+        """Return the query parameters that request a page."""
         return []
 
     def address(self, place: Place) -> str | None:
-        """The address of a page, when it has one of its own."""
+        """Return the address of a page, if it has its own."""
         return None
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
-        """The page after this one, which has `count` records and is at `url`."""
+        """Return the page after this one, which has `count` records and is at `url`."""
         return None
 
     def doubt(self, answer: Answer, document: Any) -> str:
-        """Why a first page without a next one may not be all, "" if nothing says so."""
+        """Return why a single page may not be all of the records, or ""."""
         return ""
 
 
@@ -68,9 +68,10 @@ class CursorPaging(_Paging):
     """A cursor, or the address of the next page, in the answer."""
 
     type: Literal["cursor"] = Field(description="A cursor or an address in the answer")
-    cursor: str = Field(min_length=1, description="Where it is in the answer, e.g. `meta.next_cursor`")
+    cursor: str = Field(min_length=1, description="Path of the cursor in the answer, e.g. `meta.next_cursor`")
     parameter: str | None = Field(
-        default=None, description="Query parameter for the cursor (default: it is the next page's address)"
+        default=None,
+        description="Query parameter for the cursor (default: the cursor is the next page's address)",
     )
 
     @field_validator("cursor")
@@ -89,7 +90,7 @@ class CursorPaging(_Paging):
         if cursor is MISSING or cursor is None or cursor is False or cursor == "":
             return None
         if not isinstance(cursor, str | int):
-            raise FatalError(f"the cursor at `{self.cursor}` is no text or number", kind="schema")
+            raise FatalError(f"the cursor at `{self.cursor}` is neither text nor a number", kind="schema")
         if self.parameter is not None:
             return cursor
         return _absolute(str(cursor), url)

@@ -19,14 +19,14 @@ _FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def check_path(path: str) -> str:
-    """The path. Raises ValueError when it is none."""
+    """Return a valid path. Raises ValueError for any other text."""
     if path and not _PATH.fullmatch(path):
         raise ValueError(f"{path!r} is not a place in a document, such as `data.items` or `pages[0].rows`")
     return path
 
 
 def at_path(document: Any, path: str) -> Any:
-    """What is there; `MISSING` without. The empty path is the document itself."""
+    """Return the value at a path, or `MISSING`. The empty path is the document itself."""
     for step in _STEP.findall(path):
         if step.startswith("["):
             index = int(step[1:-1])
@@ -41,7 +41,7 @@ def at_path(document: Any, path: str) -> Any:
 
 
 def names_in(template: Any) -> list[str]:
-    """The places that a template has fields for; "" for a brace that is alone."""
+    """Return the paths in a template's braces; "" for an unpaired brace."""
     if isinstance(template, str):
         return [found[1] or "" for found in _FIELD.finditer(template) if found[0] not in ("{{", "}}")]
     if isinstance(template, Mapping):
@@ -50,7 +50,7 @@ def names_in(template: Any) -> list[str]:
 
 
 def fill(template: Any, record: Mapping[str, Any]) -> Any:
-    """The template with the record's values: a text that is one field alone becomes the value as it is.
+    """Fill a template with the record's values; a text that is a single field becomes the value itself.
 
     Raises:
         RecordError: the record has no such field.
@@ -68,10 +68,10 @@ def fill(template: Any, record: Mapping[str, Any]) -> Any:
 
 
 def fill_path(template: str, record: Mapping[str, Any]) -> str:
-    """A template of a URL's path, with the values URL-encoded.
+    """Fill a template of a URL's path with URL-encoded values.
 
     Raises:
-        RecordError: a field is missing or empty, or would lead elsewhere.
+        RecordError: a field is missing or empty, or would lead to another path.
     """
     return _FIELD.sub(_filler(record, _segment), template)
 
@@ -93,7 +93,7 @@ def _value(record: Mapping[str, Any], name: str) -> Any:
 
 def _plain(name: str, value: Any) -> str:
     if isinstance(value, Mapping | list):
-        raise RecordError(f"the field {name!r} is no text or number", kind="WrongType")
+        raise RecordError(f"the field {name!r} is neither text nor a number", kind="WrongType")
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

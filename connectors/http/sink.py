@@ -38,11 +38,11 @@ class HttpSinkParams(Params):
     )
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
     headers: dict[str, str] = Field(
-        default={}, description="Further headers; secret ones go to the connection"
+        default={}, description="Additional headers; put secret ones into the connection"
     )
     body: dict[str, Any] | list[Any] | str | None = Field(
         default=None,
-        description="What is sent for a record: JSON in which `{field}` becomes the record's value (default: "
+        description="JSON to send for a record, in which `{field}` becomes the record's value (default: "
         "the record)",
     )
     batch: bool = Field(default=False, description="Send many records in one request, as a JSON array")
@@ -52,30 +52,31 @@ class HttpSinkParams(Params):
     records: int = operational(100, ge=1, le=10_000, description="With `batch`: maximum records per request")
     concurrency: int = operational(4, ge=1, le=64, description="Maximum concurrent requests")
     ok_statuses: list[int] = Field(
-        default=[], description="Statuses besides 2xx that mean delivered, e.g. 409 where it means: is there"
+        default=[],
+        description="Statuses besides 2xx that mean delivered, e.g. 409 if it means that the record exists",
     )
     record_statuses: list[int] = Field(
         default=[400, 409, 413, 422],
-        description="Statuses about the record, which becomes a dead letter; others are about the service",
+        description="Statuses that refuse the record, which becomes a dead letter; others concern the "
+        "service",
     )
     retry_statuses: list[int] = Field(
-        default=[], description="Statuses to try again at, besides 408, 423, 425, 429 and 5xx"
+        default=[], description="Statuses to retry, besides 408, 423, 425, 429 and 5xx"
     )
     health: str | None = operational(
         None,
-        description="Path that answers GET with 2xx as long as the API takes records, asked when a lone "
-        "record only gets 5xx: if it does, the record becomes a dead letter (default: that is an outage)",
+        description="Path that answers GET with 2xx while the API accepts records, checked if a single "
+        "record only gets 5xx: if it answers so, the record becomes a dead letter (default: that is an "
+        "outage)",
     )
     idempotency_header: str | None = Field(
         default="Idempotency-Key",
-        description="Header with a key that is the same for a repetition; null: none",
+        description="Header for an idempotency key; null for none",
     )
     html_is_success: bool = Field(
-        default=False, description="Take a web page with status 2xx as success; it may be a login"
+        default=False, description="Accept a web page with status 2xx as success; it may be a login page"
     )
-    requests_per_second: float | None = operational(
-        None, gt=0, description="Limit of the rate (default: none)"
-    )
+    requests_per_second: float | None = operational(None, gt=0, description="Rate limit (default: none)")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("path", "body")
@@ -83,7 +84,7 @@ class HttpSinkParams(Params):
     def _has_fields(cls, template: Any) -> Any:
         for name in names_in(template):
             if not name:
-                raise ValueError("braces stand around the name of a field; write {{ and }} for braces")
+                raise ValueError("braces enclose the name of a field; write {{ and }} for braces")
             check_path(name)
         return template
 
@@ -100,12 +101,12 @@ class HttpSinkParams(Params):
 
 @component(Kind.SINK, "http", params=HttpSinkParams, connection=HttpConnection, extra="http")
 class HttpSink(Sink[HttpSinkParams]):
-    """Sends records to an HTTP API: a request for each, or for many as a JSON array.
+    """Sends records to an HTTP API: one per request, or many as a JSON array.
 
-    A record that the API refuses (400, 409, 413, 422) becomes a dead letter; what is refused as a batch is
-    divided until the record is found. Timeouts, 429 and 5xx are tried again, with `Retry-After` honoured.
-    Everything else (401, 403, 404, a web page) is about the service, and stops the run. Requests carry an
-    idempotency key: whether a repeated one is recognised is up to the API.
+    A record that the API refuses (400, 409, 413, 422) becomes a dead letter; a refused batch is halved until
+    the record is found. Timeouts, 429 and 5xx are retried, honouring `Retry-After`. Any other answer (401,
+    403, 404, a web page) concerns the service and stops the run. Requests carry an idempotency key, which not
+    every API recognises.
     """
 
     def __init__(self, params: HttpSinkParams, connection: BaseModel | None = None) -> None:
@@ -115,7 +116,7 @@ class HttpSink(Sink[HttpSinkParams]):
 
     @property
     def concurrency(self) -> int:
-        """Batches at once, when each is one request."""
+        """Concurrent batches, if each is one request."""
         return self.params.concurrency if self.params.batch else 1
 
     @property
@@ -138,12 +139,12 @@ class HttpSink(Sink[HttpSinkParams]):
         stack.callback(setattr, self, "_client", None)
 
     async def describe_target(self) -> str:
-        """Return the method and the address, for `plan`; nothing is asked."""
+        """Return the method and the address, for `plan`, without a request."""
         params = self.params
         return f"{params.method} {self._connected().base}/{params.path.lstrip('/')}".rstrip("/")
 
     async def is_answering(self) -> bool:
-        """Return whether the API says at `health` that it takes records."""
+        """Return whether the API answers 2xx at `health`."""
         client, path = self._client, self.params.health
         if client is None or path is None:
             return False
@@ -159,7 +160,7 @@ class HttpSink(Sink[HttpSinkParams]):
         """Send the records.
 
         Raises:
-            BatchError: some were refused, or could not be sent now.
+            BatchError: some were refused or could not be sent now.
             TransientError: nothing could be sent now.
             FatalError: the service refuses all of it.
         """
@@ -190,7 +191,7 @@ class HttpSink(Sink[HttpSinkParams]):
     async def _send_each(
         self, rows: Sequence[Mapping[str, Any]], bodies: Mapping[int, bytes], keys: Sequence[str]
     ) -> dict[int, RecordError | TransientError]:
-        """A request for each record, several at once; the first answer about the service ends it."""
+        """Send each record in its own request, several concurrently, until an answer concerns the service."""
         failures: dict[int, RecordError | TransientError] = {}
         fatal: list[FatalError] = []
 
@@ -215,7 +216,7 @@ class HttpSink(Sink[HttpSinkParams]):
     async def _send_all(
         self, indices: list[int], bodies: Mapping[int, bytes], keys: Sequence[str]
     ) -> dict[int, RecordError | TransientError]:
-        """One request for all; what is refused is halved until the record is found."""
+        """Send all in one request; a refused one is halved until the record is found."""
         failures: dict[int, RecordError | TransientError] = {}
         waiting = [indices] if indices else []
         while waiting:
@@ -256,7 +257,7 @@ class HttpSink(Sink[HttpSinkParams]):
                 params.method, url, query=query, content=content, headers=headers, max_answer=_MAX_ANSWER
             )
         except TooLargeError:
-            # only of a success: an API that echoes what it has taken; to stop would be to send it again
+            # happens only for a success: the API echoes the records, and stopping would send them again
             answer = None
         self.ctx.count("requests")
         if answer is not None:
@@ -279,7 +280,7 @@ class HttpSink(Sink[HttpSinkParams]):
             raise RecordError(f"{said}{self._client.excerpt(answer)}", kind=f"Http{status}")
         if status in params.retry_statuses:
             raise TransientError(said)
-        # the template and not the URL: that has values of the record
+        # the template, not the URL, which contains values of the record
         raise self._client.failure(
             answer, params.method, f"{self._connected().base}/{params.path.lstrip('/')}"
         )

@@ -32,14 +32,16 @@ _MARK: Final = "greatest"
 
 
 class Incremental(BaseModel):
-    """Read only what is new: asks the API for what comes after the greatest value of a field."""
+    """Read only what is new: request the records after the greatest value of a field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     field: str = Field(description="Field of the records that grows with every change, e.g. `updated_at`")
     parameter: str = Field(description="Query parameter for its greatest value so far, e.g. `since`")
     template: str = Field(
-        default="{value}", pattern=r"\{value\}", description="What is sent, e.g. `updated:>{value}`"
+        default="{value}",
+        pattern=r"\{value\}",
+        description="Template of the value to send, e.g. `updated:>{value}`",
     )
     start: str | int | None = Field(
         default=None, description="Value for the first run (default: the parameter is not sent)"
@@ -58,21 +60,19 @@ class HttpSourceParams(Params):
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
     records: str = Field(
         default="",
-        description="Where the records are in an answer, e.g. `data.items` (default: it is a list)",
+        description="Where the records are in an answer, e.g. `data.items` (default: the answer is a list)",
     )
     key: str | None = Field(
         default=None,
-        description="Field that identifies a record (default: its page and place: not resumable)",
+        description="Field that identifies a record (default: page and position, not resumable)",
     )
-    paging: Paging = Field(default=NoPaging(type="none"), description="How further pages are asked for")
+    paging: Paging = Field(default=NoPaging(type="none"), description="How to request further pages")
     incremental: Incremental | None = Field(default=None, description="Read only what is new")
-    max_pages: int = operational(10_000, ge=1, description="Stop the run after so many pages")
+    max_pages: int = operational(10_000, ge=1, description="Stop the run after this many pages")
     max_answer_bytes: int = operational(
         32 * 1024 * 1024, ge=1024, description="Maximum size of an answer, unpacked"
     )
-    requests_per_second: float | None = operational(
-        None, gt=0, description="Limit of the rate (default: none)"
-    )
+    requests_per_second: float | None = operational(None, gt=0, description="Rate limit (default: none)")
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("records", "key")
@@ -100,15 +100,15 @@ def _keeps_bookmarks(params: HttpSourceParams) -> bool:
 class HttpSource(Source[HttpSourceParams]):
     """Reads records from an HTTP API that answers JSON, page by page.
 
-    The next page is found by the Link header, a cursor, an offset or a number. `Retry-After` is honoured, the
-    rate may be limited, and answers are bounded. With a `key`, a resumed run continues at the page where it
-    ended. With `incremental`, a run asks for what has changed since the last one.
+    The next page is found by the Link header, a cursor, an offset or a page number. `Retry-After` is
+    honoured, the rate can be limited, and answers are bounded in size. With a `key`, a resumed run continues
+    at the page where it stopped. With `incremental`, a run requests only what has changed since the last one.
     """
 
     def __init__(self, params: HttpSourceParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self.repeatable = params.key is not None
-        # nothing keeps an API from moving a record to a later page while it is read
+        # an API may move a record to a later page between two requests
         self.distinct_keys = params.key is None
         self._client: HttpClient | None = None
 
@@ -126,7 +126,7 @@ class HttpSource(Source[HttpSourceParams]):
         stack.callback(setattr, self, "_client", None)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Return one split: pages are found one after another."""
+        """Return one split: each page leads to the next."""
         since = None
         if self.params.incremental is not None:
             known = await ctx.bookmarks.get(self._place, [_MARK])
@@ -137,8 +137,8 @@ class HttpSource(Source[HttpSourceParams]):
         """Read pages from `position`: `[next page, pages, records, greatest value]`.
 
         Raises:
-            TransientError: the next page could not be had; everything before it was yielded.
-            FatalError: the API refuses, answers something else, or its pages do not end.
+            TransientError: the next page could not be fetched; all pages before it were yielded.
+            FatalError: the API refuses, returns something unexpected, or its pages do not end.
         """
         since = split.manifest["since"]
         place, pages, before, greatest = position or (self.params.paging.first(), 0, 0, since)
@@ -148,7 +148,7 @@ class HttpSource(Source[HttpSourceParams]):
                 raise FatalError(f"{self._said} has more than {pages:,} pages: raise `max_pages`")
             found, following, body = await self._page(place, since, pages)
             if following is not None:
-                # an API that does not know the parameter answers every offset with the same records
+                # an API that ignores the parameter returns the same records for every offset
                 counted = self.params.paging.type in ("offset", "page")
                 self._check_progress(body if counted else orjson.dumps(following), seen)
             batch = self._batch(found, pages, split.first_ordinal + before)
@@ -158,7 +158,7 @@ class HttpSource(Source[HttpSourceParams]):
             batch.position = position
             if place is None and self.params.incremental is not None:
                 if greatest is not None:
-                    # only now: the pages may come in any order
+                    # only at the end: the pages may come in any order
                     batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
                 else:
                     ctx.count("not_incremental", before)
@@ -168,7 +168,7 @@ class HttpSource(Source[HttpSourceParams]):
                 return
 
     async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Read all records, in lists, without a pipeline; opens the source if necessary.
+        """Read all records, in lists, without a pipeline, opening the source if needed.
 
         Raises:
             RecordError: a record that cannot be read; those of the pages before were yielded.
@@ -182,7 +182,7 @@ class HttpSource(Source[HttpSourceParams]):
 
     @property
     def _place(self) -> str:
-        """What bookmarks are about."""
+        """The scope of bookmarks."""
         params = self.params
         what = repr((params.path, sorted(params.query.items()), params.records, params.incremental))
         return f"{self._connected().base}/{sha256(what.encode()).hexdigest()[:12]}"
@@ -202,12 +202,12 @@ class HttpSource(Source[HttpSourceParams]):
         return self.connection
 
     async def _page(self, place: Place, since: Any, number: int) -> tuple[list[Any], Place, bytes]:
-        """The records of a page, the next page, and the body of the answer."""
+        """Return the records of a page, the next page, and the body of the answer."""
         assert self._client is not None, "enter the source first"
         paging = self.params.paging
         own = paging.address(place)
         url = own or self._url
-        # the address of a page has the parameters of the first one
+        # the address of a page includes the parameters of the first request
         query = [] if own else [(name, _said_as(value)) for name, value in self.params.query.items()]
         if self.params.incremental is not None and since is not None and not own:
             value = self.params.incremental.template.replace("{value}", str(since))
@@ -218,7 +218,7 @@ class HttpSource(Source[HttpSourceParams]):
         except TooLargeError as error:
             raise FatalError(f"{error}: ask for smaller pages, or raise `max_answer_bytes`") from None
         if number and answer.status == 404 and paging.type == "page":
-            return [], None, b""  # how some APIs say that there is no such page any more
+            return [], None, b""  # how some APIs answer for a page after the last
         if answer.status >= 300:
             raise self._client.failure(answer, "GET", url)
         self.ctx.count("bytes", len(answer.body))
@@ -270,11 +270,11 @@ class HttpSource(Source[HttpSourceParams]):
         failures: list[tuple[int, RecordError]] = []
         records: list[Any] = []
         keys: list[str] = []
-        name = self.ctx.node or self.params.path.strip("/") or "record"  # two nodes may ask the same API
+        name = self.ctx.node or self.params.path.strip("/") or "record"  # two nodes may read the same API
         for index, record in enumerate(found):
             key = f"{name}#{page}/{index}"
             if not isinstance(record, dict):
-                failures.append((index, RecordError("the record is no object", kind="NotAnObject")))
+                failures.append((index, RecordError("the record is not an object", kind="NotAnObject")))
                 record = {"value": record}
             elif self.params.key is not None:
                 value = at_path(record, self.params.key)
@@ -315,7 +315,7 @@ class HttpSource(Source[HttpSourceParams]):
         seen.add(digest)
 
     def _without_secrets(self, following: Place) -> Place:
-        """An address without the parameters that go with every request: it is stored."""
+        """Remove the parameters of every request from an address, which will be stored."""
         if not isinstance(following, str) or not self._connected().query_secrets or "?" not in following:
             return following
         import httpx
@@ -331,7 +331,7 @@ def _said_as(value: object) -> str:
 
 
 def _in_utf8(answer: Answer) -> bytes:
-    """The body in UTF-8. Older servers send JSON with a byte order mark, or in other charsets."""
+    """Return the body in UTF-8. Older servers send JSON with a byte order mark or in other charsets."""
     body = answer.body.removeprefix(codecs.BOM_UTF8)
     if is_utf8(body) and b"\0" not in body:
         return body

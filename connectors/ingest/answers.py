@@ -13,7 +13,7 @@ __all__ = ["Verdict", "interpret_answer"]
 
 
 class DeadRecord(BaseModel):
-    """A record that the service dead-lettered; `index` is its position in the request."""
+    """A record that became a dead letter in the service; `index` is its position in the request."""
 
     index: int = Field(ge=0)
     error_type: str
@@ -33,8 +33,8 @@ class Results(BaseModel):
 class Verdict:
     """The outcome of the records of one request.
 
-    `failures` maps a place in the request to its error. `per_record` says whether the service told each
-    record's fate; without it, records that did not fail were accepted and nothing more is known.
+    `failures` maps positions in the request to errors. `per_record` is true if the service reported the
+    outcome of each record; otherwise the other records were accepted, and nothing more is known.
     """
 
     failures: dict[int, RecordError]
@@ -45,11 +45,11 @@ def interpret_answer(answer: Answer, count: int, request: str, *, any_success: b
     """Interpret the response to a request of `count` records. `request` names it in messages.
 
     Args:
-        any_success: every status of 2xx says that the records were taken, whatever the body.
+        any_success: every 2xx status means that the records were accepted, regardless of the body.
 
     Raises:
-        FatalError: the answer is not one of an ingest service, or has results that cannot be true.
-        TransientError: the body was lost on its way.
+        FatalError: the answer is not one of an ingest service, or its results are contradictory.
+        TransientError: the request body was lost in transit.
     """
     if answer.status >= 300:
         return _refused(answer, count, request)
@@ -99,5 +99,5 @@ def _refused(answer: Answer, count: int, request: str) -> Verdict:
     )
     message = f"{what} with status {answer.status}: {answer.excerpt()}"
     kind = "RecordRefused" if count == 1 else "BatchRefused"
-    # without a stage: these records never came into the service
+    # without a stage: these records never entered the service
     return Verdict({index: RecordError(message, kind=kind) for index in range(count)}, per_record=False)

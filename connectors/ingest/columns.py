@@ -1,7 +1,7 @@
-"""Encode records as columns: one Arrow record batch, for a service that offers to read it.
+"""Encode records as columns: one Arrow record batch, for services that accept it.
 
-A service names its columns in the header `X-ODW-Columns` of its answers, as `name TYPE, …`. Records that are
-not just these fields, with values that Arrow carries exactly, are sent as JSON.
+A service names its columns in the header `X-ODW-Columns` of its answers, as `name TYPE, …`. Records with
+other fields, or with values that Arrow cannot represent exactly, are sent as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_OFFER = 16 * 1024
 
 
 def offered_columns(header: str) -> dict[str, str]:
-    """The SQL types of a service's columns by name; empty when there are none that can be sent."""
+    """Return the SQL types of a service's columns by name; empty if there are none that can be sent."""
     if not header or len(header) > _MAX_OFFER or not has_arrow():
         return {}
     pairs = [part.strip().partition(" ") for part in header.split(",")]
@@ -33,10 +33,10 @@ def offered_columns(header: str) -> dict[str, str]:
 
 
 def encode_columns(records: Sequence[Record], types: Mapping[str, str]) -> bytes | None:
-    """The records as an Arrow stream, or None when JSON would say something else.
+    """Encode records as an Arrow stream, or return None if JSON would differ.
 
-    That is: records other than dicts with just these fields, all in the same order, and values of other types
-    than the columns', or that JSON has no word for.
+    It differs for records that are not dicts with exactly these fields in the same order, and for values that
+    have another type than their column or no form in JSON.
     """
     if not records or set(map(type, records)) != {dict}:
         return None
@@ -60,7 +60,7 @@ def encode_columns(records: Sequence[Record], types: Mapping[str, str]) -> bytes
 
 
 def _is_json(array: pa.Array, values: Sequence[object]) -> bool:
-    """Whether numbers with a fraction are written so by JSON as well: 1 is not 1.0, and NaN becomes null."""
+    """Return whether JSON would keep these numbers: it distinguishes 1 from 1.0, and NaN becomes null."""
     import pyarrow as pa
     from pyarrow import compute
 

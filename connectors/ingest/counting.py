@@ -1,4 +1,4 @@
-"""Compare what the service holds of a run with the run's ledger."""
+"""Compare the records that the service holds of a run with the run's ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Account(BaseModel):
     present: int = Field(ge=0)
     replaced: int = Field(ge=0)
     overtaken: int = Field(ge=0)
-    taken: int = Field(default=0, ge=0)  # services of before it was counted do not say
+    taken: int = Field(default=0, ge=0)  # older services do not report it
     doubled: int = Field(ge=0)
     dead: int = Field(ge=0)
     letters: int = Field(ge=0)
@@ -36,10 +36,10 @@ class _Newest(BaseModel):
 
 
 async def newest_delivery(client: WarehouseClient, model: str) -> int | None:
-    """The number of the latest delivery that the service has of a model; None if it does not tell.
+    """Return the number of the service's latest delivery of a model; None if it does not report it.
 
     Raises:
-        TransientError: the service cannot be asked at present.
+        TransientError: the service is not available now.
     """
     try:
         answer = await client.get(_PATH, [("model", model.partition("/")[0])], max_answer=_MAX_ANSWER)
@@ -57,14 +57,14 @@ async def count_deliveries(
     started_at: datetime | None,
     now: datetime,
 ) -> list[Check]:
-    """Compare what the service holds of a scope with the ledger.
+    """Compare the records that the service holds of a scope with the ledger.
 
     Args:
-        scope: of the epochs that the requests carried.
-        started_at: when the first of them may have been sent.
+        scope: scope of the requests' epochs.
+        started_at: earliest time of the first request.
 
     Raises:
-        TransientError: the service cannot be asked at present.
+        TransientError: the service is not available now.
     """
     query = [("model", model.partition("/")[0]), ("scope", scope)]
     try:
@@ -91,7 +91,7 @@ def _read(answer: Answer) -> Account | None:
 
 
 def _forgotten_before(account: Account, now: datetime) -> datetime | None:
-    """Deliveries from before then are not all counted."""
+    """Return the time before which deliveries are not all counted."""
     since = account.since
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
@@ -106,8 +106,8 @@ def _unknown(delivered: Delivered, why: str) -> Check:
 def _compared(account: Account, delivered: Delivered) -> list[Check]:
     found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
     notes = []
-    # a resumed run writes again what it does not know to be delivered; what another run has replaced since
-    # its first delivery counts as overtaken, and as present
+    # a resumed run writes again what may not have been delivered; a record that another run has replaced
+    # since its first delivery counts as overtaken, and as present
     again = min(account.overtaken, account.taken)
     if found - again <= delivered.records < found:
         notes.append(f"{found - delivered.records:,} were sent again after another run had replaced them")
@@ -136,7 +136,7 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
     )
     if delivered.letters:
         return checks
-    # records of one id, or that are equal and have none, share a dead letter
+    # records of the same id, or equal ones without an id, share a dead letter
     fewer = 0 if delivered.unique else max(0, delivered.died - 1)
     note = "records of the same id share a dead letter" if account.dead < delivered.died and fewer else ""
     return [*checks, Check("records that died in it", delivered.died, account.dead, note, fewer=fewer)]

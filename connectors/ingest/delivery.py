@@ -30,7 +30,7 @@ _ANSWER_PER_RECORD = 16 * 1024
 class Fates:
     """Outcomes of the records of a batch during its delivery.
 
-    `failures` maps places in the batch to errors; every other record of `sent` arrived.
+    `failures` maps positions in the batch to errors; every other record of `sent` arrived.
     """
 
     failures: dict[int, RecordError | TransientError]
@@ -43,8 +43,8 @@ class Fates:
 class ReplayMarks:
     """Keys of records that may have arrived although their request failed.
 
-    If they come again in another request they have to replace what is there. Up to 100,000 keys are
-    remembered; beyond that everything counts as marked.
+    If they are sent again in another request, they have to replace existing rows. Up to 100,000 keys are
+    remembered; beyond that, every key counts as marked.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class ReplayMarks:
         return self._all or not self._keys.isdisjoint(keys)
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Remove the marks of records that have certainly arrived."""
+        """Remove the marks of records that are known to have arrived."""
         self._keys.difference_update(keys)
 
 
@@ -74,8 +74,8 @@ class Delivery:
     """Sends requests of one model. `origin` is the value of `X-ODW-Origin`, "" for none.
 
     Attributes:
-        gives_results: whether the service tells each record's fate; None until its first answer.
-        max_body: bytes in a request; smaller after the service has refused one as too large.
+        gives_results: whether the service reports the outcome of each record; None until its first answer.
+        max_body: maximum bytes of a request; reduced after the service has refused one as too large.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Delivery:
         self._compress = compress
         self._any_success = any_success
         self._guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
-        self._last: tuple[bytes, dict[str, str], int] | None = None  # acknowledged, of some 512 KB at most
+        self._last: tuple[bytes, dict[str, str], int] | None = None  # acknowledged, of at most about 512 KB
 
     def columns_for(self, batch: Batch) -> Mapping[str, str]:
-        """The SQL types by name of what the service reads in place of JSON; empty where JSON is to be sent.
+        """Return the SQL types of the columns that the service accepts, by name; empty to send JSON.
 
-        A batch that was sent before the service had offered anything stays JSON: in another form it would
-        have another idempotency key, and be stored twice.
+        A batch that was first sent as JSON stays JSON: in another form it would have another idempotency key
+        and be stored twice.
         """
         if self._columns is None:
             return {}
@@ -124,7 +124,7 @@ class Delivery:
         return {} if ends in self._before_offer else self._columns
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
-        """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
+        """Send the bodies one after another, stopping at a transient failure.
 
         Raises:
             FatalError: nothing can be delivered to this service.
@@ -154,7 +154,7 @@ class Delivery:
             fates.sizes.update(dict.fromkeys(indices, len(body.content) // len(indices)))
 
     async def _post(self, batch: Batch, body: Body) -> Verdict | None:
-        """Send one body; None when it was too large for the service."""
+        """Send one body; return None if it was too large for the service."""
         count = len(body.indices)
         replay = batch.replay or (bool(self.marks) and self.marks.touch(_keys(batch, body)))
         headers = {
@@ -179,12 +179,12 @@ class Delivery:
             raise FatalError(f"{error}{remark_on_unknown_model(self._model)}") from error
         except UncertainError:
             self.marks.add(_keys(batch, body))
-            self._epoch.advance()  # what replays these records has to be told from this request
+            self._epoch.advance()  # a replay of these records has to differ from this request
             raise
         if answer.status == 413:
             return None
         if body.is_columns and answer.status >= 400:
-            # another service may stand there by now: what is wrong, if anything, it has to say of JSON
+            # the service may have been replaced by another: let it report errors about JSON
             self._columns = None
             return await self._post(batch, body.as_json(batch.records))
         verdict = interpret_answer(answer, count, f"POST {self._path}", any_success=self._any_success)
@@ -194,7 +194,7 @@ class Delivery:
             if self._columns == {} and not answer.columns:
                 self._columns = None
             elif self._columns == {}:
-                # in a thread: what encodes columns takes some tenths of a second to import
+                # in a thread: importing the encoder of columns takes some tenths of a second
                 offered = await anyio.to_thread.run_sync(offered_columns, answer.columns)
                 self._columns = offered or None
         if self.marks:
@@ -204,7 +204,7 @@ class Delivery:
     async def repeat(self) -> bool:
         """Send the last acknowledged request again; return whether it is acknowledged again.
 
-        It takes the way of every other one. Only a service that gives results is asked: it knows the key, and
+        It is sent like any other request, but only to a service that gives results: that knows the key and
         counts the request once.
         """
         if self._last is None or not self.gives_results:
@@ -217,8 +217,8 @@ class Delivery:
         return answer.status < 300
 
     def _key(self, batch: Batch, body: Body) -> str:
-        # Places tell apart parts of a source that happen to have the same bytes: with only the bytes, the
-        # second of A, B, A would be taken for a retry, and B would stay the last word.
+        # Places distinguish parts of a source that happen to have the same bytes: from bytes alone, the
+        # second A of A, B, A would look like a retry, and B would win.
         ends = (_place(batch, body.indices[0]), _place(batch, body.indices[-1]))
         return idempotency_key(body.content, self._scope, self._model, *ends)
 
@@ -230,7 +230,7 @@ def origin_header(pipeline: str, run_id: str, node: str) -> str:
 
 
 def _place(batch: Batch, index: int) -> str:
-    """Where a record stands in its source. Its key alone does not say: keys of an update stream repeat."""
+    """Return a record's place in its source. A key is not enough: keys of an update stream repeat."""
     one = batch.slice(index, index + 1)
     (key,), (ordinal,) = one.keys.to_list(), one.keys.ordinals()
     split = one.origins[0][0].tracker.key if one.origins else ""

@@ -9,18 +9,18 @@ __all__ = ["Epoch", "epoch_scope"]
 
 _PER_ATTEMPT = 1_000_000_000  # more uncertain answers than one attempt can wait for
 _MAX_SCOPE = 200
-_DIGEST = 65  # characters of a digest and what stands before it
+_DIGEST = 65  # characters of a digest and its prefix
 
 
 class Epoch:
-    """A number that grows with each attempt of a run, and with each request whose outcome is unknown.
+    """A number that grows with each attempt of a run and each request whose outcome is unknown.
 
-    What was on the wire before it grew may still arrive afterwards. By its lower number the service knows
-    that its records may have been delivered again meanwhile.
+    A request that was sent before it grew may still arrive later. Its lower number tells the service that its
+    records may have been delivered again meanwhile.
 
     Args:
-        scope: what the number is compared within; see `epoch_scope`.
-        attempt: grows with each attempt at the run, or at any part of it.
+        scope: scope within which numbers are compared; see `epoch_scope`.
+        attempt: number of the attempt at the run, or at any part of it.
     """
 
     def __init__(self, scope: str, attempt: int) -> None:
@@ -40,8 +40,8 @@ class Epoch:
 def epoch_scope(run_id: str, node: str, chunk: str = "") -> str:
     """Encode a node of a run or chunk as 1 to 200 characters without spaces, for a header.
 
-    Chunks of a run have no record in common, so their requests are compared among themselves and with those
-    of the run as a whole, in which they lie: `run/node#chunk`.
+    Chunks of a run share no records, so a chunk's requests (`run/node#chunk`) are compared with each other
+    and with those of the run as a whole.
     """
     whole = f"{quote(run_id, safe='')}/{quote(node, safe='')}"
     part = f"#{quote(chunk, safe='')}" if chunk else ""

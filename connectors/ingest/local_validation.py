@@ -1,7 +1,7 @@
 """Validate records by the service's rules before sending them.
 
-A service without per-record results refuses a whole request for one bad record, and may put its good
-records into its dead letters. So what can be known here is found here.
+A service without per-record results refuses a whole request because of one bad record, and may move its good
+records to its dead letters. So bad records are found here where possible.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LocalValidator:
         try:
             found = self._validator.read(content).failures
         except TooManyRecordsError:
-            return {}  # for the service to say
+            return {}  # left to the service
         return {indices[place]: _invalid(message) for place, message in found.items()}
 
 
@@ -51,9 +51,9 @@ def local_validator(model: str) -> LocalValidator | None:
 def record_check(
     model: str, declared: Sequence[IngestModel], *, max_body: int, max_record: int
 ) -> RecordCheck | None:
-    """Return what tells the records that a service with the declared, or else installed, model refuses.
+    """Return a function that finds the records that a service with the declared or installed model refuses.
 
-    None if only the service knows the model. The check raises FatalError when the model's transform fails.
+    None if only the service knows the model. The function raises FatalError if the model's transform fails.
     """
     from engine.service.models import load_ingest_models
     from engine.service.validation import BodyValidator, TooManyRecordsError
@@ -70,7 +70,7 @@ def record_check(
         for body in payload.bodies:
             try:
                 read = validator.read(body.content)
-            except TooManyRecordsError:  # for the service to say
+            except TooManyRecordsError:  # left to the service
                 continue
             found |= {body.indices[place]: _invalid(text) for place, text in read.failures.items()}
             good = [index for place, index in enumerate(body.indices) if place not in read.failures]
@@ -81,12 +81,12 @@ def record_check(
 
 
 def _untransformable(model: IngestModel, records: list[Row]) -> dict[int, RecordError]:
-    """The places of records that the model's transform refuses, as the service would."""
+    """Return the positions of records that the model's transform refuses, as the service would."""
     if model.transform is None or not records:
         return {}
     try:
         results = model.transform(records)
-    except Exception as error:  # as in the service: somebody else's code, whose text may quote a record
+    except Exception as error:  # as in the service: third-party code, whose message may quote a record
         raise FatalError(f"the transform of {model.name} failed: {type(error).__name__}") from error
     return {
         place: RecordError(str(result), kind=str(getattr(result, "kind", type(result).__name__)))
@@ -102,7 +102,7 @@ def _invalid(message: str) -> RecordError:
 def remark_on_unknown_model(model: str) -> str:
     """Return a hint for an unknown model, or "" if the model is installed here.
 
-    Services cannot be asked which models they have; one of ours has those that are installed.
+    Services do not list their models; a service of this engine has the installed ones.
     """
     from engine.service.models import load_ingest_models
 
@@ -114,5 +114,5 @@ def remark_on_unknown_model(model: str) -> str:
 
 
 def _is_called(item: IngestModel, model: str) -> bool:
-    """`model` as in a path: in any case, a version after a slash."""
+    """Return whether a path's model is this one: ignoring case, with a version after a slash."""
     return item.name.lower() == model.partition("/")[0].lower()

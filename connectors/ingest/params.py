@@ -65,13 +65,13 @@ class IngestParams(Params):
     )
     any_success: bool = operational(
         False,
-        description="Take every answer of 2xx as written, for a service that answers otherwise than with "
-        "SUCCESS or results per record",
+        description="Accept every 2xx answer as written, for a service that answers neither SUCCESS nor "
+        "results per record",
     )
     compress: bool = operational(
         False, description="Send gzip-compressed bodies; a plain Moose does not accept them"
     )
     columns: bool = operational(
-        True, description="Send columns (Arrow) in place of JSON to a service that offers to read them"
+        True, description="Send columns (Arrow) instead of JSON to a service that accepts them"
     )
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, including connecting")

@@ -1,7 +1,7 @@
 """Encode records as request bodies.
 
-The good path is one call of orjson for a whole batch. Only when the result is too large, or a record cannot
-be written as JSON, are records looked at one by one.
+Normally one call of orjson encodes a whole batch. Records are encoded one by one only if the result is too
+large or a record cannot be written as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The JSON array, or the columns, of one request, with the positions of its records in the batch."""
+    """The body of one request (a JSON array or columns), with the positions of its records in the batch."""
 
     content: bytes
     indices: Sequence[int]
@@ -64,7 +64,7 @@ class Payload:
 def encode(records: Sequence[Record], *, max_body: int, max_record: int) -> Payload:
     """Encode records as JSON arrays of at most `max_body` bytes, each as its `model_dump(mode="json")`.
 
-    A record larger than `max_body` but not than `max_record` bytes gets a body of its own.
+    A record larger than `max_body`, but not than `max_record` bytes, gets its own body.
     """
     if not records:
         return Payload([], {})
@@ -138,7 +138,7 @@ def _plain(value: object) -> object:
 
 
 def _dumps(value: object) -> bytes:
-    """JSON of a record or of several; raises TypeError when JSON cannot express one."""
+    """Encode one or several records; raise TypeError if JSON cannot express one."""
     try:
         return orjson.dumps(value, default=_plain, option=_OPTIONS)
     except TypeError as error:
@@ -147,5 +147,5 @@ def _dumps(value: object) -> bytes:
     try:
         plain = to_jsonable_python(value, inf_nan_mode="null")
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
-    except (ValueError, RecursionError) as error:  # its words may quote the record
+    except (ValueError, RecursionError) as error:  # its message may quote the record
         raise TypeError(f"it cannot be serialized ({type(error).__name__})") from None

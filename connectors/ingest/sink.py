@@ -33,7 +33,7 @@ __all__ = ["IngestSink"]
 
 _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
-_MAX_COLUMNS = _MAX_RECORD // 8  # no record in them is larger than a record may be, even if JSON escapes it
+_MAX_COLUMNS = _MAX_RECORD // 8  # keeps every record below the limit of a record, even with JSON's escapes
 
 
 @component(
@@ -43,9 +43,9 @@ class IngestSink(Sink[IngestParams]):
     """Posts records to an ingest service: `POST /ingest/<model>`.
 
     Records are sent as JSON arrays, each record as its `model_dump(mode="json")`. The service is asked for
-    the fate of every record; one that does not tell has accepted what it answered 200 to, and the report
-    says `accepted`. Requests carry an idempotency key, so a repeated one changes nothing, and an epoch, so
-    that one which arrives late doubles nothing.
+    the outcome of every record; one that does not report it has accepted the records when it answers 200, and
+    the report says `accepted`. Requests carry an idempotency key, so a repeated request changes nothing, and
+    an epoch, so a late one duplicates nothing.
 
     | status | meaning |
     |---|---|
@@ -79,7 +79,7 @@ class IngestSink(Sink[IngestParams]):
         self._delivery = Delivery(
             client,
             model=params.model,
-            scope=f"{scope}\0{self.ctx.node}",  # two nodes may send the same records to one model
+            scope=f"{scope}\0{self.ctx.node}",  # two nodes may send the same records to the same model
             epoch=Epoch(self._epoch_scope, self.ctx.epoch),
             origin=origin_header(self.ctx.pipeline, self.ctx.run_id, self.ctx.node),
             compress=params.compress,
@@ -104,7 +104,7 @@ class IngestSink(Sink[IngestParams]):
 
     @classmethod
     def record_check(cls, params: IngestParams, declared: Sequence[Any]) -> RecordCheck | None:
-        """Return what finds the records that the service would refuse; see `ChecksRecords`."""
+        """Return a function that finds the records that the service would refuse; see `ChecksRecords`."""
         if params.validation is LocalValidation.NEVER:
             return None
         most = params.max_record_bytes or _MAX_RECORD
@@ -116,12 +116,12 @@ class IngestSink(Sink[IngestParams]):
         clock, longest = self.ctx.clock, self.params.timeout
         async with open_client(self.connection, concurrency=1, longest=longest, clock=clock) as client:
             answer = await client.get("/health", [], max_answer=64 * 1024)
-        return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
+        return "the service is healthy" if answer.is_json else "the answer is not from an ingest service"
 
     async def is_answering(self) -> bool:
         """Return whether the service takes the last acknowledged request again, which changes nothing.
 
-        With `confirm: visible` that says too little: it may be the consumption API that is away.
+        With `confirm: visible` that is not enough: the consumption API may be the one that is unavailable.
         """
         if self._delivery is None or self._visibility is not None:
             return False
@@ -136,7 +136,7 @@ class IngestSink(Sink[IngestParams]):
 
     @property
     def limits(self) -> BatchLimits:
-        """One batch is one request, unless its estimated size was too small."""
+        """One batch becomes one request, unless its size was underestimated."""
         return BatchLimits(records=self.params.records, nbytes=self.params.bytes)
 
     async def write(self, batch: Batch) -> Receipt:
@@ -144,7 +144,7 @@ class IngestSink(Sink[IngestParams]):
 
         Raises:
             BatchError: some records failed: refused locally, dead in the service, or not visible in time.
-            TransientError: nothing arrived for certain; the batch may be sent again as it is.
+            TransientError: no record is known to have arrived; the batch may be sent again unchanged.
             FatalError: the endpoint, the model or the token is wrong.
         """
         fates = await self._deliver(batch)
@@ -157,17 +157,17 @@ class IngestSink(Sink[IngestParams]):
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Post dead letters as rows of `UnstructuredDataSource` (see `forward_row`).
 
-        The service's transform refuses rows with the `[DLQ]` prefix and keeps them in its own dead letters:
-        there they have arrived.
+        The service's transform refuses rows with the `[DLQ]` prefix and keeps them in its own dead letters,
+        where they count as delivered.
 
         Raises:
-            BatchError, TransientError, FatalError: as `write`, for letters that did not arrive.
+            BatchError, TransientError, FatalError: as for `write`, for letters that did not arrive.
         """
         size, lost = self.params.records, Fates({})
         for start in range(0, len(letters), size):
             rows = [forward_row(letter) for letter in letters[start : start + size]]
             ids = [row["id"] for row in rows]
-            # an earlier attempt, or an earlier run, may have brought them already
+            # an earlier attempt or run may have delivered them already
             self._open_delivery().marks.add(ids)
             fates = await self._deliver(Batch([*rows], ids))
             for index, error in fates.failures.items():
@@ -180,7 +180,7 @@ class IngestSink(Sink[IngestParams]):
         """Ask the service how many rows and dead letters it has of this run and node.
 
         Raises:
-            TransientError: it cannot be asked at present.
+            TransientError: the service is not available now.
         """
         if self._client is None:
             raise RuntimeError("the ingest sink is used outside of `async with`")
@@ -217,7 +217,7 @@ class IngestSink(Sink[IngestParams]):
 
     @property
     def _may_send_columns(self) -> bool:
-        """Whether nothing that was asked for needs each record's JSON."""
+        """Return whether no parameter needs each record's JSON."""
         asks = self.params.validation is LocalValidation.ALWAYS or self.params.max_record_bytes is not None
         return self.params.columns and not asks
 
@@ -255,8 +255,8 @@ class IngestSink(Sink[IngestParams]):
             self._open_delivery().marks.add(batch.keys.take(sorted(chain.from_iterable(late))).to_list())
 
     def _scope(self) -> str:
-        # Without a run there is nothing to retry in another process, and two scripts that send the same
-        # rows on purpose must not cancel each other out.
+        # Without a run, no other process retries, and two scripts that send the same rows on purpose must not
+        # cancel each other out.
         return uuid4().hex if self.ctx.run_id == Context().run_id else self.ctx.run_id
 
     def _open_delivery(self) -> Delivery:
@@ -271,7 +271,7 @@ def _identity(record: Record) -> str:
 
 
 def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
-    """The bodies without the records that have no id; such a record could never be seen."""
+    """Remove records without an id, which could never be seen as visible."""
     missing = {index for body in bodies for index in body.indices if not _identity(batch.records[index])}
     if not missing:
         return bodies
@@ -283,7 +283,7 @@ def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
 
 
 def _error(fates: Fates, count: int) -> BatchError | TransientError:
-    """One TransientError when the batch as a whole may be sent again, else a BatchError."""
+    """Return a TransientError if the whole batch may be sent again, else a BatchError."""
     failures = fates.failures
     if len(failures) == count:
         transient = [error for error in failures.values() if isinstance(error, TransientError)]

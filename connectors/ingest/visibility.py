@@ -19,8 +19,8 @@ _SMALLEST_ANSWER_LIMIT = 1024 * 1024
 class VisibilityCheck:
     """Query ids until all are visible or the time limit is reached.
 
-    Between two looks it waits `interval` seconds, twice as long each time and up to 2 s, give or take a
-    quarter. A row that is in the service's dead letters is dead and no longer waited for.
+    It waits `interval` seconds between two queries, doubling up to 2 s, with 25 % jitter. It does not wait
+    for rows in the service's dead letters.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class VisibilityCheck:
         self._has_dead_letters = True
 
     async def wait(self, sizes: Mapping[str, int]) -> dict[str, RecordError | TransientError]:
-        """Wait for the ids of `sizes` (id -> bytes sent for it). Returns those not seen, with the reason.
+        """Wait for the ids of `sizes` (id -> bytes sent for it). Return those not seen, with the reason.
 
         Raises:
-            FatalError: there is no such consumption API, or it wants a token we do not have.
-            TransientError: the consumption API failed at every look.
+            FatalError: the consumption API does not exist, or requires a token that is missing.
+            TransientError: the consumption API failed at every query.
         """
         missing = dict(sizes)
         dead: dict[str, RecordError | TransientError] = {}
@@ -97,7 +97,7 @@ class VisibilityCheck:
         try:
             answer = await self._client.get("/dead-letters", query, max_answer=limit)
         except FatalError:
-            self._has_dead_letters = False  # a service without that API: time will tell
+            self._has_dead_letters = False  # a service without that API: wait for the time limit
             return {}
         if answer.status >= 300:
             self._has_dead_letters = False

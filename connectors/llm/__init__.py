@@ -1,4 +1,4 @@
-"""Language models: structured extraction from documents (`llm_extract`), and its service."""
+"""Language models: the transform `llm_extract`, which extracts records from documents, and its service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other models that may be asked: fallbacks for one that is away, and the next stages of a cascade."""
+"""Other models to ask: fallbacks for an unavailable one, and the next stages of a cascade."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Alternative", "AlternativeModel"]
 
 
 class Alternative(BaseModel):
-    """A model to ask besides the node's own; what is not given is as for the node's own."""
+    """A model to ask besides the node's own; parameters default to the node's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +29,7 @@ class Alternative(BaseModel):
     )
 
     def misses(self, endpoints: Collection[str]) -> str:
-        """Say that the connection has no endpoint of the name given here."""
+        """Return the message for an endpoint name that the connection does not have."""
         return (
             f"the model {self.model!r} names the endpoint {self.endpoint!r}, which is not one of the "
             f"connection's `endpoints` ({', '.join(endpoints) or 'none'})"

@@ -1,4 +1,4 @@
-"""How long an answer may become, so that an endpoint reserves no more than it needs."""
+"""Estimate how long an answer may become, so that an endpoint reserves no more than needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from connectors.llm.structures import Either, Entries, Fields, Items, Places, Re
 __all__ = ["THOUGHTS", "AnswerLength"]
 
 THOUGHTS: Final = 8_000
-"""Tokens that a model which thinks may think besides."""
+"""Additional tokens for a reasoning model's thoughts."""
 
 _FRAME: Final = 48  # a slot with its nonce
 _FIELD: Final = 48  # a name and a short value
@@ -24,8 +24,7 @@ _LONGEST: Final = 32_000
 class AnswerLength:
     """Estimates the tokens of answers from the fields of a schema and the documents of a call.
 
-    Short values take some 48 tokens each. Free text may repeat a quarter of its document, and lists all of
-    it.
+    A short value takes about 48 tokens. Free text may repeat a quarter of its document, and lists all of it.
     """
 
     def __init__(self, schema: TargetSchema) -> None:
@@ -34,7 +33,7 @@ class AnswerLength:
         self._share = 1.0 if _is_open(shapes, set()) else 0.25
 
     def of(self, documents: Sequence[Document]) -> int:
-        """Tokens that suffice for the answers about these documents."""
+        """Return tokens that suffice for the answers about these documents."""
         texts = sum(document.tokens for document in documents)
         tokens = len(documents) * (_FRAME + self._fields * _FIELD) + int(texts * self._share)
         return min(max(tokens, _SHORTEST), _LONGEST)
@@ -62,7 +61,7 @@ def _inside(shape: Shape) -> Iterable[Shape]:
 
 
 def _is_open(shapes: Iterable[Shape], seen: set[str]) -> bool:
-    """True when there may be any number of values."""
+    """Return whether the number of values is unlimited."""
     for shape in shapes:
         if isinstance(shape, Items | Entries):
             return True

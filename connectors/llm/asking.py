@@ -1,9 +1,9 @@
 """Get an answer for each document of a batch, despite failing calls.
 
-What the journal has an answer for is not asked again, and documents that are the same are asked about once.
-The others are asked about in packs, see `connectors.llm.conversation`.
+Documents with an answer in the journal are not asked about again, and equal documents only once. The others
+are asked about in packs, see `connectors.llm.conversation`.
 
-Answers are in the journal before anything is made of them, and so are final failures that were paid for.
+Answers, and final failures that were paid for, are in the journal before they are used.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from engine.errors import RecordError, TransientError
 __all__ = ["Asker", "Fate", "OnHit", "OnUsage"]
 
 OnHit: TypeAlias = Callable[[int, Usage], None]
-"""Called with the place of a document that got its fate without a call.
+"""Called with the index of a document whose outcome needed no call.
 
-The usage is not nothing when an earlier attempt of the run has paid for this very record: what it booked
-then is lost, or the record would not have come again.
+The usage is not zero if an earlier attempt of the run paid for this record: that attempt was lost before it
+could book the cost, or the record would not be processed again.
 """
 
 
@@ -39,7 +39,7 @@ class Asker(Caller):
     """Answers for batches of documents."""
 
     async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hit: OnHit) -> list[Fate]:
-        """Return the outcome of each document, in order. Raises FatalError, StateError."""
+        """Return the outcome of each document, in order. Raises FatalError and StateError."""
         fates: dict[int, Fate] = {}
         asked: dict[str, list[int]] = {}
         for index, document in enumerate(documents):
@@ -70,7 +70,7 @@ class Asker(Caller):
     async def _ordered(
         self, documents: Sequence[Document], keys: Mapping[int, str], on_usage: OnUsage, claim: AnswerClaim
     ) -> dict[int, Fate]:
-        """The fates that come of batch jobs of earlier attempts; the answers are kept."""
+        """Return outcomes from batch jobs of earlier attempts, and store their answers."""
         if self.chat.jobs is None or not keys:
             return {}
         try:
@@ -83,7 +83,7 @@ class Asker(Caller):
                 continue
             values, reply = self._values(ordered[key])
             if reply is None:
-                continue  # it was not answered, so nothing was paid for it
+                continue  # it was not answered, so it cost nothing
             usage = self.usage_of(reply, [documents[index]]).shared(ordered[key].slots)[0]
             self.budget.settle(0.0, usage.cost_usd)
             self.spending.book(usage.cost_usd)
@@ -99,7 +99,7 @@ class Asker(Caller):
         return fates
 
     def _values(self, ordered: Ordered) -> tuple[Mapping[str, object] | None, Reply | None]:
-        """The values for a slot of a line, and its reply; None for what there is not."""
+        """Return the values for a slot of a line, and its reply; None for missing ones."""
         status, _, content = ordered.line
         try:
             reply = read_completion(read_body(content)) if status < HTTPStatus.MULTIPLE_CHOICES else None
@@ -108,7 +108,7 @@ class Asker(Caller):
         if not isinstance(reply, Reply):
             return None, None
         if reply.refusal or reply.finish_reason in ("length", "content_filter"):
-            return None, reply  # what there is of it may be a part
+            return None, reply  # it may be incomplete
         slot, nonce = ordered.slot, ordered.nonce
         reading = (
             match_slots(reply.content, {slot: nonce}, self.schema.spellings)
@@ -130,7 +130,7 @@ class Asker(Caller):
         )
 
     async def known(self, documents: Sequence[Document]) -> dict[int, tuple[Fate, Usage]]:
-        """The outcomes that the journal has, by place, each with what `OnHit` hears. Raises StateError."""
+        """Return outcomes from the journal by index, with the arguments for `OnHit`. Raises StateError."""
         keys = [await self.questions.key(one) for one in documents]
         async with self.journal.claim(set(keys)) as claim:
             found = dict(claim.answers)
@@ -145,7 +145,7 @@ class Asker(Caller):
         return values if isinstance(values, RecordError) else self.fate_of(values)
 
     def _lost(self, entry: JournalEntry, document: Document) -> Usage:
-        """What was paid for this record before and is booked nowhere."""
+        """Return what was paid for this record before but not booked."""
         if self.attempts.is_booked(entry.key):
             return Usage()
         if document.record and document.record == entry.record and self.journal.is_ours(entry):

@@ -1,10 +1,9 @@
 """Calls as lines of jobs of an endpoint's Batch API: half the price, and answers within a day.
 
-Requests that come at about the same time go into one job. Each gets the status and the body that the endpoint
-gives its line, so it has the fate that it has when it is asked about at once. Before a job is created, the
-journal says for each question in which line of which job it is. So a new attempt takes what an
-earlier one has ordered, and nothing is paid for twice: a job whose id was not written down is found by the
-mark that it carries.
+Requests that arrive at about the same time go into one job. Each gets the status and body of its line, and is
+then handled like a direct answer. Before a job is created, the journal records the job and line of each
+question. So a new attempt uses the answers that an earlier one ordered, and nothing is paid for twice: a job
+whose id was not stored is found by the mark in its metadata.
 
     https://platform.openai.com/docs/guides/batch
 """
@@ -43,11 +42,11 @@ _MARK: Final = "odw_batch"  # in a job's metadata
 _URL: Final = "/v1/chat/completions"
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _MAX_BYTES: Final = 50_000_000  # of a job's file; OpenAI takes 200 MB
-_LONGEST: Final = 26 * 3600.0  # seconds; the endpoint itself ends a job after 24 h
-_MAX_FAILURES: Final = 20  # looks at a job in a row that come to nothing
+_LONGEST: Final = 26 * 3600.0  # seconds; the endpoint ends a job after 24 h
+_MAX_FAILURES: Final = 20  # failed polls of a job in a row
 _MAX_LISTED: Final = 1_000
 _KEPT: Final = 4  # jobs of earlier attempts whose answers are held in memory
-_LOOK: Final = 1.0  # seconds between two looks at whether the run is stopping
+_LOOK: Final = 1.0  # seconds between two checks whether the run is stopping
 _CANCELLING: Final = 10.0  # seconds
 
 Line = tuple[int, Mapping[str, str], bytes]
@@ -63,7 +62,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An answer that an earlier attempt has ordered: for which slot, with which nonce, of how many."""
+    """An answer that an earlier attempt has ordered: its slot, its nonce and the number of slots."""
 
     line: Line
     slot: str
@@ -72,7 +71,7 @@ class Ordered:
 
 
 class _UnknownError(EndpointError):
-    """The endpoint does not know what it is asked about."""
+    """The endpoint does not know the requested object."""
 
 
 @dataclass(slots=True)
@@ -84,7 +83,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Job:
-    """Requests on their way. `token` is its mark; `id` is what the endpoint calls it."""
+    """A job of requests. `token` is its mark; `id` is the endpoint's id."""
 
     token: str
     requests: list[_Request] = field(default_factory=list)
@@ -98,12 +97,13 @@ class BatchJobs:
     """The jobs of one model at one endpoint.
 
     Args:
-        url: of the endpoint, for messages.
-        key: of the endpoint, which no message may repeat.
-        patient: an endpoint that cannot be reached is an outage from the first call on.
-        journal: where it is kept what has been ordered.
-        draining: true once the run should end. A job is not waited for then: a resume takes its answers.
-        on_look: called after each look at a job that has not ended, so that the caller does not look stuck.
+        url: address of the endpoint, for messages.
+        key: API key, which no message may repeat.
+        patient: treat an unreachable endpoint as an outage even at the first call.
+        journal: stores what has been ordered.
+        draining: returns true once the run should end. Jobs are not waited for then: a resume fetches their
+            answers.
+        on_look: called after each poll of an unfinished job, so that the caller does not appear stuck.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class BatchJobs:
         self._collecting = anyio.Lock()
 
     async def ask(self, body: dict[str, Any], prompt: Prompt) -> Line:
-        """The answer to one request, when its job has ended.
+        """Return the answer to one request, once its job has ended.
 
         Raises:
-            TransientError: the job cannot be created or looked at now; StoppingError: the run is stopping.
+            TransientError: the job cannot be created or polled now; StoppingError: the run is stopping.
             EndpointError: the endpoint has no Batch API, or refuses the key or the account.
             StateError: the journal cannot be used.
         """
@@ -162,7 +162,7 @@ class BatchJobs:
         return request.answer
 
     async def ordered(self, questions: Collection[str]) -> dict[str, Ordered]:
-        """What earlier attempts have ordered of these questions, by question. Raises as `ask`."""
+        """Return what earlier attempts have ordered, by question. Raises the same errors as `ask`."""
         wanted = {note_key(one): one for one in questions if one not in self._read}
         entries = await self._look_up(wanted)
         found: dict[str, Ordered] = {}
@@ -176,7 +176,7 @@ class BatchJobs:
         return found
 
     async def close(self) -> None:
-        """Cancel the jobs that have not ended, if the node says so."""
+        """Cancel unfinished jobs, if the node is configured to."""
         if not self._params.batch_cancel:
             return
         with anyio.move_on_after(_CANCELLING, shield=True):
@@ -184,10 +184,10 @@ class BatchJobs:
                 try:
                     await self._api(self._sdk.batches.cancel(job_id))
                 except ComponentError:
-                    continue  # it ends by itself, within a day
+                    continue  # it ends within a day anyway
 
     async def _lead(self, job: _Job) -> None:
-        """Have a job answered on behalf of all whose requests it has."""
+        """Submit a job and wait for it, on behalf of all its requests."""
         try:
             await self._gather(job)
             await self._submit(job)
@@ -205,7 +205,7 @@ class BatchJobs:
             job.done.set()
 
     async def _gather(self, job: _Job) -> None:
-        """Wait until no other request has come for a while."""
+        """Wait until no further request has arrived for a while."""
         count = 0
         while self._open is job and len(job.requests) > count and not self._draining():
             count = len(job.requests)
@@ -223,7 +223,7 @@ class BatchJobs:
         file = ("requests.jsonl", content.encode(), "application/jsonl")
         uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"), job.requests)
         await self._keep(_pending_entries(job))
-        # they may have been in a job before; where their answers will be now is to be read again
+        # they may have been in a job before; look up again where their answers are now
         self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))
         created = await self._api(
             self._sdk.batches.create(
@@ -239,9 +239,9 @@ class BatchJobs:
         await self._keep([JournalEntry(_id_key(job.token), job.id, PENDING)])
 
     async def _of_earlier(self, token: str, *, ours: bool) -> dict[str, Line]:
-        """The lines of a job that an earlier attempt has begun, by number; none if it was never created.
+        """Return the lines of a job of an earlier attempt, by number; none if it was never created.
 
-        `ours`: by this very run. Another run may be waiting for its own.
+        `ours`: this run began it. Another run may be waiting for its own job.
         """
         async with self._collecting:
             if token not in self._collected:
@@ -256,7 +256,7 @@ class BatchJobs:
             return self._collected[token]
 
     async def _still_there(self, job_id: str) -> dict[str, Line]:
-        """The lines of a job; none when the endpoint has forgotten it, or is another one now."""
+        """Return the lines of a job; none if the endpoint has forgotten it, or has been changed."""
         try:
             return await self._wait(job_id)
         except _UnknownError:
@@ -267,11 +267,11 @@ class BatchJobs:
         entries = await self._look_up([_id_key(token)])
         for entry in entries.values():
             return entry.answer
-        # it ended between creating the job and noting that down
+        # the attempt ended between creating the job and recording its id
         return await self._api(self._found(token))
 
     async def _found(self, token: str) -> str:
-        """The id of a job by its mark; "" when it is not among the latest ones, so it was never created."""
+        """Return the id of a job by its mark; "" if it was never created."""
         count = 0
         jobs: Any = aiter(self._sdk.batches.list(limit=100))
         async with aclosing(jobs):
@@ -284,7 +284,7 @@ class BatchJobs:
         return ""
 
     async def _wait(self, job_id: str, requests: Sequence[_Request] = ()) -> dict[str, Line]:
-        """The lines of a job by number, once it has ended. `requests`: what it has, if that is known."""
+        """Return the lines of a job by number, once it has ended. `requests`: its requests, if known."""
         until, failures = self._clock.monotonic() + _LONGEST, 0
         while True:
             try:
@@ -309,13 +309,13 @@ class BatchJobs:
             raise StoppingError("the run was told to stop while a batch job is not done; resume it later")
 
     async def _rest(self, seconds: float) -> None:
-        """Let so much time pass, or less when the run should end."""
+        """Sleep, or less if the run should end."""
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0 and not self._draining():
             await self._clock.sleep(min(left, _LOOK))
 
     async def _lines(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
-        """All answers of a job that has ended, whole or not. Raises EndpointError as `_rejected` does."""
+        """Return all answers of a finished job, complete or not. Raises EndpointError as `_rejected` does."""
         found: dict[str, Line] = {}
         for file_id in (job.error_file_id, job.output_file_id):
             if file_id:
@@ -325,10 +325,10 @@ class BatchJobs:
         return rejected | found
 
     def _rejected(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
-        """What a job has failed for, by line. Lines that it does not name may be sent again.
+        """Return the errors of a failed job, by line. Other lines may be sent again.
 
         Raises:
-            EndpointError: it has failed as a whole: asking again would not help.
+            EndpointError: it failed as a whole, and a repetition would not help.
         """
         errors = [_failure_of(one) for one in (job.errors and job.errors.data) or []]
         causes = [cause_of(refusal) for _, refusal in errors]
@@ -350,12 +350,12 @@ class BatchJobs:
         raise EndpointError(f"{said}; {remedy}", kind=_KINDS.get(cause, "config"))
 
     def _without_secrets(self, words: str, requests: Sequence[_Request]) -> str:
-        """What an endpoint says, without the key and what documents say."""
+        """Return an endpoint's text without the key and without text of documents."""
         words = words.replace(self._key, "…") if self._key else words
         return without_texts(words[:_MAX_QUOTED], [text_of(one.prompt) for one in requests])
 
     async def _api(self, call: Awaitable[R], requests: Sequence[_Request] = ()) -> R:
-        """Await a call of the SDK, which sends these. Raises ComponentError with what the endpoint says."""
+        """Await a call of the SDK that sends these requests, translating its errors."""
         import openai
 
         try:
@@ -390,7 +390,7 @@ class BatchJobs:
 
 
 def _pending_entries(job: _Job) -> list[JournalEntry]:
-    """Where the answer to each question of a job will be."""
+    """Return the journal entries that record where the answers of a job will be."""
     entries = []
     for number, request in enumerate(job.requests):
         nonces = request.prompt.nonces
@@ -402,7 +402,7 @@ def _pending_entries(job: _Job) -> list[JournalEntry]:
 
 
 def note_key(question: str) -> str:
-    """The key of the journal entry that says which job a question is in."""
+    """Return the key of the journal entry for the job of a question."""
     return sha256(f"batch question {question}".encode()).hexdigest()
 
 
@@ -411,7 +411,7 @@ def _id_key(token: str) -> str:
 
 
 def _failure_of(error: Any) -> tuple[int | None, Refusal]:
-    """The place of the line that an error of a job names, if it does, and the error."""
+    """Return the line that a job's error names, if any, and the error."""
     line = getattr(error, "line", None)
     refusal = Refusal(
         400, str(error.message or ""), str(error.code or ""), param=str(getattr(error, "param", None) or "")
@@ -425,7 +425,7 @@ def _error_body(refusal: Refusal) -> bytes:
 
 
 def _read_lines(content: bytes) -> dict[str, Line]:
-    """The lines of a file of answers or errors; one that cannot be read is left out."""
+    """Return the lines of a file of answers or errors, without unreadable ones."""
     found: dict[str, Line] = {}
     for text in content.split(b"\n"):
         try:
@@ -445,10 +445,10 @@ def _read_lines(content: bytes) -> dict[str, Line]:
 
 
 def _status(code: object) -> int:
-    """The status of a line's answer; where there is none, the body says whether it is an error."""
+    """Return the status of a line's answer; without one, the body shows whether it is an error."""
     return int(str(code)) if re.fullmatch(r"[1-5]\d\d", str(code)) else HTTPStatus.OK
 
 
 def _unanswered(message: str) -> Line:
-    """As an endpoint that has no time now: the request may be sent again."""
+    """Return the answer of an overloaded endpoint: the request may be sent again."""
     return 503, {}, json.dumps({"error": {"message": message}}).encode()

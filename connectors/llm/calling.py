@@ -1,4 +1,4 @@
-"""Calls within a budget: how long an answer may be, what it costs, and what its values mean."""
+"""Calls within a budget: the length of answers, their cost, and the outcomes of documents."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from engine.errors import RecordError, TransientError
 __all__ = ["Caller", "Fate", "OnCount", "OnUsage", "too_long"]
 
 Fate: TypeAlias = dict[str, object] | RecordError | TransientError
-"""The fields of a document, or why there are none."""
+"""The fields of a document, or the error."""
 
 OnUsage: TypeAlias = Callable[[Sequence[int], Usage], None]
-"""Called after each call with the places of its documents and what it cost."""
+"""Called after each call with the indices of its documents and its cost."""
 
 
 class OnCount(Protocol):
-    """Called with the name of what happened and has to be said (`repaired_replies`), and how much of it."""
+    """Called with the name and the amount of something to report (`repaired_replies`)."""
 
     def __call__(self, name: str, amount: float = 1, /) -> None: ...
 
 
-_OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values are short
+_OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves, assuming short values
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What all calls of a node share. `gate` keeps to the quota, `limiter` bounds the calls in flight.
+    """Makes the calls of a node. `gate` keeps to the quota, `limiter` bounds the calls in flight.
 
     `max_tokens` is the limit of an answer; None derives it from the fields and the documents. `by_model`:
-    what calls cost is counted under the model's name too, since others are asked beside it. `given_up`:
-    another model is asked instead, so that no call need wait any longer.
+    also count costs under the model's name, because several models are used. `given_up`: returns true once
+    another model is asked instead, so that waiting calls give up.
     """
 
     chat: ChatClient
@@ -73,11 +73,11 @@ class Caller:
     tracer: Tracer | None = None
 
     def notes(self, questions: Iterable[str]) -> list[str]:
-        """Keys of what the journal says of batch jobs with these questions."""
+        """Return the journal keys of these questions' batch jobs."""
         return [] if self.chat.jobs is None else [note_key(one) for one in questions]
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
-        """Interpret the values of a slot."""
+        """Return the outcome for the values of a slot."""
         fields = normalise(values, self.schema)
         missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
         if missing:
@@ -85,16 +85,16 @@ class Caller:
         return fields
 
     def answer_limit(self, documents: Sequence[Document], *, longer: bool) -> int:
-        """Tokens that an answer about these documents may have. `longer`: one was cut off before."""
+        """Return the maximum tokens of an answer. `longer`: an answer was cut off before."""
         limit = self.max_tokens or AnswerLength(self.schema).of(documents)
         return limit * (2 if longer else 1) + (THOUGHTS if self.chat.thinks and not self.max_tokens else 0)
 
     def estimate(self, documents: Sequence[Document]) -> float:
-        """USD that a call about these documents may cost."""
+        """Estimate the cost of a call about these documents, in USD."""
         return self.price.of(self._tokens_in(documents), self._tokens_out(documents))
 
     def usage_of(self, reply: Reply, documents: Sequence[Document]) -> Usage:
-        """What a call has cost: as the endpoint reports it, else estimated, which is counted."""
+        """Return a call's usage as reported by the endpoint, or else estimated and counted as such."""
         tokens_in, tokens_out, cached = reply.tokens_in, reply.tokens_out, reply.tokens_cached
         if not reply.usage_known:
             self.on_count("calls_without_usage")
@@ -107,9 +107,9 @@ class Caller:
     async def call(
         self, prompt: Prompt, documents: Sequence[Document], max_tokens: int, check: Callable[[], None]
     ) -> tuple[Reply, Usage]:
-        """One call, and what it cost. Raises what `ChatClient.complete` raises.
+        """Make one call and return its usage too. Raises what `ChatClient.complete` raises.
 
-        `check` is called when it is its turn and while it waits, and may raise.
+        `check` is called while the call waits and before it is sent, and may raise.
         """
 
         def still_wanted() -> None:
@@ -160,7 +160,7 @@ class Caller:
 
 
 def too_long(document: Document, reason: str) -> RecordError:
-    """The fate of a document that no call can hold."""
+    """Return the error for a document that is too long for any call."""
     return RecordError(
         f"the document has some {document.tokens:,} tokens, {reason}; documents are never truncated",
         kind="DocumentTooLong",

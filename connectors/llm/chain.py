@@ -17,14 +17,14 @@ from engine.errors import TransientError
 __all__ = ["ModelChain"]
 
 FIRST_PAUSE: Final = 30.0
-"""Seconds for which a model that was unavailable is passed over; doubled each time in a row."""
+"""Seconds for which an unavailable model is skipped; doubled each time in a row."""
 
 _MAX_PAUSE: Final = 600.0
 
 
 @dataclass(slots=True)
 class _Member:
-    """`down`: its last call failed. `away_until`: it is passed over for so long."""
+    """A model of the chain. `down`: its last call failed. `away_until`: it is skipped until then."""
 
     asker: Asker
     down: bool = False
@@ -32,13 +32,13 @@ class _Member:
     away_until: float = 0.0
 
     def begin(self, now: float) -> None:
-        """It is asked. After a pause by one batch alone: the others wait for its outcome."""
+        """Begin a call. After a pause, only one batch asks; the others wait for its outcome."""
         if self.failures and self.away_until <= now:
             self.down = False
             self._pass_over(now)
 
     def failed(self, now: float) -> None:
-        """It is unavailable, which all batches that have asked it may say."""
+        """Record that the model is unavailable; several batches may report the same outage."""
         self.down = True
         if self.away_until <= now:
             self._pass_over(now)
@@ -56,13 +56,13 @@ class ModelChain:
     """Asks the first model that is available.
 
     A model is unavailable when its endpoint cannot be reached, breaks off, answers 5xx, does not know the
-    model, or refuses the key or the account. One that asks for a wait (429, `Retry-After`) is waited for.
-    What any of the models has answered before is in the journal and is not asked again.
+    model, or refuses the key or the account. If one asks for a delay (429, `Retry-After`), the chain waits.
+    Answers that any of the models gave before are in the journal and are not requested again.
 
     Args:
         askers: at least one, in order of preference.
-        clock: seconds that only grow.
-        on_count: hears `unavailable[MODEL]` for each batch that a model could not take.
+        clock: monotonic time in seconds.
+        on_count: called with `unavailable[MODEL]` for each batch that a model could not take.
     """
 
     def __init__(self, askers: Sequence[Asker], clock: Callable[[], float], on_count: OnCount) -> None:
@@ -77,7 +77,7 @@ class ModelChain:
         """Return the outcome of each document, in order.
 
         Raises:
-            FatalError: no model is available, for a reason that does not pass; the budget does not suffice.
+            FatalError: no model is available for a permanent reason, or the budget does not suffice.
             StateError: the journal cannot be used.
         """
         if len(self._members) == 1:
@@ -88,7 +88,7 @@ class ModelChain:
             await _look_up(member.asker, documents, fates, on_hit)
         for member, passed_over in self._in_turn():
             places = [place for place in range(len(documents)) if _is_open(fates.get(place))]
-            if passed_over:  # it is asked all the same, before the run ends for want of a model
+            if passed_over:  # ask it anyway before the run ends because no model is left
                 places = [place for place in places if place not in fates]
             if not places:
                 break
@@ -98,7 +98,7 @@ class ModelChain:
             except EndpointError as failure:
                 error = error or failure
                 self._failed(member)
-                # what was in flight then has been paid for
+                # calls in flight at that time have been paid for
                 await _look_up(member.asker, documents, fates, on_hit)
                 continue
             fates |= found
@@ -111,14 +111,14 @@ class ModelChain:
         return [fates[place] for place in range(len(documents))]
 
     async def is_answering(self) -> bool:
-        """Return whether any of the models answers now."""
+        """Return whether any of the models is answering."""
         for member in self._members:
             if await member.asker.chat.is_answering():
                 return True
         return False
 
     def _in_turn(self) -> list[tuple[_Member, bool]]:
-        """The members that are available, then the others, which are passed over where that is possible."""
+        """Return the available members, then the others as a last resort."""
         now = self._clock()
         turns = [(one, one.away_until > now) for one in self._members]
         if all(away for _, away in turns):
@@ -126,7 +126,7 @@ class ModelChain:
         return sorted(turns, key=lambda turn: turn[1])
 
     def _is_given_up(self, member: _Member) -> bool:
-        """Whether a call that still waits to ask a model had better be made to another."""
+        """Return whether a call waiting for a model should go to another one."""
         return member.down and not all(one.down for one in self._members)
 
     def _failed(self, member: _Member) -> None:
@@ -135,7 +135,7 @@ class ModelChain:
 
 
 def _is_open(fate: Fate | None) -> bool:
-    """True when another model may answer now."""
+    """Return whether another model may answer now."""
     return fate is None or (isinstance(fate, TransientError) and not fate.throttled)
 
 

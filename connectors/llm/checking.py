@@ -1,4 +1,4 @@
-"""Reach a model endpoint without paying: list its models."""
+"""Check a model endpoint at no cost by listing its models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LIMIT = 20.0  # seconds
 
 
 async def check_endpoint(connection: LlmConnection, model: str, place: str = "") -> str:
-    """Return what the endpoint says about its models.
+    """Return a summary of the endpoint's models.
 
     Args:
-        place: begins every text, also that of an error.
+        place: prefix of every message, including errors.
 
     Raises:
         FatalError: it cannot be reached, refuses the key, or does not have the model.

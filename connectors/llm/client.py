@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatClient", "ContentRefusedError", "EndpointError", "PackTooLargeError", "Reply", "open_chat"]
 
-_MAX_ADAPTATIONS: Final = 12  # of one request to what the endpoint takes
-_SUSPICIOUS: Final = 12  # refusals in a row after which it may be the endpoint and not the documents
-_STRANGE_TRIES: Final = 3  # answers that are no completions, before any has come
+_MAX_ADAPTATIONS: Final = 12  # of one request to the endpoint's dialect
+_SUSPICIOUS: Final = 12  # refusals in a row after which the endpoint itself is suspected
+_STRANGE_TRIES: Final = 3  # answers that are not completions, before the first completion
 _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
 _PATH: Final = "/chat/completions"
-_RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK gives the answer as it came
+_RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK returns the raw answer
 
 
 class PackTooLargeError(ComponentError):
-    """The prompt is longer than the model can read."""
+    """The prompt exceeds the model's context window."""
 
 
 class ContentRefusedError(ComponentError):
-    """The endpoint refused this prompt; another may pass. `kind` is the error type of its dead letter."""
+    """The endpoint refused this prompt, but may accept others. `kind`: error type of the dead letter."""
 
     def __init__(self, message: str, *, kind: str = "RequestRefused") -> None:
         super().__init__(message)
@@ -56,16 +56,16 @@ class ContentRefusedError(ComponentError):
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """How patient the first calls are.
+    """How to make first contact with an endpoint.
 
     Args:
-        patience: seconds that they wait for an endpoint at which nothing listens yet; None for as long as the
-            engine waits out an outage.
-        probe: a prompt without anything to object to, which tells a refused document from an endpoint that
-            refuses everything.
-        journal: where it is kept what batch jobs have been asked.
-        draining: true once the run should end.
-        on_look: called after each look at a batch job that has not ended.
+        patience: seconds to wait for an endpoint that is not listening yet; None waits as long as the engine
+            waits out an outage.
+        probe: a harmless prompt, which distinguishes a refused document from an endpoint that refuses
+            everything.
+        journal: stores what batch jobs have been asked.
+        draining: returns true once the run should end.
+        on_look: called after each poll of an unfinished batch job.
     """
 
     patience: float | None
@@ -102,14 +102,14 @@ async def open_chat(
 
 
 class ChatClient:
-    """Sends prompts, worded as the endpoint takes them. Waiting is the engine's part.
+    """Sends prompts in the endpoint's dialect. Retries and waiting are left to the engine.
 
     Attributes:
-        dialect: what of a request the endpoint takes, as far as it is known.
-        on_probe: told of a call that was made to find that out.
-        thinks: a part of the model's answers is thoughts.
-        gate: told of the limits that answers tell, and of waits that are asked for.
-        jobs: by which documents are asked about; None asks at once.
+        dialect: request features that the endpoint accepts, as far as known.
+        on_probe: called after each call that was made to find that out.
+        thinks: the model's answers include reasoning.
+        gate: receives the limits and requested delays from answers.
+        jobs: batch jobs to send requests in; None sends them directly.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ChatClient:
         self._miswritten = 0
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
-        """One call, tried again only with what the endpoint has said that it takes.
+        """Make one call, repeated only in another dialect if the endpoint rejects this one.
 
         Raises:
             PackTooLargeError: the prompt is too long for the model.
@@ -163,12 +163,12 @@ class ChatClient:
                 max_tokens = room
                 continue
             if own is None and self.dialect != sent:
-                continue  # another call has found out meanwhile
+                continue  # another call has already found out
             adapted = sent.adapted(cause, answer, max_tokens)
             if adapted is not None and (not seen or cause is Cause.ANSWER_LIMIT) and own is None:
                 self.dialect = adapted
             elif adapted is not None:
-                own = adapted  # others got through as it is, so this may be the document's fault
+                own = adapted  # others succeeded in this dialect, so the document may be the cause
             elif cause is Cause.TOO_LONG:
                 message = f"{self._said(answer, prompt)}: the prompt is too long for {self.model!r}"
                 raise PackTooLargeError(message)
@@ -178,14 +178,14 @@ class ChatClient:
         raise ContentRefusedError(f"{self._url} rejected every form of the request")
 
     async def is_answering(self) -> bool:
-        """Return whether the endpoint answers about a prompt without anything to object to."""
+        """Return whether the endpoint answers a harmless prompt."""
         try:
             return await self._probe(self.dialect)
         except ComponentError:
             return False
 
     def given(self, max_tokens: int) -> int:
-        """So many tokens for an answer, or as many as the endpoint gives, as far as it has said so."""
+        """Return the tokens for an answer, capped at the endpoint's limit if known."""
         return self.dialect.capped(max_tokens)
 
     def _passed(self) -> None:
@@ -193,16 +193,16 @@ class ChatClient:
         self._refused_in_a_row = 0
 
     async def _negotiated(self, refusal: Refusal, cause: Cause, seen: int) -> bool:
-        """Whether the endpoint takes requests now that it has refused before.
+        """Return whether an adapted dialect is accepted after a refusal.
 
-        False: it is this prompt that it refuses. Raises EndpointError: it refuses everything.
+        False means that it refuses this prompt. Raises EndpointError if it refuses everything.
         """
         self._refused_in_a_row += 1
         async with self._negotiating:
             if self._answers > seen or (self._answers and self._refused_in_a_row < _SUSPICIOUS):
                 return False
             if self.dialect != self._declared and self._answers == 0:
-                self.dialect = self._declared  # what was left out did not help
+                self.dialect = self._declared  # omitting it did not help
             for dialect in (self.dialect, *(self.dialect.simpler() if cause is Cause.UNCLEAR else ())):
                 if await self._probe(dialect):
                     before: Dialect = self.dialect
@@ -221,7 +221,7 @@ class ChatClient:
         return True
 
     def _with_version(self) -> bool:
-        """Add `/v1` to an address without a path; False when it has one."""
+        """Add `/v1` to an address without a path; return False if it has one."""
         if urlsplit(self._url).path:
             return False
         self._url += "/v1"
@@ -238,7 +238,7 @@ class ChatClient:
         return EndpointError(f"{said}: it rejects every request to {self.model!r}, even without documents")
 
     async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
-        """One request; a refusal is returned when something else may pass."""
+        """Send one request; return the refusal if another request may be accepted."""
         strange = 0
         while True:
             mark = self.gate.mark()
@@ -254,7 +254,8 @@ class ChatClient:
                 if isinstance(found, Reply):
                     return found
                 if found is None:
-                    # not an API's answer: a single one may be a proxy's page, the first ones a wrong address
+                    # not an API's answer: one may be a proxy's page, but at the start it means a wrong
+                    # address
                     strange += 1
                     if self._answers or strange >= _STRANGE_TRIES:
                         raise self._no_completion()
@@ -268,7 +269,7 @@ class ChatClient:
             return found
 
     def _completion(self, content: bytes) -> Reply | Refusal | None:
-        """What came with status 200. Raises TransientError when it was damaged on its way."""
+        """Return the completion of a 200 answer. Raises TransientError if the body was damaged in transit."""
         if content.lstrip().startswith(b"<"):
             return None
         try:
@@ -282,7 +283,7 @@ class ChatClient:
         return EndpointError(f"{self._url} did not return a chat completion; check `base_url`")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
-        """The error of what no other wording of the request can change."""
+        """Return the error for a refusal that no other form of the request can avoid."""
         status, said = refusal.status, self._said(refusal, prompt)
         if 300 <= status < 400:
             place = without_credentials(headers.get("location", "nowhere"))
@@ -319,7 +320,7 @@ class ChatClient:
         return None
 
     def _comes_back(self, spent: UsedUp) -> str:
-        """What to do about a quota that is not worth waiting for."""
+        """Return the message for a quota that takes too long to refill."""
         if spent.seconds is None:
             when = "when it has been reset, within a day as a rule"
         else:
@@ -328,7 +329,7 @@ class ChatClient:
         return f"the quota of {self.model!r} is used up; resume the run {when}"
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """Status, headers and body of an answer. Raises TransientError, or EndpointError on first contact."""
+        """Return status, headers and body. Raises TransientError, or EndpointError on first contact."""
         import openai
 
         patience = self._contact.patience if not self._reached else None
@@ -351,8 +352,8 @@ class ChatClient:
             await self._clock.sleep(_FIRST_WAIT)
 
     async def _create(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        # not by `chat.completions.create`, which compares each part of a request with the SDK's types: a
-        # seventh of the processor time of a call
+        # not `chat.completions.create`, which checks each part of a request against the SDK's types: a
+        # seventh of a call's processor time
         post: Any = self._sdk.post
         sent = {"model": self.model, **body, **self._extras}
         answer = await post(_PATH, cast_to=object, body=sent, options={"headers": _RAW})
@@ -360,7 +361,7 @@ class ChatClient:
         return response.status_code, response.headers, response.content
 
     def _unanswered(self, error: Exception) -> ComponentError:
-        """EndpointError: there has been no connection at all."""
+        """EndpointError: no connection was ever made."""
         import httpx
         import openai
 
@@ -372,7 +373,7 @@ class ChatClient:
         return EndpointError(message) if connecting else TransientError(message)
 
     def _said(self, refusal: Refusal, prompt: Prompt) -> str:
-        """An endpoint's answer in its own words, without the key and without what a document says."""
+        """Describe an endpoint's answer, without the key and without text of documents."""
         code = refusal.code if refusal.code not in ("", str(refusal.status)) else ""
         said = f"{self._url} answered {refusal.status}" + (f" ({code})" if code else "")
         words = refusal.message.replace(self._key, "…") if self._key else refusal.message

@@ -1,4 +1,4 @@
-"""Read chat completions, in all the shapes in which endpoints send them."""
+"""Read chat completions in all the forms that endpoints send."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILTERED: Final = frozenset(
 _BROKEN_OFF: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
 _ERROR_FIELDS: Final = ("message", "detail", "errors", "error_msg", "base_resp", "msg", "fault", "Message")
 _WRAPPERS: Final = ("data", "result", "output", "response")
-_MAX_TOKENS: Final = 10**9  # of a call; what is more, or no number, is a mistake
+_MAX_TOKENS: Final = 10**9  # of a call; a larger or non-numeric value is a mistake
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 _OBJECTS: Final = ("json", "input", "arguments", "parsed")  # of a part that has its answer as an object
 
@@ -34,11 +34,11 @@ class Reply:
     """What the model answered.
 
     Args:
-        finish_reason: why it ended, in OpenAI's words: `length` when it was cut off.
-        refusal: set when the model declined.
-        tokens_cached: those of `tokens_in` that the endpoint had read before.
-        usage_known: the endpoint said how many tokens it took; otherwise the figures are 0.
-        thinks: a part of the tokens went into thoughts.
+        finish_reason: why it ended, in OpenAI's terms: `length` if it was cut off.
+        refusal: set if the model declined.
+        tokens_cached: part of `tokens_in` that came from the endpoint's cache.
+        usage_known: the endpoint reported token counts; otherwise they are 0.
+        thinks: some tokens were spent on reasoning.
     """
 
     content: str
@@ -52,7 +52,7 @@ class Reply:
 
 
 def read_body(content: bytes) -> object:
-    """The JSON of an answer's body, or of the stream that it is although none was asked for.
+    """Parse the JSON of an answer's body, which may be a stream although none was requested.
 
     Raises:
         ValueError: it is neither.
@@ -63,7 +63,7 @@ def read_body(content: bytes) -> object:
 
 
 def read_completion(body: object) -> Reply | Refusal | None:
-    """The first choice of a completion; an error that came with status 200; None when it is neither."""
+    """Return the first choice of a completion, or an error sent with status 200; None for anything else."""
     if isinstance(body, list) and len(body) == 1:
         (body,) = body
     if not isinstance(body, Mapping):
@@ -76,7 +76,7 @@ def read_completion(body: object) -> Reply | Refusal | None:
     if error:
         return _refusal(error)
     if not isinstance(choice, Mapping):
-        # an endpoint of chat completions that has nothing to say now, or another endpoint altogether
+        # a chat-completions endpoint without an answer now, or a different kind of endpoint
         if any(body.get(name) and isinstance(body[name], str | list | Mapping) for name in _ERROR_FIELDS):
             return _refusal(body)
         return Refusal(502, "it answered without a choice") if "choices" in body else None
@@ -101,7 +101,7 @@ def read_completion(body: object) -> Reply | Refusal | None:
 
 
 def _choice(choices: Sequence[object]) -> object:
-    """The choice that has an answer: some gateways put text and calls into different ones."""
+    """Return the choice with an answer: some gateways put text and calls into different ones."""
     ordered = sorted(choices, key=lambda one: _figure(one, "index") or 0)
     for one in ordered:
         message = one.get("message") if isinstance(one, Mapping) else None
@@ -111,7 +111,7 @@ def _choice(choices: Sequence[object]) -> object:
 
 
 def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A message in the shape of another API, or in a wrapper, as a completion; others as they are."""
+    """Convert a message of another API, or in a wrapper, to a completion; return others unchanged."""
     for name in _WRAPPERS:
         inner = body.get(name)
         if isinstance(inner, Mapping) and "choices" in inner:
@@ -145,7 +145,7 @@ def _refusal(error: object) -> Refusal:
     codes = [str(error.get(name)) for name in ("code", "status")] if isinstance(error, Mapping) else []
     status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), 502)
     refusal = Refusal.of_body(400 if "content_filter" in codes else status, {"error": error})
-    # LM Studio's answer to a path that it does not have
+    # LM Studio's answer to an unknown path
     return replace(refusal, status=404) if "nexpected endpoint" in refusal.message else refusal
 
 
@@ -155,7 +155,7 @@ def _finish(choice: Mapping[str, Any]) -> str:
 
 
 def _content(message: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
-    """The text of the answer: a message's content, the arguments of a tool call, or an older form's text."""
+    """Return the answer's text: a message's content, a tool call's arguments, or the legacy `text`."""
     text = _text(message.get("content"))
     called = [arguments for call in _calls(message) if (arguments := _text(call.get("arguments")))]
     if called:
@@ -173,7 +173,7 @@ def _calls(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _text(content: object, *, thoughts: bool = False) -> str:
-    """A content as text: itself, its text parts, without thoughts if not asked for, or an object as JSON."""
+    """Convert content to text: its text parts (with thoughts only on request), or an object as JSON."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -196,22 +196,22 @@ def _part(part: object, thoughts: bool) -> str:
 
 
 def _refused(content: object) -> str:
-    """The parts of a content that decline."""
+    """Return the refusals among the parts of a content."""
     parts = content if isinstance(content, list) else []
     return "".join(_text(part.get("refusal")) for part in parts if isinstance(part, Mapping))
 
 
 def _usage(usage: object) -> tuple[int, int, bool]:
-    """Tokens of prompt and answer, and whether both are known; one of them may follow from the total.
+    """Return the tokens of prompt and answer, and whether both are known; one may follow from the total.
 
-    A total that is more than both counts thoughts that the answer's figure leaves out.
+    A total larger than their sum includes thoughts that the answer's count omits.
     """
     if isinstance(usage, Mapping) and isinstance(usage.get("tokens"), Mapping):
         usage = usage["tokens"]
     tokens_in = _figure(usage, "prompt_tokens", "promptTokens", "promptTokenCount")
     if tokens_in is None:
         tokens_in = _figure(usage, "input_tokens", "inputTokens")
-        if tokens_in is not None:  # Anthropic counts apart what a cache is written to or read from
+        if tokens_in is not None:  # Anthropic counts tokens of cache reads and writes separately
             tokens_in += sum(_figure(usage, f"cache_{one}_input_tokens") or 0 for one in ("read", "creation"))
     tokens_out = _figure(
         usage,
@@ -232,7 +232,7 @@ def _usage(usage: object) -> tuple[int, int, bool]:
 
 
 def _figure(usage: object, *names: str) -> int | None:
-    """The first count of tokens under one of these names; digits in quotes are one too."""
+    """Return the first token count under one of these names, as a number or digits in quotes."""
     for name in names:
         value = usage.get(name) if isinstance(usage, Mapping) else None
         if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.0+)?", value):

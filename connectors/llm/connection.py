@@ -68,28 +68,28 @@ class LlmEndpoint(BaseModel):
 
     @property
     def address(self) -> str:
-        """What the path of the chat completions follows, without a query; at Azure that is the deployment."""
+        """The base of the chat-completions path, without a query; for Azure, the deployment's address."""
         bare = self.base_url.partition("?")[0]
-        # Azure's other endpoints of chat completions end with /v1 or /models, and take the model by its name
+        # Azure's other chat-completions endpoints end with /v1 or /models and take the model's name
         if self.version and "/deployments/" not in bare and not bare.endswith(("/v1", "/models")):
             return f"{bare.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
         return bare
 
     @property
     def query(self) -> dict[str, str]:
-        """The query of every request: that of the base URL, and Azure's version."""
+        """The query of every request: the base URL's, plus Azure's version."""
         named = {"api-version": self.api_version} if self.api_version else {}
         return {**dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True)), **named}
 
     @property
     def version(self) -> str:
-        """Azure's `api-version`, wherever it is given; "" elsewhere."""
+        """Azure's `api-version` from either place; "" without one."""
         return self.query.get("api-version", "")
 
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr) -> SecretStr:
-        """White space at the end of copied lines belongs to no key, and neither does `Bearer` before it."""
+        """Strip white space and a leading `Bearer` from a copied key."""
         text = key.get_secret_value().strip().removeprefix("Bearer ").strip()
         if not text.isascii() or not text.isprintable():
             raise ValueError(
@@ -105,24 +105,24 @@ class LlmEndpoint(BaseModel):
 
 
 class LlmConnection(LlmEndpoint):
-    """An OpenAI-compatible chat-completions endpoint, and others that its nodes may use besides."""
+    """An OpenAI-compatible chat-completions endpoint, and others for its nodes' other models."""
 
     endpoints: dict[str, LlmEndpoint] = Field(
         default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
     )
 
     def of_endpoint(self, endpoint: LlmEndpoint) -> LlmConnection:
-        """The connection of one of the `endpoints`, with its own model."""
+        """Return the connection of one of the `endpoints`, with its own model."""
         return LlmConnection.model_construct(**{**endpoint.__dict__, "endpoints": {}})
 
     def of_alternative(self, other: Alternative) -> LlmConnection:
-        """The connection of another model.
+        """Return the connection of another model.
 
         Raises:
-            FatalError: it names an endpoint that is not there.
+            FatalError: it names an unknown endpoint.
         """
         if not other.endpoint:
-            # the address of one deployment would ask the same model again
+            # an address of one deployment would reach the same model again
             named = _DEPLOYMENT.sub(rf"\g<1>{quote(other.model, safe='')}", self.base_url)
             return self.model_copy(update={"model": other.model, "base_url": named})
         endpoint = self.endpoints.get(other.endpoint)

@@ -1,9 +1,9 @@
-"""The calls for some documents of one batch.
+"""The calls for documents of one batch.
 
-A pack is asked once. What then has no answer is asked again together, once; then in smaller packs, and at
-last alone, so that each document ends with values, a `RecordError` of its own, or a `TransientError` that is
-worth another try. The number of paid answers is bounded, also over tries: halving ends at single documents,
-each is asked about alone twice at most, and what was tried is remembered until it has its fate.
+Each pack is one call. Documents without an answer are asked about again together, once; then in smaller
+packs, and finally alone, so that each document ends with values, its own `RecordError`, or a `TransientError`
+to retry. The number of paid answers is bounded, even across retries: halving ends at single documents, each
+is asked about alone at most twice, and the history is kept until the document has its outcome.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from engine.fault_injection import reached
 
 __all__ = ["Conversation"]
 
-MAX_WRITTEN: Final = 1_000  # characters; a dead letter has room for some 2,000
+MAX_WRITTEN: Final = 1_000  # characters; a dead letter has room for about 2,000
 
 
 class Conversation:
-    """The documents are known by their places; each has a question of its own."""
+    """Asks about documents, which are identified by their indices; each has its own question."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Conversation:
         self._fatal: FatalError | StateError | None = None
 
     async def run(self) -> dict[int, Fate]:
-        """The fates of all documents. Raises FatalError, StateError."""
+        """Return the outcomes of all documents. Raises FatalError and StateError."""
         async with anyio.create_task_group() as group:
             for indices in self._packs():
                 group.start_soon(self._ask, group, indices)
@@ -66,7 +66,7 @@ class Conversation:
         return self._fates
 
     def _packs(self) -> list[list[int]]:
-        """Documents that were asked about before go where their last try left off."""
+        """Divide documents into packs; those asked about before continue where their last try stopped."""
         by_size: dict[int, list[int]] = {}
         for index in self._keys:
             by_size.setdefault(self._history(index).size, []).append(index)
@@ -90,8 +90,8 @@ class Conversation:
         try:
             await self._ask_once(group, indices)
         except (FatalError, StateError) as error:
-            # the first one is raised in the caller's task, not in a group. Calls in flight are paid for, so
-            # they are waited for, unless their answers cannot be kept; no other call begins
+            # the first one is raised in the caller's task, not in a group. Calls in flight are paid for and
+            # finish, unless their answers cannot be stored; no other call begins
             self._fatal = self._fatal or error
             if isinstance(error, StateError):
                 group.cancel_scope.cancel()
@@ -111,7 +111,7 @@ class Conversation:
             await self._read(group, indices, prompt, reply)
 
     async def _call(self, prompt: Prompt, indices: Sequence[int]) -> Reply:
-        """One answer; when it is cut off, another one that may be longer."""
+        """Return one answer; if it is cut off, ask for a longer one."""
         documents, caller = self._of(indices), self._caller
         longer = any(self._history(index).longer for index in indices)
         limit = caller.answer_limit(documents, longer=longer)
@@ -125,7 +125,7 @@ class Conversation:
         return await self._paid_call(prompt, indices, more) if caller.chat.given(more) > limit else reply
 
     def _check(self) -> None:
-        """Raise what has ended the conversation while a call was waiting for its turn."""
+        """Raise the error that ended the conversation while a call was waiting."""
         if self._fatal is not None:
             raise self._fatal
 
@@ -184,7 +184,7 @@ class Conversation:
             await self._ask_in_halves(group, indices, refused)
 
     def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
-        """The entry with who answered, and what was paid for which record."""
+        """Return the entry with the answering model, and what was paid for which record."""
         paid = self._history(index).paid
         prompt, reply = self._traces.get(index, ("", ""))
         return replace(
@@ -203,13 +203,13 @@ class Conversation:
             await self._claim.keep(entries, self._caller.notes(one.key for one in entries))
 
     async def _forget_jobs(self, indices: Sequence[int]) -> None:
-        """Their answers are paid for and of no use: no later attempt has to read and book them again."""
+        """Forget batch jobs with useless answers, so that no later attempt reads and books them again."""
         notes = self._caller.notes(self._keys[index] for index in indices)
         if notes:
             await self._claim.keep([], notes)
 
     async def _ask_in_halves(self, group: TaskGroup, indices: list[int], error: ComponentError) -> None:
-        """Ask again in two halves; a document that was alone has its fate."""
+        """Ask again in two halves; a document that was alone is finished."""
         if len(indices) == 1:
             await self._end(indices[0], self._final(indices[0], error))
             return
@@ -226,9 +226,9 @@ class Conversation:
     async def _ask_again(
         self, group: TaskGroup, indices: list[int], error: RecordError, *, lone: bool
     ) -> None:
-        """Ask again about documents whose answers could not be read: together once, then each alone.
+        """Ask again about documents with unreadable answers: once together, then each alone.
 
-        `lone`: the answer was about one document; after the second of these it ends with `error`.
+        `lone`: the answer was about a single document, which ends with `error` after the second one.
         """
         await self._forget_jobs(indices)
         if len(indices) > 1 and not self._were_together(indices):
@@ -247,7 +247,7 @@ class Conversation:
                 group.start_soon(self._ask, group, [index])
 
     async def _end(self, index: int, error: RecordError, *, by_model: bool = False) -> None:
-        """The document has no answer; when that was paid for, a redo need not pay to hear it again."""
+        """End a document without an answer; a paid failure is stored, so that a replay need not pay again."""
         paid = self._history(index).paid
         if paid.tokens_in or paid.tokens_out:
             await self._keep([self._entry(index, verdict_entry(self._keys[index], error, by_model=by_model))])
@@ -263,7 +263,7 @@ class Conversation:
 
 
 def _wrote(reply: Reply) -> str:
-    """What a dead letter and the journal keep of an answer that nothing could be made of."""
+    """Return an unusable answer for a dead letter and the journal, shortened."""
     text = whole_text(reply.refusal or reply.content)
     if not text:
         return "; it is empty"

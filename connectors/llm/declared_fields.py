@@ -1,4 +1,4 @@
-"""A target model whose fields are declared in the file."""
+"""A target model from fields declared in the pipeline file."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class DeclaredField(BaseModel):
         return self
 
     def _examples(self) -> list[Any]:
-        """The types of examples: the model may be told one item of a list, and a text may look like a number."""
+        """The types of examples: an example may be one item of a list, and a text may look like a number."""
         item = Literal[tuple(self.enum)] if self.enum else _TYPES[_inner(self.type)]
         return [self.annotation(), item, *([float] if item is str else [])]
 
@@ -133,7 +133,7 @@ def _inner(name: str) -> str:
 
 
 def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
-    """A model of these fields, called `Record`. Raises ValueError, with the name of the field."""
+    """Create a model of these fields, called `Record`. Raises ValueError, which names the field."""
     made: dict[str, Any] = {}
     for name, field in fields.items():
         if not name.isidentifier() or name.startswith("_"):
@@ -148,5 +148,5 @@ def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
         )
         made[name] = (annotation if field.required else annotation | None, info)
     with catch_warnings():
-        simplefilter("ignore", UserWarning)  # that a field hides an old method: `json`, `copy`
+        simplefilter("ignore", UserWarning)  # warns that a field hides a deprecated method: `json`, `copy`
         return create_model("Record", **made)

@@ -1,4 +1,4 @@
-"""How one endpoint wants to be asked: what of a request it takes, found out from what it refuses."""
+"""The dialect of an endpoint: which request features it accepts, learned from what it refuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "")
 
 
 class Level(StrEnum):
-    """How an endpoint is told the form of an answer, the strictest first."""
+    """Ways to request the form of an answer, the strictest first."""
 
     JSON_SCHEMA = "json_schema"
     TOOL = "tool"
@@ -29,7 +29,7 @@ class Level(StrEnum):
 
     @property
     def below(self) -> Level | None:
-        """The next one that asks for less."""
+        """The next less strict one."""
         return _BELOW[self]
 
 
@@ -38,14 +38,14 @@ _BELOW: Final = dict(zip(Level, [*list(Level)[1:], None], strict=True))
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What of a request an endpoint takes.
+    """The request features that an endpoint accepts.
 
     Args:
-        level: how it is told the form of an answer.
-        temperature: it is given one; None when it takes none, or none is set.
-        limit_name: what it calls the limit of an answer; "" when it takes none.
-        limit: the most tokens it gives for an answer, as far as it has said so.
-        system: it takes a message of the role `system`.
+        level: how to request the form of an answer.
+        temperature: sampling temperature; None if not accepted or not set.
+        limit_name: name of the parameter for the answer limit; "" if not accepted.
+        limit: maximum tokens of an answer, if the endpoint has reported it.
+        system: whether messages of the role `system` are accepted.
     """
 
     level: Level = Level.JSON_SCHEMA
@@ -55,7 +55,7 @@ class Dialect:
     system: bool = True
 
     def body(self, prompt: Prompt, max_tokens: int) -> JsonObject:
-        """The request, but for the name of the model."""
+        """Return the request without the name of the model."""
         body: JsonObject = {"messages": self._messages(prompt)}
         if self.level is Level.JSON_SCHEMA:
             schema = {"name": prompt.name, "strict": True, "schema": prompt.schema}
@@ -75,7 +75,7 @@ class Dialect:
     def _messages(self, prompt: Prompt) -> list[JsonObject]:
         system, user = prompt.system, prompt.user
         if self.level is not Level.JSON_SCHEMA:
-            # nothing holds the model to the schema, so it has to be told
+            # the endpoint does not enforce the schema, so the prompt states it
             schema = json.dumps(prompt.schema, ensure_ascii=False, separators=(",", ":"))
             system += f"\n\nThe JSON object has to keep to this JSON schema:\n{schema}"
         if self.system:
@@ -85,11 +85,11 @@ class Dialect:
         return [{"role": "user", "content": [{"type": "text", "text": system}, *user]}]
 
     def capped(self, max_tokens: int) -> int:
-        """The limit of an answer, but no more than the endpoint gives."""
+        """Return the limit of an answer, capped at the endpoint's."""
         return max_tokens if self.limit is None else min(max_tokens, self.limit)
 
     def adapted(self, cause: Cause, refusal: Refusal, max_tokens: int) -> Dialect | None:
-        """The dialect without what was refused; None when there is nothing left to leave out."""
+        """Return the dialect without the refused feature; None if nothing is left to omit."""
         if cause is Cause.TEMPERATURE and self.temperature is not None:
             return replace(self, temperature=None)
         if cause is Cause.FORMAT and self.level.below is not None:
@@ -106,7 +106,7 @@ class Dialect:
         return None
 
     def simpler(self) -> Iterator[Dialect]:
-        """Ever less of a request, for an endpoint that refuses without saying what."""
+        """Return the next simpler dialect, for an endpoint that refuses without naming a feature."""
         dialect = self
         while dialect.level.below is not None:
             dialect = replace(dialect, level=dialect.level.below)

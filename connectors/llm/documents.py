@@ -18,9 +18,9 @@ class Document:
     """One document to extract from.
 
     Args:
-        name: file name or address; the model sees it.
+        name: file name or address, shown to the model.
         parts: text and images in reading order, see `connectors.objects.documents.parts`.
-        instructions: what the model should know besides, for this document.
+        instructions: additional instructions for this document.
         record: the key of its record, if it has one.
     """
 
@@ -48,10 +48,10 @@ class Document:
 
     @property
     def text(self) -> str:
-        """Its text parts, a line break between two; spans of values count in it."""
+        """Its text parts, joined by line breaks; spans of values refer to it."""
         return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
     def is_whole(self) -> bool:
-        """False when some of its text cannot be sent as it is, see `connectors.llm.surrogates`."""
+        """False if some of its text cannot be sent unchanged, see `connectors.llm.surrogates`."""
         return all(is_whole(part.text) for part in self.parts if isinstance(part, TextPart))

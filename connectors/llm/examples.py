@@ -29,18 +29,18 @@ class Example(BaseModel):
 
     @property
     def records(self) -> list[dict[str, JsonValue]]:
-        """The records of its answer."""
+        """Return the records of its answer."""
         return self.answer if isinstance(self.answer, list) else [self.answer]
 
 
 def check_example(
     example: Example, schema: TargetSchema, known: Collection[str], where: str, *, many: bool
 ) -> None:
-    """Raise ValueError when the schema would not take the answer.
+    """Raise ValueError if the answer does not fit the schema.
 
     Args:
-        known: fields that the pipeline fills in itself.
-        where: how a message names the example.
+        known: fields that the pipeline fills in.
+        where: name of the example in messages.
         many: the answer may have several records.
     """
     if isinstance(example.answer, list) and not many:
@@ -57,12 +57,12 @@ def check_example(
                 if not detail["loc"] or detail["loc"][0] not in known:
                     place = ".".join(map(str, detail["loc"]))
                     raise ValueError(f"{where}: `{place}`: {detail['msg']}") from error
-        except Exception as error:  # noqa: BLE001 - validators are foreign code
+        except Exception as error:
             raise ValueError(f"{where}: a validator of the schema raised {described(error)}") from error
 
 
 def told(examples: Sequence[Example], fields: Collection[str], *, many: bool) -> str:
-    """The examples as a part of a prompt; "" when there are none."""
+    """Return the examples as part of a prompt; "" without any."""
     if not examples:
         return ""
     shown = [f"<example>\n{one.text.strip()}\n</example>\n{_answer(one, fields, many)}" for one in examples]
@@ -76,7 +76,7 @@ def _answer(example: Example, fields: Collection[str], many: bool) -> str:
 
 
 def instructions_of(path: str) -> str:
-    """The text of a file. Raises ValueError when it cannot be read."""
+    """Read the text of a file. Raises ValueError if it cannot be read."""
     try:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(MAX_FILE + 1)

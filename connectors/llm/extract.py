@@ -46,17 +46,18 @@ class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 
     Takes records with `id`, `source_file_path`, `extracted_data` (text, or a data URL after its marker) and
-    optionally `processing_instructions`; gives records of `schema` under the same id, which they carry
-    whether or not the schema has a field for it. Several documents go into one call. Each has its own fate: a
-    record, a dead letter with its reason, or another try.
+    optionally `processing_instructions`; returns records of `schema` with the same id, even if the schema has
+    no field for it. Several documents share a call. Each has its own outcome: a record, a dead letter with
+    its reason, or a retry.
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
-    dead letter; the others of its call continue. No document is truncated. Word and PDF files are opened in
-    a process of their own, within 10 s of processor time and 1 GiB of memory; one that takes more is a dead
+    dead letter; the others of its call continue. No document is truncated. Word and PDF files are opened in a
+    separate process, within 10 s of processor time and 1 GiB of memory; one that takes more becomes a dead
     letter (`DocumentTooSlow`, `DocumentTooLarge`).
 
     An answer is in the journal before it is passed on. The same content with the same instructions, model,
-    temperature and schema is not paid for again: not by a resume, a replay, another run or another file.
+    temperature and schema is never paid for again, whether by a resume, a replay, another run or another
+    file.
     """
 
     def __init__(self, params: LlmParams, connection: BaseModel | None = None) -> None:
@@ -66,7 +67,7 @@ class LlmExtract(Transform[LlmParams]):
         self._target = params.target_schema()
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the connections to the model, and the reader of documents."""
+        """Open the connections to the models and the document reader."""
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
         ctx = self.ctx
@@ -80,7 +81,7 @@ class LlmExtract(Transform[LlmParams]):
             spending=ctx.spending,
             allowances=ctx.allowances,
             draining=ctx.draining,
-            # what was reached before may be away for a while
+            # an endpoint that was reached before may be unavailable for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
         self._service = await stack.enter_async_context(service)
@@ -90,14 +91,14 @@ class LlmExtract(Transform[LlmParams]):
         stack.callback(setattr, self, "_reader", None)
 
     async def check_connection(self) -> str:
-        """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""
+        """List the models of all endpoints at no cost; see `ChecksConnection`."""
         connection = self.connection
         assert isinstance(connection, LlmConnection)
         own = await check_endpoint(connection, self.params.model or connection.model)
         return "; ".join(filter(None, [own, await self.check_others()]))
 
     async def check_others(self) -> str:
-        """Do so for models and endpoints besides the connection's own; see `ChecksOthers`."""
+        """Check models and endpoints other than the connection's own; see `ChecksOthers`."""
         connection = self.connection
         assert isinstance(connection, LlmConnection)
         named = [*self.params.fallbacks, *self.params.cascade]
@@ -113,27 +114,27 @@ class LlmExtract(Transform[LlmParams]):
 
     @property
     def concurrency(self) -> int:
-        """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
+        """One batch per concurrent call, so that an answered one can leave while others wait."""
         return self.params.calls
 
     async def is_answering(self) -> bool:
-        """Return whether a model answers about a short text now."""
+        """Return whether a model answers a short prompt now."""
         return self._service is not None and await self._service.is_answering()
 
     def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
-        """Hide what `redact` matches, in what the model reads and in what it wrote."""
+        """Hide text that `redact` matches, in prompts and replies."""
         return redact_texts(record, self.params.redact)
 
     @property
     def limits(self) -> BatchLimits:
-        """The documents of a call, at most."""
+        """The maximum documents of a call."""
         return BatchLimits(records=self.params.batch_size)
 
     async def apply(self, batch: Batch) -> Batch:
         """Extract the records of a batch.
 
         Raises:
-            TransientError: no record of the batch has its fate yet.
+            TransientError: no record of the batch has an outcome yet.
             FatalError: wrong key or model, exhausted quota or budget.
         """
         if self._service is None:
@@ -160,7 +161,7 @@ class LlmExtract(Transform[LlmParams]):
         outcomes: list[Outcome],
         stage: int,
     ) -> None:
-        """Set the outcomes of documents, which are the records of the batch at these places."""
+        """Set the outcomes of documents, which are the records of the batch at these indices."""
         assert self._service is not None
         parts, owners = await self._parts(documents)
 
@@ -171,7 +172,7 @@ class LlmExtract(Transform[LlmParams]):
 
         def hit(index: int, lost: Usage) -> None:
             self.ctx.count("journal_hits")
-            if lost != Usage():  # an earlier attempt paid, and ended before it could commit that
+            if lost != Usage():  # an earlier attempt paid and ended before committing that
                 batch.take([places[owners[index]]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
 
         answers = await self._service.extract_structured_data_batch(
@@ -188,7 +189,7 @@ class LlmExtract(Transform[LlmParams]):
                 outcomes[place] = found
 
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
-        """The calls, tokens and price of `total` documents like these. Nothing is asked."""
+        """Estimate calls, tokens and price of `total` documents like these, without a request."""
         documents: list[Document] = []
         async with DocumentReader() as reader:
             for record in sample:
@@ -208,7 +209,7 @@ class LlmExtract(Transform[LlmParams]):
         )
 
     async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
-        """Outcomes of the records that need no model, and the documents of the others with their places."""
+        """Return outcomes of records that need no model, and the documents of the others with indices."""
         outcomes: list[Outcome] = [None] * len(batch)
         documents: list[Document] = []
         places: list[int] = []
@@ -232,7 +233,7 @@ class LlmExtract(Transform[LlmParams]):
         return outcomes, documents, places
 
     async def _document(self, record: Mapping[str, object], key: str, reader: DocumentReader) -> Document:
-        """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
+        """Convert a staged record to a document. Raises RecordError or StoppingError if it cannot be read."""
         params = self.params
         own = record.get(params.id_field)
         path = record.get(params.uri_field) or own
@@ -255,25 +256,25 @@ class LlmExtract(Transform[LlmParams]):
         )
 
     async def _parts(self, documents: Sequence[Document]) -> tuple[list[Document], list[int]]:
-        """What is asked about: documents, or parts of them, and which document each belongs to."""
+        """Return the documents, or parts of them, to ask about, and the document each belongs to."""
         limit = self.params.split_tokens
         if limit is None or all(document.tokens <= limit for document in documents):
             return list(documents), list(range(len(documents)))
         pairs: list[tuple[Document, int]] = []
         for index, document in enumerate(documents):
-            # some megabytes of single words take seconds
+            # splitting megabytes of text takes seconds
             parts = await anyio.to_thread.run_sync(divided, document, limit, self.params.split_overlap)
             pairs += [(part, index) for part in parts]
         return [part for part, _ in pairs], [index for _, index in pairs]
 
     def _whole(self, answers: Sequence[Fate]) -> Fate:
-        """The answer about a document of those about its parts: none as long as one is missing."""
+        """Merge the answers about the parts of a document; None as long as one is missing."""
         errors = [one for one in answers if isinstance(one, Exception)]
         waiting = [one for one in errors if isinstance(one, TransientError)]
         if errors:
             return max(waiting, key=lambda one: one.retry_after or 0.0) if waiting else errors[0]
         fields = [one for one in answers if isinstance(one, dict)]
-        if self.params.many:  # a model may write a single record without its list
+        if self.params.many:  # a model may write a single record without the list
             fields = [
                 {**one, RECORDS: [one[RECORDS]]} if isinstance(one.get(RECORDS), Mapping) else one
                 for one in fields
@@ -289,7 +290,7 @@ class LlmExtract(Transform[LlmParams]):
     def _record(
         self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document
     ) -> Outcome:
-        """The record, or records, of the target schema, validated, under the id of their document."""
+        """Return the validated record, or records, of the target schema, with the id of their document."""
         if not self.params.many:
             return self._one(staged, fields, document, "")
         items = fields.get(RECORDS)
@@ -309,14 +310,14 @@ class LlmExtract(Transform[LlmParams]):
         return made or Drop("no records in the document")
 
     def _item(self, record: Mapping[str, object], document: Document) -> Outcome:
-        """A record of many whose dead letter is replayed, perhaps patched: nothing is asked."""
+        """Validate one of many records whose dead letter is replayed, perhaps patched, without a call."""
         item = record[ITEM]
         if not isinstance(item, Mapping):
             return RecordError(f"`{ITEM}` is not an object", kind="InvalidFields")
         return self._one(record, item, document, "")
 
     def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
-        """What the dead letter of one item has: the item, and what of its document a replay needs."""
+        """Return an item's dead letter: the item and the fields of its document that a replay needs."""
         params = self.params
         kept = dict(staged)
         if not (params.require_grounding or params.spans_field):
@@ -341,7 +342,7 @@ class LlmExtract(Transform[LlmParams]):
             return _no_record(f"the extracted values do not fit: {_reasons(error)}", fields)
         except (ComponentError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - validators and serializers are foreign code
+        except Exception as error:  # noqa: BLE001 - validators and serializers are third-party code
             return unplanned_error(error)
         found: dict[str, object] = {params.id_field: name, **record}
         if params.require_grounding or params.spans_field:
@@ -355,7 +356,7 @@ class LlmExtract(Transform[LlmParams]):
         return found
 
     def _validated(self, values: Mapping[str, object]) -> dict[str, object]:
-        """The record; without list items that do not fit, if it may be. Raises ValidationError."""
+        """Validate a record, without list items that do not fit if allowed. Raises ValidationError."""
         try:
             return self._target.validated(values)
         except ValidationError as error:
@@ -381,19 +382,19 @@ def _no_record(reason: str, extracted: object) -> RecordError:
 
 
 def _has_failed(outcome: Outcome) -> bool:
-    """True when another model may do better."""
+    """Return whether another model may do better."""
     if isinstance(outcome, list):
         return any(isinstance(one, DeadItem) for one in outcome)
     return isinstance(outcome, RecordError)
 
 
 def _is_as_good(later: Outcome, before: Outcome) -> bool:
-    """Whether the outcome of a later stage of a cascade takes the place of one that has failed.
+    """Return whether the outcome of a later stage of a cascade replaces a failed one.
 
-    It does not where it would lose valid records of the document.
+    It does not if valid records of the document would be lost.
     """
     if isinstance(later, TransientError):
-        return True  # the document comes again
+        return True  # the document will be retried
     valid = _valid_records(later)
     return valid >= _valid_records(before) or (valid > 0 and not _has_failed(later))
 
@@ -405,7 +406,7 @@ def _valid_records(outcome: Outcome) -> int:
 
 
 def _reasons(error: ValidationError) -> str:
-    """What is wrong with which field, in the validators' own words."""
+    """Describe the errors of the fields in the validators' words."""
     told = [
         ": ".join(one for one in (".".join(map(str, detail["loc"])), _wording(detail["msg"])) if one)
         for detail in error.errors(include_url=False, include_input=False)

@@ -1,4 +1,4 @@
-"""Texts without what spelling leaves free: case, width, accents and white space, with the way back.
+"""Fold texts: ignore case, width, accents and white space, and map positions back to the original.
 
 Also numbers and dates as they are written in texts.
 """
@@ -51,13 +51,13 @@ _AFTER_YEAR: Final = 16
 
 
 class Folded:
-    """A folded text, with the way back to the text that it was made of.
+    """A folded text, with a mapping back to the original.
 
-    It is folded in chunks by functions written in C; the place of a character is found by folding its chunk
-    again, one character after the other.
+    It is folded in chunks by functions written in C; the position of a character is found by folding its
+    chunk again, one character at a time.
 
     Attributes:
-        text: a run of white space is one space, and none is at the beginning.
+        text: folded text; a run of white space is one space, and it begins without one.
     """
 
     def __init__(self, original: str) -> None:
@@ -77,14 +77,14 @@ class Folded:
         self.text = "".join(pieces)
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """The span of the original for a span of the folded text that ends with a letter and its accents."""
+        """Return the span of the original for a span of the folded text, including trailing accents."""
         original, stop = self._original, self._place(end - 1) + 1
         while stop < len(original) and not _FOLDS[ord(original[stop])]:
-            stop += 1  # an accent of its own belongs to its letter
+            stop += 1  # a combining accent belongs to its letter
         return self._place(start), stop
 
     def offset(self, place: int) -> int:
-        """The first character of the folded text that came from this place of the original or later."""
+        """Return the first folded character that came from this offset of the original or later."""
         if place >= len(self._original):
             return len(self.text)
         chunk = place // _CHUNK
@@ -100,7 +100,7 @@ class Folded:
         return next(islice(self._origins(chunk), offset - self._offsets[chunk], None))
 
     def _origins(self, chunk: int) -> Iterator[int]:
-        """Where the characters of the folded text came from, from those of a chunk on."""
+        """Yield the original offsets of the folded text's characters, starting with a chunk."""
         offset = self._offsets[chunk]
         spaced = offset == 0 or self.text[offset - 1] == " "
         for place in range(chunk * _CHUNK, len(self._original)):
@@ -111,7 +111,7 @@ class Folded:
 
 
 class _Folds(dict[int, str]):
-    """What characters are folded to, by code point, as `str.translate` takes it."""
+    """Folded forms by code point, as a table for `str.translate`."""
 
     def __missing__(self, code: int) -> str:
         folded = _fold(chr(code))
@@ -127,12 +127,12 @@ _RUN: Final = re.compile(" {2,}")
 
 
 def folded(text: str) -> str:
-    """Fold a text; no space is at its ends."""
+    """Fold a text, without spaces at its ends."""
     return Folded(text).text.strip(" ")
 
 
 def _folded_chunk(chunk: str) -> str:
-    """The chunk with one space for each run of white space, also at its ends."""
+    """Fold a chunk; each run of white space becomes one space, also at its ends."""
     if chunk.isascii():
         inside = " ".join(chunk.lower().split())
         if not inside:
@@ -150,17 +150,17 @@ def _fold(character: str) -> str:
 
 
 def is_unspaced(text: str) -> bool:
-    """True when a text has characters of scripts that put no spaces between words."""
+    """Return whether a text has characters of scripts without spaces between words."""
     return not text.isascii() and _UNSPACED.search(text) is not None
 
 
 def words_in(text: str) -> list[str]:
-    """The words of a folded text; characters of scripts without spaces are words of their own."""
+    """Return the words of a folded text; each character of a script without spaces is a word."""
     return _words(text).findall(text)
 
 
 def span_of_words(text: str, first: int, last: int) -> tuple[int, int]:
-    """The span of a folded text from one of its words to another, by their numbers."""
+    """Return the span of a folded text from one word to another, given by number."""
     words = _words(text).finditer(text)
     start = next(islice(words, first, None))
     end = next(islice(words, last - first - 1, None)) if last > first else start
@@ -172,7 +172,7 @@ def _words(text: str) -> re.Pattern[str]:
 
 
 def as_number(text: str) -> str | None:
-    """A number in a form that all its spellings share; None when it is none."""
+    """Return a number in canonical form; None for any other text."""
     bare = re.sub(r"['\u00a0\u202f ]", "", text)
     if not re.fullmatch(r"[-+]?\d[\d.,]*", bare):
         return None
@@ -191,7 +191,7 @@ def as_number(text: str) -> str | None:
 
 
 def numbers_in(text: str) -> dict[str, tuple[int, int]]:
-    """The numbers of a text, each with its first span."""
+    """Return the numbers of a text, each with its first span."""
     found: dict[str, tuple[int, int]] = {}
     for match in _numbers(text):
         number = as_number(match[0])
@@ -201,7 +201,7 @@ def numbers_in(text: str) -> dict[str, tuple[int, int]]:
 
 
 def _numbers(text: str) -> Iterator[re.Match[str]]:
-    """As `_NUMBER.finditer`, which takes ten times as long to find that there is none."""
+    """Do what `_NUMBER.finditer` does, ten times as fast for texts without numbers."""
     at = 0
     while digit := _DIGIT.search(text, at):
         start = digit.start()
@@ -213,13 +213,13 @@ def _numbers(text: str) -> Iterator[re.Match[str]]:
 
 
 def as_date(text: str) -> str | None:
-    """The date of an ISO date or moment; None when it is neither."""
+    """Return the date of an ISO date or timestamp; None for any other text."""
     match = _ISO.match(text)
     return "-".join(match.groups()) if match else None
 
 
 def dates_in(text: str) -> dict[str, tuple[int, int]]:
-    """The dates of a text in ISO form, each with its first span; 3/4/2026 may be either of two days."""
+    """Return the dates of a text in ISO form, each with its first span; 3/4/2026 counts as two dates."""
     found: dict[str, tuple[int, int]] = {}
     for match in _dates(text):
         for year, month, day in _readings(match):
@@ -231,7 +231,7 @@ def dates_in(text: str) -> dict[str, tuple[int, int]]:
 
 
 def _dates(text: str) -> Iterator[re.Match[str]]:
-    """As `_DATE.finditer`, looking only around what may be a year."""
+    """Do what `_DATE.finditer` does, searching only around possible years."""
     at = 0
     while year := _DIGITS.search(text, at):
         if year.end() - year.start() > _YEAR_DIGITS:

@@ -1,4 +1,4 @@
-"""What the calls for documents like these will take, before any is made."""
+"""Forecast the calls for documents, without making any."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.contract.planning import Estimate
 
 __all__ = ["forecast"]
 
-_PACKS: Final = 4  # as many full packs are rendered, or the sample is too small to tell
+_PACKS: Final = 4  # render this many full packs; with fewer, the sample is too small for averages
 _TEXT: Final = 11  # characters of a short text, with its quotes
 _NUMBER: Final = 5
 _ITEMS: Final = 3  # of a list
@@ -30,10 +30,10 @@ _NONCE: Final = 32  # a slot and its nonce
 
 
 def forecast(params: LlmParams, model: str, documents: Sequence[Document], total: int) -> Estimate:
-    """The calls, tokens and price of `total` documents like these, of which there is at least one.
+    """Forecast calls, tokens and price of `total` documents like these (at least one).
 
-    Prompts are rendered as the run will render them, and counted as 4 bytes to a token. Answers are taken to
-    state every field, shortly.
+    Prompts are rendered as in a run, and counted as 4 bytes per token. Answers are assumed to state every
+    field, with short values.
     """
     schema = params.asked_schema()
     writer = PromptWriter(schema, instructions_for(params))
@@ -69,7 +69,7 @@ def forecast(params: LlmParams, model: str, documents: Sequence[Document], total
 
 
 def _asked_besides(params: LlmParams, tokens_in: int, tokens_out: int) -> str:
-    """What a further stage of a cascade may take: nothing is known of how often it is asked."""
+    """Describe the cost of a further stage of a cascade, whose number of calls is unknown."""
     price = known_price(params.model or "", params)
     cost = f"${price.of(tokens_in, tokens_out):,.4f}" if price else "an unknown price"
     return f"if every document needed {params.model}: {cost} more, for as many calls"

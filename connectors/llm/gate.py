@@ -1,13 +1,12 @@
-"""The gate of an endpoint: how many requests and tokens it takes a minute, for all pipelines that ask it.
+"""The gate of an endpoint: keeps all pipelines that use it within its requests and tokens per minute.
 
-Limits are declared, or learned from what the endpoint says with each answer (`x-ratelimit-limit-tokens` and
-its like). Each is a bucket that fills continuously. A call takes out one request and its estimated tokens
-before it is sent, and puts back what it did not use. What the endpoint says of its own bucket wins over our
-reckoning, so that other processes that use the same quota are seen too. When it says that it has too much to
-do, all calls wait together. A limit that is declared, or learned and fills by the second, is shared with
-other processes through the state store: a gate takes several calls' worth at a time. Beyond the quota, a
-window bounds the calls that are out, see `connectors.llm.window`; when nothing gets through any more, one
-call after the other tries, ever more rarely.
+Limits are declared, or learned from the headers of answers (`x-ratelimit-limit-tokens` and the like). Each is
+a bucket that fills continuously. A call takes one request and its estimated tokens before it is sent, and
+returns what it did not use. What the endpoint reports of its own bucket overrides our count, which accounts
+for other processes with the same quota. When the endpoint is overloaded, all calls wait together. A limit
+that is declared, or learned and fills by the second, is shared with other processes through the state store:
+a gate takes several calls' worth at a time. In addition, a window bounds the calls in flight, see
+`connectors.llm.window`; when no call succeeds any more, they try one at a time, less and less often.
 """
 
 from __future__ import annotations
@@ -29,35 +28,35 @@ __all__ = ["Bucket", "Gate", "Mark", "Pass"]
 BURST: Final = 10.0
 """Seconds' worth of a declared limit that may go out at once."""
 
-MAX_PAUSE: Final = 120.0  # seconds, whatever an endpoint asks for: the engine looks after longer outages
-_MAX_SLEEP: Final = 5.0  # seconds between two looks at a bucket, which may be filled by what is heard
+MAX_PAUSE: Final = 120.0  # seconds, even if an endpoint asks for more: the engine handles longer outages
+_MAX_SLEEP: Final = 5.0  # seconds between two checks of a bucket, which an answer's headers may fill
 LEASE: Final = 2.0
 """Seconds' worth of a shared limit that a gate takes at a time, or four calls' worth if that is more."""
 
 _LEASED_CALLS: Final = 4
 _MAX_LEASE: Final = 0.25  # of what may go out at once
-_POLL: Final = 1.0  # seconds between two looks at a shared limit that is used up
+_POLL: Final = 1.0  # seconds between two checks of an exhausted shared limit
 _SHORTEST_SLEEP: Final = 0.001  # seconds that are not worth waiting for
-_TELLING: Final = 0.05  # share of a limit that has to be used before the time of its reset says how it fills
+_TELLING: Final = 0.05  # share of a limit that must be used before the time of its reset shows how it fills
 _CONTINUOUS: Final = 0.5  # of the rate at which a limit of a minute fills
 _CAUTION: Final = 4.0  # times the usual surprise that is left in a bucket
 _MAX_RESERVE: Final = 0.25  # of a bucket
-_RELAXING: Final = 0.9998  # of what a refusal has made us leave, with each call
+_RELAXING: Final = 0.9998  # decay, with each call, of the reserve after a refusal
 _LEARNING: Final = 0.05  # of the latest surprise in the usual one
 _KINDS: Final = ("requests", "tokens")
 COOLDOWN: Final = 1.0
-"""Seconds for an endpoint that throttles and does not say for how long; doubled while it keeps throttling."""
+"""Seconds to wait for an endpoint that throttles without a duration; doubled while it keeps throttling."""
 
 _MAX_COOLDOWN: Final = 60.0
 _BREAKER: Final = 5  # failures in a row after which one call at a time tries
 
 
 class Bucket:
-    """One limit. `rate` is what it gains a second; without one it lets everything through.
+    """A bucket for one limit. `rate` is what it gains per second; without one it lets everything through.
 
-    `level` may be below 0: what was used was more than was estimated. `reserve` is left in it for
-    others that share it, as far as they have shown themselves. `shared`: it does not fill by itself, but by
-    what is taken from a limit that other processes share.
+    `level` may be below 0, when calls used more than estimated. `reserve` is left in it for other users of
+    the quota, as far as they were noticed. `shared`: it does not fill over time, but from a limit that other
+    processes share.
     """
 
     def __init__(self, per_minute: float | None, *, shared: bool = False) -> None:
@@ -75,15 +74,15 @@ class Bucket:
         self._leased_at = self._next_lease = 0.0
 
     def refill(self, now: float) -> None:
-        """Add what it has gained since the last look."""
+        """Add what it has gained since the last call."""
         if self.shared and self.level > 0 and now - self._leased_at > BURST:
-            self.level = 0.0  # by now others have it
+            self.level = 0.0  # others have used it by now
         elif not self.shared and self.rate is not None and self._at is not None:
             self.level = min(self.capacity, self.level + (now - self._at) * self.rate)
         self._at = now
 
     def wait(self, amount: float) -> float:
-        """Seconds until it holds `amount` above its reserve, or is full if that is less."""
+        """Return the seconds until it holds `amount` above its reserve, or is full if that is less."""
         if self.rate is None:
             return 0.0
         lacks = self._needed(amount) - self.level
@@ -94,7 +93,7 @@ class Bucket:
         return self._at or 0.0
 
     def lease(self, name: str, amount: float) -> Draw | None:
-        """What to take from the shared limit for a call that needs `amount`; None when nothing is needed."""
+        """Return what to take from the shared limit for a call that needs `amount`; None for nothing."""
         lacks = self._needed(amount) - self.level
         if not self.shared or self.rate is None or lacks <= 0 or self._now < self._next_lease:
             return None
@@ -102,7 +101,7 @@ class Bucket:
         return Draw(name, max(lacks, several), self.capacity, self.rate)
 
     def leased(self, wanted: float, granted: float, now: float) -> None:
-        """Take over what was granted of the amount asked for."""
+        """Add what was granted of the requested amount."""
         self.level += granted
         self._leased_at = now
         if granted < wanted:
@@ -112,19 +111,19 @@ class Bucket:
         return min(amount + max(self.reserve, self.caution), self.capacity)
 
     def take(self, amount: float) -> None:
-        """Take out what a call is estimated to need."""
+        """Remove the estimated need of a call."""
         self.level -= amount
         self.taken += amount
         self._usual += (amount - self._usual) * _LEARNING if self._usual else amount
         self.in_flight += amount
 
     def refused(self) -> None:
-        """The endpoint had less than we reckoned: leave three calls' worth more."""
+        """Reserve three more calls' worth, since the endpoint had less than expected."""
         if self.rate is not None:
             self.caution = min(self.caution + 3 * self._usual, self.capacity * _MAX_RESERVE)
 
     def settle(self, taken: float, used: float) -> None:
-        """A call that took so much has ended and used so much."""
+        """Replace a finished call's estimate by its real use."""
         self.in_flight -= taken
         self.caution *= _RELAXING
         self.taken += used - taken
@@ -140,13 +139,13 @@ class Bucket:
         taken_since: float | None = None,
         share: bool = False,
     ) -> None:
-        """What the endpoint says of its own bucket. A declared limit stays, unless the other one is lower.
+        """Learn from the endpoint's report of its bucket. A declared limit is only ever lowered.
 
         Args:
-            share: a limit that fills in a minute can be shared with other processes.
-            age: seconds since the call was sent, when the endpoint looked at its bucket.
-            taken_since: what has been taken out since then; None when that is not known, and all that is out
-                may be missing in the endpoint's reckoning.
+            share: whether a limit that fills in a minute can be shared with other processes.
+            age: seconds since the call was sent, which is when the endpoint checked its bucket.
+            taken_since: amount taken since then; None if unknown, in which case the endpoint may not have
+                counted any call in flight.
         """
         used = limit - remaining
         rate = limit / 60
@@ -155,11 +154,11 @@ class Bucket:
         if not self._declared or (self.rate is not None and rate < self.rate):
             self.rate, self.capacity = rate, limit
         if share and not self._declared:
-            # one of a day, or one that starts again each minute, is not filled by the second
+            # a daily limit, or one that resets each minute, does not fill by the second
             self._share(rate >= limit / 60 * _CONTINUOUS)
         since = self.in_flight if taken_since is None else taken_since - age * (self.rate or 0.0)
         level = min(remaining - since, self.capacity)
-        # what others take out of it comes as a surprise, so some is left for the next one
+        # use by others is unexpected, so some is reserved for the next one
         surprise = max(0.0, self.level - level) if self.rate is not None and taken_since is not None else 0.0
         self.reserve += (min(surprise * _CAUTION, self.capacity * _MAX_RESERVE) - self.reserve) * _LEARNING
         self.level = level if not (self._declared or self.shared) else min(self.level, level)
@@ -168,13 +167,13 @@ class Bucket:
         if shared and self.rate is not None:
             self.capacity = self.rate * BURST
             if not self.shared:
-                self.level = min(self.level, 0.0)  # what there is, is in the store now
+                self.level = min(self.level, 0.0)  # the store holds the rest now
         self.shared = shared
 
 
 @dataclass(slots=True)
 class Pass:
-    """A call on its way. Set `used` to the tokens that it took, when that is known."""
+    """A call in flight. Set `used` to the tokens that it used, if known."""
 
     tokens: float
     used: float | None = None
@@ -182,22 +181,22 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """When a request went out, and what had been taken out of the buckets by then."""
+    """When a request was sent, and what had been taken from the buckets by then."""
 
     at: float
     taken: Mapping[str, float]
 
 
 class Gate:
-    """Waits for room before a call. One for each endpoint, model and key; calls pass in order.
+    """Delays calls until the quota allows them, in order. There is one per endpoint, model and key.
 
     Args:
-        allowances: where limits are shared with other processes; None keeps them to itself.
-        name: of the limits there.
-        bounded: the calls that are out are limited.
+        allowances: store for limits shared with other processes; None shares nothing.
+        name: name of the limits in that store.
+        bounded: limit the calls in flight.
 
     Attributes:
-        clock: by which it waits.
+        clock: clock for waiting.
     """
 
     def __init__(
@@ -227,14 +226,14 @@ class Gate:
 
     @property
     def window(self) -> int:
-        """Calls that may be out at once now."""
+        """Maximum concurrent calls at present."""
         return self._window.size
 
     @asynccontextmanager
     async def call(self, tokens: float, check: Callable[[], None] = lambda: None) -> AsyncIterator[Pass]:
-        """Wait until a call of so many tokens may go out; give back what it does not use.
+        """Wait until a call of so many tokens may be sent; afterwards return what it did not use.
 
-        `check` is called when it is its turn and while it waits, and may raise.
+        `check` is called while the call waits and before it is sent, and may raise.
         """
         async with self._line:
             await self._room(tokens, check)
@@ -268,7 +267,7 @@ class Gate:
             await self.clock.sleep(min(wait, _MAX_SLEEP))
 
     async def _lease(self, tokens: float) -> None:
-        """Take from the shared limits what the next calls need."""
+        """Take what the next calls need from the shared limits."""
         if self._allowances is None:
             return
         needs = {"requests": 1.0, "tokens": tokens}
@@ -285,39 +284,39 @@ class Gate:
             self._buckets[kind].leased(wanted.amount, amount, now)
 
     def pause(self, seconds: float) -> None:
-        """The endpoint has too much to do: let nothing through for so long."""
+        """Hold all calls for so long, because the endpoint is overloaded."""
         until = self.clock.monotonic() + min(seconds, MAX_PAUSE)
         self._closed_until = max(self._closed_until, until)
 
     def succeeded(self, latency: float) -> None:
-        """A call got its answer after so many seconds."""
+        """Record a call that was answered after so many seconds."""
         self._failures = 0
         self._window.succeeded(latency, self._flying)
 
     def throttled(self, wait: float | None) -> None:
-        """The endpoint refused a call because there were too many; `wait` is what it asks for, in seconds."""
+        """Record a call that was refused as one too many; `wait` is the requested delay in seconds."""
         self._failures += 1
         for bucket in self._buckets.values():
             bucket.refused()
         if all(bucket.rate is None for bucket in self._buckets.values()):
-            self._window.throttled()  # a quota that is known takes care of itself
+            self._window.throttled()  # a known quota needs no smaller window
         growing = COOLDOWN * 2.0 ** min(max(self._failures - self._window.size, 0), 6)
         self.pause(min(growing, _MAX_COOLDOWN) if wait is None else wait)
 
     def failed(self) -> None:
-        """A call came to nothing for another reason than what it asked."""
+        """Record a call that failed for a reason other than its content."""
         self._failures += 1
         if self._failures >= max(_BREAKER, self._flying + 1):
             self._window.collapse()
             self.pause(min(COOLDOWN * 2.0 ** min(self._failures - _BREAKER, 6), _MAX_COOLDOWN))
 
     def mark(self) -> Mark:
-        """Note down what was taken before a request goes out."""
+        """Record what was taken before a request is sent."""
         taken = {kind: bucket.taken for kind, bucket in self._buckets.items()}
         return Mark(self.clock.monotonic(), taken)
 
     def hear(self, headers: Mapping[str, str], mark: Mark | None = None) -> None:
-        """Learn the limits that the answer to a request tells; old news is ignored."""
+        """Learn limits from the answer to a request; outdated ones are ignored."""
         now = self.clock.monotonic()
         if mark is not None:
             if mark.at < self._heard_of:

@@ -1,8 +1,8 @@
-"""The span of a document that supports an extracted value, in code points.
+"""Find the span of a document that supports an extracted value, in code points.
 
-A value is searched as written, then folded (case, width, accents, white space, and line breaks where a
-script has no spaces), then as the number or date that it is, then by most of its words. Each search takes
-time in proportion to the document. Nothing here knows a language, but for the English names of months.
+A value is searched as written, then folded (case, width, accents, white space, and line breaks in scripts
+without spaces), then as a number or date, then by most of its words. Each search takes time linear in the
+document. Nothing depends on a language, except for the English names of months.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
 Span = tuple[int, int]
 """Start and end in code points; the end is exclusive."""
 
-_COVERAGE: Final = 0.75  # of a value's words that a fuzzy span has to hold
+_COVERAGE: Final = 0.75  # share of a value's words that a fuzzy span must contain
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
 _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
 
 
 def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:
-    """The spans of all values of a record that have one, by path: `name`, `items[0].price`.
+    """Return the spans of a record's values by path (`name`, `items[0].price`), where found.
 
-    Nothing supports null, true and false. A value that is there twice gets the next place each time.
+    Null, true and false have no span. Equal values get successive occurrences.
     """
     grounder = Grounder(text)
     return {path: span for path, value in _leaves("", values) if (span := grounder.find(value)) is not None}
@@ -48,7 +48,7 @@ def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:
 def ungrounded_in(
     required: Collection[str], values: Mapping[str, object], spans: Mapping[str, Span]
 ) -> list[str]:
-    """The paths of values in the required fields that have no span."""
+    """Return the paths of values in the required fields that have no span."""
     stated = {name: value for name, value in values.items() if name in required}
     return [path for path, _ in _leaves("", stated) if path not in spans]
 
@@ -72,12 +72,12 @@ class Grounder:
         self._next: dict[str, int] = {}
 
     def find(self, value: object) -> Span | None:
-        """The span that supports a text or number; None when there is none."""
+        """Return the span that supports a text or number, or None."""
         wanted = str(value).strip()
         if not wanted:
             return None
         span = _occurrence(self._text, wanted, self._next.get(wanted, 0))
-        if span is None and wanted in self._next:  # it is there once, and was asked for again
+        if span is None and wanted in self._next:  # the value occurs once, but was asked for again
             span = _occurrence(self._text, wanted, 0)
         if span is None and len(wanted) <= _MAX_VALUE:
             span = self._folded_span(wanted) or self._meant(wanted) or self._by_words(wanted)
@@ -113,7 +113,7 @@ class Grounder:
 
     @cached_property
     def _spaces(self) -> list[int]:
-        """Where spaces were in the folded text, as places of that text without them."""
+        """The positions of spaces in the folded text, counted without spaces."""
         places = (place for place, one in enumerate(self._folded.text) if one == " ")
         return [place - number for number, place in enumerate(places)]
 
@@ -122,7 +122,7 @@ class Grounder:
         return self._folded.text.replace(" ", "")
 
     def _unspaced_span(self, needle: str, start: int) -> Span | None:
-        """The span in the folded text where a script puts no spaces, and a line may end anywhere."""
+        """Return the span in a script without spaces, where a line may end anywhere."""
         after = start - self._folded.text.count(" ", 0, start)
         found = _occurrence(self._bare, needle, after) or _occurrence(self._bare, needle, 0)
         if found is None:
@@ -131,14 +131,14 @@ class Grounder:
         return first + bisect_right(self._spaces, first), last + bisect_right(self._spaces, last) + 1
 
     def _meant(self, wanted: str) -> Span | None:
-        """A number or date that is written in another way."""
+        """Find a number or date that is written differently."""
         number, date = as_number(wanted), as_date(wanted)
         if date is not None and date in self._dates:
             return self._dates[date]
         return self._numbers.get(number) if number is not None else None
 
     def _by_words(self, wanted: str) -> Span | None:
-        """The window of as many words that has the most of the value's, if it has three of four."""
+        """Return the window with the most of the value's words, if it has at least three quarters."""
         value = words_in(folded(wanted))
         words, size = self._words, len(value)
         if not _FEWEST_WORDS <= size <= len(words):
@@ -166,7 +166,7 @@ class Grounder:
 
 
 def _occurrence(text: str, wanted: str, start: int) -> Span | None:
-    """The first place from `start` on where `wanted` is not a part of a word or number."""
+    """Return the first occurrence from `start` on that is not part of a longer word or number."""
     at = text.find(wanted, start)
     while at >= 0:
         end = at + len(wanted)
@@ -177,7 +177,7 @@ def _occurrence(text: str, wanted: str, start: int) -> Span | None:
 
 
 def _joined(text: str, at: int) -> bool:
-    """True when the characters around a place belong to one word or number."""
+    """Return whether the characters around a position belong to the same word or number."""
     if not 0 < at < len(text):
         return False
     before, after = text[at - 1], text[at]
@@ -191,7 +191,7 @@ def _joined(text: str, at: int) -> bool:
 
 
 def _unspaced(character: str) -> bool:
-    """True for scripts that put no spaces between words."""
+    """Return whether a character belongs to a script without spaces between words."""
     code = ord(character)
     return (
         0x0E00 <= code <= 0x0EFF  # Thai, Lao

@@ -1,4 +1,4 @@
-"""What has been tried for a question, over all tries that the engine makes of its record."""
+"""The history of a question across the engine's retries of its record."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MAX_BOOKED: Final = 10_000
 
 @dataclass(slots=True)
 class History:
-    """One question's.
+    """The history of one question.
 
     Args:
-        size: documents that it may share a call with; 0 is as many as a pack takes.
-        together: it was asked about again with others whose answers could not be read either.
-        alone: answers that were paid for while it had a call of its own, and could not be read.
-        longer: an answer was cut off, so the next one may be longer.
-        paid: what its calls have cost.
-        error: why there is no answer yet.
+        size: maximum documents of its next call; 0 for a full pack.
+        together: it was already repeated together with others whose answers were unreadable.
+        alone: number of paid but unreadable answers from calls about it alone.
+        longer: an answer was cut off, so the next one gets a higher limit.
+        paid: cost of its calls.
+        error: reason for the missing answer.
     """
 
     size: int = 0
@@ -39,10 +39,10 @@ class History:
 
 
 class Attempts:
-    """The histories of questions that have no fate yet.
+    """The histories of questions without an outcome.
 
-    The engine tries a record again after a rate limit, and that costs no try: without a memory it would
-    pay for the same unreadable answers each time.
+    The engine retries a record after a rate limit without counting it as an attempt. Without this memory it
+    would pay for the same unreadable answers each time.
     """
 
     def __init__(self) -> None:
@@ -50,21 +50,21 @@ class Attempts:
         self._booked: dict[str, None] = {}
 
     def of(self, key: str) -> History:
-        """The history of a question, empty at first."""
+        """Return the history of a question, empty at first."""
         return self._histories.setdefault(key, History())
 
     def forget(self, key: str) -> None:
-        """The question has its fate, or nothing was paid for it yet."""
+        """Forget a question that has its outcome, or was not paid for yet."""
         self._histories.pop(key, None)
 
     def book(self, key: str) -> None:
-        """What a call about the question has cost is booked on its record."""
+        """Note that the cost of a question was booked on its record."""
         self._booked[key] = None
         if len(self._booked) > _MAX_BOOKED:
             del self._booked[next(iter(self._booked))]
 
     def is_booked(self, key: str) -> bool:
-        """Whether its cost was booked lately: a record that comes back is not charged twice."""
+        """Return whether its cost was booked recently: a retried record is not charged twice."""
         return key in self._booked
 
     def __len__(self) -> int:

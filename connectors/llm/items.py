@@ -12,13 +12,13 @@ __all__ = ["without_bad_items"]
 def without_bad_items(
     values: Mapping[str, object], places: Sequence[Sequence[int | str]], *, null: bool
 ) -> tuple[dict[str, object], int] | None:
-    """The values without the list items in which something is wrong, and how many these were.
+    """Return the values without invalid list items, and the number of items removed.
 
-    None when something is wrong outside of lists.
+    None if something outside of lists is invalid.
 
     Args:
-        places: where something is wrong, as Pydantic names it: `("items", 2, "price")`.
-        null: the items become null instead of being left out.
+        places: locations of the errors, as Pydantic names them: `("items", 2, "price")`.
+        null: replace the items by null instead of removing them.
     """
     found: dict[str, Any] = deepcopy(dict(values))
     bad: dict[tuple[int | str, ...], list[Any]] = {}
@@ -45,7 +45,7 @@ def _order(step: int | str) -> tuple[int, str]:
 def _innermost_list(
     values: object, place: Sequence[int | str]
 ) -> tuple[tuple[int | str, ...], list[Any]] | None:
-    """The path of the innermost list item that a place is in, and its list."""
+    """Return the path of the innermost list item that contains a location, and its list."""
     found = None
     for depth, step in enumerate(place):
         if isinstance(values, list) and isinstance(step, int) and step < len(values):

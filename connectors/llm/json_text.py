@@ -1,4 +1,4 @@
-"""JSON as models write it, read without losing a digit."""
+"""Read JSON as models write it, without losing a digit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 __all__ = ["MAX_DEPTH", "NumberLiteral", "parse", "repaired", "written"]
 
-# A string that is not closed matches to the end, where no other begins: trying each quote would be quadratic
+# An unclosed string matches up to the end: trying each quote would be quadratic
 _STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
 _SLIP: Final = re.compile(
     r"(?P<comma>,(?=\s*[}\]]))|(?P<comment>//[^\n]*|/\*.*?\*/)"
@@ -22,11 +22,11 @@ _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": 
 
 
 MAX_DEPTH: Final = 200
-"""Objects and lists inside of one another: what reads and writes values further on has bounds of its own."""
+"""Maximum nesting of objects and lists; later readers and writers have their own limits."""
 
 
 class NumberLiteral(float):
-    """A number with a point that remembers how it was written: as a float it would lose digits of a price."""
+    """A decimal number that keeps its text: a float would lose digits of a price."""
 
     literal: str
 
@@ -37,10 +37,10 @@ class NumberLiteral(float):
 
 
 def parse(text: str, *, strict: bool = True) -> Any:
-    """The value of a JSON text. Whole numbers are exact, others are `NumberLiteral`; NaN is null.
+    """Parse a JSON text. Integers are exact, other numbers are `NumberLiteral`; NaN is null.
 
     Args:
-        strict: line breaks inside of texts are mistakes.
+        strict: reject line breaks inside texts.
 
     Raises:
         ValueError: it is not JSON.
@@ -55,7 +55,7 @@ def parse(text: str, *, strict: bool = True) -> Any:
 
 
 def _depth(value: object) -> int:
-    """How many objects and lists are inside of one another."""
+    """Return the nesting depth of objects and lists."""
     depth, layer = 0, [value]
     while layer := [one for one in layer if isinstance(one, Mapping | list) and one]:
         depth += 1
@@ -64,7 +64,7 @@ def _depth(value: object) -> int:
 
 
 def written(value: object) -> str:
-    """A value as JSON, with all digits of a `NumberLiteral`. ASCII alone, so that any text can be stored."""
+    """Write a value as ASCII JSON, with all digits of a `NumberLiteral`."""
     if isinstance(value, str):
         return _quoted(value)  # `json.dumps` takes six times as long for a short text
     if isinstance(value, NumberLiteral):
@@ -77,10 +77,9 @@ def written(value: object) -> str:
 
 
 def repaired(text: str) -> Any | None:
-    """The value of a JSON text with mistakes: commas too many, single quotes, Python's words, comments.
+    """Parse a JSON text with mistakes: extra commas, single quotes, Python's literals, comments.
 
-    None when it is cut off, since what is missing is unknown, when it is not JSON, and when a repair would
-    lose a letter or digit of what was written.
+    None if it is cut off, is not JSON, or if a repair would lose a letter or digit.
     """
     if not text.lstrip().startswith(("{", "[")) or not _is_closed(text):
         return None
@@ -114,7 +113,7 @@ def _letters(text: str) -> str:
 
 
 def _is_closed(text: str) -> bool:
-    """True when the last character closes the first bracket, as far as brackets outside of quotes tell."""
+    """Return whether the last character closes the first bracket, ignoring brackets in quotes."""
     text = text.strip()
     if not text.endswith("}" if text.startswith("{") else "]"):
         return False

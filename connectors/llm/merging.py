@@ -1,4 +1,4 @@
-"""One answer of those about the parts of a document."""
+"""Merge the answers about the parts of a document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Merge", "merged"]
 
 
 class Merge(StrEnum):
-    """How one value comes of those that the parts state."""
+    """How to merge the values from several parts."""
 
     FIRST = "first"
     LONGEST = "longest"
@@ -22,8 +22,8 @@ class Merge(StrEnum):
 def merged(answers: Sequence[Mapping[str, object]], rules: Mapping[str, Merge]) -> dict[str, object]:
     """Merge the answers about the parts, in order, into one.
 
-    Without a rule lists are added up, a value beside them as one of their items, and of other values the
-    first one stays. An item that several parts state is taken once, for parts overlap.
+    By default lists are concatenated (a single value counts as an item), and the first of other values is
+    used. An item that several parts state is used once, since parts overlap.
     """
     names = dict.fromkeys(name for answer in answers for name in answer)
     return {name: _one([answer.get(name) for answer in answers], rules.get(name)) for name in names}
@@ -46,7 +46,7 @@ def _one(values: Sequence[object], rule: Merge | None) -> object:
 
 
 def _added_up(lists: Sequence[Sequence[object]]) -> list[object]:
-    """The items of all lists. Parts overlap, so what several state is one; what one states twice is two."""
+    """Concatenate lists. Items repeated across parts count once, those repeated within a part as often."""
     items: list[object] = []
     kept: Counter[str] = Counter()
     for one in lists:

@@ -1,4 +1,4 @@
-"""Names of fields as models spell them that no schema holds to it."""
+"""Match field names that models spell differently when no schema is enforced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["OTHER_NAMES", "by_name", "folded_name"]
 
-# Names that models without strict decoding give to the fields of a medical memo.
+# Alternative names from models without strict decoding, for the fields of a medical memo.
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "patient_name": ("name", "patient", "full_name"),
     "patient_age": ("age",),
@@ -21,12 +21,12 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @lru_cache(maxsize=4096)
 def folded_name(name: str) -> str:
-    """The name without case and separators: `patientName` and `Patient Name` are `patient_name`."""
+    """Fold case and separators of a name: `patientName` and `Patient Name` become `patient_name`."""
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def by_name(values: Mapping[str, object], known: Collection[str]) -> Mapping[str, object]:
-    """The values, also under the known names that theirs spell otherwise; a value of its own comes first."""
+    """Return the values, adding known names for differently spelled ones; exact names take precedence."""
     others = [name for name in values if name not in known]
     if not others:
         return values

@@ -16,10 +16,9 @@ __all__ = ["normalise"]
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
     """Return the fields of `schema` that a reply states.
 
-    A field answers to other names, and to other spellings, when it has no value of its own. Placeholders
-    ("N/A", "unknown") count as no value, unless the field itself lists them. Numbers become text where the
-    field is text (an age of 34 is "34"); nothing is cut. A field that may be null and has no default is null
-    when it is not stated.
+    Other names and spellings of a field are accepted if its own name has no value. Placeholders ("N/A",
+    "unknown") count as no value, unless the field's values include them. Numbers become text in text fields
+    (an age of 34 is "34"); nothing is truncated. A nullable field without a default is null if not stated.
     """
     found: dict[str, object] = {}
     values = by_name(values, schema.spellings)

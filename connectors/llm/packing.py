@@ -22,8 +22,8 @@ class PackLimits:
 def pack(documents: Sequence[Document], indices: Sequence[int], limits: PackLimits) -> list[list[int]]:
     """Divide the documents at `indices` into packs of indices, in order.
 
-    Documents share a pack only with documents of the same instructions. One that alone is over a limit gets
-    a pack of its own.
+    Documents share a pack only if they have the same instructions. One that exceeds a limit alone gets its
+    own pack.
     """
     packs: list[list[int]] = []
     open_packs: dict[str, _OpenPack] = {}

@@ -1,4 +1,4 @@
-"""Words by which models say that a document does not state something."""
+"""Placeholders that models use for missing values."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ _PLACEHOLDERS: Final = frozenset(
 
 
 def says_nothing(text: str) -> bool:
-    """True for "N/A", "unknown" and their like."""
+    """Return whether a text is "N/A", "unknown" or the like."""
     return text.strip().strip(" .[]()<>").casefold() in _PLACEHOLDERS

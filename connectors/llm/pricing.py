@@ -14,15 +14,15 @@ from engine.errors import FatalError
 __all__ = ["Budget", "Price", "Usage", "known_price", "price_of"]
 
 _FREE: Final = "sandbox-extractor"  # the stand-in of the sandbox
-_TUNED: Final = ("ft:", "ft-")  # a model of one's own, which costs more than its base
+_TUNED: Final = ("ft:", "ft-")  # a fine-tuned model, which costs more than its base
 _DATED: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest|preview)\Z")
 _LEAST: Final = 0.00005  # USD that show as more than 0.0000
-_SAMPLE: Final = 1_000  # tokens; some models cost more for long prompts, which ours are not
+_SAMPLE: Final = 1_000  # tokens; some models cost more for long prompts, which are not used here
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and their cost, of a call or of one document's share."""
+    """Tokens and cost of a call, or of one document's share."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -57,7 +57,7 @@ class Price:
         return (paid_in + tokens_out * self.per_million_output) / 1_000_000
 
     def halved(self) -> Price:
-        """The price of the Batch API and of the tier `flex`."""
+        """Return the price of the Batch API and of the tier `flex`."""
         cached = self.per_million_cached
         return Price(
             self.per_million_input / 2, self.per_million_output / 2, None if cached is None else cached / 2
@@ -65,13 +65,13 @@ class Price:
 
 
 def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
-    """The price of a model: from the parameters, else from the list of `genai-prices` (takes a second once).
+    """Return a model's price from the parameters, or from the list of `genai-prices` (loads for 1 s).
 
-    A dated name that the list does not have counts as its family. An unknown model costs 0 when no budget is
+    A dated name that is not listed gets the price of its family. An unknown model costs 0 if no budget is
     set. `limited`: the pipeline has a budget.
 
     Raises:
-        FatalError: a budget is set and the price of the model is not known, so it could never be kept.
+        FatalError: a budget is set and the price of the model is unknown, so it cannot be enforced.
     """
     known = known_price(model, params)
     if known is None and (params.budget_usd is not None or limited):
@@ -84,7 +84,7 @@ def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
 
 
 def known_price(model: str, params: LlmParams) -> Price | None:
-    """The price of a model from the parameters or the list; None when it is not known."""
+    """Return the price of a model from the parameters or the list; None if unknown."""
     given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
     if given_in is not None and given_out is not None:
         return Price(given_in, given_out)
@@ -101,10 +101,10 @@ def known_price(model: str, params: LlmParams) -> Price | None:
 
 
 def _listed(model: str) -> Price | None:
-    """What the list says; None when it has neither the model nor its family."""
+    """Return the listed price; None if neither the model nor its family is listed."""
     if model.startswith(_TUNED):
         return None
-    # its data are in the package: nothing is fetched
+    # its data are part of the package: nothing is downloaded
     from genai_prices import Usage as Tokens
     from genai_prices import calc_price
 
@@ -125,7 +125,7 @@ def _listed(model: str) -> Price | None:
 
 
 def _families(model: str) -> Iterator[str]:
-    """The name, without the vendor that gateways put before it, and without its date."""
+    """Yield variants of the name: without a gateway's vendor prefix, and without its date."""
     names = [model, model.rpartition("/")[2]]
     yield from dict.fromkeys([*names, *(_DATED.sub("", name) for name in names)])
 
@@ -133,10 +133,10 @@ def _families(model: str) -> Iterator[str]:
 class Budget:
     """A budget in USD; calls in flight reserve their estimated price.
 
-    So calls that run side by side overshoot by no more than their estimates were too low.
+    So concurrent calls exceed the budget only by as much as their estimates were too low.
 
     Attributes:
-        spent: USD so far; may begin above 0 with what earlier attempts have paid.
+        spent: USD so far, including what earlier attempts have paid.
     """
 
     def __init__(self, limit: float | None) -> None:

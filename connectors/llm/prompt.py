@@ -1,13 +1,13 @@
 """Write the messages of a call.
 
 The system message comes first and is the same for all calls of a node, so that a provider can cache it. The
-user message holds the documents, as one text or, where there are images, as text parts and images in turn:
+user message holds the documents, as one text or, with images, as alternating text and image parts:
 
     <document slot="r1" nonce="4f2a91c0" name="memo_001.txt">
     …text…
     </document>
 
-A document that is asked about alone has no nonce: its answer cannot be another's.
+A single document has no nonce: its answer cannot be confused with another's.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _CLOSING = re.compile(r"<(\s*)/(\s*document)", re.IGNORECASE)
 class Prompt:
     """One call: its messages, its answer's schema, and the nonce of each slot in document order.
 
-    A lone document has the nonce "". `user` is text, or parts where there are images. `questions` are the
-    journal's keys by slot, once they are known.
+    A single document has the nonce "". `user` is text, or parts if there are images. `questions` are the
+    journal's keys by slot, once known.
     """
 
     system: str
@@ -64,11 +64,11 @@ class PromptWriter:
         self._instructions = whole_text(instructions.strip())
         self._packed = self._system_of("system.txt")
         self._lone = self._system_of("lone.txt")
-        # unguessable, so that no document can speak for its neighbour
+        # unguessable, so that no document can forge an answer for its neighbour
         self._secret = token_bytes(32)
 
     def write(self, documents: Sequence[Document]) -> Prompt:
-        """The prompt for some documents, which share their instructions; the same ones get the same."""
+        """Write the prompt for documents with the same instructions; equal documents give an equal prompt."""
         lone = len(documents) == 1
         nonces = {LONE_SLOT: ""} if lone else self._nonces(documents)
         parts: list[JsonObject] = []
@@ -94,7 +94,7 @@ class PromptWriter:
         }
 
     def system(self, instructions: str = "") -> str:
-        """The system message for several documents that come with these instructions."""
+        """Return the system message for several documents with these instructions."""
         return self._with_instructions(self._packed, instructions)
 
     def _system_of(self, template: str) -> str:
@@ -109,7 +109,7 @@ class PromptWriter:
 
     @property
     def tokens_aside(self) -> int:
-        """Estimated tokens of the fixed part of every call."""
+        """Return the estimated tokens of the fixed part of every call."""
         return len(self._packed.encode()) // 4
 
 

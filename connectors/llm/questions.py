@@ -20,15 +20,14 @@ from engine.errors import FatalError, RecordError
 __all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]
 
 _FORMAT: Final = 2
-"""Counts up when the user message or the reading of replies changes so that old answers do not fit."""
+"""Incremented when a change of the user message or of reading replies makes old answers invalid."""
 
 
 class Questions:
     """Computes the journal key of the question about a document.
 
-    The same key means: the same parts in the same order, prompt, instructions, model, target schema,
-    temperature and what else the requests have (`extras`). A document's name is not part of it, nor what
-    stood beside it in a call.
+    Equal keys mean the same parts in the same order, prompt, instructions, model, target schema, temperature
+    and other request fields (`extras`). A document's name and the other documents of its call do not matter.
     """
 
     def __init__(
@@ -70,8 +69,7 @@ def answer_entry(key: str, values: Mapping[str, object]) -> JournalEntry:
 def verdict_entry(key: str, error: RecordError, *, by_model: bool) -> JournalEntry:
     """Create the journal entry of a paid document without an answer.
 
-    What the model itself refused it would refuse again; other failures may not come again, so a new run
-    tries.
+    A refusal by the model would be repeated; a new run retries other failures, which may not recur.
     """
     return JournalEntry(key, str(error), error.kind, this_run_only=not by_model)
 

@@ -1,4 +1,4 @@
-"""What may be quoted of an endpoint's words: nothing that a document says."""
+"""Quote an endpoint's messages without text of documents."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from connectors.llm.prompt import Prompt
 
 __all__ = ["text_of", "without_texts"]
 
-_SHINGLE: Final = 20  # characters in a row that are no coincidence
+_SHINGLE: Final = 20  # shared characters in a row that are not a coincidence
 _STEP: Final = _SHINGLE // 2
 
 
 def text_of(prompt: Prompt) -> str:
-    """What documents say in a prompt."""
+    """Return the text of documents in a prompt."""
     if isinstance(prompt.user, str):
         return prompt.user
     return "\n".join(
@@ -23,10 +23,10 @@ def text_of(prompt: Prompt) -> str:
 
 
 def without_texts(words: str, texts: Iterable[str]) -> str:
-    """The words up to where they repeat one of the texts."""
+    """Cut a message off where it repeats one of the texts."""
     end = len(words)
     for text in texts:
-        # each repetition has one of these steps whole; the texts of a batch job are large
+        # each repetition contains one of these steps entirely; the texts of a batch job are large
         for at in range(0, len(words) - _STEP + 1, _STEP):
             if words[at : at + _STEP] not in text:
                 continue

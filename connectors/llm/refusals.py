@@ -1,4 +1,4 @@
-"""What an endpoint means by an error: one reading of the ways in which vendors and servers word theirs."""
+"""Interpret the errors of endpoints, which vendors and servers word differently."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from connectors.llm.json_text import parse
 
 __all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window"]
 
-_MAX_MESSAGE: Final = 2_000  # characters that are looked at; pages of proxies are long
+_MAX_MESSAGE: Final = 2_000  # characters to examine; error pages of proxies are long
 
 
 class Cause(Enum):
-    """Why a call was refused, and so what may help."""
+    """Why a call was refused, which decides what may help."""
 
     KEY = auto()
     MONEY = auto()
@@ -34,7 +34,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as an endpoint words it. `param` is the part of the request that it names, if it names one."""
+    """An endpoint's error. `param` is the part of the request that it names, if any."""
 
     status: int
     message: str = ""
@@ -50,7 +50,7 @@ class Refusal:
 
     @classmethod
     def of(cls, status: int, content: bytes) -> Refusal:
-        """Read from the body of an answer, JSON or not."""
+        """Read the body of an answer, which may not be JSON."""
         text = content[: 64 * _MAX_MESSAGE].decode("utf-8", "replace")
         try:
             body = parse(text)
@@ -60,7 +60,7 @@ class Refusal:
 
     @classmethod
     def of_body(cls, status: int, body: object) -> Refusal:
-        """Read from a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and their like."""
+        """Read a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and the like."""
         inner = body[0] if isinstance(body, list) and body else body
         for name in ("error", "errors", "detail", "fault", "base_resp"):
             if isinstance(inner, Mapping) and inner.get(name):
@@ -89,7 +89,7 @@ _CODES: Final = ("code", "error_code", "errorCode", "status_code", "status")
 
 
 def _raw(inner: Mapping[str, Any]) -> Iterator[object]:
-    """What gateways pass on from their provider."""
+    """Yield the texts in which a gateway passes on its provider's error."""
     metadata = inner.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
         yield metadata["raw"]
@@ -194,13 +194,14 @@ _BUSY: Final = re.compile(
     r"exceeded .{0,20}rate[ _]?limit|overloaded",
     re.IGNORECASE,
 )
-# 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier;
-# 499: a proxy on the way gave up
+# 420: throttled (some gateways); 424: a dependency is loading; 498: no capacity for that tier; 499: a proxy
+# gave up
 _BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498, 499})
 _MODEL_CODES: Final = frozenset({"model_not_found", "model_not_available"})
-# servers of one's own compile a schema when a call comes, and fail then
+# self-hosted servers compile a schema when it is used, and fail then
 _FORM_FAILED: Final = re.compile(
-    r"(?:invalid|unsupported|failed to (?:parse|compile|convert|initiali[sz]e)).{0,40}(?:json[ _]?schema|grammar)|"
+    r"(?:invalid|unsupported|failed to (?:parse|compile|convert|initiali[sz]e))"
+    r".{0,40}(?:json[ _]?schema|grammar)|"
     r"(?:json[ _]?schema|grammar).{0,40}(?:invalid|not supported|conversion failed|compil\w+ failed)",
     re.IGNORECASE,
 )
@@ -245,17 +246,17 @@ def _is_too_long(refusal: Refusal) -> bool:
         over = asked is not None and int(asked[2]) > int(asked[1])
         return over or bool(_QUOTA_TOO_SMALL.search(refusal.message))
     if _head(refusal) in _LIMIT_NAMES and room_in_window(refusal.message) is None:
-        return False  # a limit of answers that is explained by the window
+        return False  # a limit of answers that follows from the context window
     return bool(_TOO_LONG.search(refusal.message)) and refusal.status != 408
 
 
 def _head(refusal: Refusal) -> str:
-    """The parameter that a refusal names, without the place inside of it."""
+    """Return the parameter that a refusal names, without the path inside it."""
     return re.split(r"[.\[]", refusal.param)[0]
 
 
 def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
-    """Which of our parameters it is about: by its name, or by what the message says."""
+    """Return the cause for the parameter that a refusal names, or that its message mentions."""
     head = _head(refusal)
     unsupported = bool(_UNSUPPORTED.search(words))
     if head in _LIMIT_NAMES or _ANSWER_TOKENS.search(refusal.message):
@@ -275,7 +276,7 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
 
 
 def numbers_in(message: str) -> list[int]:
-    """The whole numbers of a message; thousands may be separated by commas."""
+    """Return the integers in a message; thousands may be separated by commas."""
     return [int(one.replace(",", "")) for one in re.findall(r"(?<![\w.])\d[\d,]*(?![\w.]\d)", message)]
 
 
@@ -293,7 +294,7 @@ _SUM_OF_INPUTS: Final = re.compile(r"must be <= (\d+)\. Given: (\d+) `?inputs`? 
 
 
 def room_in_window(message: str) -> int | None:
-    """Tokens that the prompt leaves for an answer, where an endpoint says so; below 1 when it leaves none."""
+    """Return the tokens left for an answer, if an endpoint reports it; below 1 if there are none."""
     added = _SUM.search(message)
     if added:
         return _number(added[3]) - _number(added[1])

@@ -1,8 +1,8 @@
-"""Reading replies: the JSON in what a model wrote, and which part of it answers for which document.
+"""Read replies: find the JSON that a model wrote, and match its parts to documents.
 
-Models wrap what they were asked for: in thoughts, fences, prose, another object or a list. All of that is
-looked through for objects that echo a nonce, so what is found is known to answer for its document. A lone
-document has no neighbour to be mistaken for: its prompt has no nonce, and the answer is the record itself.
+Models wrap answers in thoughts, fences, prose, another object or a list. All of it is searched for objects
+that echo a nonce, which identifies their document. The prompt of a single document has no nonce, and the
+answer is the record itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_STARTS: Final = 200  # places of a reply at which JSON is looked for
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The answers of a reply by slot. `repaired`: its JSON had mistakes that can mean one thing only."""
+    """The answers of a reply by slot. `repaired`: its JSON had mistakes with only one possible meaning."""
 
     answers: dict[str, Values]
     repaired: bool = False
@@ -38,12 +38,12 @@ class Reading:
 def match_slots(
     content: str, nonces: Mapping[str, str], fields: Collection[str] = (), items: Collection[str] = ()
 ) -> Reading | None:
-    """The values for each slot of the prompt, matched by nonce; None when there is no JSON in the reply.
+    """Match values to the slots of a prompt by nonce; return None if the reply has no JSON.
 
-    A slot's answer is the object that echoes its nonce, wherever it is: swapped answers are corrected. A
-    slot whose nonce is not in the reply, or in it twice, is left out. If it has none of the `fields`, they
-    may be in the one object inside of it that has, unless that is about another document. `items`: names of
-    the fields of the records that the only one of `fields` lists.
+    A slot's answer is the object with its nonce, in any position: swapped answers are corrected. A slot whose
+    nonce is missing or occurs twice is omitted. If the object has none of the `fields`, they are taken from
+    the only object inside it that has them, unless that is about another document. `items`: names of the
+    fields of the records that the single one of `fields` lists.
     """
     wanted = {folded_name(field) for field in fields}
     inner = {folded_name(item) for item in items}
@@ -73,10 +73,10 @@ def match_slots(
 def read_lone(
     content: str, slot: str, fields: Collection[str], items: Collection[str] = ()
 ) -> Reading | None:
-    """The values for the one document of a prompt; None when there is no JSON object in the reply.
+    """Return the values for the single document of a prompt; None if the reply has no JSON object.
 
-    They are bare, or inside a wrapper. An object that has none of the fields is no answer. `items`: as in
-    `match_slots`; the list of records may then be all that the model wrote.
+    They may be inside a wrapper. An object without any of the fields is not an answer. `items`: as in
+    `match_slots`; the list of records may then be the whole reply.
     """
     wanted = {folded_name(field) for field in fields}
     inner = {folded_name(item) for item in items}
@@ -113,7 +113,7 @@ def _list_of(value: object, items: Collection[str]) -> list[object]:
 
 
 def _record(value: object, fields: Collection[str], depth: int) -> Values | None:
-    """The one object inside `value` that has any of the folded names; None when there is none, or several."""
+    """Return the only object inside `value` with any of the folded names; None if there is not just one."""
     if isinstance(value, Mapping) and any(folded_name(name) in fields for name in value):
         return value
     if not depth or not isinstance(value, Mapping | list):
@@ -124,7 +124,7 @@ def _record(value: object, fields: Collection[str], depth: int) -> Values | None
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
-    """The objects that echo one of the nonces, wherever they are."""
+    """Yield the objects that echo one of the nonces, at any depth."""
     if isinstance(value, Mapping):
         if _nonce_of(value) in nonces:
             yield value
@@ -136,7 +136,7 @@ def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) ->
 
 
 def _nonce_of(value: Values) -> str:
-    """A nonce as it was given; some models change its case, or that of its name."""
+    """Return an object's nonce in its original form; some models change its case, or that of its name."""
     nonce = value.get("nonce")
     if nonce is None:
         nonce = next((value[name] for name in value if folded_name(name) == "nonce"), None)
@@ -144,7 +144,7 @@ def _nonce_of(value: Values) -> str:
 
 
 def _unpacked(value: object) -> object:
-    """What a text of JSON says, as the arguments of a call are written; other values as they are."""
+    """Parse a text of JSON, such as the arguments of a call; return other values unchanged."""
     if isinstance(value, str) and value.startswith(("{", "[")):
         try:
             return parse(value)
@@ -154,7 +154,7 @@ def _unpacked(value: object) -> object:
 
 
 def _candidates(content: str) -> Iterator[tuple[object, bool]]:
-    """What can be read as JSON, the likeliest first, and whether it had to be repaired."""
+    """Yield values that parse as JSON, the likeliest first, and whether they had to be repaired."""
     texts = []
     for text in _texts(content):
         texts.append(text)
@@ -172,19 +172,19 @@ def _candidates(content: str) -> Iterator[tuple[object, bool]]:
 
 
 def _texts(content: str) -> Iterator[str]:
-    """The parts of a reply that may be its JSON."""
+    """Yield the parts of a reply that may be its JSON."""
     text = _without_thoughts(content).strip("\ufeff \t\r\n")
     if not text:
         return
     yield text
     fenced = text.split(_FENCE)[1:-1:2]
-    # a draft comes before what is meant
+    # a draft precedes the final answer
     yield from (_LANGUAGE.sub("", one, count=1).strip() for one in reversed(fenced))
     yield from _balanced(text)
 
 
 def _without_thoughts(text: str) -> str:
-    """The text without closed thoughts, and without what comes before the end of one that never began."""
+    """Remove closed thoughts, and everything before a closing tag without an opening one."""
     tags = list(_THOUGHT_TAG.finditer(text))
     last_end = {tag[2].lower(): tag.start() for tag in tags if tag[1]}
     kept: list[str] = []
@@ -203,7 +203,7 @@ def _without_thoughts(text: str) -> str:
 
 
 def _balanced(text: str) -> Iterator[str]:
-    """The outermost `{…}` and `[…]` of a text, those at its end first."""
+    """Yield the outermost `{…}` and `[…]` of a text, the last ones first."""
     found: list[str] = []
     at = 0
     for _ in range(_MAX_STARTS):
@@ -220,7 +220,7 @@ def _balanced(text: str) -> Iterator[str]:
 
 
 def _end_of(text: str, start: int) -> int | None:
-    """Where the bracket at `start` is closed, None when it is not. Brackets in double quotes do not count."""
+    """Return where the bracket at `start` is closed, or None. Brackets in double quotes do not count."""
     closing, quoted, place = [], False, start
     while place < len(text):
         character = text[place]

@@ -1,4 +1,4 @@
-"""What is extracted: a target model, its fields as a language model is asked for them, and its records."""
+"""The target of extraction: a model, its fields as requested from a language model, and its records."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["RECORDS", "SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "s
 
 TRANSFORM_TIMESTAMP: Final = "transform_timestamp"
 SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", TRANSFORM_TIMESTAMP})
-"""Fields that the pipeline knows itself; a model is never asked for them."""
+"""Fields that the pipeline fills in; a model is never asked for them."""
 
 RECORDS: Final = "records"
-"""The field of an answer that has several records of one document."""
+"""The field of an answer that holds several records of one document."""
 
 NONCE: Final = "nonce"
-_NAME_LENGTH: Final = 64  # of a schema, as endpoints take it
+_NAME_LENGTH: Final = 64  # of a schema, as endpoints accept it
 
 
 @dataclass(frozen=True)
 class TargetSchema:
     """The schema of extracted records.
 
-    `fields` are those asked for, by the names they have in Python; aliases play no part. `lenient`: what is
-    missing is looked at later, since the answer is about a part of a document. `items`: the names of the
-    fields of each record, where an answer has several.
+    `fields` are the requested ones, by their Python names, ignoring aliases. `lenient`: missing fields are
+    checked later, since the answer covers only part of a document. `items`: names of the fields of each
+    record if an answer has several.
     """
 
     model: type[BaseModel]
@@ -51,12 +51,12 @@ class TargetSchema:
 
     @property
     def name(self) -> str:
-        """The model's name, as endpoints take it: dead letters of ASCII, digits, `_` and `-`."""
+        """The model's name, as endpoints accept it: ASCII letters, digits, `_` and `-`."""
         return re.sub(r"[^a-zA-Z0-9_-]+", "_", self.model.__name__).strip("_")[:_NAME_LENGTH] or "record"
 
     @cached_property
     def required(self) -> frozenset[str]:
-        """The fields without which a record is dead: no default, and no null allowed."""
+        """The fields without which a record is invalid: no default, and null is not allowed."""
         if self.lenient:
             return frozenset()
         fields = self.fields.items()
@@ -64,7 +64,7 @@ class TargetSchema:
 
     @cached_property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """The names that a reply may use for each field, its own one first."""
+        """The names that a reply may use for each field, its own name first."""
         return {name: tuple(self._names(name)) for name in self.fields}
 
     @cached_property
@@ -89,8 +89,8 @@ class TargetSchema:
     def slots(self, slots: Sequence[str]) -> JsonObject:
         """Return a strict schema with one required object per slot, each with `nonce` and the fields.
 
-        It stays within what strict decoding allows everywhere: all keys required, nullable types instead of
-        optional keys, no additional properties, no bounds. The record is defined once, for all slots.
+        It uses only what strict decoding supports everywhere: all keys required, nullable types instead of
+        optional keys, no additional properties, no bounds. The record is defined once for all slots.
         https://platform.openai.com/docs/guides/structured-outputs
         """
         defs: dict[str, JsonObject] = {}
@@ -104,13 +104,13 @@ class TargetSchema:
         }
 
     def record(self) -> JsonObject:
-        """A strict schema of one record alone, without a nonce."""
+        """Return a strict schema of a single record, without a nonce."""
         defs: dict[str, JsonObject] = {}
         schema = object_schema(self._properties(defs))
         return {**schema, "$defs": defs} if defs else schema
 
     def listed(self) -> TargetSchema:
-        """The schema of an answer that has any number of these records, as `records`."""
+        """Return the schema of an answer with any number of these records, as `records`."""
         told = f"one object for each {self.name} that the document states, in its order"
         several = Field(Items(Fields(dict(self.fields))), required=True, described=told)
         inside: Any = {RECORDS: (GenericAlias(list, (self.model,)), ...)}
@@ -121,9 +121,9 @@ class TargetSchema:
         return {name: one.asked(defs) for name, one in self.fields.items()}
 
     def validated(self, values: Mapping[str, object]) -> dict[str, object]:
-        """A record as plain JSON values, by field names.
+        """Validate a record and return it as plain JSON values, by field names.
 
-        Values are validated as JSON, so that a strict model takes a date or a decimal from a text.
+        Values are validated as JSON, so that a strict model accepts a date or a decimal as text.
 
         Raises:
             ValidationError: the values do not fit the model.
@@ -142,7 +142,7 @@ class TargetSchema:
 def _numbers(
     value: object, place: tuple[int | str, ...] = ()
 ) -> Iterator[tuple[tuple[int | str, ...], float]]:
-    """The fractions inside of a value, with their places."""
+    """Yield the decimal numbers inside a value, with their paths."""
     if isinstance(value, float):
         yield place, value
     elif isinstance(value, Mapping):
@@ -154,7 +154,7 @@ def _numbers(
 
 
 def _not_finite(place: tuple[int | str, ...], value: float) -> InitErrorDetails:
-    """JSON has no form for it."""
+    """Return the error for NaN or an infinity, which JSON cannot represent."""
     return InitErrorDetails(type="finite_number", loc=place, input=value)
 
 
@@ -162,16 +162,16 @@ def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSc
     """Load the schema of a model of `connectors.models` or of `package.module:Class`.
 
     Args:
-        known: fields that the pipeline fills in itself.
+        known: fields that the pipeline fills in.
 
     Raises:
-        FatalError: there is no such model, nothing in it to ask for, or a field that cannot be asked for.
+        FatalError: the model does not exist, has no fields to extract, or has one that cannot be requested.
     """
     return schema_of(_imported(name), known, name)
 
 
 def schema_of(model: type[BaseModel], known: Collection[str] = SYSTEM_FIELDS, name: str = "") -> TargetSchema:
-    """The schema of a model; `name` is how the file calls it. Raises FatalError as `target_schema` does."""
+    """Return the schema of a model, called `name` in the file. Raises FatalError as `target_schema` does."""
     called = f"`schema` {name!r}" if name else "`fields`"
     try:
         fields = {key: one for key, one in fields_of(model).items() if key not in known}
@@ -190,7 +190,7 @@ def _imported(name: str) -> type[BaseModel]:
         model: object = import_module(module or "connectors.models")
         for part in attribute.split("."):
             model = getattr(model, part)
-    # a module is foreign code: whatever keeps it from being imported is a problem of the file
+    # a module is user code: any error while it is imported is a problem of the file
     except (Exception, SystemExit) as error:
         raise FatalError(f"cannot import `schema` {name!r}: {_reason(error)}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -199,7 +199,7 @@ def _imported(name: str) -> type[BaseModel]:
 
 
 def _reason(error: BaseException) -> str:
-    """What kept a module from being imported, with the line of that module if it was found at all."""
+    """Describe why a module cannot be imported, with its line if it was found."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename.rpartition('/')[2]} line {error.lineno}: {error.msg}"
     lines = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]

@@ -1,4 +1,4 @@
-"""Structured extraction as a service: documents in, one outcome each out."""
+"""Structured extraction as a service, with one outcome per document."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def get_llm_service(
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
     Args:
-        journal: where answers that were paid for are kept and looked up; by default nowhere.
-        on_count: told by name of what happened and has to be said (`calls_without_usage`).
-        shared: where services of one engine find the gate of an endpoint that others ask too.
-        spending: budgets that other nodes pay from too.
-        allowances: where the quotas of endpoints are shared with other processes.
-        draining: true once the run should end, so that no batch job is waited for.
-        patient: an endpoint at which nothing listens is an outage from the first call on.
+        journal: stores paid answers for later lookup (default: none).
+        on_count: called with the names of things to report (`calls_without_usage`).
+        shared: holds the gates that services of one engine share per endpoint.
+        spending: budgets shared with other nodes.
+        allowances: shares the quotas of endpoints with other processes.
+        draining: returns true once the run should end, so that no batch job is waited for.
+        patient: treat an endpoint that is not listening as an outage even at the first call.
 
     Raises:
-        FatalError: the schema cannot be imported or asked for. On entering: a budget is set for a model of
+        FatalError: the schema cannot be imported or requested. On entering: a budget is set for a model of
             unknown price.
     """
     service = LLMService(
@@ -79,8 +79,8 @@ class LLMService:
     """Extracts the fields of one schema from documents, several per call, with concurrent calls.
 
     Attributes:
-        schema: what is extracted.
-        budget: what was spent, and may be.
+        schema: target of the extraction.
+        budget: spent and maximum USD.
         on_count, patient, shared, spending, allowances, draining: see `get_llm_service`.
     """
 
@@ -123,11 +123,11 @@ class LLMService:
 
     @property
     def stages(self) -> int:
-        """Stages of the cascade, the node's own model included."""
+        """Number of stages of the cascade, including the node's own model."""
         return 1 + len(self._params.cascade)
 
     async def _asker(self, stack: AsyncExitStack, params: LlmParams, connection: LlmConnection) -> Asker:
-        """Open a client for one model. `params` and `connection` are as that model is asked."""
+        """Open a client for one model, with that model's `params` and `connection`."""
         price = await anyio.to_thread.run_sync(price_of, connection.model, params, self.spending.limited)
         contact = Contact(
             None if self.patient else params.connect_patience,
@@ -162,7 +162,7 @@ class LLMService:
         )
 
     def _gate(self, connection: LlmConnection) -> Gate:
-        """One for all that ask this model of this endpoint with this key."""
+        """Return the gate shared by all users of this model, endpoint and key."""
         requests, tokens = connection.requests_per_minute, connection.tokens_per_minute
         key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
         return self.shared.get(
@@ -177,7 +177,7 @@ class LLMService:
         )
 
     def _book_probe(self, price: Price, reply: Reply) -> None:
-        """A call that only finds out what the endpoint takes is paid for like any other."""
+        """Book a call that only probes what the endpoint accepts, which is paid for like any other."""
         usd = price.of(reply.tokens_in, reply.tokens_out)
         self.budget.settle(0.0, usd)
         self.spending.book(usd)
@@ -199,11 +199,11 @@ class LLMService:
     ) -> list[Fate]:
         """Return the fields of each document, in order, or its error.
 
-        `on_usage` hears of every call: the places of its documents, and what it cost; `on_hit` of every
-        document that needed none: its answer is in the journal, or another document of the batch is the same
-        (see `connectors.llm.asking`). A field that a document does not state is missing from its result, and
-        is an error when the schema requires it. `stage`: whose models are asked, 0 for the node's own and its
-        fallbacks, then those of `cascade`.
+        `on_usage` is called for every call, with the indices of its documents and its cost; `on_hit` for
+        every document that needed none, because its answer is in the journal or an equal document is in the
+        batch (see `connectors.llm.asking`). A field that a document does not state is missing from its
+        result, which is an error if the schema requires it. `stage`: 0 asks the node's own model and its
+        fallbacks, higher numbers those of `cascade`.
 
         Raises:
             FatalError: wrong key or model, exhausted quota or budget.
@@ -214,7 +214,7 @@ class LLMService:
         return await self._chains[stage].ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
 
     async def is_answering(self) -> bool:
-        """Return whether a model answers about a short text now; the call is paid for and counted."""
+        """Return whether a model answers a short prompt now; the call is paid for and counted."""
         for chain in self._chains:
             if await chain.is_answering():
                 return True
@@ -226,8 +226,8 @@ class LLMService:
         """Return the fields of one document.
 
         Raises:
-            RecordError: this document can never be extracted.
-            TransientError: another try may help.
+            RecordError: this document cannot be extracted.
+            TransientError: a retry may help.
             FatalError: wrong key or model, exhausted quota or budget.
         """
         (fate,) = await self.extract_structured_data_batch([document], on_usage=on_usage)
@@ -237,7 +237,7 @@ class LLMService:
 
 
 def instructions_for(params: LlmParams) -> str:
-    """All that a model is told besides the fields: instructions, then examples."""
+    """Return the prompt's text besides the fields: instructions, then examples."""
     examples = told(params.examples, params.target_schema().fields, many=params.many)
     return "\n\n".join(one for one in (params.all_instructions.strip(), examples) if one)
 
@@ -246,8 +246,8 @@ _HARMLESS = Document.of_text("probe.txt", "There is nothing to extract from this
 
 
 def _ignore(indices: Sequence[int], usage: Usage) -> None:
-    """For callers who do not ask what it costs."""
+    """Ignore usage, for callers without `on_usage`."""
 
 
 def _ignore_hit(index: int, lost: Usage) -> None:
-    """For callers who do not ask what was saved."""
+    """Ignore hits, for callers without `on_hit`."""

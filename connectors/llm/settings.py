@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 BYTES_PER_TOKEN: Final = 4
-"""UTF-8 bytes to a token: a documented estimate, because exact vocabularies are downloads. It is close for
+"""UTF-8 bytes per token: a documented estimate, because exact vocabularies are downloads. It is close for
 English and too low by up to two for other scripts, so limits should leave room."""
 
 FLEX_TIMEOUT: Final = 900.0
 """Seconds that a call of the tier `flex` may take by default."""
 
 TOKENS_PER_IMAGE: Final = 1_000
-"""What an image is taken to cost; a page of 1024 x 1024 pixels costs 765 to 1,105 at OpenAI."""
+"""Estimated tokens of an image; a page of 1024 x 1024 pixels takes 765 to 1,105 at OpenAI."""
 
 
 class LlmParams(Params):
@@ -79,20 +79,22 @@ class LlmParams(Params):
     split_tokens: int | None = Field(
         default=None,
         ge=100,
-        description="Ask about longer documents in overlapping parts of so many tokens (default: never)",
+        description="Split longer documents into overlapping parts of this many tokens (default: never)",
     )
     split_overlap: int = Field(
         default=200,
         ge=0,
-        description="Tokens that a part has in common with the one before, at most; never more than half",
+        description="Maximum overlap of consecutive parts, in tokens; never more than half a part",
     )
     merge: dict[str, Merge] = Field(
         default={},
-        description="How answers about parts become one, by field: first, longest, all or vote (default: "
+        description="How to merge answers about parts, by field: first, longest, all or vote (default: "
         "all for lists, else first)",
     )
     examples: list[Example] = Field(
-        default=[], max_length=20, description="Texts with their right answers, for the model to follow"
+        default=[],
+        max_length=20,
+        description="Example texts with their correct answers, for the model to follow",
     )
     instructions_file: str = Field(
         default="", description="File with instructions for the model, before `instructions`"
@@ -152,19 +154,19 @@ class LlmParams(Params):
     )
     mode: Literal["direct", "batch"] = operational(
         "direct",
-        description="`batch`: ask by jobs of the endpoint's Batch API, for half the price within a day",
+        description="`batch`: use the endpoint's Batch API, for half the price within a day",
     )
     service_tier: str | None = operational(
         None, description="Tier of every request; `flex` costs half and may be slow or refused at times"
     )
     batch_requests: int = operational(
-        1_000, ge=1, le=50_000, description="Maximum requests of a batch job, and of all that wait at once"
+        1_000, ge=1, le=50_000, description="Maximum requests per batch job, and waiting in total"
     )
     batch_linger: float = operational(
         5.0, ge=0, description="Seconds without another request after which a batch job is created"
     )
     batch_poll: float = operational(
-        30.0, gt=0, le=3600, description="Seconds between two looks at a batch job"
+        30.0, gt=0, le=3600, description="Seconds between two polls of a batch job"
     )
     batch_cancel: bool = operational(
         False,
@@ -231,7 +233,7 @@ class LlmParams(Params):
     @field_validator("budget_usd", "usd_per_million_input", "usd_per_million_output", mode="before")
     @classmethod
     def _is_a_sum(cls, usd: object) -> object:
-        """`yes` would be one dollar."""
+        """Reject booleans: `yes` would be one dollar."""
         if isinstance(usd, bool):
             raise ValueError("must be a number of USD, not true or false")
         return usd
@@ -260,7 +262,7 @@ class LlmParams(Params):
             return self
         schema = self.target_schema()
         for number, example in enumerate(self.examples, 1):
-            check_example(example, schema, self.known, f"`examples`, the {number}. one", many=self.many)
+            check_example(example, schema, self.known, f"`examples`, number {number}", many=self.many)
         unknown = [name for name in self.merge if name not in schema.fields]
         if unknown:
             raise ValueError(f"`merge`: `{unknown[0]}` is not one of the fields: {', '.join(schema.fields)}")
@@ -278,13 +280,13 @@ class LlmParams(Params):
 
     @property
     def all_instructions(self) -> str:
-        """The instructions of the file and those given here. Raises ValueError when it cannot be read."""
+        """Instructions of the file and of the node. Raises ValueError if the file cannot be read."""
         if not self.instructions_file:
             return self.instructions
         return f"{instructions_of(self.instructions_file)}\n\n{self.instructions}".strip()
 
     def asked_schema(self) -> TargetSchema:
-        """What the model is asked for: the target, as often as a document has it, or what a part states."""
+        """Return the schema to request: the target, possibly many per document, or lenient for parts."""
         schema = self.target_schema()
         schema = replace(schema, lenient=self.split_tokens is not None)
         return schema.listed() if self.many else schema
@@ -302,7 +304,7 @@ class LlmParams(Params):
         return self
 
     def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-        """Names of endpoints that the connection has not."""
+        """Return messages for endpoint names that the connection does not have."""
         given = connection.get("endpoints")
         known = given if isinstance(given, dict) else {}
         named = [("fallbacks", self.fallbacks), ("cascade", self.cascade)]
@@ -315,21 +317,21 @@ class LlmParams(Params):
 
     @property
     def leaves_sandbox(self) -> bool:
-        """Whether models of other endpoints than the sandbox are used."""
+        """Whether models of endpoints other than the sandbox are used."""
         return any(one.endpoint for one in (*self.fallbacks, *self.cascade))
 
     def of_alternative(self, other: Alternative) -> LlmParams:
-        """The parameters with which another model is asked."""
+        """Return the parameters for another model."""
         return self.model_copy(update=other.changes())
 
     def target_schema(self) -> TargetSchema:
-        """What is extracted. Raises FatalError when the model cannot be imported or asked for."""
+        """Return the target schema. Raises FatalError if the model cannot be imported or requested."""
         if self.declared:
             return schema_of(declared_model(self.declared), self.known)
         return target_schema(self.target, self.known)
 
     def notes(self) -> list[str]:
-        """Under which name the id of a document goes out, where the schema has no field for it."""
+        """Return a note on the field for the document's id, if the schema has none."""
         if self.id_field in self.target_schema().model.model_fields:
             return []
         return [
@@ -338,24 +340,24 @@ class LlmParams(Params):
 
     @property
     def extras(self) -> dict[str, JsonValue]:
-        """What is set of a request besides the prompt, the form of the answer and the temperature."""
+        """Request fields other than the prompt, the form of the answer and the temperature."""
         own = {"seed": self.seed, "reasoning_effort": self.reasoning_effort}
         return {**{name: value for name, value in own.items() if value is not None}, **self.extra_body}
 
     @property
     def sent(self) -> dict[str, JsonValue]:
-        """`extras`, and what does not change an answer."""
+        """`extras`, and request fields that do not change an answer."""
         tier = {} if self.service_tier is None else {"service_tier": self.service_tier}
         return {**tier, **self.extras}
 
     @property
     def calls(self) -> int:
-        """Calls that may be out at once."""
+        """Maximum concurrent calls."""
         return self.batch_requests if self.mode == "batch" else self.concurrency
 
     @property
     def longest(self) -> float:
-        """Seconds that a call may take; the tier `flex` has time."""
+        """Timeout of a call in seconds; longer for the tier `flex`."""
         waits = self.service_tier == "flex" and "timeout" not in self.model_fields_set
         return FLEX_TIMEOUT if waits else self.timeout
 
@@ -366,10 +368,10 @@ class LlmParams(Params):
 
     @property
     def known(self) -> frozenset[str]:
-        """Fields of the target that the pipeline fills in itself."""
+        """Fields of the target that the pipeline fills in."""
         return known_fields(self.id_field, self.uri_field)
 
 
 def known_fields(id_field: str, uri_field: str) -> frozenset[str]:
-    """Fields that are never asked for: what the input says of itself, and when it was read."""
+    """Return fields that are never requested: facts about the input, and when it was read."""
     return frozenset({id_field, uri_field, TRANSFORM_TIMESTAMP})

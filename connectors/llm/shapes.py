@@ -1,6 +1,6 @@
-"""The shapes of single values: how each is asked for in a strict JSON schema, and how its answer is read.
+"""The shapes of single values: how to request each in a strict JSON schema, and how to read its answer.
 
-Strict decoding knows less than JSON Schema. What a schema cannot say (formats, bounds) is told in words.
+Strict decoding supports only part of JSON Schema. Formats and bounds are stated in words instead.
 """
 
 from __future__ import annotations
@@ -33,44 +33,44 @@ JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
 
 _NUMBER: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
-_ALONE: Final = " (a number alone)"  # no moment, and says why
+_ALONE: Final = " (a number alone)"  # reports why it is not a date or time
 
 FEW_VALUES: Final = 20
-"""Maximum values of a choice that are repeated inline; longer choices are defined once, in `$defs`."""
+"""Maximum values of an inline choice; longer choices are defined once, in `$defs`."""
 
 
 class Shape:
-    """What a value looks like. `accepts_null` is whether the model takes a null there."""
+    """The shape of a value. `accepts_null`: the model allows null there."""
 
     accepts_null: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
-        """Its strict JSON schema; what it refers to is added to `defs`."""
+        """Return its strict JSON schema; definitions are added to `defs`."""
         raise NotImplementedError
 
     def fits(self, value: object) -> bool:
-        """True when an answer has this form."""
+        """Return whether an answer has this form."""
         raise NotImplementedError
 
     def read(self, value: object) -> object:
-        """An answer in the form that the model validates; None when it says nothing."""
+        """Convert an answer for validation; return None for a placeholder."""
         return value
 
     def words(self) -> str:
-        """What a strict schema does not say of it: formats, bounds, and values, if they are few."""
+        """Describe what a strict schema cannot express: formats, bounds, and values, if there are few."""
         return ""
 
     def lists(self, value: object) -> bool:
-        """True when the value is one of those that the shape names."""
+        """Return whether the value is one of those that the shape lists."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class Text(Shape):
-    """A text. `form` says in words what it has to look like.
+    """A text. `form` describes its format in words.
 
-    `moment`: a date, a time or a duration. Pydantic takes a number for seconds there, so that a year alone
-    would become a minute of 1970. `free`: any text of the right length.
+    `moment`: a date, a time or a duration. Pydantic reads a number as seconds there, so a bare year would
+    become a minute of 1970. `free`: any text of the right length.
     """
 
     form: str = ""
@@ -87,7 +87,7 @@ class Text(Shape):
 
     def read(self, value: object) -> object:
         if _holds_mapping(value):
-            return value  # nothing of it may be lost
+            return value  # no part of it may be lost
         text = as_text(value)
         return f"{text}{_ALONE}" if self.moment and text and is_number(text) else text
 
@@ -97,7 +97,7 @@ class Text(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Number(Shape):
-    """A number, whole or not. `form` says its bounds in words."""
+    """An integer or decimal number. `form` describes its bounds in words."""
 
     whole: bool = False
     form: str = ""
@@ -110,7 +110,7 @@ class Number(Shape):
 
     def read(self, value: object) -> object:
         if isinstance(value, bool):
-            return str(value).lower()  # which no number is read from
+            return str(value).lower()  # which must not be read as a number
         if isinstance(value, str):
             try:
                 value = loads(value.strip(), parse_float=NumberLiteral)
@@ -142,7 +142,7 @@ class TrueOrFalse(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Nothing(Shape):
-    """Null and nothing else."""
+    """Only null."""
 
     accepts_null: bool = True
 
@@ -155,7 +155,7 @@ class Nothing(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Shape):
-    """One of some values (texts, numbers, true, false). `spelled`: too many for a schema, told in words."""
+    """One of several values (texts, numbers, true, false). `spelled`: listed in words, not in the schema."""
 
     values: tuple[object, ...]
     accepts_null: bool = False
@@ -201,7 +201,7 @@ class Choice(Shape):
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number and nothing else."""
+    """Return whether a text is just a number."""
     return bool(_NUMBER.fullmatch(text))
 
 
@@ -224,7 +224,7 @@ def _spelled(value: object) -> str:
 
 
 def as_text(value: object) -> str | None:
-    """A value as text, digit by digit; None when it says nothing that could be stored."""
+    """Convert a value to text, keeping all digits; return None for a placeholder."""
     if isinstance(value, str):
         return whole_text(value)
     if isinstance(value, bool):

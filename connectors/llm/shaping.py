@@ -1,4 +1,4 @@
-"""From a Pydantic model to the shapes of its fields, by way of the JSON schema that Pydantic makes of it."""
+"""Derive the shapes of a Pydantic model's fields from its JSON schema."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["UnaskableError", "fields_of"]
 JsonObject = Mapping[str, Any]
 
 MAX_CHOICES: Final = 1_000
-"""Values of all choices of a schema, as OpenAI counts them; beyond it the largest are told in words."""
+"""Maximum values of all choices of a schema, as OpenAI counts them; beyond it the largest are listed in
+words."""
 
-_MAX_CHOICE_CHARACTERS: Final = 7_500  # of one choice of texts; OpenAI takes 15,000 from 250 values on
+_MAX_CHOICE_CHARACTERS: Final = 7_500  # of one choice of texts; OpenAI's limit is 15,000 from 250 values on
 
 _FORMATS: Final = {
     "date": "date as YYYY-MM-DD",
@@ -62,25 +63,25 @@ _ODD_VALUES: Final = "its values have to be texts, numbers, true or false, not {
 
 
 class UnaskableError(ValueError):
-    """A field for which no strict schema can be made; the text names it and says why."""
+    """A field without a possible strict schema; the message names it and the reason."""
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, Field]:
-    """The fields of a model by name, nested ones included.
+    """Return the fields of a model by name, including nested ones.
 
-    Aliases play no part: values are asked for, and validated, by the names of the fields.
+    Aliases are ignored: values are requested and validated by field name.
 
     Raises:
-        UnaskableError: a field cannot be asked for, or is not fully defined.
+        UnaskableError: a field cannot be requested, or is not fully defined.
     """
     try:
         schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
     except (PydanticUserError, RecursionError) as error:
         raise UnaskableError(str(error).partition("\n")[0]) from error
-    except Exception as error:  # noqa: BLE001 - parts of a schema may be foreign code
+    except Exception as error:
         raise UnaskableError(f"its JSON schema cannot be made: {described(error)}") from error
     definitions = schema.get("$defs", {})
-    if "$ref" in schema:  # a model that contains itself
+    if "$ref" in schema:  # a recursive model
         schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
     if "properties" not in schema:
         raise UnaskableError("a record needs named fields, and this model has none")
@@ -92,14 +93,14 @@ def fields_of(model: type[BaseModel]) -> dict[str, Field]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's schema, with decimals as digits, and a mark where JSON has no form for a type."""
+    """Generates Pydantic's schema with decimals as texts, and marks types without a JSON form."""
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
-        """A price as a number would be rounded on its way."""
+        """Use text for decimals: a price as a number would be rounded."""
         return {"type": "string", "format": "decimal"}
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
-        """An enum of dates would be asked for as texts, and none of them be taken for a member."""
+        """Refuse enums of dates and the like: they would be requested as texts and never match."""
         if issubclass(schema["cls"], Flag):
             parts = ", ".join(f"{one.value} for {one.name}" for one in schema["members"])
             return {"type": "integer", _SUM_OF: parts}
@@ -108,16 +109,16 @@ class _Generator(GenerateJsonSchema):
         return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
-        """Bytes, for one, have no form of their own in JSON."""
+        """Refuse literals such as bytes, which have no JSON form."""
         members = [one.value if isinstance(one, Enum) else one for one in schema["expected"]]
         for one in schema["expected"]:
             if isinstance(one, Enum) and not isinstance(one, str | int | float):
-                # from JSON, Pydantic takes no member of such an enum
+                # Pydantic accepts no member of such an enum from JSON
                 return {_IMPOSSIBLE: _NO_MEMBER.format(type(one).__name__)}
         return self._checked(super().literal_schema(schema), members)
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
-        """The names of a JSON object are texts, and no text is taken for a tuple."""
+        """Refuse keys such as tuples: keys of a JSON object are texts."""
         key: Mapping[str, Any] = schema.get("keys_schema", {})
         if key.get("type") in _NO_KEYS:
             return {_IMPOSSIBLE: f"its keys have to be texts, numbers, dates or the like, not {key['type']}s"}
@@ -133,13 +134,13 @@ class _Generator(GenerateJsonSchema):
         return {_IMPOSSIBLE: f"JSON has no form for it ({error_info.partition(chr(10))[0]})"}
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """Defaults that JSON cannot hold are never sent."""
+        """Ignore warnings about defaults that JSON cannot represent: they are never sent."""
 
 
 class _Shaper:
-    """Makes shapes of the parts of one schema.
+    """Creates the shapes for the parts of one schema.
 
-    `spelled` are the choices whose values are told in words; `values` counts those of all others.
+    `spelled` are the choices whose values are listed in words; `values` counts those of all others.
     """
 
     def __init__(self, definitions: JsonObject, spelled: frozenset[tuple[object, ...]] = frozenset()) -> None:
@@ -150,11 +151,11 @@ class _Shaper:
 
     @property
     def values(self) -> int:
-        """How many values the choices list that are not told in words."""
+        """The number of values of all choices that are not listed in words."""
         return sum(self._choices.values())
 
     def largest(self) -> frozenset[tuple[object, ...]]:
-        """The largest choices, so many that the others keep to the limit."""
+        """The largest choices, as many as must be listed in words to keep to the limit."""
         left, found = self.values, set()
         for values, count in sorted(self._choices.items(), key=lambda item: -item[1]):
             if left <= MAX_CHOICES:
@@ -164,7 +165,7 @@ class _Shaper:
         return frozenset(found)
 
     def fields(self, schema: JsonObject, path: str, tag: str = "") -> dict[str, Field]:
-        """The fields of an object; `tag` is the one that tells it from others of its union."""
+        """Return the fields of an object; `tag` is the one that distinguishes it within its union."""
         required = schema.get("required", ())
         return {
             name: self._field(part, f"{path}.{name}" if path else name, name in required, name == tag)
@@ -214,7 +215,7 @@ class _Shaper:
         name = reference.removeprefix("#/$defs/")
         known = (
             f"{name}_{tag}" if tag else name
-        )  # where it is told apart by a field, that field is never null
+        )  # a field that distinguishes the kinds of a union is never null
         if known not in self._known:
             self._known[known] = Nothing()  # it may refer to itself
             self._known[known] = self._shape(self._definitions[name], path, tag)
@@ -267,7 +268,7 @@ class _Shaper:
 
 
 def _words(schema: JsonObject, shape: Shape) -> str:
-    """What a strict schema cannot say: the description, formats, bounds and examples."""
+    """Describe what a strict schema cannot express: the description, formats, bounds and examples."""
     described = str(schema.get("description", "")).strip()
     examples = schema.get("examples")
     given = ", ".join(map(str, examples)) if isinstance(examples, list) else ""
@@ -276,7 +277,7 @@ def _words(schema: JsonObject, shape: Shape) -> str:
 
 
 def _limits(schema: JsonObject) -> str:
-    """Format and bounds in words."""
+    """Describe format and bounds in words."""
     told = [_FORMATS[schema["format"]]] if schema.get("format") in _FORMATS else []
     told += [words.format(schema[word]) for word, words in _BOUNDS.items() if word in schema]
     return ", ".join(told)

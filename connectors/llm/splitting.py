@@ -1,7 +1,7 @@
-"""Long documents in parts: where they are divided.
+"""Split long documents into parts.
 
-Parts overlap, and begin and end between paragraphs where they can, else between lines, sentences or words.
-Together they hold the whole document.
+Parts overlap, and are divided between paragraphs if possible, else between lines, sentences or words.
+Together they contain the whole document.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _BORDERS: Final = (
     re.compile(r"(?<=[,;|}\]\u060c\u3001\uff0c\uff1b])(?!\d)"),
 )
 _IMAGE: Final = TOKENS_PER_IMAGE * BYTES_PER_TOKEN
-_MIN_CUT: Final = 64  # bytes of a piece that is cut anywhere, so that parts overlap there too
+_MIN_CUT: Final = 64  # bytes of a piece cut at an arbitrary position, so that parts overlap there too
 
 
 class _Piece(NamedTuple):
-    """A piece of a document's part at `place`: some of its text, or an image ("")."""
+    """A piece of a document's part number `place`: text, or an image ("")."""
 
     text: str
     size: int  # bytes
@@ -39,16 +39,16 @@ class _Piece(NamedTuple):
 
 
 def divided(document: Document, tokens: int, overlap: int) -> list[Document]:
-    """The document in parts of at most so many estimated tokens; itself when it has no more.
+    """Split a document into parts of at most this many estimated tokens; a shorter one is returned whole.
 
     Args:
-        overlap: tokens of the end of a part with which the next one begins, at most.
+        overlap: maximum tokens shared by the end of a part and the beginning of the next.
     """
     if document.tokens <= tokens:
         return [document]
-    # half of a part at most: with more of it in common, one document could become hundreds of parts
+    # at most half of a part: with more overlap, one document could become hundreds of parts
     most, common = tokens * BYTES_PER_TOKEN, min(overlap, tokens // 2) * BYTES_PER_TOKEN
-    # a text without borders is cut so that the ends of its pieces overlap too
+    # a text without boundaries is cut so that its pieces overlap too
     shortest = common // 2 if _MIN_CUT <= common // 2 < most else most
     groups: list[list[_Piece]] = [[]]
     size = 0
@@ -72,7 +72,7 @@ def _tail(group: Sequence[_Piece], most: int) -> list[_Piece]:
 
 
 def _pieces(document: Document, most: int, shortest: int) -> Iterator[_Piece]:
-    """Paragraphs and images; a paragraph that is too long in smaller pieces."""
+    """Yield paragraphs and images; a paragraph that is too long becomes smaller pieces."""
     for place, part in enumerate(document.parts):
         if isinstance(part, TextPart):
             yield from (_Piece(text, size, place) for text, size in _shorter(part.text, most, shortest))
@@ -85,7 +85,7 @@ def _size(text: str) -> int:
 
 
 def _shorter(text: str, most: int, shortest: int, level: int = 0) -> Iterator[tuple[str, int]]:
-    """The text in pieces of at most `most` bytes, with their sizes."""
+    """Yield pieces of at most `most` bytes, with their sizes."""
     at = 0
     for end in _ends(text, shortest, level):
         if end == at:
@@ -99,7 +99,7 @@ def _shorter(text: str, most: int, shortest: int, level: int = 0) -> Iterator[tu
 
 
 def _ends(text: str, shortest: int, level: int) -> Iterator[int]:
-    """Where pieces end: after each border of the level or, below the last level, after `shortest` bytes."""
+    """Yield the ends of pieces: each boundary of the level or, below the last level, `shortest` bytes."""
     if level < len(_BORDERS):
         yield from (border.end() for border in _BORDERS[level].finditer(text))
     else:
@@ -109,7 +109,7 @@ def _ends(text: str, shortest: int, level: int) -> Iterator[int]:
 
 
 def _joined(group: Sequence[_Piece], parts: Sequence[DocumentPart]) -> list[DocumentPart]:
-    """Neighbouring pieces of one text as one; two texts of a document stay two."""
+    """Join neighbouring pieces of the same text; separate texts stay separate."""
     return [
         TextPart("".join(piece.text for piece in same))
         if isinstance(parts[place], TextPart)

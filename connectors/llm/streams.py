@@ -1,4 +1,4 @@
-"""Server-sent events that come although no stream was asked for: some gateways know nothing else."""
+"""Read server-sent events from gateways that send a stream although none was requested."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 def is_stream(text: str) -> bool:
-    """True when a body is a stream of events and not JSON; gateways keep a connection alive with comments."""
+    """Return whether a body is a stream of events rather than JSON; comments keep a connection alive."""
     return text.lstrip().startswith(_STARTS)
 
 
 def joined(text: str) -> Any:
-    """The completion whose first choice the events of a stream add up to, or the error among them.
+    """Combine the events of a stream into a completion with its first choice, or return the error among them.
 
     Raises:
         ValueError: an event is not JSON.
     """
     bare = "\n".join(line for line in text.split("\n") if not line.startswith(":")).strip()
     if bare.startswith(("{", "[")):
-        return parse(bare)  # comments kept the connection alive, and then came the answer itself
+        return parse(bare)  # comments that kept the connection alive precede a plain JSON answer
     message: dict[str, str] = {}
     arguments: dict[object, str] = {}
     choice: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def joined(text: str) -> Any:
 
 
 def _events(text: str) -> Iterator[Mapping[str, Any]]:
-    for line in text.split("\n"):  # not `splitlines`: a text inside may hold other separators
+    for line in text.split("\n"):  # not `splitlines`: texts may contain other separators
         data = line.removeprefix("data:").strip()
         if line.startswith("data:") and data and data != "[DONE]":
             event = parse(data)
@@ -69,7 +69,7 @@ def _arguments(calls: object) -> Iterator[tuple[object, str]]:
 
 
 def _first_choice(choices: object) -> Mapping[str, Any]:
-    """Others may come in between."""
+    """Return an event's first choice; others may be interleaved."""
     parts = choices if isinstance(choices, list) else []
     return _first([one for one in parts if not (isinstance(one, Mapping) and one.get("index"))])
 

@@ -1,7 +1,7 @@
-"""The shapes of values that hold others: lists, mappings, tuples, records, unions, and models with a name.
+"""The shapes of composite values: lists, mappings, tuples, records, unions, and named models.
 
-What strict decoding does not know is asked for in another form and put back when the answer is read: a
-mapping as a list of key and value, a tuple as an object with a property for each place.
+What strict decoding does not support is requested in another form and converted back: a mapping as a list of
+key and value, a tuple as an object with a property per position.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _BESIDE_VALUE: Final = frozenset(
         "evidence", "reason", "reasoning", "explanation",
     }
 )  # fmt: skip
-"""Folded names beside which a value alone says the same."""
+"""Folded names of keys that may be dropped when an object is unwrapped to its `value`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Items(Shape):
-    """A list of alike values. `form` says in words how many."""
+    """A list of values of one shape. `form` describes its length in words."""
 
     item: Shape
     form: str = ""
@@ -77,7 +77,7 @@ class Items(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Entries(Shape):
-    """A mapping with free keys, asked for as a list of objects with `key` and `value`."""
+    """A mapping with free keys, requested as a list of objects with `key` and `value`."""
 
     key: Shape
     value: Shape
@@ -100,7 +100,7 @@ class Entries(Shape):
         if isinstance(value, list) and all(isinstance(one, Mapping) and "key" in one for one in value):
             keys = [str(as_text(one["key"])) for one in value]
             if len(set(keys)) < len(keys):
-                return value  # a key that is there twice has two values, and one of them would be lost
+                return value  # a repeated key has two values, and one of them would be lost
             value = {key: one.get("value") for key, one in zip(keys, value, strict=True)}
         if isinstance(value, Mapping):
             return {key: _read(self.value, one) for key, one in value.items()}
@@ -116,7 +116,7 @@ class Entries(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Places(Shape):
-    """A tuple of fixed length, asked for as an object with `item_1`, `item_2` and so on."""
+    """A tuple of fixed length, requested as an object with `item_1`, `item_2` and so on."""
 
     places: tuple[Shape, ...]
     titles: tuple[str, ...] = ()
@@ -154,9 +154,9 @@ class Field:
     """A field of a record.
 
     Args:
-        required: there is no default for it.
-        described: its description and what it has to look like, in words.
-        fixed: it tells kinds of records apart, so it is never null.
+        required: it has no default.
+        described: its description and format, in words.
+        fixed: it distinguishes kinds of records, so it is never null.
     """
 
     shape: Shape
@@ -165,20 +165,20 @@ class Field:
     fixed: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
-        """Its strict JSON schema; null means that the document does not state it."""
+        """Return its strict JSON schema; null means that the document does not state it."""
         schema = self.shape.asked(defs) if self.fixed else _or_null(self.shape, defs)
         return _described(schema, self.described)
 
     def read(self, value: object) -> object:
-        """The value; None for a placeholder where it cannot be meant."""
+        """Convert a value; return None for a placeholder that is not a valid value."""
         if isinstance(value, str) and says_nothing(value) and not self.shape.fits(value):
             return None
         return _read(self.shape, self._unwrapped(value))
 
     def _unwrapped(self, value: object) -> object:
-        """What is inside of a text of JSON, or of an object with `value`, where that is what fits.
+        """Unwrap a text of JSON, or an object with `value`, if the content fits.
 
-        A unit beside the value would be lost.
+        An object with a unit is not unwrapped: the unit would be lost.
         """
         inner = value
         if isinstance(value, str) and value.startswith(("{", "[")):
@@ -193,7 +193,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Fields(Shape):
-    """A record inside a record."""
+    """A nested record."""
 
     fields: Mapping[str, Field] = field(default_factory=dict)
 
@@ -234,7 +234,7 @@ class Either(Shape):
 
     @property
     def mixes_moments(self) -> bool:
-        """Whether a text may be a moment or anything else."""
+        """Return whether a text may be a moment or anything else."""
         return {one.moment for one in self.branches if isinstance(one, Text)} == {True, False}
 
     def asked(self, defs: Definitions) -> JsonObject:
@@ -266,14 +266,14 @@ class Either(Shape):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Reference(Shape):
-    """A shape with a name, which may contain itself. `known` has all of them by name."""
+    """A reference to a named shape, which may be recursive. `known` has all of them by name."""
 
     name: str
     known: Mapping[str, Shape]
 
     @property
     def target(self) -> Shape:
-        """The shape of that name."""
+        """Return the shape with that name."""
         return self.known[self.name]
 
     @property
@@ -293,7 +293,7 @@ class Reference(Shape):
         return self.known[self.name].read(value)
 
     def words(self) -> str:
-        # not what is inside: that may be this very shape
+        # without the target's words: it may contain this reference
         shape = self.known[self.name]
         return shape.words() if isinstance(shape, Choice | Text | Number) else ""
 
@@ -303,9 +303,9 @@ class Reference(Shape):
 
 
 def as_told(shape: Shape, told: object, found: object) -> Any:
-    """A validated value, but a text that is a number where Pydantic has made a moment of it.
+    """Return the validated value, or the original text if Pydantic read a number as a moment.
 
-    Of `datetime | str` it takes "2026" for seconds since 1970.
+    For `datetime | str` it reads "2026" as seconds since 1970.
     """
     if isinstance(shape, Reference):
         return as_told(shape.target, told, found)
@@ -334,7 +334,7 @@ def _is_dated(value: object) -> bool:
 
 
 def takes_all(shape: Shape) -> bool:
-    """Whether what several parts of a document state can be one value: a list, or lines of free text."""
+    """Return whether values from several parts can be combined: lists, or lines of free text."""
     if isinstance(shape, Reference):
         shape = shape.target
     if isinstance(shape, Either):
@@ -343,7 +343,7 @@ def takes_all(shape: Shape) -> bool:
 
 
 def object_schema(properties: JsonObject) -> JsonObject:
-    """An object in which every property has to be and no other may."""
+    """Return the schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -353,7 +353,7 @@ def object_schema(properties: JsonObject) -> JsonObject:
 
 
 def nullable(schema: JsonObject) -> JsonObject:
-    """The schema, or null."""
+    """Return the schema, extended to allow null."""
     if schema.get("type") == "null":
         return schema
     if schema.keys() == {"anyOf"}:
@@ -373,7 +373,7 @@ def _or_null(shape: Shape, defs: Definitions) -> JsonObject:
 def _described(schema: JsonObject, words: str) -> JsonObject:
     if not words:
         return schema
-    # strict schemas allow no other keyword beside a reference
+    # strict schemas allow no other keyword next to a reference
     return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": words}
 
 

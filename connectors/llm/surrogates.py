@@ -1,4 +1,4 @@
-"""Halves of surrogate pairs: JSON and Python can hold them, UTF-8 cannot."""
+"""Lone surrogates: JSON and Python can represent them, UTF-8 cannot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["is_whole", "whole_text"]
 
 
 def is_whole(text: str) -> bool:
-    """True when a text has no half of a surrogate pair."""
+    """Return whether a text has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -15,5 +15,5 @@ def is_whole(text: str) -> bool:
 
 
 def whole_text(text: str) -> str:
-    """The text with U+FFFD for every half of a surrogate pair; two halves that belong together are one."""
+    """Join surrogate pairs and replace lone surrogates by U+FFFD."""
     return text if is_whole(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""What a trace keeps of a call: a document's part of the prompt and of the reply, redacted as declared."""
+"""Traces of calls: a document's part of the prompt and of the reply, redacted as declared."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Tracer:
         self._patterns = [re.compile(one) for one in redacted]
 
     def trace(self, prompt: Prompt, reply: Reply) -> list[tuple[str, str]]:
-        """The prompt and the reply of a call for each of its documents; images are named by their sizes.
+        """Return the prompt and reply of a call for each of its documents; images are described by size.
 
-        A trace is read by whoever may read its document. Of the others in the call, it has only the slots.
+        Readers of a trace may read its document, but not others: of those it contains only the slots.
         """
         parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
         user = "\n".join(
@@ -60,7 +60,7 @@ class Tracer:
         if self._patterns:
             text = _ESCAPE.sub(_unescaped, text)
         text = whole_text(text)
-        for pattern in self._patterns:  # before it is cut: what is left of a match would not match
+        for pattern in self._patterns:  # before cutting: part of a match would no longer match
             text = pattern.sub(HIDDEN, text)
         return text if len(text) <= MAX_TRACED else f"{text[: MAX_TRACED - 1]}…"
 
@@ -70,7 +70,7 @@ def _unless(slot: str, document: re.Match[str]) -> str:
 
 
 def _answers(prompt: Prompt, reply: Reply) -> dict[str, str]:
-    """What a reply about several documents says of each, by slot."""
+    """Return the part of a reply about each document, by slot."""
     reading = match_slots(reply.content, prompt.nonces)
     found = reading.answers if reading is not None else {}
     length = len(reply.content or reply.refusal)
@@ -79,9 +79,9 @@ def _answers(prompt: Prompt, reply: Reply) -> dict[str, str]:
 
 
 def redact_texts(value: JsonValue, patterns: Sequence[str]) -> JsonValue:
-    """A value with what these regular expressions match replaced in each of its texts and numbers.
+    """Replace matches of these regular expressions in all texts and numbers of a value.
 
-    Keys stay. A number in which something matches becomes a text.
+    Keys are not changed. A number with a match becomes a text.
     """
     if isinstance(value, str):
         for pattern in patterns:
@@ -99,7 +99,7 @@ def redact_texts(value: JsonValue, patterns: Sequence[str]) -> JsonValue:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    """The character of a JSON escape, which a model may write as it likes; not one that JSON asks for."""
+    """Return the character of an optional JSON escape; keep escapes that JSON requires."""
     if match[0] == "\\/":
         return "/"
     character = chr(int(match[1], 16)) if match[1] else "\\"

@@ -1,4 +1,4 @@
-"""The HTTP side of calls: the SDK's client, what it may send, and why nothing came back."""
+"""The HTTP side of calls: the SDK's client, what it may send, and errors of connections."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ _SENT: Final = frozenset(
 
 
 class EndpointError(FatalError):
-    """The endpoint takes no call from us: not with this key, account, model or address."""
+    """The endpoint accepts no call with this key, account, model or address."""
 
 
 @asynccontextmanager
 async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The SDK's client for as long as the context lasts. It never tries again by itself.
+    """Open the SDK's client for the duration of the block, without its own retries.
 
-    What the environment says about another account is not sent: `OPENAI_ORG_ID` and its like. Proxies of the
-    environment are obeyed, but for addresses of this machine.
+    Settings of another account in the environment, such as `OPENAI_ORG_ID`, are ignored. Its proxies are
+    used, except for addresses of this machine.
 
     Raises:
-        FatalError: a proxy of the environment, or its file of certificates, cannot be used.
+        FatalError: the environment's proxy or certificate file cannot be used.
     """
-    # openai takes one to two seconds to import, so it is imported here, in a thread
+    # imported lazily and in a thread: openai takes one to two seconds to import
     await anyio.to_thread.run_sync(import_module, "openai")
     import openai
 
     key = connection.api_key.get_secret_value()
     async with (
         _http(connection, longest, key) as http,
-        # an empty key would be looked up in the environment; what counts is what the connection says
+        # with an empty key, the SDK would use one from the environment instead of the connection's
         openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=connection.address,
             default_query=connection.query or None,
             max_retries=0,
             timeout=http.timeout,  # type: ignore[arg-type]
-            http_client=http,  # type: ignore[arg-type]  # declared for its own httpx, taken from either
+            http_client=http,  # type: ignore[arg-type]  # declared for its own httpx, accepts either
         ) as sdk,
     ):
         yield sdk
@@ -82,7 +82,7 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0)
     try:
-        # the transport is given, so that only what `proxy_for` says of proxies counts
+        # an explicit transport, so that only `proxy_for` decides about proxies
         transport = httpx.AsyncHTTPTransport(proxy=proxy_for(connection.base_url, _PROXIES), limits=limits)
     except ImportError as error:
         raise FatalError(f"cannot use the proxy of the environment: {error}") from error
@@ -99,13 +99,13 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
     return httpx.AsyncClient(
         transport=transport,
         timeout=httpx.Timeout(longest, connect=min(longest, CONNECT_TIMEOUT)),
-        follow_redirects=False,  # a key is for the configured address only
+        follow_redirects=False,  # the key must only be sent to the configured address
         event_hooks={"request": [only_ours]},
     )
 
 
 def why_unreachable(error: BaseException, url: str) -> str:
-    """Why there was no answer, with the address and the remedy."""
+    """Describe why there was no answer, with the address and the remedy."""
     causes = list(_causes(error))
     host = urlsplit(url).hostname
     if (proxy := _named_proxy(url)) and (told := _why_no_proxy(causes, proxy)):
@@ -126,13 +126,13 @@ def why_unreachable(error: BaseException, url: str) -> str:
 
 
 def _named_proxy(url: str) -> str:
-    """The proxy for an address, without user and password; "" when it is reached directly."""
+    """Return the proxy for an address, without user and password; "" if it is reached directly."""
     proxy = urlsplit(proxy_for(url, _PROXIES) or "")
     return f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}" if proxy.netloc else ""
 
 
 def _why_no_proxy(causes: Sequence[BaseException], proxy: str) -> str:
-    """What is wrong with the proxy; "" when it is something else."""
+    """Describe a failure of the proxy; "" for any other failure."""
     import httpx
 
     refusal = next((one for one in causes if isinstance(one, httpx.ProxyError)), None)

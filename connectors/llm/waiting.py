@@ -1,4 +1,4 @@
-"""How long an endpoint asks us to wait, in all the ways in which endpoints say so."""
+"""Read how long an endpoint asks to wait, in all the forms that endpoints use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from connectors.retry_after import retry_after_seconds
 
 __all__ = ["UsedUp", "duration_seconds", "until_seconds", "used_up", "wait_seconds"]
 
-_LONGEST: Final = 3600.0  # a broken clock on the other side must not stop a run
+_LONGEST: Final = 3600.0  # a wrong clock of a server must not stop a run
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
 _DURATION: Final = re.compile(
     r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|us|µs|d|days?|h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)(?![a-z])",
@@ -44,23 +44,23 @@ _WAIT_FIELDS: Final = {
 _RESETS: Final = (
     "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute", "tokens-minute",
 )  # fmt: skip
-_EPOCH_SECONDS: Final = 1_000_000_000.0  # numbers above are moments, not durations
+_EPOCH_SECONDS: Final = 1_000_000_000.0  # larger numbers are timestamps, not durations
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class UsedUp:
-    """A quota without room for long: `seconds` until there is some, None when that is not said."""
+    """A quota exhausted for long: `seconds` until it refills, None if unknown."""
 
     seconds: float | None
 
 
 def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
-    """Seconds that an answer asks us to wait; None when it does not say.
+    """Return the seconds that an answer asks to wait; None if it does not say.
 
-    Read are, in this order: `retry-after-ms` and `Retry-After`; the body (Gemini's RetryInfo, `retry_after`,
+    In this order: `retry-after-ms` and `Retry-After`; the body (Gemini's RetryInfo, `retry_after`,
     the headers of a provider that a gateway passes on);
-    the reset of a limit that is used up (`x-ratelimit-reset-tokens: 6m0s`, `anthropic-ratelimit-…-reset`);
+    the reset of an exhausted limit (`x-ratelimit-reset-tokens: 6m0s`, `anthropic-ratelimit-…-reset`);
     the message ("Please try again in 20s"). More than an hour counts as an hour.
     """
     found = _asked(headers, body, message, now)
@@ -68,11 +68,10 @@ def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: da
 
 
 def used_up(headers: Mapping[str, str], body: object, message: str, now: datetime) -> UsedUp | None:
-    """When a quota that is not worth waiting for is filled again; None when waiting helps.
+    """Return when a quota refills that is not worth waiting for; None if waiting helps.
 
-    That is one of a day or a month, as the headers, the body or the message say, unless it has room again
-    within a minute, or one that asks for a wait of more than an hour. A wait of months is the mistake of a
-    clock.
+    That is a daily or monthly quota according to the headers, the body or the message, unless it refills
+    within a minute, or one that asks to wait for more than an hour. A wait of months means a wrong clock.
     """
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
@@ -84,7 +83,7 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
     asked = _asked(headers, body, message, now)
     words = f"{message} {body if isinstance(body, Mapping | list) else ''}"
     if _OF_DAYS_AT_GOOGLE.search(words):
-        return UsedUp(None)  # it asks for a wait of some seconds, whatever the quota
+        return UsedUp(None)  # it asks to wait for only seconds, even if the quota is daily
     if _OF_DAYS.search(words):
         fills_up = asked is not None and 0 < asked <= _SHORT  # 10,000 requests a day are one in 8.64 s
         return None if fills_up else _until_then(asked)
@@ -110,7 +109,7 @@ def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime
 
 
 def duration_seconds(text: str) -> float | None:
-    """Seconds of `6m0s`, `250ms`, `1h2m3.5s` or a plain number; None when it is neither."""
+    """Return the seconds of `6m0s`, `250ms`, `1h2m3.5s` or a plain number; None for any other text."""
     text = text.strip()
     parts = _DURATION.findall(text)
     if parts and not _DURATION.sub("", text).strip():
@@ -140,7 +139,7 @@ def _of_body(body: object) -> float | None:
 
 
 def _of_passed_on(body: object, now: datetime) -> float | None:
-    """From `{"error": {"metadata": {"headers": {…}}}}`."""
+    """Read `{"error": {"metadata": {"headers": {…}}}}`."""
     for name in ("error", "metadata", "headers"):
         body = body.get(name) if isinstance(body, Mapping) else None
     if not isinstance(body, Mapping):
@@ -149,7 +148,7 @@ def _of_passed_on(body: object, now: datetime) -> float | None:
 
 
 def _hints(body: object, depth: int) -> Iterator[tuple[Any, float]]:
-    """The values under names of waits, down to some depth, each with its unit in seconds."""
+    """Yield values with names of delays, down to some depth, each with its unit in seconds."""
     if depth and isinstance(body, Mapping):
         for name, value in body.items():
             unit = _WAIT_FIELDS.get(str(name).replace("_", "").replace("-", "").casefold())
@@ -163,7 +162,7 @@ def _hints(body: object, depth: int) -> Iterator[tuple[Any, float]]:
 
 
 def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Until every limit that is used up begins again."""
+    """Return the seconds until all exhausted limits are reset."""
     waits = []
     for kind in _RESETS:
         for remaining, reset in (
@@ -176,7 +175,7 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
         if _is_used_up(headers.get(f"{prefix}-remaining")):
             reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
             waits.append(until_seconds(reset, now))
-    # drafts of the IETF have all in one header: `"default";r=0;t=30`, before `limit=9, remaining=0, reset=30`
+    # the IETF's drafts use a single header: `"default";r=0;t=30`, or `limit=9, remaining=0, reset=30`
     waits += [float(one or other) for one, other in _POLICY.findall(headers.get("ratelimit", ""))]
     return max((wait for wait in waits if wait is not None), default=None)
 
@@ -186,7 +185,7 @@ def _is_used_up(remaining: str | None) -> bool:
 
 
 def until_seconds(text: str, now: datetime) -> float | None:
-    """Seconds until a moment: a duration, an ISO date, or seconds or milliseconds since 1970."""
+    """Return the seconds until a time: a duration, an ISO date, or seconds or milliseconds since 1970."""
     seconds = duration_seconds(text)
     if seconds is not None and seconds >= _EPOCH_SECONDS:
         moment = seconds / 1000 if seconds >= _EPOCH_MILLISECONDS else seconds

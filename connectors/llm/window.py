@@ -1,4 +1,4 @@
-"""How many calls may be out at once, learned from what comes of them.
+"""The concurrency window of an endpoint, learned from the outcomes of calls.
 
 Additive increase, multiplicative decrease: the window grows while calls succeed as fast as the quickest ones
 did, and shrinks when the endpoint throttles, fails, or only queues (vLLM and llama.cpp never throttle).
@@ -11,23 +11,23 @@ from typing import Final
 __all__ = ["Window"]
 
 FIRST: Final = 4
-"""Calls out at once at first."""
+"""Initial number of concurrent calls."""
 
 MOST: Final = 256
-_SUCCESSES: Final = 25  # for one call more, once a limit has been met
+_SUCCESSES: Final = 25  # to add one call, once a limit has been met
 _THROTTLED: Final = 0.75
 _QUEUEING: Final = 0.9
-_WEIGHT: Final = 0.1  # of the latest call in the smoothed latency
-_FORGETTING: Final = 0.0005  # how far the best latency moves to the smoothed one with each call
-_SLOW: Final = 2.0  # times the best latency: grow no more
+_WEIGHT: Final = 0.1  # weight of the latest call in the smoothed latency
+_FORGETTING: Final = 0.0005  # drift of the best latency towards the smoothed one with each call
+_SLOW: Final = 2.0  # times the best latency: stop growing
 _VERY_SLOW: Final = 3.0
 _SETTLED: Final = 10  # calls before latencies are compared
 
 
 class Window:
-    """The number of calls that may be out. Latencies are in seconds.
+    """The maximum number of concurrent calls. Latencies are in seconds.
 
-    Until a limit is met it grows by one with each success, and so doubles in the time of a call.
+    Until a limit is met it grows by one with each success, so it doubles in the time of a call.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Calls that may be out at once, at least 1."""
+        """Maximum concurrent calls, at least 1."""
         return max(1, int(self._size))
 
     def succeeded(self, latency: float, flying: int) -> None:
-        """A call of this latency got its answer while so many were out."""
+        """Record a successful call with this latency and number of calls in flight."""
         self._calls += 1
         self._since_change += 1
         self._since_throttled += 1
@@ -59,18 +59,18 @@ class Window:
             if self._smoothed > _VERY_SLOW * self._best and self._since_change >= self.size:
                 self._resize(self._size * _QUEUEING)
         elif flying >= self.size - 1 and (self._climbing or self._since_change >= _SUCCESSES):
-            # what is not used up says nothing about what more would do
+            # an unfilled window shows nothing about a larger one
             self._resize(self._size + 1)
 
     def throttled(self) -> None:
-        """The endpoint has too much to do; calls that were out together count as one."""
+        """Record a throttled call; calls that were in flight together count as one."""
         self._climbing = False
         if self._since_throttled:
             self._resize(self._size * _THROTTLED)
         self._since_throttled = 0
 
     def collapse(self) -> None:
-        """Nothing gets through: one call at a time, until one does."""
+        """Allow one call at a time until one succeeds."""
         self._climbing = True
         self._resize(1.0)
 

@@ -1,1 +1,1 @@
-"""Patterns over keys, text decoding and document reading for any object store."""
+"""Key patterns, text decoding and document reading for any object store."""

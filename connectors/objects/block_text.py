@@ -1,4 +1,4 @@
-"""Text of whole lines, block by block, in an encoding that may turn out in the middle of it."""
+"""Decode blocks of whole lines, detecting the encoding on the way."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MARK = re.compile("^\ufeff", re.MULTILINE)
 
 
 def has_plain_lines(charset: str) -> bool:
-    """Whether ASCII bytes are ASCII characters in it, and nothing else has these bytes in front of it."""
-    # of the charsets with states, these write other characters with ASCII bytes
+    """Return whether ASCII bytes always are ASCII characters in this charset."""
+    # these stateful charsets write other characters with ASCII bytes
     if charset.startswith(("iso2022", "utf-7", "utf_7", "hz")):
         return False
     return b'Ab 1\n,"'.decode(charset, "replace") == 'Ab 1\n,"'
 
 
 class DecodedBlock(NamedTuple):
-    """The text of a block, and how many of its characters stand for invalid bytes.
+    """The text of a block, and how many of its characters replace invalid bytes.
 
-    Where invalid text is refused (`BlockDecoder.refuses`), half surrogates stand for these bytes instead.
+    If invalid text is refused (`BlockDecoder.refuses`), lone surrogates replace these bytes.
     """
 
     text: str
@@ -36,17 +36,18 @@ class DecodedBlock(NamedTuple):
 
 
 class BlockDecoder:
-    """Decodes blocks that are cut between two lines.
+    """Decodes blocks of whole lines.
 
-    UTF-8 and ASCII need no decision. The first block that is neither decides for all after it, as for a
-    whole document: by declaration, by few wrong bytes, by a guess. A later block of valid UTF-8 disproves a
-    guess: a wrong byte alone in its block looks like Latin-1. Where nothing decides, invalid text is marked.
+    UTF-8 and ASCII need no decision. The first block that is neither decides for all later ones, as for a
+    whole document: by declaration, as UTF-8 with few invalid bytes, or by a guess. A later block of valid
+    UTF-8 disproves a guess: a single invalid byte in a block looks like Latin-1. Without a decision, invalid
+    text is marked.
 
     Args:
-        charset: by the caller; None: found out.
-        declared: by the store.
-        encoding: what a block before has decided, "" for nothing.
-        strict: mark what is invalid, instead of replacing it.
+        charset: charset set by the caller; None detects it.
+        declared: charset declared by the store.
+        encoding: decision of an earlier block, or "".
+        strict: mark invalid bytes instead of replacing them.
 
     Attributes:
         guessed: the encoding was guessed.
@@ -72,7 +73,7 @@ class BlockDecoder:
         return self._strict or self.is_unknown
 
     def decode(self, block: bytes) -> DecodedBlock:
-        """The text of whole lines."""
+        """Decode a block of whole lines."""
         if block.isascii():
             return DecodedBlock(block.decode("ascii"))
         text, replaced = self._decode(block)
@@ -105,7 +106,7 @@ class BlockDecoder:
         return _has_single_bytes(self.encoding) or disproved(block, self.encoding)
 
     def _decide(self, block: bytes) -> None:
-        # zeros would make it look like UTF-16, whose lines are not told by their bytes
+        # zeros would make it look like UTF-16, whose lines cannot be split by bytes
         text = read_text(block.replace(b"\0", b""), None, self._declared, textual=True)
         if text is None or not has_plain_lines(text.encoding):
             self.encoding = _UNKNOWN if text is None else "utf-8"
@@ -115,6 +116,6 @@ class BlockDecoder:
 
 @lru_cache(maxsize=64)
 def _has_single_bytes(encoding: str) -> bool:
-    """Whether each byte is a character; text in such an encoding is hardly ever valid UTF-8."""
+    """Return whether each byte is a character; text in such an encoding is hardly ever valid UTF-8."""
     one, every = b"\xc3\xa9", bytes(range(256))
     return (len(one.decode(encoding, "replace")), len(every.decode(encoding, "replace"))) == (2, 256)

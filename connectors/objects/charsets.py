@@ -11,7 +11,7 @@ __all__ = ["UNKNOWN_CHARSET", "Text", "disproved", "known_charset", "mostly_utf8
 UNKNOWN_CHARSET: Final = "the text is not UTF-8, and its charset cannot be guessed; set `charset`"
 
 SAMPLE_BYTES = 64 * 1024
-"""How much of a text is looked at to guess its charset, from its first byte beyond ASCII on."""
+"""Bytes examined to guess a charset, starting at the first byte beyond ASCII."""
 
 # a UTF-32 mark begins with a UTF-16 one, so it is looked for first
 _MARKS = (
@@ -29,13 +29,13 @@ _GUESSES = (
     "cp949", "gb18030", "big5",
 )  # fmt: skip
 
-# WHATWG, Encoding Standard: these labels mean Windows' code pages, and Latin-1 proper could not fail
+# WHATWG, Encoding Standard: these labels mean Windows' code pages; real Latin-1 would never fail
 _WINDOWS = {
     "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874",
     "tis-620": "cp874",
 }  # fmt: skip
 
-# Python's transformations of text, which are no charsets
+# Python's text transformations, which are not charsets
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 _ALIASES = {
     "ebcdic": "cp500", "ibm-1140": "cp1140", "binary": "", "unicode": "utf-16", "ucs-4": "utf-32",
@@ -45,14 +45,14 @@ _ALIASES = {
     "x-mac-roman": "macintosh", "x-mac-cyrillic": "mac-cyrillic", "x-mac-ukrainian": "mac-cyrillic",
 }  # fmt: skip
 
-# who writes these labels often means more than their standards have: the Encoding Standard again
+# text with these labels often exceeds their standards (Encoding Standard again)
 _SUPERSETS = {
     "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "gb2312": "gb18030", "gbk": "gb18030",
 }  # fmt: skip
-# what cp932 makes of bytes that are no characters
+# what cp932 returns for bytes that are not characters
 _PRIVATE = re.compile("[\x80-\x9f\ue000-\uf8ff]")
 
-# they have bytes of value 0 in ordinary text
+# ordinary text in them contains zero bytes
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 
 _SELF_DECLARED = re.compile(
@@ -65,11 +65,11 @@ _ABOVE_ASCII = bytes(range(0x80, 0x100))
 
 _UTF8_PROOF = {"cp1252": 1, "cp1250": 2, "iso8859-2": 2, "iso8859-15": 1}
 _UTF8_PROOF_SINGLE, _UTF8_PROOF_MULTI = 4, 8
-"""How many characters beyond ASCII, all of them valid UTF-8, disprove a declaration: chance makes but few."""
+"""Non-ASCII characters in valid UTF-8 that disprove a declaration: few occur by chance."""
 
 
 class Text(NamedTuple):
-    """Characters, their encoding, how many of them stand for invalid bytes, and whether it was guessed."""
+    """Characters, their encoding, how many of them replace invalid bytes, and whether it was guessed."""
 
     content: str
     encoding: str
@@ -85,7 +85,7 @@ def known_charset(charset: str | None) -> str | None:
     label = _ALIASES.get(label, label)
     # Windows' and DOS's own names: x-cp1251, win-1251, dos-866
     label = re.sub(r"^(?:x-cp|win-|dos-)(\d{3,4})$", r"cp\1", label)
-    # IBM's own names, with which its tools label EBCDIC: ibm-37, cp-037, ibm_273
+    # IBM's names for EBCDIC, as in its tools: ibm-37, cp-037, ibm_273
     label = re.sub(r"^(?:ibm|cp)[-_ ]0*(\d+)$", lambda match: f"cp{match[1].zfill(3)}", label)
     try:
         found = codecs.lookup(label).name
@@ -97,7 +97,7 @@ def known_charset(charset: str | None) -> str | None:
 
 
 def _decodes(codec: str) -> bool:
-    """False for codecs from bytes to bytes, such as `hex`."""
+    """Return False for codecs from bytes to bytes, such as `hex`."""
     try:
         b"a".decode(codec, "replace")
     except LookupError:
@@ -109,9 +109,10 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
     """Return the text, or None if the bytes are not text.
 
     Args:
-        charset: its encoding, as the caller knows it, by `known_charset`.
-        declared: its encoding, as whoever stored it says.
-        textual: it is text by name or type; otherwise neither wrong bytes nor a guess make text of it.
+        charset: encoding set by the caller, from `known_charset`.
+        declared: encoding declared by the store.
+        textual: it is text by name or type; otherwise text with invalid bytes or a guessed encoding does not
+            count.
     """
     marked = _marked(data, textual=textual)
     charset, declared = charset and widened(data, charset), declared and widened(data, declared)
@@ -140,7 +141,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
 
 
 def widened(data: bytes, charset: str) -> str:
-    """The vendor's form of a charset, for text that is valid in it alone; Shift-JIS with `①` is cp932."""
+    """Return the vendor's variant of a charset if only that decodes the text: Shift-JIS with `①` is cp932."""
     wider = _SUPERSETS.get(charset)
     if wider is None or any(_strictly(data, one) is not None for one in (charset, "utf-8")):
         return charset
@@ -169,7 +170,7 @@ def _strictly_text(data: bytes, encoding: str) -> Text | None:
 
 
 def _nearly(data: bytes, encoding: str) -> Text | None:
-    """In this encoding, but for a few bytes, or cut off inside the last character."""
+    """Decode in this encoding, allowing a few invalid bytes or a truncated last character."""
     content = data.decode(encoding, "replace")
     replaced = content.count("\ufffd")
     characters = len(content) if encoding in _WIDE else len(content) - len(content.encode("ascii", "ignore"))
@@ -179,7 +180,7 @@ def _nearly(data: bytes, encoding: str) -> Text | None:
 
 
 def _wide_without_mark(data: bytes) -> Text | None:
-    """UTF-16 that is not declared: in Latin scripts every other byte is 0."""
+    """Decode undeclared UTF-16: in Latin scripts every other byte is 0."""
     for encoding, zeros, others in (
         ("utf-16-le", data[1::2], data[::2]),
         ("utf-16-be", data[::2], data[1::2]),
@@ -191,7 +192,7 @@ def _wide_without_mark(data: bytes) -> Text | None:
 
 
 def _in_charset(data: bytes, charset: str) -> Text | None:
-    """As the caller says, also where some bytes are not valid in it."""
+    """Decode in the caller's charset, even if some bytes are invalid."""
     if b"\0" in data and charset not in _WIDE:
         return None
     content = data.decode(charset, "replace")
@@ -204,7 +205,7 @@ def _in_charset(data: bytes, charset: str) -> Text | None:
 
 
 def disproved(data: bytes, declared: str) -> bool:
-    """True when the bytes show that they are UTF-8, or ASCII, and not what is declared or was guessed."""
+    """Return whether the bytes prove to be UTF-8 or ASCII rather than the declared or guessed charset."""
     content = _strictly(data, "utf-8")
     if content is None or b"\0" in data:
         return False
@@ -216,12 +217,12 @@ def disproved(data: bytes, declared: str) -> bool:
 
 
 def _is_superset_of_ascii(charset: str) -> bool:
-    """True where ASCII is itself; not in EBCDIC, UTF-16 and UTF-32."""
+    """Return whether ASCII bytes keep their meaning; not so in EBCDIC, UTF-16 and UTF-32."""
     return b"Ab 1".decode(charset, "replace") == "Ab 1"
 
 
 def _is_single_byte(charset: str) -> bool:
-    """True for charsets in which every byte is a character."""
+    """Return whether every byte is a character in this charset."""
     return len(b"\xc3\xa4\xc3\xb6".decode(charset, "replace")) == 4
 
 
@@ -230,7 +231,7 @@ def _ascii_bytes(data: bytes) -> int:
 
 
 def mostly_utf8(data: bytes) -> Text | None:
-    """UTF-8 with U+FFFD for what is not valid, unless more is invalid than valid beyond ASCII."""
+    """Decode as UTF-8 with U+FFFD, unless more non-ASCII bytes are invalid than valid."""
     content = data.decode("utf-8", "replace")
     replaced = content.count("\ufffd") - data.count(b"\xef\xbf\xbd")
     valid = len(content) - _ascii_bytes(data) - replaced
@@ -253,7 +254,7 @@ def _strictly(data: bytes, encoding: str) -> str | None:
 
 
 def _guessed(data: bytes) -> Text | None:
-    # 60 ms of import that UTF-8 never needs
+    # imported lazily: it takes 60 ms, and UTF-8 never needs it
     from charset_normalizer import from_bytes
 
     matches = list(from_bytes(_sample(data), cp_isolation=list(_GUESSES), enable_fallback=False))
@@ -261,14 +262,14 @@ def _guessed(data: bytes) -> Text | None:
         return None
     least = min(match.chaos for match in matches)
     close = [match for match in matches if match.chaos <= least + 0.01]
-    # short Western texts read equally well in several code pages, and Windows-1252 is by far the likeliest
+    # short Western texts are valid in several code pages, and Windows-1252 is by far the likeliest
     best = max(close, key=lambda match: (match.coherence, "cp1252" in match.could_be_from_charset))
     likeliest = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
     for charset in (likeliest, best.encoding):
         content = _strictly(data, charset)
         if content is not None:
             return Text(content, charset, guessed=True)
-    # a few bytes that are invalid in it do not make another encoding likelier
+    # a few invalid bytes do not make another encoding likelier
     content = data.decode(best.encoding, "replace")
     replaced = content.count("\ufffd")
     if replaced * 20 <= len(_NON_ASCII.findall(data)):
@@ -277,12 +278,12 @@ def _guessed(data: bytes) -> Text | None:
 
 
 def _sample(data: bytes) -> bytes:
-    """What is looked at to guess: around the first bytes beyond ASCII, not in the middle of a character."""
+    """Return the bytes to guess from: around the first non-ASCII bytes, on character boundaries."""
     if len(data) <= SAMPLE_BYTES:
         return data
     first = _NON_ASCII.search(data)
     begin = first.start() if first else 0
-    # from the line's beginning: the characters before belong to the same words
+    # from the line's beginning: preceding characters belong to the same words
     begin = max(data.rfind(b"\n", max(0, begin - 1024), begin) + 1, begin - 1024, 0)
     sample = data[begin : begin + SAMPLE_BYTES]
     if begin + len(sample) < len(data):

@@ -1,4 +1,4 @@
-"""Records made of columns of values."""
+"""Make records from columns of values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 __all__ = ["record_maker"]
 
 MAX_NAMED = 16
-"""Names up to which a dict display is faster than `dict(zip(…))`: twice to three times."""
+"""Number of names up to which a dict display is two to three times faster than `dict(zip(…))`."""
 
 
 def record_maker(names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[dict[str, Any]]]:
-    """Return a function that makes a dict of each row of columns, which are as many as the names."""
+    """Return a function that turns columns, one per name, into a dict for each row."""
     if not 0 < len(names) <= MAX_NAMED:
-        # all columns are as long as the rows are many, and `strict` costs a third more
+        # all columns have equal length, and `strict` takes a third longer
         return lambda columns: [dict(zip(names, row)) for row in zip(*columns)]  # noqa: B905
     row = "".join(f"v{at}, " for at in range(len(names)))
     items = ", ".join(f"{name!r}: v{at}" for at, name in enumerate(names))

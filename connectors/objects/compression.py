@@ -1,7 +1,7 @@
 """Compressed content: gzip, bzip2, xz and Zstandard files and streams, and HTTP content encodings.
 
-Several members in a row are one content. What ends early or is damaged is an error, and nothing
-is unpacked beyond a limit.
+Concatenated members are one content. Truncated or damaged content is an error, and nothing is unpacked beyond
+a limit.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def is_packed(name: str) -> bool:
 
 
 def kind_of(name: str) -> str | None:
-    """Return the compression of a file of this name; None if it has none."""
+    """Return the compression of a file by its name, or None."""
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 def unpacking_errors() -> tuple[type[Exception], ...]:
-    """Errors that reading damaged compressed content raises.
+    """Return the exceptions for damaged compressed content.
 
-    Among them is OSError, which gzip and bzip2 raise without a number.
+    They include OSError, which gzip and bzip2 raise without an errno.
     """
     import lzma
 
@@ -61,11 +61,11 @@ def unpacking_errors() -> tuple[type[Exception], ...]:
     try:
         return (*known, zstd().ZstdError)
     except FatalError:
-        return known  # what is not installed has raised nothing
+        return known  # modules that are not installed cannot raise
 
 
 def zstd() -> Any:
-    """The standard library's module (Python 3.14), or the same for older ones.
+    """Import the standard library's module (Python 3.14) or its backport.
 
     Raises:
         FatalError: it is not installed.
@@ -85,10 +85,10 @@ def zstd() -> Any:
 def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes | None:
     """Undo the Content-Encoding of a body (RFC 9110, section 8.4).
 
-    None when nothing was, also where a header remains from before somebody unpacked the body.
+    None if the body was not encoded, or was already unpacked and only the header remains.
 
     Raises:
-        PackedError: it is damaged or cut off.
+        PackedError: it is damaged or truncated.
         UnpackedTooLargeError: more than `limit` bytes.
     """
     names = [one.strip().lower() for one in (content_encoding or "").split(",")]
@@ -105,7 +105,7 @@ def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes 
 
 
 def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
-    # each is needed by few runs
+    # imported lazily: few runs need them
     if kind == "gzip":
         import gzip
 
@@ -136,7 +136,7 @@ def _from_file(kind: str) -> Callable[[bytes, int], bytes | None]:
 
 
 def _deflate(data: bytes, limit: int) -> bytes | None:
-    for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):  # with the header of the standard, and without it
+    for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):  # with the standard's header, or without it
         unpacker = zlib.decompressobj(bits)
         try:
             found = _within(unpacker.decompress(data, limit + 1), limit)
@@ -164,7 +164,7 @@ def _brotli(data: bytes, limit: int) -> bytes | None:
             found = unpacker.process(b"", output_buffer_limit=_PIECE)
     except brotli.error as error:
         if not pieces and _is_utf8(data):
-            return None  # it has no signature, but is hardly ever text
+            return None  # brotli has no signature, but is hardly ever text
         raise PackedError("its brotli data is damaged") from error
     if total <= limit and not unpacker.is_finished():
         raise PackedError("its brotli data ends early")

@@ -1,8 +1,8 @@
-"""The content of an object as a stream: unpacked, and in an encoding whose lines end with a line feed byte.
+"""The content of an object as a stream, unpacked and in an encoding whose lines end with a line feed byte.
 
-Places in it are bytes of the unpacked content; of text in UTF-16, UTF-32 and the like, of its UTF-8. An
-object that is neither packed nor of that kind is opened at the place where reading continues; any other is
-read again from its beginning up to there.
+Positions count bytes of the unpacked content; for UTF-16, UTF-32 and the like, bytes of its UTF-8. An object
+that needs neither unpacking nor conversion is opened at the position where reading continues; any other is
+read again from the beginning.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from engine.errors import RecordError
 __all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "open_content"]
 
 HEAD_BYTES = 64 * 1024
-"""How much of the beginning tells how an object is packed, its encoding, and the columns of a CSV file."""
+"""Bytes of the beginning that are used to detect compression, encoding, and the columns of a CSV file."""
 
 ReadBytes = Callable[[], Awaitable[bytes]]
 
 
 class ObjectBody(Protocol):
-    """An open object from some byte on. `size`: of the whole object as stored, -1 when it is not known."""
+    """The body of an object from some byte on. `size`: stored size of the whole object, -1 if unknown."""
 
     content_type: str | None
     content_encoding: str | None
     size: int
 
     async def read(self) -> bytes:
-        """The next bytes, none at the end. Raises `TransientError` where the answer breaks off."""
+        """Return the next bytes, none at the end. Raises `TransientError` if the answer breaks off."""
         ...
 
 
 OpenBody = Callable[[int, int | None], AbstractAsyncContextManager[ObjectBody]]
-"""Opens an object's bytes from the first number up to the second (None: to its end)."""
+"""Opens an object's bytes from the first position up to the second (None: to the end)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class ContentOptions:
     """How content is unpacked and decoded.
 
     Args:
-        charset: of all text, whatever is declared; None: found out.
-        strict_text: text that is not valid in its encoding ends the object.
-        max_bytes, max_ratio: limits of what packed content unpacks to.
+        charset: charset of all text, overriding declarations; None detects it.
+        strict_text: fail on text that is not valid in its encoding.
+        max_bytes, max_ratio: limits of the unpacked size.
     """
 
     charset: str | None = None
@@ -64,13 +64,13 @@ class ContentOptions:
 
 @dataclass(slots=True)
 class Content:
-    """An open content.
+    """Open content.
 
     Attributes:
-        read: gives the bytes from the place on at which it was opened.
-        head: its first bytes, wherever it was opened.
-        charset: of its text; None: to be found out.
-        declared: the charset that the store declares, for text of which nothing else tells; None: none.
+        read: returns the bytes from the position at which it was opened.
+        head: first bytes of the content, even if opened at a later position.
+        charset: charset of its text; None if yet to be detected.
+        declared: charset declared by the store, used as a fallback, or None.
     """
 
     read: ReadBytes
@@ -83,11 +83,11 @@ class Content:
 async def open_content(
     open_body: OpenBody, name: str, options: ContentOptions, *, start: int = 0
 ) -> AsyncGenerator[Content, None]:
-    """Open a content at a place in it.
+    """Open content at a position.
 
     Raises:
-        RecordError: `ObjectDamaged`, `ObjectTooLarge`, `InvalidText`; here or by `read`.
-        ComponentError: as the store's `open`.
+        RecordError: `ObjectDamaged`, `ObjectTooLarge` or `InvalidText`, here or in `read`.
+        ComponentError: as for the store's `open`.
     """
     async with AsyncExitStack() as stack:
         body = await stack.enter_async_context(open_body(0, HEAD_BYTES if start else None))
@@ -115,7 +115,7 @@ async def open_content(
             await source.skip(start)
         charset = "utf-8" if encoding else options.charset
         read: ReadBytes = source.read
-        if b"\r" in head and b"\n" not in head:  # lines as old Macs wrote them; places stay the same
+        if b"\r" in head and b"\n" not in head:  # line ends of old Macs; positions stay the same
             head, read = head.replace(b"\r", b"\n"), _with_line_feeds(read)
         yield Content(read, head, charset, None if encoding else declared)
 
@@ -128,7 +128,7 @@ def _with_line_feeds(read: ReadBytes) -> ReadBytes:
 
 
 def _stream_encoding(head: bytes, charset: str | None, declared: str | None) -> str | None:
-    """The encoding that the whole stream is decoded from; None: its lines are told by their bytes."""
+    """Return the encoding to decode the whole stream from; None if lines can be split by bytes."""
     if charset is None:
         if len(head) >= HEAD_BYTES and b"\0" not in head:
             head = head[: head.rfind(b"\n") + 1] or head
@@ -138,7 +138,7 @@ def _stream_encoding(head: bytes, charset: str | None, declared: str | None) -> 
 
 
 async def _unpacked(body: ObjectBody, name: str, options: ContentOptions) -> tuple[_Peeked, bool]:
-    """The unpacked content, and whether nothing had to be unpacked."""
+    """Return the unpacked content, and whether it was not packed."""
     source, encoding, layers = _Peeked(body.read), body.content_encoding, 0
     while layers < MAX_LAYERS:
         try:
@@ -154,7 +154,7 @@ async def _unpacked(body: ObjectBody, name: str, options: ContentOptions) -> tup
 
 
 class _Peeked:
-    """Bytes that arrive, the first of which can be looked at before they are read."""
+    """A stream of bytes whose beginning can be peeked at."""
 
     def __init__(self, read: ReadBytes) -> None:
         self._read = read
@@ -163,7 +163,7 @@ class _Peeked:
         self._damage: RecordError | None = None
 
     async def peek(self) -> bytes:
-        """The first `HEAD_BYTES`, fewer only where there are no more, or where damage follows them."""
+        """Return the first `HEAD_BYTES`; fewer only at the end or before damage."""
         have = sum(map(len, self._ahead))
         while have < HEAD_BYTES and not self._ended and self._damage is None:
             try:
@@ -171,7 +171,7 @@ class _Peeked:
             except RecordError as error:
                 if not have:
                     raise
-                self._damage = error  # what comes before it is read first
+                self._damage = error  # the bytes before the error are read first
                 break
             self._ended = not data
             if data:
@@ -187,7 +187,7 @@ class _Peeked:
         return b"" if self._ended else await self._read()
 
     async def skip(self, count: int) -> None:
-        """Pass over so many bytes."""
+        """Skip this many bytes."""
         while count > 0 and (data := await self.read()):
             if len(data) > count:
                 self._ahead.insert(0, data[count:])
@@ -195,7 +195,7 @@ class _Peeked:
 
 
 class _Unpacking:
-    """Packed bytes, unpacked off the event loop's thread."""
+    """Unpacks bytes outside the event loop's thread."""
 
     def __init__(self, read: ReadBytes, unpacker: StreamUnpacker, name: str) -> None:
         self._read = read
@@ -220,7 +220,7 @@ class _Unpacking:
 
 
 class _Recoded:
-    """Bytes in some encoding as UTF-8."""
+    """Converts bytes to UTF-8."""
 
     def __init__(self, read: ReadBytes, encoding: str, name: str, *, strict: bool) -> None:
         self._read = read

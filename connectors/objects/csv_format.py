@@ -1,7 +1,8 @@
 """The format `csv`: one record for each row, by the standard library's parser.
 
-Blocks of whole lines go through `csv.reader`, which says how many lines it has taken, so every row has its
-line and every block its place. A row that continues beyond its block (a quoted line end) waits for more.
+Blocks of whole lines go through `csv.reader`, which counts the lines it has read, so every row has its line
+number and every block its position. A row that continues beyond its block (a quoted line end) waits for the
+next one.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ _Failures = list[tuple[int, RecordError]]
 
 @dataclass(frozen=True)
 class CsvRows(LineFormat):
-    """Each row is a record with the fields that the header names."""
+    """Each row becomes a record with the fields of the header."""
 
     dialect: CsvDialect = field(default_factory=CsvDialect)
     names: Sequence[str] = ()
     types: Mapping[str, ColumnType] | None = None
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
-        # the parser's own bound is one for all of the process, and ours is kept here
+        """Yield the records of an object from a position on."""
+        # the parser's limit is global to the process; our own is checked here
         csv.field_size_limit(sys.maxsize)
         async with self.open(reader, start) as content, aclosing(self.blocks(content, start)) as blocks:
             decoder = self.decoder(content, start)
-            # by the head alone, also where reading continues: the names stay the same
+            # from the head alone, even when resuming, so that the names stay the same
             names = BlockDecoder(content.charset, content.declared)
             columns = read_columns(content.head, names, self.dialect, self.names, self.types, reader.path)
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
@@ -57,7 +58,7 @@ class CsvRows(LineFormat):
 
 
 class _Parser:
-    """Makes records of lines. What a block leaves of a row waits for the next block."""
+    """Parses lines into records. An incomplete row waits for the next block."""
 
     def __init__(
         self, path: str, columns: Columns, decoder: BlockDecoder, max_record: int, start: RecordPlace
@@ -72,16 +73,16 @@ class _Parser:
         self._lines = self._looked_at = 0
 
     def parse(self, block: LineBlock) -> RecordPage | None:
-        """The records of the next lines; None while they all wait."""
+        """Return the records of the next lines; None while all of them wait."""
         self._arrived.append(block)
         self._lines += block.lines
-        # what waits is neither joined nor parsed again with each small addition
+        # waiting lines are not joined and parsed again for each small addition
         if self._lines < 2 * self._looked_at:
             return None
         return self._page(ended=False)
 
     def finish(self) -> RecordPage | None:
-        """The records of what waits, at the end of the object."""
+        """Return the records of waiting lines, at the end of the object."""
         return self._page(ended=True) if self._lines else None
 
     def _page(self, *, ended: bool) -> RecordPage | None:
@@ -110,7 +111,7 @@ class _Parser:
         return RecordPage(records, numbers, end, failures, replaced, self._decoder.guessed, nbytes)
 
     def _plain_records(self, text: str, header: int, given: LineBlock) -> list[Any] | None:
-        """The records of lines without quotes, as long as every line is a row; None for any others."""
+        """Return the records of lines without quotes if every line is a row; None otherwise."""
         quote, delimiter = self._columns.dialect.quote, self._options["delimiter"]
         if header:
             text = text.split("\n", header)[-1] if header < given.lines else ""
@@ -118,7 +119,7 @@ class _Parser:
         width, lines = self._columns.width, given.lines - header
         if width < 2 or not lines or "\r" in text or (quote and quote in text) or given.long:
             return None
-        # with a field of its own, the end of each line shows that it is where it should be
+        # an extra field for the end of each line shows that every row has the right width
         fields = text.replace("\n", f"{delimiter}\n{delimiter}").split(delimiter)
         if len(fields) != lines * (width + 1) - 1 or fields[width :: width + 1].count("\n") != lines - 1:
             return None
@@ -127,7 +128,7 @@ class _Parser:
     def _rows(
         self, text: str, header: int, *, ended: bool
     ) -> tuple[list[Any], Sequence[int], _Failures, int]:
-        """Rows with the lines they begin at, failures, and how many of the lines were taken."""
+        """Return rows with their first lines, failures, and the number of lines used."""
         lines = text.split("\n")
         try:
             reader = csv.reader(lines[header:], **self._options)
@@ -142,7 +143,7 @@ class _Parser:
     def _one_by_one(
         self, lines: list[str], taken: int, *, ended: bool
     ) -> tuple[list[Any], Sequence[int], _Failures, int]:
-        """The same where rows take several lines, are empty, or wrong."""
+        """Do the same if rows span several lines, are empty, or invalid."""
         rows: list[Any] = []
         numbers: list[int] = []
         failures: _Failures = []
@@ -152,8 +153,8 @@ class _Parser:
             feed.at = taken
             row, error = self._next(reader, feed, taken, ended=ended)
             if row is None and error is None:
-                break  # it continues on the next page
-            # perhaps a quote was never meant to open: the lines after the first are parsed again
+                break  # the row continues on the next page
+            # perhaps a stray quote opened it: parse the lines after the first again
             taken = feed.at = taken + 1 if error is not None and error.kind == "BrokenRow" else feed.at
             number = self._waiting.before + feed.begun_at + 1
             if error is not None:
@@ -169,7 +170,7 @@ class _Parser:
     def _next(
         self, reader: Iterator[list[str]], feed: _Feed, begin: int, *, ended: bool
     ) -> tuple[list[str] | None, RecordError | None]:
-        """The row that begins at a line, or what is wrong with it; neither when its end has not come yet."""
+        """Return the row that begins at a line, or its error; neither if the row is incomplete."""
         feed.begun_at = begin
         where = f"{self._path}:{self._waiting.before + begin + 1}"
         try:
@@ -193,7 +194,7 @@ class _Parser:
     def _mark_invalid(
         self, text: str, records: list[Any], numbers: Sequence[int], failures: _Failures
     ) -> None:
-        """Refuse records with half surrogates, which stand for bytes that are invalid."""
+        """Refuse records with lone surrogates, which mark invalid bytes."""
         if text.isascii() or not INVALID.search(text):
             return
         failed = {index for index, _ in failures}
@@ -221,7 +222,7 @@ def _joined(first: LineBlock, others: Sequence[LineBlock]) -> LineBlock:
 
 
 def _behind(block: LineBlock, taken: int) -> LineBlock:
-    """What is left of a block when so many of its lines are taken."""
+    """Return the rest of a block after this many lines."""
     if taken == block.lines:
         return LineBlock(b"", 0, block.end, {})
     data = block.data.split(b"\n", taken)[-1]
@@ -230,7 +231,7 @@ def _behind(block: LineBlock, taken: int) -> LineBlock:
 
 
 class _Feed:
-    """Lines for the parser, from a line on; `at` is the next one, and `begun_at` where the row began."""
+    """Feeds lines to the parser; `at` is the next line, and `begun_at` the first line of the row."""
 
     def __init__(self, lines: Sequence[str], at: int) -> None:
         self.lines = lines
@@ -251,7 +252,7 @@ def _reason(error: csv.Error) -> str:
     if "unexpected end of data" in text:
         return "a quote is opened and not closed"
     if "expected after" in text:
-        return "something stands between a closing quote and the next delimiter"
+        return "there is text between a closing quote and the next delimiter"
     if "new-line character" in text:
-        return "a carriage return stands in the middle of a field"
+        return "there is a carriage return in the middle of a field"
     return text

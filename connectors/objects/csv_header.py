@@ -1,4 +1,4 @@
-"""How a CSV file is written, its columns and their types: as declared, or as its first rows show."""
+"""The dialect, columns and types of a CSV file: declared, or detected from its first rows."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CANDIDATES: Final = ",;\t|"
 _EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
 _SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORECASE)
-"""Names the delimiter, as Excel reads and writes it in front of the header."""
+"""Excel's line before the header that names the delimiter."""
 _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How rows are written.
+    """The syntax of rows.
 
     Args:
-        delimiter: between fields; None: whichever of `,`, `;`, tab and `|` divides the first rows evenly.
+        delimiter: character between fields; None detects `,`, `;`, tab or `|` from the first rows.
         header: the first row names the columns.
-        quote: stands around fields, and twice for itself inside; None: nothing does.
-        nulls: texts that stand for no value.
+        quote: character around fields, doubled inside them; None for no quoting.
+        nulls: texts that mean null.
     """
 
     delimiter: str | None = None
@@ -45,7 +45,7 @@ class CsvDialect:
     nulls: frozenset[str] = frozenset({""})
 
     def options(self) -> dict[str, Any]:
-        """Arguments of `csv.reader`."""
+        """Return the arguments for `csv.reader`."""
         quoting = csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL
         return {
             "delimiter": self.delimiter or ",",
@@ -60,8 +60,8 @@ class Columns:
     """The columns of one file.
 
     Args:
-        types: of each, and whether it was declared.
-        header_lines: lines up to the first row of values.
+        types: type of each, and whether it was declared.
+        header_lines: number of lines before the first row of values.
     """
 
     dialect: CsvDialect
@@ -81,7 +81,7 @@ class Columns:
     def records(
         self, path: str, rows: list[Any], numbers: Sequence[int], failures: list[tuple[int, RecordError]]
     ) -> tuple[list[Any], list[tuple[int, RecordError]]]:
-        """Rows as records; `rows` may have stubs where `failures` says so."""
+        """Convert rows to records; rows listed in `failures` may be stubs."""
         if not rows:
             return rows, failures
         failed = {index for index, _ in failures}
@@ -97,7 +97,7 @@ class Columns:
         return [row if index in failed else next(left) for index, row in enumerate(rows)], failures
 
     def made_of(self, columns: Sequence[Sequence[str]]) -> list[Any] | None:
-        """The records of columns of texts; None where a text is not of its column's type."""
+        """Convert columns of texts to records; return None if a text is not of its column's type."""
         try:
             return self._make([self._convert(at, column) for at, column in enumerate(columns)])
         except ValueError:
@@ -107,7 +107,7 @@ class Columns:
         kind, declared = self.types[at]
         convert = (CONVERTERS if declared else INFERRED)[kind]
         nulls = self.dialect.nulls
-        # a look for one text is faster than one hash for each
+        # searching for one text is faster than hashing each
         if "" not in column if nulls == _EMPTY else nulls.isdisjoint(column):
             return column if convert is None else convert(column)
         if convert is None:
@@ -156,14 +156,14 @@ def read_columns(
     types: Mapping[str, ColumnType] | None,
     path: str,
 ) -> Columns:
-    """The columns of a file, by its first bytes.
+    """Read the columns of a file from its first bytes.
 
     Args:
-        names: of the columns, where the file has no header or another one.
-        types: by name; None: inferred, but for those of an empty mapping nothing is, and all is text.
+        names: names of the columns, if the file has no header or a different one.
+        types: types by name, the others are inferred; an empty mapping makes every column text.
 
     Raises:
-        RecordError: `WrongHeader`: the header is not a row, or lacks a column that has a type.
+        RecordError: `WrongHeader`: the header is not a row, or lacks a column with a declared type.
     """
     # the last line of a longer file is cut off
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
@@ -204,7 +204,7 @@ def read_columns(
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
-    """Rows that are not empty, and after how many lines the first one ends."""
+    """Return non-empty rows, and the number of lines up to the end of the first one."""
     rows: list[list[str]] = []
     first_lines = 0
     reader = csv.reader(lines, **dialect.options())
@@ -224,7 +224,7 @@ def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[st
 
 
 def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
-    """The delimiter that makes the most rows as wide as the first one, and that one the widest."""
+    """Return the delimiter for which most rows are as wide as the first one, and that one is widest."""
     if path.lower().split("/")[-1].find(".tsv") > 0:
         return "\t"
     best, best_score = ",", (0.0, 0)
@@ -239,9 +239,9 @@ def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
 
 
 def column_names(names: Sequence[str]) -> list[str]:
-    """Names of columns: `columnN` for one without, `name_1` where a name comes again.
+    """Return names of columns: `columnN` for one without a name, `name_1` for a repeated name.
 
-    A name that the header has belongs to the first column that is called so.
+    A name in the header stays with the first column that has it.
     """
     given = {stripped for name in names if (stripped := name.strip())}
     found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Types of the columns of a CSV file: declared, or inferred from its first rows."""
+"""Types of CSV columns, declared or inferred from the first rows."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _COMMON_TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|(?!-00:00)[+-]\d\d:[0-5]\d)?",
     re.ASCII,
 )
-"""These are only spelled differently in ISO 8601."""
+"""Formats that differ from ISO 8601 only in spelling."""
 
 _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "0"), False
 )
 _PLAIN_BOOLEAN = frozenset({"true", "false"})
 _EXACT_LENGTH = 15
-"""Digits of which a float keeps every one. What is longer is looked at one by one."""
+"""Number of digits that a float always keeps. Longer numbers are checked one by one."""
 
 _MAX_NUMBER = 17
-"""Characters of a number whose digits a float may keep."""
+"""Maximum characters of a number whose digits a float may keep."""
 
 _MARKED: Final = bytes(ord(",") if byte == ord(",") else ord("0") for byte in range(256))
 _LONG: Final = b"0" * (_EXACT_LENGTH + 1)
@@ -45,7 +45,7 @@ _INTEGER_OR_FLOAT: Final = frozenset({int, float})
 
 def _all_like(pattern: re.Pattern[str], texts: Sequence[str]) -> None:
     lines = "\n".join(texts)
-    # a text with a line end in it is not two of them
+    # a text that contains a line end is not two texts
     if pattern.fullmatch(lines) is None or lines.count("\n") >= len(texts):
         raise ValueError
 
@@ -61,13 +61,13 @@ _INTEGERS, _NUMBERS, _DATES, _COMMON_TIMESTAMPS = map(
 
 def _integers(texts: Sequence[str]) -> list[Any]:
     _all_like(_INTEGERS, texts)
-    return list(map(int, texts))  # ValueError for what has more digits than Python reads
+    return list(map(int, texts))  # ValueError: more digits than Python parses
 
 
 def _json_numbers(texts: Sequence[str], kinds: frozenset[type]) -> tuple[list[Any], bytes] | None:
-    """The numbers of these types and what they were read from; None where one of the texts is none.
+    """Parse numbers of these types; return them with their texts, or None if a text is not a number.
 
-    JSON writes numbers as `_PLAIN_NUMBER` does, and is read at once.
+    JSON's numbers have the form of `_PLAIN_NUMBER`, and are parsed in one call.
     """
     text = ",".join(texts).encode("utf-8", "replace")
     if any(blank in text for blank in b" \t\n\r"):
@@ -76,7 +76,7 @@ def _json_numbers(texts: Sequence[str], kinds: frozenset[type]) -> tuple[list[An
         found: list[Any] = orjson.loads(b"[%b]" % text)
     except orjson.JSONDecodeError:
         return None
-    # a text may have brought a comma
+    # a text may contain a comma
     return (found, text) if len(found) == len(texts) and kinds.issuperset(map(type, found)) else None
 
 
@@ -103,7 +103,7 @@ def _plain_numbers(texts: Sequence[str]) -> list[Any]:
     if fast is None:
         raise ValueError
     found = list(map(float, texts if b"-0" in fast[1] else fast[0]))
-    # few columns have one of these, and only they need a closer look
+    # few columns have one of these characters, and only they need a closer check
     looked_at = _LONG in fast[1].translate(_MARKED) or b"e" in fast[1] or b"E" in fast[1]
     if looked_at and not all(map(_is_exact, found, texts)):
         raise ValueError
@@ -111,7 +111,7 @@ def _plain_numbers(texts: Sequence[str]) -> list[Any]:
 
 
 def _is_exact(number: float, text: str) -> bool:
-    """Whether a float keeps every digit of this text."""
+    """Return whether a float keeps every digit of this text."""
     if len(text) <= _EXACT_LENGTH and "e" not in text.lower():
         return True
     exact = len(text) <= _MAX_NUMBER and math.isfinite(number)
@@ -119,7 +119,7 @@ def _is_exact(number: float, text: str) -> bool:
 
 
 def _decimals(texts: Sequence[str]) -> list[Any]:
-    """The digits as they are written: JSON has no decimals, and a float would round them."""
+    """Return decimals as text: JSON has no decimals, and a float would round them."""
     _all_like(_NUMBERS, texts)
     return list(texts)
 
@@ -147,7 +147,7 @@ def _timestamps(texts: Sequence[str]) -> list[Any]:
     text = "\n".join(texts)
     if _COMMON_TIMESTAMPS.fullmatch(text) is None:
         return list(map(_timestamp, texts))
-    list(map(datetime.fromisoformat, texts))  # ValueError for what is not in the calendar
+    list(map(datetime.fromisoformat, texts))  # ValueError: not in the calendar
     return text.replace(" ", "T").replace(",", ".").replace("Z", "+00:00").split("\n")
 
 
@@ -158,7 +158,7 @@ def _timestamp(text: str) -> str:
         raise ValueError
     moment, fraction, rest = _without_fraction(text.replace(" ", "T", 1))
     seconds = datetime.fromisoformat(moment + rest).isoformat()
-    # digits beyond microseconds stay as they are
+    # digits beyond microseconds are kept
     return seconds if not fraction else f"{seconds[:19]}.{fraction}{seconds[19:]}"
 
 
@@ -180,18 +180,18 @@ CONVERTERS: Final[dict[ColumnType, Convert | None]] = {
     "date": _dates,
     "timestamp": _timestamps,
 }
-"""What makes values of the texts of a column; each raises ValueError where one of them is none."""
+"""Functions that convert the texts of a column; each raises ValueError for an invalid one."""
 
 INFERRED: Final = CONVERTERS | {"integer": _plain_integers, "number": _plain_numbers}
-"""The same for types that were inferred: no one declared that `007` is a number, or may be rounded."""
+"""The same for inferred types, where `007` must not become a number, nor be rounded."""
 
 assert set(CONVERTERS) == set(get_args(ColumnType))
 
 
 def infer_type(values: Sequence[str]) -> ColumnType:
-    """The narrowest type that all these texts have and that loses nothing of how they are written.
+    """Return the narrowest type of these texts that preserves their spelling.
 
-    `007`, `+49` and numbers beyond 64 bits stay text, as do yes and no, and a column without any value.
+    `007`, `+49`, numbers beyond 64 bits, yes and no stay text, and so does a column without values.
     """
     if not values:
         return "text"

@@ -1,12 +1,12 @@
 """Decode the bytes of an object as text, or encode them as a data URL.
 
-What the caller says decides, then a byte order mark, then the charset that the store declares, then strict
-UTF-8, then UTF-8 in which few bytes are wrong (U+FFFD replaces them, and they are counted), then what an
-XML or HTML text says of itself, then a guess; what is left is binary. A declaration that the bytes disprove
-is passed over. There is no fallback to Latin-1: it cannot fail, so it would make "text" of anything.
+The encoding is determined by, in this order: the caller, a byte order mark, the charset that the store
+declares, strict UTF-8, UTF-8 with few invalid bytes (replaced by U+FFFD and counted), the declaration inside
+XML or HTML, a guess. Anything else is binary. A declaration that the bytes disprove is ignored. There is no
+fallback to Latin-1, which would turn any bytes into "text".
 
 Binary content becomes a marker and a data URL (RFC 2397): `[IMAGE_DATA]data:image/png;base64,…`,
-`[PDF_DATA]…`, `[DOC_DATA]…` (Word), `[BINARY_DATA]…` for all else.
+`[PDF_DATA]…`, `[DOC_DATA]…` (Word), `[BINARY_DATA]…` for anything else.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from connectors.objects.media_types import (
 __all__ = ["Decoded", "decode", "decode_in_turn", "known_charset", "marker_of"]
 
 THREAD_ABOVE = 256 * 1024
-"""Bytes from which decoding leaves the event loop's thread."""
+"""Minimum size for decoding in a worker thread, in bytes."""
 
 
 class Decoded(NamedTuple):
     """Decoded content: text, or a marker with a data URL; and the media type without parameters.
 
-    Of text also: the encoding by its name in Python, how many characters stand for bytes that are not valid
-    in it, and whether the encoding was guessed.
+    For text also the encoding (Python's name), how many characters replace invalid bytes, and whether the
+    encoding was guessed.
     """
 
     content: str
@@ -53,9 +53,9 @@ def decode(data: bytes, name: str, declared: str | None = None, charset: str | N
 
     Args:
         data: the whole content.
-        name: its key or file name, for the suffix.
-        declared: the Content-Type header that the store sent.
-        charset: what text is in, whatever is declared; None: found out.
+        name: key or file name, for its suffix.
+        declared: Content-Type header from the store.
+        charset: charset of text, overriding declarations; None detects it.
     """
     text = _as_text(data, name, declared, charset)
     if text is not None:
@@ -89,16 +89,16 @@ def marker_of(media_type: str) -> str:
 
 
 def _as_text(data: bytes, name: str, declared: str | None, charset: str | None) -> Text | None:
-    # a PDF may be pure ASCII and is no text all the same; readers take one that begins a little later
+    # a PDF is not text even if it is pure ASCII; readers accept one that begins a little later
     if data.startswith(b"%PDF-") or (by_suffix(name) == "application/pdf" and b"%PDF-" in data[:1024]):
         return None
     kind = by_suffix(name) or (without_charset(declared) if declared else None)
     stated = charset_of(declared)
     textual = is_text(kind)
     if not textual and kind is not None:
-        textual = is_text(by_content(data, name))  # a web page or rich text that is called `.xls` or `.doc`
+        textual = is_text(by_content(data, name))  # a web page or rich text named `.xls` or `.doc`
     elif kind is None and (charset or known_charset(stated)):
-        # it is said what charset it has, so it is text, unless it is seen to be something else
+        # with a charset it is text, unless its bytes show something else
         textual = by_content(data, name) is None
     if not textual:
         charset = stated = None

@@ -1,10 +1,10 @@
 """Convert file content to text and images for a language model.
 
-`parts` takes the `content` that `connectors.objects.decoding` made. Text stays text; a PDF gives its text
-layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; workbooks,
-presentations, web pages, mails and rich text their text; an image stays the data URL it is, or becomes PNG
-where no model reads its type. What comes out is bounded, so that one file cannot fill a prompt. What it
-takes to open a file is bounded by `connectors.objects.isolation`, which calls `parts` in another process.
+`parts` takes the `content` from `connectors.objects.decoding`. Text stays text; a PDF gives its text layer,
+or pictures of its pages if that is almost empty; a Word file its paragraphs and tables; workbooks,
+presentations, web pages, mails and rich text their text; an image keeps its data URL, or becomes PNG if
+models do not read its type. The output is bounded, so that one file cannot fill a prompt. Time and memory for
+opening a file are bounded by `connectors.objects.isolation`, which calls `parts` in another process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DocumentPart", "ImagePart", "TextPart", "is_blank", "needs_opening", "parts"]
 
 MAX_TEXT = 400_000
-"""Characters of one document, some 100,000 tokens; more is a permanent error, never a silent cut."""
+"""Maximum characters of a document, about 100,000 tokens; more is a permanent error, never truncated
+silently."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
@@ -43,7 +44,7 @@ _NEWER = {
     "application/x-ole-storage": "docx, xlsx or pptx",
 }
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-"""The name of the part in which Office keeps a document that has a password."""
+"""The name of the part in which Office stores a document with a password."""
 
 _PACKED = frozenset({"application/gzip", "application/x-gzip", "application/x-bzip2", "application/x-xz"})
 _ARCHIVES = frozenset({"application/zip", "application/x-tar", "application/x-7z-compressed"})
@@ -71,15 +72,15 @@ DocumentPart = TextPart | ImagePart
 def parts(content: str, name: str) -> list[DocumentPart]:
     """Return the parts of a document in reading order; none if it is empty.
 
-    For what `needs_opening` it may take a second, or, for a hostile file, unlimited time and memory.
+    If `needs_opening` is true, this may take a second, or unlimited time and memory for a hostile file.
 
     Args:
-        content: text, or a marker and a data URL.
-        name: the file's name or address, for messages.
+        content: text, or a marker and data URL.
+        name: file name or address, for messages.
 
     Raises:
-        RecordError: of kind `CorruptDocument` when it cannot be opened, `UnsupportedDocument` when no model
-            reads such files, `DocumentTooLarge` when it is over a bound.
+        RecordError: kind `CorruptDocument` if it cannot be opened, `UnsupportedDocument` if no model reads
+            such files, `DocumentTooLarge` if it exceeds a limit.
     """
     marked = _MARKED.match(content)
     if marked is None:
@@ -100,7 +101,7 @@ def parts(content: str, name: str) -> list[DocumentPart]:
 
 
 def needs_opening(content: str, name: str = "") -> bool:
-    """Return whether a library must open the file (all but texts and common images)."""
+    """Return whether a library must open the file (anything but texts and common images)."""
     marked = _MARKED.match(content)
     return marked[1] in _OPENED if marked else bool(kind_of_markup(content, name))
 
@@ -123,7 +124,7 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
 
 
 def _remedy(media_type: str, name: str) -> str:
-    """What to do with an older or other form of a document that is read in a newer one."""
+    """Return the remedy for an unsupported format."""
     if media_type in _PACKED:
         return "; unpack it first, or read it with `format: text`"
     if media_type in _ARCHIVES and name.rpartition(".")[2].casefold() not in _OPEN_OFFICE:
@@ -152,7 +153,7 @@ def is_blank(text: str) -> bool:
 
 
 def _checked(found: list[str | bytes], name: str) -> list[DocumentPart]:
-    """Text and PNG pictures of pages as parts, the texts joined."""
+    """Convert texts and PNG pictures of pages to parts, joining adjacent texts."""
     texts = [piece for piece in found if isinstance(piece, str)]
     made = _text_parts("\n\n".join(texts), name)
     pictures = (piece for piece in found if isinstance(piece, bytes))

@@ -1,4 +1,4 @@
-"""Records as the content of a file: JSON lines, CSV or Parquet."""
+"""Encode records as the content of a file: JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_records, plain
+from connectors.json_lines import dump_line, dump_records, plain
 from connectors.objects.compression import zstd
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -36,7 +36,7 @@ def encode_csv(
     """Encode as CSV (RFC 4180, but with line feeds); nested values are JSON.
 
     Args:
-        columns: in this order, others are left out; empty: all fields, in the order they appear.
+        columns: columns to write, in order; empty for all fields, in the order they appear.
     """
     mappings, names, failures = fields_of(records, columns, "NotCsv")
     lines = _Lines()
@@ -57,7 +57,7 @@ def encode_csv(
 
 
 class _Lines(list[str]):
-    """Lines that `csv` writes, with line feeds. It quotes what has a character of its own line end."""
+    """Collects lines of `csv.writer` with line feeds, after it has quoted values that contain line ends."""
 
     END: Final = "\r\n"
 
@@ -68,9 +68,9 @@ class _Lines(list[str]):
 def fields_of(
     records: Sequence[Record], columns: Sequence[str], kind: str
 ) -> tuple[list[Mapping[str, Any]], list[str], Failures]:
-    """The fields of each record, the columns (by default all fields), and the records that cannot be rows.
+    """Return the fields of each record, the columns (default: all fields), and records that cannot be rows.
 
-    Those are no mappings, or have names that cannot be columns; `kind` is the type of their dead letters.
+    Those are not mappings, or have names that cannot be columns; `kind` is the type of their dead letters.
     """
     mappings: list[Mapping[str, Any]] = []
     failures: Failures = {}
@@ -88,7 +88,7 @@ def fields_of(
 
 
 def _odd(fields: Mapping[Any, Any]) -> str:
-    """Why not all of these names can be columns."""
+    """Return why not all of these names can be columns."""
     try:
         "".join(fields).encode()
     except TypeError:
@@ -108,20 +108,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, int | Decimal):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return ""  # `null` would be read as a text
+        return ""  # `null` would be read as text
     try:
         text = orjson.dumps(value, plain).decode()
-    except TypeError:  # integers beyond 64 bits inside, perhaps
-        data, failures = dump_records([value])
-        if failures:
-            raise failures[0] from None
-        text = data[:-1].decode()
-    # a date stands as it is, not in quotes of its own
+    except TypeError:  # may contain integers beyond 64 bits
+        text = dump_line(value)[:-1].decode()
+    # a date is written without JSON's quotes
     return orjson.loads(text) if text.startswith('"') else text
 
 
 def compress(data: bytes, compression: Compression) -> bytes:
-    """Pack content; the same content gives the same bytes.
+    """Compress content deterministically.
 
     Raises:
         FatalError: the module for Zstandard is not installed.

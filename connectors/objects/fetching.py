@@ -1,8 +1,8 @@
 """Read objects concurrently, retry each alone, and determine whether a failure is its own.
 
-An object that fails is no reason to stop as long as others get through; when nothing gets through, it is an
-outage or a mistake in the connection, and no object is to blame. So a failure is a *suspect* until another
-object was read after it.
+A failing object does not stop the run while others can be read; if nothing can be read, there is an outage or
+a mistake in the connection, and no object is to blame. So a failed object is a *suspect* until another object
+is read after it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from engine.errors import ComponentError, FatalError, RecordError, TransientErro
 __all__ = ["ObjectFetcher", "Outcome", "Suspect"]
 
 THROTTLED_TRIES = 4
-"""How many times as many tries an object has while all the server says is that it has too much to do."""
+"""Factor on an object's attempts while the server only reports overload."""
 
 GIVE_UP_AFTER = 64
-"""Objects that fail in a row, after which no more is asked unless a probe shows that others get through."""
+"""Failed objects in a row after which reading stops unless a probe shows that others can be read."""
 
 AWAY_AFTER = 4
-"""Objects that fail in a row, at least, before a server's hint to wait is followed in full."""
+"""Minimum failed objects in a row before a server's Retry-After is obeyed in full."""
 
 MAX_HINT = 0.5
-"""Seconds of a Retry-After that are waited for while others get through: fewer are asked for at once instead.
+"""Maximum seconds to wait for a Retry-After while other objects can be read: concurrency is reduced instead.
 
-MinIO asks for a minute whenever it has one request too many.
+MinIO asks for a minute whenever there is one request too many.
 """
 
 PROBES = 3
@@ -43,13 +43,13 @@ PROBED_PER_PAGE = 4
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """An object that could not be read, by its own fault or because nothing gets through.
+    """An object that could not be read, through its own fault or because nothing can be read.
 
     Attributes:
-        seen: how many objects had been read when it last failed.
-        tries: how often it was asked for.
-        exhausted: it has had all its tries.
-        overshadowed: nothing else was read until its last try, so an outage may have taken all of them.
+        seen: number of objects that had been read when it last failed.
+        tries: number of attempts.
+        exhausted: all attempts have been used.
+        overshadowed: nothing else was read until its last attempt, so an outage may have failed all of them.
     """
 
     error: TransientError | ObjectRefusedError
@@ -59,7 +59,7 @@ class Suspect:
     overshadowed: bool = False
 
     def as_record(self) -> RecordError:
-        """The failure of this object alone."""
+        """Return the failure of this object alone."""
         if isinstance(self.error, ObjectRefusedError):
             return self.error.as_record()
         return RecordError(
@@ -76,7 +76,8 @@ class ObjectFetcher:
     """Reads the objects of one source.
 
     Args:
-        concurrency: requests at once, at first; `most`: at most. Fewer while the server has too much to do.
+        concurrency: initial concurrent requests, and `most` the maximum. Reduced while the server is
+            overloaded.
     """
 
     def __init__(
@@ -92,22 +93,22 @@ class ObjectFetcher:
         self._readable: ListedObject | None = None
 
     def begin(self) -> None:
-        """Reading starts, or starts again after an outage."""
+        """Start reading, or restart after an outage."""
         self._failures_in_a_row = 0
 
     async def fetch(self, found: ListedObject) -> Outcome:
-        """One record, or why there is none; as a value, so that the objects before it still go out."""
+        """Return a record or its failure; as a value, so that earlier objects are still passed on."""
         return await self.attempt(found, self._store.read)
 
     async def attempt(
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
     ) -> T | ComponentError | Suspect:
-        """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
+        """Return the result of `read` after up to the allowed attempts, or the failure."""
         tries, seen, first = 0, self._successes, self._successes
         while True:
             tries, before = tries + 1, seen
             try:
-                # entering the limiter costs a turn of the event loop, also where a slot is free
+                # entering the limiter costs a turn of the event loop, even if a slot is free
                 self._slots.acquire_nowait()
             except anyio.WouldBlock:
                 await self._slots.acquire()
@@ -116,12 +117,12 @@ class ObjectFetcher:
                 failure = await self._try(found, read)
             finally:
                 self._slots.release()
-            seen = self._successes  # only what is read after the last try tells that the server is there
+            seen = self._successes  # later reads prove that the server is available
             if isinstance(failure, ObjectRefusedError):
                 return Suspect(failure, seen, tries, exhausted=True)
             if not isinstance(failure, TransientError):
                 return failure
-            # of the first requests, a busy server may refuse most before one of the others is answered
+            # a busy server may refuse most of the first requests before it answers one
             self._failures_in_a_row += tries == (2 if failure.throttled else 1)
             retry = self._retry
             allowed = 1 if retry is None else retry.attempts
@@ -132,7 +133,7 @@ class ObjectFetcher:
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
                 return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == first)
-            # before its first try an object has seen nothing, whatever else was read
+            # before its first attempt an object has seen nothing
             await retry.wait(tries, self._with_patience(failure, others_read=tries == 1 or seen > before))
 
     def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
@@ -148,7 +149,7 @@ class ObjectFetcher:
         try:
             record = await read(found)
         except RecordError as error:
-            self._failures_in_a_row = 0  # a verdict is an answer too: the server is there
+            self._failures_in_a_row = 0  # a refusal is an answer too: the server is available
             return error
         except ComponentError as error:
             return error
@@ -159,26 +160,26 @@ class ObjectFetcher:
         if self._failures_in_a_row < GIVE_UP_AFTER:
             return False
         async with self._probing:
-            # another object may have asked meanwhile
+            # another object may have probed meanwhile
             if self._failures_in_a_row >= GIVE_UP_AFTER and await self.others_get_through(()):
                 self._failures_in_a_row = 0
         return self._failures_in_a_row >= GIVE_UP_AFTER
 
     def read_some(self, found: ListedObject) -> None:
-        """A part of an object was read outside of `attempt`: the server is there."""
+        """Record that part of an object was read outside of `attempt`: the server is available."""
         self._succeeded(found)
 
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
         self._failures_in_a_row = 0
-        if found.size:  # an empty object has no first byte to ask for
+        if found.size:  # an empty object has no first byte to probe
             self._readable = found
         self.limiter.succeeded(found.size)
 
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
-        """Return whether others were read after each of these was refused, so that it is their own fault.
+        """Return whether others were read after each of these was refused, so the fault is their own.
 
-        Of errors that may pass, a probe decides: what was under way when an outage began may end after it.
+        For transient errors a probe decides: a read that began before an outage may end after it began.
         """
         return all(
             isinstance(one.error, ObjectRefusedError) and self._successes > one.seen for one in suspects
@@ -186,19 +187,19 @@ class ObjectFetcher:
 
     @property
     def successes(self) -> int:
-        """How many objects, or parts of them, were read so far."""
+        """The number of objects, or parts of them, read so far."""
         return self._successes
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
-        """Ask for the first byte of an object that was read, or of some that are listed.
+        """Probe the first byte of an object that was read, or of some that are listed.
 
         Args:
-            failed: keys that it makes no sense to ask for.
+            failed: keys not to probe.
         """
         if self._retry is None:
             return False
         if (known := self._readable) is not None:
-            # one probe may meet the fault that it looks for
+            # a single probe may hit the fault it tests for
             for _ in range(PROBES):
                 if await self._readable_now(known):
                     return True
@@ -220,7 +221,7 @@ class ObjectFetcher:
                     if number == PROBED_PAGES:
                         break
         except (TransientError, FatalError):
-            return False  # nothing gets through at all
+            return False  # nothing can be read at all
         return False
 
     async def _readable_now(self, found: ListedObject) -> bool:
@@ -229,7 +230,7 @@ class ObjectFetcher:
                 await self._store.probe(found.key)
         except ComponentError as error:
             if found is self._readable and isinstance(error, RecordError | ObjectRefusedError):
-                self._readable = None  # deleted or closed since it was read, which says nothing of others
+                self._readable = None  # it may have been deleted, which says nothing about others
             return False
         self._readable = found
         return True

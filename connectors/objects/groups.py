@@ -1,4 +1,4 @@
-"""Groups of objects for one batch, and whether their failures are their own."""
+"""Groups of objects for one batch, and whether their failures are their own fault."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Group", "judged"]
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Objects that become one batch: where they stand in the split, and the bytes reserved for them.
+    """Objects for one batch: their position in the split, and the bytes reserved for them.
 
-    `outcomes` are what became of the objects, in the same order; `width` objects are read side by side, and
+    `outcomes` has the results of the objects, in the same order; `width` objects are read concurrently, and
     all of them need `nbytes`.
     """
 
@@ -32,28 +32,28 @@ class Group:
 
     @property
     def suspects(self) -> list[Suspect]:
-        """The failures that may be the objects' own or everybody's."""
+        """The failures that may be the objects' fault or an outage."""
         return [one for one in self.outcomes if isinstance(one, Suspect)]
 
     @property
     def failed(self) -> list[str]:
-        """The keys of these objects."""
+        """The keys of the failed objects."""
         pairs = zip(self.objects, self.outcomes, strict=True)
         return [found.key for found, outcome in pairs if isinstance(outcome, Suspect)]
 
     @property
     def lost(self) -> bool:
-        """True when none of the objects could be read, and all have had their tries."""
+        """True if no object could be read, and all attempts have been used."""
         return all(isinstance(one, Suspect) and one.exhausted for one in self.outcomes)
 
 
 async def judged(
     groups: AsyncIterable[Group], fetcher: ObjectFetcher
 ) -> AsyncGenerator[tuple[Group, bool], None]:
-    """The groups in order, each with whether its failures are those of its objects alone.
+    """Yield the groups in order, each with whether its failures are its objects' own fault.
 
-    Groups of which nothing could be read are held back until something after them was read, or to the end:
-    they have no content, so what they have reserved is given back meanwhile.
+    Groups of which nothing could be read are held back until something after them is read, or until the end.
+    They have no content, so their reservation is released meanwhile.
     """
     held: list[Group] = []
     async for group in groups:
@@ -73,7 +73,7 @@ async def judged(
 
 
 async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
-    """Try again what an outage may have made fail; whether what still fails is to blame itself."""
+    """Retry objects that an outage may have failed; return whether remaining failures are their own fault."""
     doubtful = [
         place
         for place, outcome in enumerate(group.outcomes)
@@ -81,7 +81,7 @@ async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
     ]
     if not doubtful:
         return True
-    group.reservation.resize(group.nbytes)  # a lost group has given its bytes back
+    group.reservation.resize(group.nbytes)  # a lost group has released its bytes
 
     async def again(place: int) -> None:
         group.outcomes[place] = await fetcher.fetch(group.objects[place])
@@ -91,7 +91,7 @@ async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
             tasks.start_soon(again, place)
     if not any(isinstance(group.outcomes[place], Suspect) for place in doubtful):
         return True
-    return await _others_get_through([group], fetcher)  # the outage may have begun again
+    return await _others_get_through([group], fetcher)  # another outage may have begun
 
 
 async def _others_get_through(groups: Sequence[Group], fetcher: ObjectFetcher) -> bool:

@@ -1,12 +1,12 @@
 """Read documents in worker processes with limits of time and memory.
 
-A Word or PDF file of a few kilobytes can make its library take gigabytes, hold the interpreter for minutes
-or abort the process. So they are opened elsewhere: a process that exceeds a limit or crashes is killed, and
-the document becomes a dead letter.
+A Word or PDF file of a few kilobytes can make its library use gigabytes, block the interpreter for minutes or
+abort the process. So documents are opened in other processes: one that exceeds a limit is killed, and its
+document becomes a dead letter.
 
-The processes are started when the first document asks for one, are used again, and serve all readers of an
-event loop. `anyio.to_process` and `multiprocessing` would run the user's main module in them, which for a
-script without a guard is the whole pipeline once more.
+The processes are started on demand, are reused, and serve all readers of an event loop. `anyio.to_process`
+and `multiprocessing` would run the user's main module in them, which for a script without a guard would run
+the whole pipeline again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["DocumentReader", "ReaderLimits"]
 
 MAX_PROCESSES = 2
 POLL = 0.5
-"""Seconds between two looks at the clock and at whether the run is stopping, while a document is opened."""
+"""Seconds between checks of the time limit and for a stop, while a document is opened."""
 
 WALL_FACTOR = 6.0
-"""Seconds of the clock for each of processor time, on a machine with much else to do."""
+"""Wall-clock seconds allowed per second of processor time, for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class ReaderLimits:
     """Limits for reading one document.
 
     Args:
-        seconds: of processor time.
-        memory: bytes of address space of the process, some 100 MiB of which it has to begin with.
-        stop_grace: seconds that documents which are open may take after the run is told to stop.
+        seconds: processor time.
+        memory: address space of the process in bytes, of which about 100 MiB are used at the start.
+        stop_grace: seconds that open documents may take after the run is asked to stop.
     """
 
     seconds: float = 10.0
@@ -54,7 +54,7 @@ class DocumentReader:
     """Reads documents; an async context manager whose processes end with the last reader.
 
     Args:
-        stopping: true once the run should end. A document that is not read soon after is left undone.
+        stopping: returns true once the run should end. A document that is not read soon after is abandoned.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class DocumentReader:
         """Return the parts of a document; see `connectors.objects.documents.parts`.
 
         Raises:
-            TransientError, FatalError: no process can be started, or not here.
-            RecordError: also of kind `DocumentTooSlow` or `DocumentTooLarge` when it exceeds a limit, and
-                `CorruptDocument` when the process crashed over it.
+            TransientError, FatalError: no process can be started now, or at all.
+            RecordError: also of kind `DocumentTooSlow` or `DocumentTooLarge` if it exceeds a limit, and
+                `CorruptDocument` if the process crashed.
             StoppingError: the run is stopping, and the document takes too long.
         """
         if not needs_opening(content, name):
@@ -105,7 +105,7 @@ class DocumentReader:
                 try:
                     answer = await self._ask(worker, data, name)
                 except CrashedError as crash:
-                    # a worker that has opened others may have died of what they left behind
+                    # a reused worker may have died from the effects of earlier documents
                     if not fresh and crash.kind == "CorruptDocument":
                         continue
                     raise RecordError(_crash(name, crash.status, self._limits), kind=crash.kind) from None
@@ -123,7 +123,7 @@ class DocumentReader:
                 return _parts(answer)
 
     async def _ask(self, worker: Worker, data: bytes, name: str) -> Mapping[str, Any]:
-        """What a worker makes of a document; one that is too slow, or not needed any more, is killed."""
+        """Return a worker's answer for a document; kill a worker that is too slow or no longer needed."""
         limits = self._limits
         request = {"name": name, "size": len(data), "seconds": limits.seconds, "memory": limits.memory}
         worker.used = True
@@ -160,7 +160,7 @@ class DocumentReader:
 
 
 class _Pool:
-    """The workers of an event loop that have nothing to do, and how many readers may ask for them."""
+    """The idle workers of an event loop, and the number of its readers."""
 
     def __init__(self) -> None:
         self.idle: list[Worker] = []

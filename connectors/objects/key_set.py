@@ -9,7 +9,7 @@ __all__ = ["KeySet"]
 
 
 class KeySet:
-    """Keys as text, those that are consecutive numbers after the same prefix as ranges."""
+    """A set of text keys, which stores consecutive numbers after the same prefix as ranges."""
 
     def __init__(self) -> None:
         self._single: set[str] = set()
@@ -22,7 +22,7 @@ class KeySet:
         """Add single keys, and ranges: prefix, first and last (exclusive) number."""
         self._single.update(keys)
         for prefix, start, stop in ranges:
-            if prefix[-1:].isdigit():  # where the number begins is not to be seen from such a key
+            if prefix[-1:].isdigit():  # such a key does not show where the number begins
                 self._single.update(f"{prefix}{number}" for number in range(start, stop))
                 continue
             known = self._ranges.setdefault(prefix, [])
@@ -32,7 +32,7 @@ class KeySet:
                 known.append((start, stop))
 
     def close(self) -> None:
-        """Put the ranges in order, for `in`; call it once, after the last `add`."""
+        """Sort the ranges for `in`; call it once, after the last `add`."""
         for prefix, ranges in self._ranges.items():
             ranges.sort()
             joined = ranges[:1]

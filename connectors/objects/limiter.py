@@ -1,4 +1,4 @@
-"""How many objects are read at once: more while more gets through, half as many when the server refuses."""
+"""The number of concurrent reads: grows while throughput grows, halves when the server refuses."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import anyio
 __all__ = ["AdaptiveLimiter"]
 
 REDUCE_EVERY = 0.5
-"""Seconds after which another refusal for load reduces the concurrency again."""
+"""Seconds after which another overload response reduces the concurrency again."""
 
 GROW_EVERY = 0.5
-"""Seconds for one request more after a refusal, at least."""
+"""Minimum seconds per added request after a refusal."""
 
 RETRY_CEILING = 5.0
-"""Seconds after which a number is tried again that was refused."""
+"""Seconds before a refused number is tried again."""
 
 WINDOW = 0.5
-"""Seconds for which a number of requests is tried before another one is."""
+"""Seconds for which each number of requests is tried."""
 
 GAIN = 1.08
-"""By how much more has to get through for a higher number to be kept."""
+"""Minimum gain in throughput for keeping a higher number."""
 
 HOLD = 20.0
-"""Seconds after which a higher number is tried again that gained nothing."""
+"""Seconds before a higher number without a gain is tried again."""
 
 OBJECT_BYTES = 64 * 1024
-"""What reading an object costs beside its bytes, in bytes."""
+"""Fixed cost of reading an object, in bytes."""
 
 
 class AdaptiveLimiter:
-    """Requests at once, by what gets through.
+    """Adapts the number of concurrent requests to throughput.
 
-    It begins with `start`, tries a quarter more while all are in use, and keeps that while it gains. A
-    refusal for load halves the number, and later ones halve it again while many requests are refused; a few
-    take an eighth. Then it grows by one at a time, and leaves the number that was refused alone for a while.
+    It begins with `start`, tries a quarter more while all slots are in use, and keeps that if throughput
+    grows. An overload response halves the number, and later ones halve it again while many requests are
+    refused; few refusals reduce it by an eighth. Then it grows by one at a time, staying below the refused
+    number for a while.
 
     Args:
-        most: requests at once, at most; `start` or less: it only falls, and comes back.
+        most: maximum concurrent requests; with `start` or less, the number only falls and recovers.
 
     Attributes:
-        slots: one is held for each request.
+        slots: limiter with one slot per request.
     """
 
     def __init__(self, start: int, most: int, clock: Callable[[], float] = anyio.current_time) -> None:
@@ -63,16 +64,16 @@ class AdaptiveLimiter:
 
     @property
     def groups(self) -> int:
-        """Groups of objects that are read at once: more where some wait because they were refused."""
+        """Concurrent groups of objects: more if some wait because they were refused."""
         return self._most if self._refused else self.limit
 
     @property
     def limit(self) -> int:
-        """Requests at once, now."""
+        """The current number of concurrent requests."""
         return int(self.slots.total_tokens)
 
     def succeeded(self, nbytes: int) -> None:
-        """An object of so many bytes was read; its slot is still held."""
+        """Record an object of this size that was read; its slot is still held."""
         limit = self.limit
         if limit >= self._most:
             return
@@ -87,13 +88,13 @@ class AdaptiveLimiter:
             self._judge(limit, self._clock())
 
     def slow_down(self) -> None:
-        """The server has refused a request because it has too much to do, or was silent."""
+        """Record a request that the server refused because of overload, or did not answer."""
         now = self._clock()
         if now - self._reduced_at >= REDUCE_EVERY:
             limit = self.limit
             lower = max(1, limit // 2)
             if not self._refused and self._before[1]:
-                lower = max(lower, self._before[0])  # which was not refused
+                lower = max(lower, self._before[0])  # only a lower number, which was not refused
             elif self._refused and self._refusals <= limit // 8:
                 lower = max(1, limit - 1 - limit // 8)
             self._reduced_at, self._refused, self._grow_from = now, True, now + GROW_EVERY
@@ -112,7 +113,7 @@ class AdaptiveLimiter:
         self._set(limit)
 
     def _judge(self, limit: int, now: float) -> None:
-        """Try more if what is tried now gains, otherwise return to what was tried before."""
+        """Try more if the current number gains, otherwise return to the previous one."""
         if self._began_at is None or now < self._hold_until:
             self._begin(now)
             return
@@ -128,7 +129,7 @@ class AdaptiveLimiter:
             self._before = before, 0.0
             self._hold_until = now + HOLD
             self._set(before)
-        # what is under way still belongs to the number before
+        # requests in flight still belong to the previous number
         self._began_at = None
 
     def _begin(self, now: float) -> None:

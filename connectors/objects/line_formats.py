@@ -1,4 +1,4 @@
-"""The formats `lines` and `jsonl`: one record for each line."""
+"""The formats `lines` and `jsonl`: one record per line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["INVALID", "RECORD_BYTES", "JsonLines", "LineFormat", "TextLines", "i
 T = TypeVar("T")
 
 RECORD_BYTES = 300
-"""About what a record takes in memory beside its text."""
+"""Approximate memory of a record in addition to its text."""
 
 INVALID = re.compile("[\udc80-\udcff]")
 
@@ -32,12 +32,12 @@ _SIGNATURE_BYTES = 16
 _ZEROS = re.compile(rb"\0+")
 _CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 _TEXT_BYTES_PER_RUN = 4
-"""Bytes of text for each run of zeros at least: UTF-16 that was not recognized has one of each."""
+"""Minimum bytes of text per run of zeros: unrecognised UTF-16 has one zero per byte."""
 
 
 @dataclass(frozen=True)
 class LineFormat:
-    """What the formats have in common whose records are lines."""
+    """The common part of formats with one record per line."""
 
     options: ContentOptions
     max_record_bytes: int
@@ -45,7 +45,7 @@ class LineFormat:
 
     @asynccontextmanager
     async def open(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[Content, None]:
-        """Open the content of an object at a place.
+        """Open the content of an object at a position.
 
         Raises:
             RecordError: also `NotText`.
@@ -56,11 +56,11 @@ class LineFormat:
             yield content
 
     def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
-        """Read the lines of a content that was opened at this place."""
+        """Read lines of content that was opened at this position."""
         return self._read(line_pages, content, start)
 
     def blocks(self, content: Content, start: RecordPlace) -> AsyncGenerator[LineBlock, None]:
-        """Read the same lines in pieces."""
+        """Read the same lines in blocks."""
         return self._read(line_blocks, content, start)
 
     def _read(self, read: Callable[..., T], content: Content, start: RecordPlace) -> T:
@@ -74,10 +74,10 @@ class LineFormat:
 
 
 class PlainLines(LineFormat):
-    """A format whose lines have no context: no header, no quotes."""
+    """A format whose lines are independent: no header, no quotes."""
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
+        """Yield the records of an object from a position on."""
         async with self.open(reader, start) as content, aclosing(self.lines(content, start)) as pages:
             decoder = self.decoder(content, start)
             async for page in pages:
@@ -88,7 +88,7 @@ class PlainLines(LineFormat):
 
 
 class TextLines(PlainLines):
-    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+    """Each line becomes a record: `file_path`, `line` (from 1) and `content`, without its line end."""
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         block = b"\n".join([b"" if line is None else line for line in page.lines])
@@ -129,7 +129,7 @@ class TextLines(PlainLines):
 
 
 class JsonLines(PlainLines):
-    """Each line is a JSON object, and a record. Empty lines are skipped."""
+    """Each line is a JSON object and becomes a record. Empty lines are skipped."""
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         first = page.start.line + 1
@@ -145,7 +145,7 @@ class JsonLines(PlainLines):
         except orjson.JSONDecodeError:  # also for None, a line that is too long
             simple = False
         if not simple:
-            if not decoded:  # orjson takes valid UTF-8 only, so most pages need no look at their bytes
+            if not decoded:  # orjson accepts only valid UTF-8, so most pages need no further check
                 page, replaced = _in_utf8(page, decoder)
             records, numbers, failures = self._one_by_one(path, page, decoder)
         end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
@@ -176,7 +176,7 @@ class JsonLines(PlainLines):
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
+    """Return whether the beginning is text. Text may have zeros in values, or where a crash left a gap."""
     if head.startswith(tuple(NOT_TEXT)):
         return False
     runs = len(_ZEROS.findall(head))
@@ -191,7 +191,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
-    """The lines in UTF-8, and how many characters of them stand for invalid bytes."""
+    """Return the lines in UTF-8, and how many of their characters replace invalid bytes."""
     block = b"\n".join([b"" if line is None else line for line in page.lines])
     if block.isascii() or (decoder.encoding in ("", "utf-8") and is_utf8(block)):
         return page, 0
@@ -202,13 +202,13 @@ def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
 
 
 def too_long(where: str, limit: int) -> RecordError:
-    """The failure of a record that is over the bound."""
+    """Return the failure of a record that is too long."""
     return RecordError(
         f"{where}: the record is longer than {limit:,} bytes (`max_record_bytes`)", kind="LongLine"
     )
 
 
 def invalid_text(where: str, decoder: BlockDecoder) -> RecordError:
-    """The failure of a record whose text is not valid in its encoding, or in any that is known."""
+    """Return the failure of a record whose text is not valid in its encoding, or in any known one."""
     why = UNKNOWN_CHARSET if decoder.is_unknown else "the text is not valid in its encoding (`strict_text`)"
     return RecordError(f"{where}: {why}", kind="InvalidText")

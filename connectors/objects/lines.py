@@ -8,7 +8,7 @@ from typing import NamedTuple
 __all__ = ["LineBlock", "LinePage", "Place", "ReadChunk", "line_blocks", "line_pages"]
 
 ReadChunk = Callable[[], Awaitable[bytes]]
-"""Gives the next bytes, none at the end."""
+"""Returns the next bytes, none at the end."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class LinePage(NamedTuple):
-    """Lines without line ends, and the position after them. None is a line that is too long."""
+    """Lines without line ends, and the position after them. A line that is too long is None."""
 
     start: Place
     lines: list[bytes | None]
@@ -29,9 +29,9 @@ class LinePage(NamedTuple):
 
 
 class LineBlock(NamedTuple):
-    """The same lines in one piece, divided by line feeds. A line that is too long is empty here.
+    """Lines as one piece of bytes, separated by line feeds. A line that is too long is empty.
 
-    `long` has those by their number in the block, with the bytes that were left out of them.
+    `long` has those by their number in the block, with the number of omitted bytes.
     """
 
     data: bytes
@@ -48,7 +48,7 @@ class LineBlock(NamedTuple):
 async def line_blocks(
     read: ReadChunk, start: Place, *, max_line: int, page_lines: int
 ) -> AsyncGenerator[LineBlock, None]:
-    """Read lines as `line_pages` does, without making an object of each."""
+    """Read lines as `line_pages` does, without creating an object for each."""
     cutter = _Cutter(start, max_line)
     ended = False
     while not ended:
@@ -69,7 +69,7 @@ async def line_blocks(
 
 
 def _pages(data: bytes, lines: int) -> Iterator[tuple[int, int, int]]:
-    """Where pages of so many lines begin and end, and how many each has. The data ends with a line feed."""
+    """Yield the start, end and number of lines of each page. The data ends with a line feed."""
     width = len(data) / max(1, data.count(b"\n"))
     end = 0
     while end < len(data):
@@ -95,12 +95,12 @@ async def line_pages(
     """Read lines from `start` as they arrive, at most `page_lines` per page.
 
     Args:
-        read: gives the bytes from `start` on.
-        start: where reading begins.
-        max_line: bytes of the longest line that is kept.
-        page_lines: lines on one page.
-        until: lines that begin at this offset or after it are left out; None: up to the end.
-        whole_lines: leave out a last line that has no line end: somebody may still be writing it.
+        read: returns the bytes from `start` on.
+        start: position where reading begins.
+        max_line: maximum bytes of a line; longer ones are dropped.
+        page_lines: maximum lines per page.
+        until: stop before lines that begin at this offset or later; None reads to the end.
+        whole_lines: omit a last line without a line end, which may still be being written.
     """
     cutter = _Cutter(start, max_line)
     ended = False
@@ -120,11 +120,11 @@ async def line_pages(
 
 
 _Lines = tuple[list[bytes | None], list[int]]
-"""Lines, None for those that are too long, and their lengths with their line ends."""
+"""Lines (None if too long), and their lengths including line ends."""
 
 
 class _Cutter:
-    """Cuts chunks at line ends; what is left waits for the next chunk."""
+    """Splits chunks at line ends; an incomplete line waits for the next chunk."""
 
     def __init__(self, start: Place, max_line: int) -> None:
         self.place = start
@@ -134,7 +134,7 @@ class _Cutter:
         self._first = start.offset == 0
 
     def cut(self, chunk: bytes) -> _Lines:
-        """The lines that end in this chunk."""
+        """Return the lines that end in this chunk."""
         *whole, rest = chunk.split(b"\n")
         lengths = [len(line) + 1 for line in whole]
         lines: list[bytes | None] = [*whole]
@@ -149,7 +149,7 @@ class _Cutter:
         return lines, lengths
 
     def whole(self, chunk: bytes) -> bytes | None:
-        """The lines that end in this chunk in one piece; None, and none taken, if one may be too long."""
+        """Return the lines that end in this chunk as one piece; None, unconsumed, if one may be too long."""
         if self._rest_length + len(chunk) > self._max:
             return None
         cut = chunk.rfind(b"\n") + 1
@@ -162,7 +162,7 @@ class _Cutter:
         return data
 
     def piece(self, data: bytes, count: int) -> LineBlock:
-        """Take so many lines, with their line ends, as read."""
+        """Make a block of this many lines."""
         self.place = Place(self.place.offset + len(data), self.place.line + count)
         data = data[:-1]
         if self._first:
@@ -170,13 +170,13 @@ class _Cutter:
         return LineBlock(data, count, self.place, {})
 
     def last(self) -> _Lines:
-        """The last line, if it has no line end."""
+        """Return the last line, if it has no line end."""
         line, length = self._line(b"", 0)
-        # also where there is nothing but a byte order mark
+        # also for a file with only a byte order mark
         return ([line], [length]) if line != b"" else ([], [])
 
     def page(self, lines: list[bytes | None], lengths: list[int], until: int | None) -> LinePage:
-        """Take these lines as read, up to the first that begins at `until` or after it."""
+        """Make a page of these lines, up to the first that begins at `until` or later."""
         start = self.place
         offset = start.offset + sum(lengths)
         if until is not None and offset > until:
@@ -189,7 +189,7 @@ class _Cutter:
         return LinePage(start, lines, self.place)
 
     def _line(self, ending: bytes | None, length: int) -> tuple[bytes | None, int]:
-        """The line that began earlier and ends with `ending`; `length` is that one's, with its line end."""
+        """Complete a waiting line with `ending`, whose length with its line end is `length`."""
         line_end = int(length > 0)
         self._keep(ending, length - line_end)
         length = self._rest_length

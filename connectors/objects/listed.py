@@ -1,4 +1,4 @@
-"""What is known of an object or file before it is read, what it becomes, and where both come from."""
+"""Listed objects and files, their records, and the stores they come from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FileRecord = dict[str, str | int | bool | None]
 
 
 class ObjectRefusedError(FatalError):
-    """One object is refused, and perhaps all of them are.
+    """Access to an object was refused, perhaps to all objects.
 
-    That is fatal if nothing else can be read either, and otherwise the object's own failure: `as_record`.
+    It is fatal if nothing else can be read either, otherwise the object's own failure: `as_record`.
     """
 
     def __init__(self, message: str, *, kind: FatalKind = "config", record_kind: str) -> None:
@@ -31,10 +31,10 @@ class ObjectRefusedError(FatalError):
 
 
 class ListedObject(NamedTuple):
-    """An object or file as it was listed.
+    """An object or file in a listing.
 
-    `etag` without its quotes, "" when there is none; `size` in bytes, -1 when it is not known;
-    `last_modified` ISO 8601 in UTC, "" when it is not known.
+    `etag` is without quotes, "" if missing; `size` is in bytes, -1 if unknown; `last_modified` is ISO 8601 in
+    UTC, "" if unknown.
     """
 
     key: str
@@ -44,27 +44,27 @@ class ListedObject(NamedTuple):
 
     @property
     def version(self) -> str:
-        """Tells one content of the key from another: the ETag, or else size and date."""
+        """The version of the key's content: the ETag, or else size and date."""
         return self.etag or f"{self.size}-{self.last_modified}"
 
     def as_entry(self) -> list[str | int]:
-        """The object in the manifest of a split."""
+        """Return the object's entry in the manifest of a split."""
         entry: list[str | int] = [self.key, self.etag, self.size]
         return entry if self.etag else [*entry, self.last_modified]
 
     @classmethod
     def from_entry(cls, entry: Sequence[Any]) -> ListedObject:
-        """The object from the manifest of a split."""
+        """Create the object from an entry in the manifest of a split."""
         key, etag, size, *modified = entry
         return cls(str(key), str(etag), int(size), *map(str, modified))
 
 
 class ObjectStore(Protocol):
-    """An open bucket or folder, as the sources of this package read it.
+    """An open bucket or folder, for the sources of this package.
 
     Attributes:
-        scope: names it in bookmarks, so that equal keys elsewhere are others.
-        prefix: begins the keys of its records.
+        scope: its name in bookmarks, which distinguishes equal keys in other stores.
+        prefix: prefix of the keys of its records.
     """
 
     @property
@@ -76,7 +76,7 @@ class ObjectStore(Protocol):
         """List the objects that match the pattern, page by page.
 
         Args:
-            after: the last key that an earlier listing has had; this one continues after it.
+            after: last key of an earlier listing, to continue after.
 
         Raises:
             FatalError, TransientError: it cannot be listed.
@@ -87,9 +87,9 @@ class ObjectStore(Protocol):
         """Read one object as a record.
 
         Raises:
-            RecordError: this object cannot be read, or is not what was listed.
-            ObjectRefusedError: perhaps no object can be read.
-            TransientError: trying again may help.
+            RecordError: this object cannot be read, or has changed since it was listed.
+            ObjectRefusedError: access was refused, perhaps to all objects.
+            TransientError: a retry may help.
             FatalError: nothing can be read.
         """
         ...
@@ -97,18 +97,18 @@ class ObjectStore(Protocol):
     def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
     ) -> AbstractAsyncContextManager[ObjectBody]:
-        """The bytes of an object from one on, up to another (exclusive; None: to the end).
+        """Open the bytes of an object from one position up to another (exclusive; None: to the end).
 
         Raises:
-            RecordError, ObjectRefusedError, TransientError, FatalError: as `read`; reading the body raises
-                TransientError where it breaks off, and RecordError where it is not what was listed.
+            RecordError, ObjectRefusedError, TransientError, FatalError: as for `read`; reading the body
+                raises TransientError if it breaks off, and RecordError if it has changed since it was listed.
         """
         ...
 
     async def probe(self, key: str) -> None:
-        """Find out whether an object could be read. Raises as `read`."""
+        """Check that an object can be read. Raises as `read`."""
         ...
 
     def addresses(self, key: str) -> tuple[str, str]:
-        """The `file_path` and the `source_uri` of an object."""
+        """Return the `file_path` and the `source_uri` of an object."""
         ...

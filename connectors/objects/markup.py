@@ -1,4 +1,4 @@
-"""The text of web pages, mails and rich text, which come as texts with marks in them."""
+"""Extract the text of web pages, mails and rich text."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["kind_of_markup", "plain_text"]
 _SUFFIXES: Final = {
     "html": ("html",), "htm": ("html",), "xhtml": ("html",), "eml": ("mail",), "mht": ("mail",),
     "mhtml": ("mail",), "rtf": ("rtf",),
-    # Office opens them under these names, too, and many programs write them so
+    # Office also opens them under these names, and many programs use them
     "doc": ("rtf", "html"), "docx": ("rtf",), "xls": ("html",),
 }  # fmt: skip
 _STARTS: Final = {
-    # possessive: a comment that may also be two takes time that doubles with every one of them
+    # possessive: backtracking over ambiguous comments would take exponential time
     "html": re.compile(
         r"\s*(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*+)*+<(?:!doctype html|html|head|body)\b", re.I | re.S
     ),
-    # some programs leave the line in front that divides mails in a mailbox
+    # some programs keep the separator line of a mailbox
     "mail": re.compile(r"\s*(?:From [^\n]*\n)?(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
     "rtf": re.compile(r"\s*\{\\rtf"),
 }
@@ -48,13 +48,13 @@ _MAX_PARTS: Final = 200  # of a mail
 
 
 def kind_of_markup(text: str, name: str) -> str:
-    """`html`, `mail` or `rtf` when both the name and the beginning say so, else ""."""
+    """Return `html`, `mail` or `rtf` if both the name and the beginning match, else ""."""
     kinds = _SUFFIXES.get(name.rpartition(".")[2].casefold(), ())
     return next((kind for kind in kinds if _STARTS[kind].match(text[:20_000])), "")
 
 
 def plain_text(text: str, name: str, kind: str) -> str:
-    """What a reader sees of it. Raises RecordError of kind `CorruptDocument`."""
+    """Return the visible text. Raises RecordError of kind `CorruptDocument`."""
     if kind == "html":
         return _page_text(text)
     if kind == "mail":
@@ -100,7 +100,7 @@ def _group_end(text: str, start: int) -> int:
 
 
 class _Page(HTMLParser):
-    """Collects what is shown, a line for each block; cells of a row are told apart by a bar."""
+    """Collects the visible text, one line per block; cells of a row are separated by a bar."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -112,7 +112,7 @@ class _Page(HTMLParser):
         if tag in _HIDDEN:
             self._hidden.append(tag)
         elif tag == "body":
-            self._hidden.clear()  # whatever was left open before it
+            self._hidden.clear()  # closes elements left open before it
         if tag in _AS_WRITTEN:
             self._as_written += 1
         if tag in _BLOCKS:
@@ -152,11 +152,11 @@ def _page_text(text: str) -> str:
 
 
 def _mail_text(text: str, name: str) -> str:
-    """The main headers, the text of each part, also of forwarded mails, and the names of attached files.
+    """Return the main headers, the text of each part, and the names of attached files.
 
-    Of several forms of a text the plain one is taken.
+    Forwarded mails are included. Of several forms of a text the plain one is used.
     """
-    # the text is decoded already, whatever a part of it declares
+    # the text is decoded already, regardless of declared charsets
     try:
         message = message_from_bytes(text.lstrip().encode("utf-8", "surrogatepass"), policy=policy.default)
     except RecursionError:
@@ -171,7 +171,7 @@ def _mail_text(text: str, name: str) -> str:
 
 
 def _shown_parts(message: Message) -> Iterator[str | Message]:
-    """What is shown of a mail, in order: its headers, and its parts with text."""
+    """Yield the visible parts of a mail, in order: its headers, and its parts with text."""
     yield from _headers(message)
     waiting = [message]
     while waiting:
@@ -189,7 +189,7 @@ def _shown_parts(message: Message) -> Iterator[str | Message]:
         else:
             if attached := _file_name(part):
                 yield from ("", f"Attachment: {attached}")
-            if part.get_content_maintype() in ("text", "multipart"):  # the latter without what divides it
+            if part.get_content_maintype() in ("text", "multipart"):  # the latter without separators
                 yield part
 
 
@@ -201,7 +201,7 @@ def _file_name(part: Message) -> str:
 
 
 def _preferred(forms: Sequence[Any]) -> Message | None:
-    """The plain form of a text, unless it is empty; else the last one, which says the most."""
+    """Return the plain alternative, unless it is empty; else the last one, which is the richest."""
     for form in forms:
         if form.get_content_type() == "text/plain" and _content(form):
             return form  # type: ignore[no-any-return]
@@ -213,7 +213,7 @@ def _headers(message: Message) -> Iterator[str]:
         try:
             value = message[name]
         except (ValueError, IndexError, AttributeError, TypeError, LookupError):
-            # the library's parsers of addresses and dates fail on some that are wrong
+            # the library's parsers fail on some invalid addresses and dates
             value = next((text for key, text in message.raw_items() if key.casefold() == name.casefold()), "")
         if value:
             yield f"{name}: {value}"

@@ -1,7 +1,7 @@
 """Media types by content, by a table of suffixes, or as declared, in this order.
 
-The table is part of the code, not of the machine: `mimetypes` reads the system's files, and one pipeline
-would give two results on two machines.
+The table is part of the code: `mimetypes` reads files of the system, so results would differ between
+machines.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _BY_SUFFIX = {
     "txt": "text/plain",
     "webp": "image/webp",
     "xls": "application/vnd.ms-excel",
-    "xlsm": f"{_OFFICE}.spreadsheetml.sheet",  # one with macros, which are not read
+    "xlsm": f"{_OFFICE}.spreadsheetml.sheet",  # with macros, which are not read
     "xlsx": f"{_OFFICE}.spreadsheetml.sheet",
     "xml": "application/xml",
     "yaml": "application/yaml",
@@ -113,7 +113,7 @@ NOT_TEXT: Final = {
 """What is often called text by mistake: its first bytes, name and remedy."""
 
 _HEAD = 8192
-_SURE = SURE_BYTES / 10  # what puremagic gives to a signature of so many bytes
+_SURE = SURE_BYTES / 10  # puremagic's confidence in a signature of this length
 
 
 def media_type_of(data: bytes, name: str, declared: str | None = None) -> str:
@@ -133,13 +133,13 @@ def by_content(data: bytes, name: str = "") -> str | None:
     if data.startswith(_ZIP):
         if suffix in _ZIP_SUFFIXES:
             return _BY_SUFFIX[suffix]
-        # member names stand uncompressed in the archive's directory
+        # member names are uncompressed in the archive's directory
         return next((kind for member, kind in _MEMBERS.items() if member in data), "application/zip")
     if data[4:12] == b"ftypavif":
-        return "image/avif"  # taken for a film otherwise
+        return "image/avif"  # otherwise mistaken for a video
     if data.startswith(_OLE):
         return _BY_SUFFIX[suffix] if suffix in _OLE_SUFFIXES else "application/x-ole-storage"
-    # 20 ms of import that text files never need
+    # imported lazily: it takes 20 ms, and text files never need it
     import puremagic
 
     head = data[:_HEAD]
@@ -173,7 +173,7 @@ def is_text(media_type: str | None) -> bool:
 def without_charset(content_type: str) -> str | None:
     """Return the type of a Content-Type header without parameters, or None if there is none.
 
-    That is `application/octet-stream`, and `binary/octet-stream`, which S3 stores when an upload names none.
+    `application/octet-stream` and S3's default `binary/octet-stream` count as none.
     """
     bare = content_type.partition(";")[0].strip().lower()
     if "/" not in bare or bare in (OCTET_STREAM, "binary/octet-stream"):

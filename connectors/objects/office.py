@@ -21,7 +21,7 @@ ODS = "application/vnd.oasis.opendocument.spreadsheet"
 
 
 def read_spreadsheet(data: bytes, name: str, max_text: int) -> str:
-    """Read the sheets of a workbook in order: its name, then a line for each row that is not empty.
+    """Read the sheets of a workbook in order: the name, then a line per non-empty row.
 
     Raises:
         RecordError: kind `CorruptDocument`, or `DocumentTooLarge` (unpacked size).
@@ -107,7 +107,7 @@ def _chart(chart: Any) -> Iterator[str]:
 
 
 def _check_size(data: bytes, name: str) -> None:
-    """An old workbook is no archive, and has no other size than its own."""
+    """Check the unpacked size; an old workbook is not an archive."""
     if not data.startswith(b"PK"):
         return
     try:

@@ -1,4 +1,4 @@
-"""What the formats of records make of an object: pages of records with their places."""
+"""Pages of records with their positions, as the record formats produce them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.errors import RecordError
 __all__ = ["SHOWN_BYTES", "ObjectReader", "PlaceKeys", "RecordFormat", "RecordPage", "RecordPlace", "stub"]
 
 SHOWN_BYTES = 64 * 1024
-"""How much of what cannot be read its dead letter shows."""
+"""Maximum length of unreadable input in a dead letter."""
 
 
 class RecordPlace(NamedTuple):
-    """A place inside an object.
+    """A position inside an object.
 
     Args:
-        at: bytes of the content before it; of Parquet: row groups.
-        before: lines before it; of Parquet: rows.
-        encoding: of the text, once it was found out by bytes that came earlier; "": not yet.
+        at: bytes of the content before it; for Parquet, row groups.
+        before: lines before it; for Parquet, rows.
+        encoding: encoding of the text, if detected from earlier bytes, else "".
     """
 
     at: int = 0
@@ -32,12 +32,12 @@ class RecordPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ObjectReader:
-    """One object to be read.
+    """An object to read.
 
     Args:
-        name: its key, whose suffix may tell how it is packed.
-        path: its address, for messages and for the records of lines.
-        size: bytes as stored, -1 when it is not known.
+        name: key, whose suffix may indicate compression.
+        path: address, for messages and for records of lines.
+        size: stored bytes, -1 if unknown.
     """
 
     name: str
@@ -48,11 +48,11 @@ class ObjectReader:
 
 @dataclass(slots=True)
 class RecordPage:
-    """Consecutive records, and the place after them.
+    """Consecutive records, and the position after them.
 
-    `numbers` are the lines (rows) that they begin at, counted from 1, in ascending order. `failures` are
-    those of them that could not be read, as (index, error). `replaced` characters stand for
-    invalid bytes; `guessed`: the encoding is a guess. `nbytes` is a rough size in memory.
+    `numbers` are their first lines (or rows), from 1, in ascending order. `failures` are the unreadable ones,
+    as (index, error). `replaced` is the number of characters that replace invalid bytes; `guessed`: the
+    encoding is a guess. `nbytes` is the approximate size in memory.
     """
 
     records: list[Any]
@@ -65,22 +65,22 @@ class RecordPage:
 
 
 class RecordFormat(Protocol):
-    """Reads the records of one object after the other."""
+    """Reads the records of objects."""
 
     def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records from a place on.
+        """Yield the records from a position on.
 
         Raises:
             RecordError: the object, or the rest of it, cannot be read.
-            ComponentError: as the store's `open`.
+            ComponentError: as for the store's `open`.
         """
         ...
 
 
 class PlaceKeys(Keys):
-    """Keys `prefix` + number of consecutive or some lines, made on demand.
+    """Keys made of `prefix` and line numbers, created on demand.
 
-    `before` is how many records of the source come before the object, as far as that is known.
+    `before` is the number of the source's records before the object, as far as known.
     """
 
     __slots__ = ("before", "numbers", "prefix")
@@ -115,7 +115,7 @@ class PlaceKeys(Keys):
 
 
 def stub(path: str, number: int, content: str | bytes | None, error: RecordError) -> dict[str, Any]:
-    """Return the record of the dead letter of a line."""
+    """Return the record for the dead letter of a line."""
     if isinstance(content, bytes):
         content = content[:SHOWN_BYTES].decode("utf-8", "replace")
     return {

@@ -1,4 +1,4 @@
-"""What the sources of whole objects can be told: which objects, and how they are read."""
+"""Parameters of the sources of whole objects: which objects to read, and how."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 Format = Literal["document", "text", "binary", "lines", "jsonl", "csv", "parquet"]
 
 WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
-"""Formats of which an object is one record."""
+"""Formats with one record per object."""
 
 _OF_CSV = ("delimiter", "header", "quote", "null_values", "columns", "types")
 
 
 class ObjectParams(Params):
-    """Which objects are read, and how."""
+    """Which objects to read, and how."""
 
     exclude: str | list[str] = Field(
         default=[],
-        description="Patterns of what is left out, as for `pattern`; without a bucket: of its keys",
+        description="Patterns to exclude, as in `pattern`; without a bucket: patterns of keys",
     )
     modified_after: datetime | None = Field(
-        default=None, description="Only what was last modified then or later; without a time zone: UTC"
+        default=None, description="Only objects last modified at or after this time (UTC without a time zone)"
     )
-    modified_before: datetime | None = Field(default=None, description="Only what was last modified earlier")
-    min_bytes: ByteSize | None = Field(default=None, ge=0, description="Only what has so many bytes, or more")
+    modified_before: datetime | None = Field(
+        default=None, description="Only objects last modified before this time"
+    )
+    min_bytes: ByteSize | None = Field(default=None, ge=0, description="Minimum size of objects, in bytes")
     max_bytes: ByteSize | None = Field(
-        default=None, ge=0, description="Only what has so many bytes, or fewer; the rest is left out"
+        default=None, ge=0, description="Maximum size of objects, in bytes; larger ones are skipped"
     )
-    limit: int | None = Field(default=None, ge=1, description="Objects at most, the first in the listing")
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum number of objects, the first in the listing"
+    )
     require_match: bool = Field(default=False, description="Stop the run if the pattern matches nothing")
     mode: Literal["all", "changed"] = Field(
         default="all",
-        description="`changed`: leave out objects whose content an earlier run of the pipeline has delivered",
+        description="`changed`: skip objects whose content an earlier run of the pipeline has delivered",
     )
     format: Format = Field(
         default="document",
@@ -55,16 +59,16 @@ class ObjectParams(Params):
         default=None,
         min_length=1,
         max_length=1,
-        description="CSV: what stands between fields (default: `,`, `;`, tab or `|`, as the first rows show)",
+        description="CSV: delimiter (default: `,`, `;`, tab or `|`, detected from the first rows)",
     )
     header: bool = Field(default=True, description="CSV: the first row names the columns")
     quote: str | None = Field(
         default='"',
         min_length=1,
         max_length=1,
-        description="CSV: what stands around fields; null: nothing does",
+        description="CSV: quote character; null for none",
     )
-    null_values: list[str] = Field(default=[""], description="CSV: texts that stand for no value")
+    null_values: list[str] = Field(default=[""], description="CSV: texts that mean null")
     columns: list[str] = Field(default=[], description="CSV: names of the columns, instead of the header's")
     types: Literal["infer", "text"] | dict[str, ColumnType] = Field(
         default="infer",
@@ -74,23 +78,23 @@ class ObjectParams(Params):
     max_object_bytes: int = Field(
         default=DEFAULT_MAX_OBJECT_BYTES,
         gt=0,
-        description="Larger objects become dead letters, unread; only where a record is a whole object",
+        description="Larger objects become dead letters; only for formats with one record per object",
     )
     max_record_bytes: ByteSize = Field(
         default=ByteSize(16 * 1024 * 1024), gt=0, description="Longer lines and rows become dead letters"
     )
     max_unpacked_bytes: ByteSize = Field(
-        default=ByteSize(1 << 40), gt=0, description="Bytes that one packed object is unpacked to at most"
+        default=ByteSize(1 << 40), gt=0, description="Maximum unpacked bytes of a compressed object"
     )
     max_unpacked_ratio: float = Field(
         default=1000.0,
         gt=1,
-        description="Unpacked bytes for each packed one at most, from 64 MiB on",
+        description="Maximum ratio of unpacked to packed bytes, beyond 64 MiB",
     )
     charset: str | None = Field(
         default=None,
-        description="Charset of all text (`windows-1252`), whatever is declared; default: found out by byte "
-        "order mark, declaration and content",
+        description="Charset of all text (`windows-1252`), overriding declarations (default: detected "
+        "from byte order mark, declaration and content)",
     )
     strict_text: bool = Field(
         default=False,
@@ -98,12 +102,12 @@ class ObjectParams(Params):
         "U+FFFD replaces them",
     )
     on_unreadable: Literal["dead_letter", "skip", "stop"] = operational(
-        "dead_letter", description="What becomes of an object that cannot be read while others can"
+        "dead_letter", description="What to do with an object that cannot be read while others can"
     )
-    page_records: int = operational(1000, ge=1, le=10_000, description="Lines or rows in one batch at most")
+    page_records: int = operational(1000, ge=1, le=10_000, description="Maximum lines or rows per batch")
     concurrency: int = operational(32, ge=1, le=256, description="Objects read at once")
     split_objects: int = operational(
-        1000, ge=1, le=10_000, description="Objects in one split, the unit that is resumed and distributed"
+        1000, ge=1, le=10_000, description="Objects per split, the unit of resuming and distribution"
     )
 
     @field_validator("charset")
@@ -131,27 +135,27 @@ class ObjectParams(Params):
 
     @property
     def known_charset(self) -> str | None:
-        """Python's name of `charset`."""
+        """Python's name for `charset`."""
         return known_charset(self.charset)
 
     @property
     def most_at_once(self) -> int:
-        """Objects read at once, at most, where more get through than with `concurrency`."""
+        """Maximum concurrent reads, if more than `concurrency` increase throughput."""
         return self.concurrency
 
     @property
     def streams(self) -> bool:
-        """Whether an object is read as many records."""
+        """Whether an object contains many records."""
         return self.format not in WHOLE
 
     @property
     def excluded(self) -> Callable[[str], bool] | None:
-        """Says of a key whether it is left out; None: nothing is."""
+        """Return the test for excluded keys, or None if nothing is excluded."""
         return None
 
     @property
     def selection(self) -> Selection:
-        """Return which of the matching objects are read."""
+        """Return the selection among matching objects."""
         return Selection(
             self.excluded, self.modified_after, self.modified_before, self.min_bytes, self.max_bytes
         )
@@ -163,5 +167,5 @@ def listed(patterns: str | list[str]) -> list[str]:
 
 
 def keeps_bookmarks(params: ObjectParams) -> bool:
-    """True when a run leaves bookmarks for later ones."""
+    """Return whether a run leaves bookmarks for later ones."""
     return params.mode == "changed"

@@ -1,4 +1,4 @@
-"""Records as a Parquet file, by pyarrow."""
+"""Encode records as a Parquet file with pyarrow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMES = "give it as a time with a zone, e.g. 2026-01-31T12:00:00Z"
 _OTHERS = "convert the field before the sink, or choose its type in `types`"
 
 MAX_DEPTH = 40
-"""Lists and objects inside of one another: readers open no file with more than 100 levels, two for a list."""
+"""Maximum nesting: readers open no file with more than 100 levels, and a list takes two."""
 
 
 def encode_parquet(
@@ -32,9 +32,9 @@ def encode_parquet(
 ) -> tuple[bytes, Failures]:
     """Encode as one Parquet file; also return the records that do not fit into its columns, by index.
 
-    A column has its declared type, or the type that most naturally holds all its values; where they have
-    none in common, that of the first value, and the others fail. An empty object becomes null where no
-    record has a field in it.
+    A column has its declared type, or the most natural type for all its values. If they have none in common,
+    the type of the first value is used, and the others fail. An empty object becomes null if no record has a
+    field in it.
 
     Raises:
         FatalError: pyarrow is not installed.
@@ -73,7 +73,7 @@ def _type(pa: Any, kind: ColumnType | None) -> Any:
 
 
 def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
-    """The values as an array, or what of them does not fit."""
+    """Convert values to an array; also return the indices of those that do not fit."""
     errors = (pa.ArrowException, TypeError, ValueError, OverflowError)
     if kind is not None:
         values = [_as_declared(pa, value, kind) for value in values]
@@ -91,9 +91,9 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
     bad = [index for index, scalar in enumerate(scalars) if scalar is None]
     if kind is None:
         kind = next((scalar.type for scalar in scalars if scalar is not None and scalar.is_valid), None)
-        if not bad:  # nothing is wrong with each alone
+        if not bad:  # each value is valid alone
             bad = mixed or [at for at, value in enumerate(values) if _scalar(pa, value, kind, errors) is None]
-    # a list whose items differ from those of another
+    # a list whose items differ from those of other lists
     return (None if kind is None else pa.nulls(0, kind)), bad or list(range(1, len(values)))
 
 
@@ -110,7 +110,7 @@ _ALIKE: tuple[frozenset[type], ...] = (
 
 
 def _is_exact(kind: Any) -> bool:
-    """Whether pyarrow makes such a column of nothing but values that are like it."""
+    """Return whether pyarrow infers this type only from values that need no conversion."""
     from pyarrow import types  # type: ignore[import-untyped]
 
     if types.is_nested(kind):
@@ -121,9 +121,9 @@ def _is_exact(kind: Any) -> bool:
 
 
 def _of_another_kind(values: list[Any]) -> list[int]:
-    """The values of another kind than the first ones.
+    """Return the indices of values of another kind than the first ones.
 
-    pyarrow would convert what can be: text to bytes, truths to numbers, and a moment to its day.
+    pyarrow would convert some: text to bytes, booleans to numbers, and a timestamp to its day.
     """
     types = set(map(type, values)) - {NoneType}
     if any(types <= alike for alike in _ALIKE):
@@ -133,7 +133,7 @@ def _of_another_kind(values: list[Any]) -> list[int]:
 
 
 def _is_like(value: Any, kinds: dict[tuple[Any, ...], str], path: tuple[Any, ...]) -> bool:
-    """Whether every value in this one is of the kind that the first at its place had."""
+    """Return whether each nested value is of the same kind as the first value at its path."""
     if value is None or len(path) > MAX_DEPTH:
         return True
     kind = _OF_JSON.get(type(value)) or _kind_of(value)
@@ -163,11 +163,11 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 _OF_JSON: Mapping[type, str] = {kind: _kind_of(kind()) for kind in (str, bool, int, float, dict, list)}
-"""The same by type alone, which is quicker."""
+"""Kinds by type alone, which is faster."""
 
 
 def _has_empty_object(kind: Any) -> bool:
-    """Whether there are objects without any field in it, which Parquet has no form for."""
+    """Return whether the type contains objects without fields, which Parquet cannot represent."""
     from pyarrow import types
 
     if types.is_struct(kind) and not kind.num_fields:
@@ -186,14 +186,14 @@ def _without_empty_objects(value: Any) -> Any:
 
 
 def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
-    """Text as the value it holds: JSON has no dates and no decimals.
+    """Convert text to the declared type: JSON has no dates and no decimals.
 
-    What pyarrow would cut off or make up is a text, which it refuses.
+    Values that pyarrow would truncate or invent are left as text, which it refuses.
     """
     if isinstance(value, str):
         return value if kind == pa.string() else _parsed(pa, value, kind)
     if isinstance(value, float) and pa.types.is_decimal(kind):
-        return _parsed(pa, str(value), kind)  # the shortest digits; pyarrow takes no floats for decimals
+        return _parsed(pa, str(value), kind)  # the shortest digits; pyarrow refuses floats for decimals
     if isinstance(value, float | Decimal) and kind == pa.int64():
         return _whole(value)
     if isinstance(value, Decimal) and kind == pa.float64():
@@ -202,7 +202,7 @@ def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
 
 
 def _would_change(pa: Any, value: Any, kind: Any) -> bool:
-    """Whether pyarrow would take the value, and write another one."""
+    """Return whether pyarrow would silently change the value."""
     if kind == pa.float64():
         return isinstance(value, bool)
     if kind == pa.date32():
@@ -228,7 +228,7 @@ def _parsed(pa: Any, text: str, kind: Any) -> Any:
 
 
 def _too_deep(pa: Any, array: Any, values: list[Any]) -> list[int]:
-    """The values that are nested so deeply that the file could be written and not be opened."""
+    """Return the indices of values nested so deeply that the file could be written but not opened."""
     if not pa.types.is_nested(array.type) or _type_depth(pa, array.type) <= MAX_DEPTH:
         return []
     return [index for index, value in enumerate(values) if _type_depth(pa, pa.scalar(value).type) > MAX_DEPTH]

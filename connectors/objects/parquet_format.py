@@ -1,4 +1,4 @@
-"""The format `parquet`: one record for each row, by pyarrow, a row group at a time."""
+"""The format `parquet`: one record per row, read with pyarrow one row group at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.errors import FatalError, RecordError
 __all__ = ["ParquetRows", "pyarrow"]
 
 AHEAD_BYTES = 1024 * 1024
-"""Bytes that are read at once at least."""
+"""Minimum bytes per read."""
 
 RECORD_BYTES = 300
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def pyarrow(name: str = "pyarrow") -> Any:
-    """A module of pyarrow.
+    """Import a module of pyarrow.
 
     Raises:
         FatalError: it is not installed.
@@ -44,12 +44,12 @@ def pyarrow(name: str = "pyarrow") -> Any:
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """Each row is a record. Dates, times and decimals are text, bytes are base64."""
+    """Each row becomes a record. Dates, times and decimals are text, bytes are base64."""
 
     page_records: int
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
+        """Yield the records of an object from a position on."""
         pyarrow("pyarrow.parquet")
         loop = asyncio.get_running_loop()
         size = reader.size if reader.size >= 0 else await _size_of(reader)
@@ -68,7 +68,7 @@ async def _in_thread(reader: ObjectReader, work: Callable[..., T], *arguments: A
         return await anyio.to_thread.run_sync(work, *arguments)
     except (arrow.ArrowException, EOFError, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk; those of pyarrow have no number
+            raise  # an error of the disk; pyarrow's have no errno
         # its own words may quote values
         what = "encrypted" if "crypt" in str(error) else "not a Parquet file, or damaged"
         raise RecordError(
@@ -87,11 +87,11 @@ async def _size_of(reader: ObjectReader) -> int:
 
 
 class _Rows:
-    """The rows of a file from a place on; used in worker threads, one call at a time."""
+    """Reads the rows of a file from a position on; called in worker threads, one call at a time."""
 
     def __init__(self, path: str, file: io.RawIOBase, page_records: int, start: RecordPlace) -> None:
         parquet = pyarrow("pyarrow.parquet")
-        # neither threads nor whole column chunks: memory stays that of some pages of values
+        # no threads and no whole column chunks, so memory holds only a few pages of values
         self._file = parquet.ParquetFile(file, buffer_size=AHEAD_BYTES, pre_buffer=False)
         self._path = path
         self._page = page_records
@@ -105,7 +105,7 @@ class _Rows:
         self._batches: Any = None
 
     def next(self) -> RecordPage | None:
-        """The next rows, None at the end."""
+        """Return the next rows, None at the end."""
         while self._group < self._file.num_row_groups:
             if self._batches is None:
                 self._batches = self._file.iter_batches(
@@ -164,7 +164,7 @@ class _Rows:
 
 
 class _RangedFile(io.RawIOBase):
-    """An object as a file whose parts are read when they are wanted."""
+    """An object as a file, whose ranges are fetched on demand."""
 
     def __init__(
         self, reader: ObjectReader, size: int, wait: Callable[[Coroutine[Any, Any, bytes]], bytes]

@@ -1,4 +1,4 @@
-"""Values of Arrow columns as JSON has them."""
+"""Convert values of Arrow columns to JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ __all__ = ["UNREADABLE", "MendedTexts", "converter_of"]
 Convert = Callable[[Any], list[Any]]
 
 UNREADABLE = object()
-"""Marks a value that cannot be represented: a time outside the calendar, a nested text that is no UTF-8."""
+"""Marks a value that cannot be represented: a time outside the calendar, or a nested text that is not
+UTF-8."""
 
 
 class MendedTexts(list[Any]):
-    """Texts of a column; `replaced`: how many of their characters stand for invalid bytes."""
+    """Texts of a column; `replaced` counts characters that replace invalid bytes."""
 
     replaced = 0
 
 
 def converter_of(kind: Any) -> Convert | None:
-    """What makes plain values of a column of this type; None: they are plain already.
+    """Return the converter for a column of this type; None if values need no conversion.
 
-    Dates and times become ISO 8601 with all their digits, decimals and durations text, bytes base64, maps
-    with text keys objects. Bytes that are not valid UTF-8 become U+FFFD.
+    Dates and times become ISO 8601 with all digits, decimals and durations text, bytes base64, and maps with
+    text keys objects. Bytes of text that are not valid UTF-8 become U+FFFD.
     """
     from pyarrow import types  # type: ignore[import-untyped]
 
@@ -50,7 +51,7 @@ def _texts(column: Any) -> list[Any]:
 
     try:
         found: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:  # the format asks for UTF-8, and not every writer checks that
+    except UnicodeDecodeError:  # the format requires UTF-8, but not every writer checks it
         return _mended(column.cast(pa.large_binary()).to_pylist())
     return found
 
@@ -72,7 +73,7 @@ def _values(column: Any) -> list[Any]:
 
 
 def _value(scalar: Any) -> Any:
-    """A value that may be beyond what Python holds. Arrow writes those as other ones, or without a unit."""
+    """Convert a value that may exceed Python's range, which Arrow would change or write without a unit."""
     from pyarrow import types
 
     with suppress(ValueError, OverflowError, ImportError):
@@ -139,7 +140,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list) and value and all(_is_named(one) for one in value):  # a map
         named = {name: _plain(one) for name, one in value}
-        # a name that comes twice would lose one of its values
+        # a repeated name would lose one of its values
         return named if len(named) == len(value) else [[name, _plain(one)] for name, one in value]
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]

@@ -1,9 +1,8 @@
-"""Files that a sink writes: what they are called, and notes about what is in them.
+"""Files that a sink writes: their names, and notes about their records.
 
-A file is named by the run and by its first record, so that a batch that is written again replaces its file.
-Before it is written, its keys are noted: a run that is resumed reads the notes, and what is in a file that
-is there as it was noted is not written again, however batches are cut. The notes are removed with the run's
-completion.
+A file is named after the run and its first record, so that a batch that is written again replaces its file.
+Before it is written, its keys are noted: a resumed run reads the notes, and skips records of files that match
+their notes, even if batches differ. The notes are removed when the run completes.
 """
 
 from __future__ import annotations
@@ -28,43 +27,43 @@ STANDALONE = Context().run_id
 NOTE = ".json"
 REPLACED = "replaced"
 _OURS = re.compile(r"part-([0-9a-f]{12})-\d{12,}-[0-9a-f]{8}\.\w+(?:\.\w+)?")
-"""The names that are given here. Other programs write files that begin with `part-` too."""
+"""The names of files of this sink. Other programs also write files that begin with `part-`."""
 
 
 class PartStore(Protocol):
     """A folder, or the part of a bucket below a prefix. Each call raises `TransientError` or `FatalError`."""
 
     async def sizes(self) -> Mapping[str, int]:
-        """The files in it and their bytes; not those in folders below."""
+        """Return the files and their sizes, without those in subfolders."""
         ...
 
     async def notes(self, token: str) -> Mapping[str, bytes]:
-        """The notes of a run, by the name of the file that each is about."""
+        """Return the notes of a run, by file name."""
         ...
 
     async def has_note(self, token: str, name: str) -> bool:
-        """Whether a run has a note about this file."""
+        """Return whether a run has a note about this file."""
         ...
 
     async def put_note(self, token: str, name: str, data: bytes) -> None:
-        """Store a note for certain."""
+        """Store a note durably."""
         ...
 
     async def put(self, token: str, name: str, data: bytes) -> None:
-        """Store a file whole, for certain and under its name at once, instead of what has it."""
+        """Store a file durably and atomically, replacing one of the same name."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         ...
 
     async def delete_notes(self, token: str) -> None:
-        """Remove the notes of a run, and what it has left half written."""
+        """Remove the notes of a run, and its incomplete files."""
         ...
 
 
 def run_token(ctx: Context) -> str:
-    """Names a run, node and chunk in file names; of what is no run, something new each time."""
+    """Return the part of file names for a run, node and chunk; without a run, a new one each time."""
     if ctx.run_id == STANDALONE:
         return secrets.token_hex(6)
     return sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:12]
@@ -72,7 +71,7 @@ def run_token(ctx: Context) -> str:
 
 @dataclass(slots=True)
 class PartNote:
-    """What is known of a file: its bytes, its records and their keys."""
+    """A note about a file: its size, its number of records and their keys."""
 
     size: int
     records: int
@@ -81,19 +80,19 @@ class PartNote:
 
     @classmethod
     def of(cls, batch: Batch, size: int) -> PartNote:
-        """The note about a file of these records."""
+        """Create the note about a file of these records."""
         ranges = batch.keys.ranges()
         return cls(size, len(batch), batch.keys.to_list() if ranges is None else [], ranges or [])
 
     @classmethod
     def parse(cls, data: bytes) -> PartNote:
-        """A stored note. Raises ValueError if it is none."""
+        """Parse a stored note. Raises ValueError if it is invalid."""
         stored: dict[str, Any] = orjson.loads(data)
         ranges = [(prefix, start, stop) for prefix, start, stop in stored["ranges"]]
         return cls(stored["size"], stored["records"], stored["keys"], ranges)
 
     def dump(self) -> bytes:
-        """The note as it is stored."""
+        """Return the note as stored."""
         return orjson.dumps(self)
 
 
@@ -101,11 +100,11 @@ class PartFiles:
     """The files of one run in a store.
 
     Args:
-        suffix: ends the names of the files.
+        suffix: suffix of the file names.
 
     Attributes:
-        before: keys that an earlier attempt of the run has written.
-        begun: this attempt or an earlier one has written something.
+        before: keys that earlier attempts of the run have written.
+        begun: this attempt or an earlier one has written a file.
     """
 
     def __init__(self, store: PartStore, token: str, suffix: str) -> None:
@@ -117,12 +116,12 @@ class PartFiles:
         self.begun = False
 
     async def open(self) -> Mapping[str, int]:
-        """Read the notes of earlier attempts; returns the files of others that are there, with their sizes.
+        """Read the notes of earlier attempts; return existing files of other runs, with their sizes.
 
-        A file that is not as it was noted is removed: it is older than its note, and its records come again.
+        A file that does not match its note is removed: it is older, and its records will be written again.
 
         Raises:
-            FatalError: another run has replaced what earlier attempts have written.
+            FatalError: another run has replaced the files of earlier attempts.
         """
         sizes = dict(await self._store.sizes())
         stored = dict(await self._store.notes(self._token))
@@ -135,7 +134,7 @@ class PartFiles:
             try:
                 note = PartNote.parse(data)
             except (ValueError, KeyError, TypeError):
-                continue  # half a note: nothing of it was written
+                continue  # an incomplete note: its file was not written
             if sizes.get(name) != note.size:
                 if name in sizes:
                     await self._store.delete(name)
@@ -150,7 +149,7 @@ class PartFiles:
         return f"part-{self._token}-"
 
     def name_of(self, batch: Batch) -> str:
-        """The name of the file whose first record is that of this batch."""
+        """Return the name of the file for this batch."""
         split = batch.origins[0][0].tracker.key if batch.origins else ""
         first = batch.keys.slice(0, 1)
         digest = sha256(f"{split}\n{first.to_list()[0]}".encode()).hexdigest()[:8]
@@ -165,15 +164,15 @@ class PartFiles:
         self.begun = True
 
     async def count(self) -> int:
-        """How many records the files of the run have that are there as they were noted."""
+        """Count the records in files of the run that match their notes."""
         sizes = await self._store.sizes()
         return sum(note.records for name, note in self._notes.items() if sizes.get(name) == note.size)
 
     async def close_run(self, *, replace: bool) -> None:
-        """The run is complete: remove its notes, and with `replace` the files of earlier runs.
+        """Complete the run: remove its notes, and with `replace` the files of earlier runs.
 
         Raises:
-            FatalError: another run has replaced what this one has written.
+            FatalError: another run has replaced this run's files.
         """
         if self.begun and await self._store.has_note(self._token, REPLACED):
             raise FatalError(
@@ -184,7 +183,7 @@ class PartFiles:
             written = [match for name in await self._store.sizes() if (match := _OURS.fullmatch(name))]
             others = [match for match in written if match[1] != self._token]
             for token in {match[1] for match in others}:
-                if await self._store.notes(token):  # it is not complete, and must not continue without them
+                if await self._store.notes(token):  # that run is incomplete and must not continue
                     await self._store.put_note(token, REPLACED, b"{}")
             for match in others:
                 await self._store.delete(match[0])

@@ -1,4 +1,4 @@
-"""The sink that writes files of records, wherever they are put."""
+"""The base of sinks that write files of records."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ SHOWN_FILES = 3
 
 
 class PartParams(Params):
-    """How records become files."""
+    """How to write records to files."""
 
-    format: FileFormat = Field(default="jsonl", description="Of the files: `jsonl`, `csv` or `parquet`")
+    format: FileFormat = Field(
+        default="jsonl", description="Format of the files: `jsonl`, `csv` or `parquet`"
+    )
     compression: Compression | None = Field(
         default=None, description="`none`, `gzip` or `zstd` (default: none; Parquet: `zstd`)"
     )
@@ -38,19 +40,19 @@ class PartParams(Params):
         default={}, description="Parquet: types of columns by name; others follow from the values"
     )
     header: bool = Field(default=True, description="CSV: each file begins with the names of its columns")
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: stands between fields")
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: delimiter")
     mode: Literal["append", "replace", "error"] = operational(
         "append",
-        description="What a new run does where files are: add to them, replace those of earlier runs when it "
-        "is complete, or fail",
+        description="What a new run does if files exist: add to them, replace those of earlier runs "
+        "when it completes, or fail",
     )
     rotate_bytes: ByteSize = operational(
         ByteSize(32 * 1024 * 1024),
         gt=0,
-        description="Begin a new file after so many bytes of records in memory",
+        description="Start a new file after this many bytes of records in memory",
     )
-    rotate_records: int = operational(1_000_000, ge=1, description="Begin a new file after so many records")
-    rotate_seconds: float = operational(60.0, gt=0, description="Write a file after so many seconds")
+    rotate_records: int = operational(1_000_000, ge=1, description="Start a new file after this many records")
+    rotate_seconds: float = operational(60.0, gt=0, description="Write a file after this many seconds")
 
     @model_validator(mode="after")
     def _fits_format(self) -> Self:
@@ -75,7 +77,7 @@ class PartParams(Params):
 
 
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
-    """The claim of a sink that writes files to a folder or below a prefix."""
+    """Return the claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
     return Claim(place, f"writes {shown}", alone, "choose another place for one of them")
 
@@ -84,7 +86,7 @@ P = TypeVar("P", bound=PartParams)
 
 
 class PartSink(Sink[P]):
-    """A sink whose batches become files. A subclass says where they are put."""
+    """A sink whose batches become files. A subclass opens the store."""
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
@@ -93,20 +95,20 @@ class PartSink(Sink[P]):
     @property
     @abstractmethod
     def named(self) -> str:
-        """Where the files go, for messages."""
+        """The place of the files, for messages."""
 
     @abstractmethod
     async def open_store(self, stack: AsyncExitStack) -> PartStore:
-        """Open what the files are put into; `stack` closes it."""
+        """Open the store of the files; `stack` closes it."""
 
     @property
     def limits(self) -> BatchLimits:
-        """A batch is a file."""
+        """One batch becomes one file."""
         params = self.params
         return BatchLimits(params.rotate_records, int(params.rotate_bytes), params.rotate_seconds)
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the store, and look for the files that are there."""
+        """Open the store and look for existing files."""
         if self.params.format == "parquet":
             from connectors.objects.parquet_format import pyarrow
 
@@ -132,11 +134,11 @@ class PartSink(Sink[P]):
         return self._files
 
     async def write(self, batch: Batch) -> None:
-        """Write the batch as a file, but for what an earlier attempt of the run has written.
+        """Write the batch as a file, without records that an earlier attempt of the run has written.
 
         Raises:
-            BatchError: records that the format cannot express; the others were written.
-            TransientError, FatalError: nothing can be written, or not now.
+            BatchError: some records cannot be expressed in the format; the others were written.
+            TransientError, FatalError: nothing can be written now, or at all.
         """
         files, places = self._open(), range(len(batch))
         left: Sequence[int] = places
@@ -148,7 +150,7 @@ class PartSink(Sink[P]):
             raise BatchError(failures)
 
     async def _write(self, batch: Batch, places: Sequence[int]) -> Failures:
-        """Write the records at these places; returns what could not be, by place."""
+        """Write the records at these indices; return the errors of unwritable ones, by index."""
         if not places:
             return {}
         part = batch if len(places) == len(batch) else batch.take(places)
@@ -179,15 +181,15 @@ class PartSink(Sink[P]):
         return compress(data, params.compression or "none"), failures
 
     async def run_completed(self) -> None:
-        """Remove the notes about what was written, and with `mode: replace` the files of earlier runs."""
+        """Remove the run's notes, and with `mode: replace` the files of earlier runs."""
         files = self._open()
-        # a run that was killed after this is resumed without notes: other files may be of later runs
+        # a run that is killed after this resumes without notes: other files may be from later runs
         await files.close_run(
             replace=self.params.mode == "replace" and (files.begun or self.ctx.attempt == 1)
         )
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
-        """Count the records in the files of this run that are there as they were written."""
+        """Count the records in the files of this run that still match their notes."""
         if self.ctx.chunk or not self.ctx.distinct_keys:
             return [Check("records", delivered.records, note="only a run in one process can count its files")]
         return [Check(f"records in {self.named}", delivered.records, await self._open().count())]

@@ -1,6 +1,6 @@
 """Wildcard patterns over object keys: `s3://bucket/folder/**/*.{txt,pdf}`.
 
-One meaning, whatever the pattern looks like:
+Every pattern follows the same rules:
 
 ===========  =======================================================================================
 `*`          any run of characters without `/`; as a whole segment, at least one character
@@ -11,14 +11,14 @@ One meaning, whatever the pattern looks like:
 `\\`         takes the meaning from the next character
 ===========  =======================================================================================
 
-Upper and lower case differ, and names that begin with a dot are names like others. A key may hold empty,
-`.` or `..` segments (`a//b`), which mean nothing special to an object store: `**` matches them, `*` matches
-the dots but not an empty one.
+Matching is case-sensitive, and names that begin with a dot are not special. A key may have empty, `.` or `..`
+segments (`a//b`), which mean nothing special to an object store: `**` matches them, `*` matches the dots but
+not an empty one.
 
 The matcher is wcmatch's; its rules for file systems (`a//b` is `a/b`, `*` never matches `..`) are wrong for
 keys, so a key with such a segment goes through a comparison by segments instead.
 
-A pattern also says which prefixes to list and which keys to look up; `connectors.s3.resolver` does so.
+A pattern also determines which prefixes to list and which keys to look up, see `connectors.s3.resolver`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 SCHEMES = ("s3", "minio")
 MAX_ALTERNATIVES = 1000
-"""How many patterns the braces of one may stand for."""
+"""Maximum number of patterns that braces may expand to."""
 
 MAX_PATTERN_BYTES = 4096
 """A key has at most 1,024 bytes of UTF-8 (S3 user guide, "Creating object key names")."""
@@ -55,7 +55,7 @@ _ARN = (
     r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d*:"
     r"(?:outpost[/:][A-Za-z0-9-]{1,63}[/:])?accesspoint[/:][A-Za-z0-9.-]{1,63}"
 )
-"""An access point (S3 user guide, "Access point ARNs"); it stands where a bucket's name does."""
+"""An access point (S3 user guide, "Access point ARNs"), used in place of a bucket name."""
 
 _ODD_SEGMENT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _ARN_FIRST = re.compile(_ARN + "(?=/|$)")
@@ -64,7 +64,7 @@ _BUCKET = re.compile(r"(?:[A-Za-z0-9_.$-]{1,64}:)?[A-Za-z0-9._-]{1,255}|" + _ARN
 
 
 class PatternError(ValueError):
-    """The pattern is invalid; the message says what to write instead."""
+    """The pattern is invalid; the message has the remedy."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class ObjectPattern:
     """A parsed pattern; create one with `ObjectPattern.parse`.
 
     Attributes:
-        uri: as it was written.
+        uri: the pattern as written.
         scheme: `s3` or `minio`.
         bucket: no wildcards.
-        pattern: what follows the bucket.
-        alternatives: `pattern` with its braces expanded, without repetitions.
+        pattern: the part after the bucket.
+        alternatives: `pattern` with its braces expanded, without duplicates.
     """
 
     uri: str
@@ -90,8 +90,8 @@ class ObjectPattern:
         """Parse `scheme://bucket/pattern` without percent-decoding; `#`, `%` and `+` are literal.
 
         Raises:
-            PatternError: another scheme, a bucket name that no bucket can have, an empty pattern, `**` that
-                is not a whole segment, too many alternatives.
+            PatternError: wrong scheme, invalid bucket name, empty pattern, `**` that is not a whole segment,
+                or too many alternatives.
         """
         scheme, separator, rest = uri.partition("://")
         if not separator or scheme not in SCHEMES:
@@ -119,10 +119,10 @@ class ObjectPattern:
 
     @classmethod
     def parse_all(cls, uris: Sequence[str]) -> ObjectPattern:
-        """Take several patterns of one bucket apart, as one that matches whatever any of them matches.
+        """Combine several patterns of one bucket into one that matches what any of them matches.
 
         Raises:
-            PatternError: one of them cannot mean anything, there is none, or they are of several buckets.
+            PatternError: one of them is invalid, there are none, or they are of several buckets.
         """
         if not uris:
             raise PatternError("the list of patterns is empty")
@@ -136,12 +136,12 @@ class ObjectPattern:
             )
         alternatives = tuple(dict.fromkeys(each for one in patterns for each in one.alternatives))
         if len(alternatives) > MAX_ALTERNATIVES:
-            raise PatternError(f"the patterns stand for more than {MAX_ALTERNATIVES} together; use wildcards")
+            raise PatternError(f"the patterns expand to more than {MAX_ALTERNATIVES} together; use wildcards")
         return cls(", ".join(uris), first.scheme, first.bucket, first.pattern, alternatives)
 
     @property
     def exact(self) -> bool:
-        """Whether the pattern names one object and nothing must be listed."""
+        """Whether the pattern names a single object, so nothing has to be listed."""
         return not self.prefixes and len(self.exact_keys) == 1
 
     @cached_property
@@ -166,7 +166,7 @@ class ObjectPattern:
         if _ODD_SEGMENT.search(key):
             segments = key.split("/")
             return any(_segments_match(parts, segments) for parts in self._segments)
-        # a pattern with such a segment matches no other keys
+        # a pattern with such a segment matches only such keys
         return self._matcher is not None and self._matcher.match(key)
 
     def uri_of(self, key: str) -> str:
@@ -184,7 +184,7 @@ class ObjectPattern:
 
 
 def split_bucket(address: str) -> tuple[str, str]:
-    """Split an address without scheme into the bucket, or access-point ARN, and the rest."""
+    """Split an address without a scheme into the bucket (or access-point ARN) and the rest."""
     arn = _ARN_FIRST.match(address)
     if arn:
         return arn[0], address[arn.end() + 1 :]
@@ -195,11 +195,11 @@ def split_bucket(address: str) -> tuple[str, str]:
 def validate_bucket(bucket: str) -> None:
     """Check that a bucket name is valid, on AWS or elsewhere.
 
-    New buckets of AWS have lower-case letters, digits, dots and hyphens; old ones and those of other servers
-    also capitals and underscores, and on Ceph a tenant before a colon. The server knows which of them exist.
+    New AWS buckets have lower-case letters, digits, dots and hyphens; old ones and those of other servers
+    also capitals and underscores, and on Ceph a tenant before a colon. Only the server knows which exist.
 
     Raises:
-        PatternError: no server has a bucket of that name.
+        PatternError: no server allows this bucket name.
     """
     if any(character in bucket for character in "*?[]{}"):
         raise PatternError(f"the bucket {bucket!r} contains a wildcard; only the key after it may")
@@ -225,7 +225,7 @@ def literal_prefix(pattern: str) -> tuple[str, bool]:
 def _expand(pattern: str) -> tuple[str, ...]:
     try:
         expanded = bracex.iexpand(pattern, keep_escapes=True, limit=MAX_ALTERNATIVES)
-        # an escaped slash is a slash; without this it would hide a border between segments
+        # an escaped slash is a slash; otherwise it would hide a boundary between segments
         plain = [_ESCAPED.sub(lambda match: "/" if match[1] == "/" else match[0], one) for one in expanded]
     except bracex.ExpansionLimitException as error:
         raise PatternError(
@@ -248,8 +248,8 @@ def _segment_matcher(segment: str) -> fnmatch.WcMatcher[str]:
 
 
 def _segments_match(pattern: list[str], key: list[str]) -> bool:
-    """Compare by segments; `**` takes none or more of them, at the end one or more."""
-    reachable = {0}  # how many segments of the key the pattern so far may have taken
+    """Compare by segments; `**` matches any number of them, at the end at least one."""
+    reachable = {0}  # numbers of segments of the key that the pattern may have matched so far
     for index, part in enumerate(pattern):
         if part == "**":
             least = min(reachable) + (index == len(pattern) - 1)

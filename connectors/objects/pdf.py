@@ -17,18 +17,18 @@ __all__ = ["PROTECTED", "read_pdf"]
 
 MAX_PAGES = 100
 MAX_PICTURES = 8
-"""Pages without text that are drawn; a scan of more pages is a permanent error."""
+"""Maximum pages drawn as pictures; a longer scan is a permanent error."""
 
 SPARSE = 20
-"""A page with fewer characters of text than this is a scan: it is drawn instead."""
+"""Minimum characters of text; a page with fewer is drawn as a picture."""
 
 MAX_SIDE = 1568
-"""Pixels of a drawn page; larger pictures are only scaled down again by the models' providers."""
+"""Pixels of a drawn page; models' providers scale larger pictures down."""
 
 PROTECTED: Final = "it is protected by a password; save it without one and read that"
 
 # pdfium must not be called from two threads at once (pypdfium2 documentation, "Thread incompatibility"),
-# and it is one library for the whole process
+# and all of the process share one library
 _PDFIUM: Final = threading.Lock()
 
 
@@ -87,7 +87,7 @@ def _text(page: pypdfium2.PdfPage) -> str:
 
 
 def _has_picture(page: pypdfium2.PdfPage) -> bool:
-    """True when something other than text is drawn on the page."""
+    """Return whether something other than text is drawn on the page."""
     from pypdfium2 import raw
 
     return any(found.type != raw.FPDF_PAGEOBJ_TEXT for found in page.get_objects(max_depth=3))
@@ -101,7 +101,7 @@ def _picture(page: pypdfium2.PdfPage) -> bytes:
 
 
 def _grey_png(pixels: bytes, width: int, height: int, stride: int) -> bytes:
-    """A PNG of 8-bit grey pixels (PNG specification, sections 5 and 11.2); `stride` is the bytes of a row."""
+    """Encode 8-bit grey pixels as PNG (PNG specification, sections 5 and 11.2); `stride`: bytes per row."""
     # a zero before each row: no filter
     rows = b"".join(b"\0" + pixels[start : start + width] for start in range(0, height * stride, stride))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Convert pictures that models do not read to PNG, no larger than models look at, with Pillow."""
+"""Convert pictures of unsupported types to PNG, scaled to the size that models use, with Pillow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.errors import RecordError
 __all__ = ["CONVERTED", "as_png_pages"]
 
 CONVERTED: Final = ("image/bmp", "image/tiff", "image/x-icon", "image/x-portable-pixmap")
-"""Types that no model takes as they are."""
+"""Types that models do not accept."""
 
 MAX_SIDE: Final = 2_048  # pixels; models scale larger ones down themselves
 MAX_PIXELS: Final = 100_000_000
@@ -18,7 +18,7 @@ MAX_PAGES: Final = 20
 
 
 def as_png_pages(data: bytes, name: str) -> list[str | bytes]:
-    """The pages of a picture as PNG, none with a side longer than `MAX_SIDE`.
+    """Return the pages of a picture as PNG, with sides of at most `MAX_SIDE`.
 
     Raises:
         RecordError: kind `CorruptDocument`, or `DocumentTooLarge` (pixels, pages).

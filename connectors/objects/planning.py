@@ -12,10 +12,10 @@ __all__ = ["RECORD_OVERHEAD", "PlannedGroup", "plan_groups", "weight"]
 
 GROUP_OBJECTS = 16
 GROUP_BYTES = 256 * 1024
-"""A group ends at so many objects or so many bytes of weight; a larger object is a group of its own."""
+"""Limits of a group: objects and bytes of weight; a larger object forms its own group."""
 
 RECORD_OVERHEAD = 1024
-"""Bytes that a record takes beside its content."""
+"""Memory of a record in addition to its content, in bytes."""
 
 
 class PlannedGroup(NamedTuple):
@@ -27,7 +27,7 @@ class PlannedGroup(NamedTuple):
 
 
 def plan_groups(objects: Sequence[ListedObject], start: int, max_object_bytes: int) -> Iterator[PlannedGroup]:
-    """The objects from index `start` on, cut into groups by the listing alone."""
+    """Yield the objects from index `start` on in groups, based on the listing alone."""
     while start < len(objects):
         stop, total = start, 0
         while stop < len(objects) and stop - start < GROUP_OBJECTS:
@@ -41,10 +41,10 @@ def plan_groups(objects: Sequence[ListedObject], start: int, max_object_bytes: i
 
 
 def weight(found: ListedObject, max_object_bytes: int) -> int:
-    """Bytes of memory at the peak: the raw content beside what it is decoded to."""
+    """Return the peak memory of an object in bytes: raw and decoded content together."""
     if found.size > max_object_bytes:
         return RECORD_OVERHEAD  # it will not be read
-    size = found.size if found.size >= 0 else max_object_bytes  # not known
-    # a str takes two bytes a character once one is beyond Latin-1; base64 takes four for three
+    size = found.size if found.size >= 0 else max_object_bytes  # unknown
+    # a str takes two bytes per character once one is beyond Latin-1; base64 takes four bytes for three
     factor = 3.0 if is_text(by_suffix(found.key)) else 2.4
     return int(size * factor) + RECORD_OVERHEAD

@@ -1,14 +1,13 @@
 """The program of a worker process that reads documents; started by `connectors.objects.isolation`.
 
-When it is ready it says so, with an answer of its own. A request on standard input is eight bytes of
-length, a JSON header (`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on
-standard output is eight bytes of length and JSON: `parts`, or `kind` and `message` of the error, or
-`missing`, a library that is not installed. No pickles: who has taken this process over must not reach the
-other one.
+It sends an answer when it is ready. A request on standard input is eight bytes of length, a JSON header
+(`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on standard output is eight
+bytes of length and JSON: `parts`, or `kind` and `message` of the error, or `missing`, a library that is not
+installed. No pickles: an attacker in control of this process must not reach the parent.
 
 Each request has a limit of processor time, at which the kernel kills the process, and one of memory. The
-first costs nothing to watch, cannot be blocked by C code that holds the interpreter, and holds even when the
-parent has been killed.
+former costs nothing to enforce, cannot be blocked by C code that holds the interpreter, and works even after
+the parent has been killed.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ __all__ = ["LENGTH_BYTES", "main", "pack"]
 LENGTH_BYTES = 8
 
 RECYCLE_BYTES = 256 * 1024 * 1024
-"""Resident bytes from which the process ends after its answer: the next document has a fresh one."""
+"""Resident bytes beyond which the process ends after its answer, so the next document gets a fresh one."""
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """Return JSON after its length."""
+    """Return JSON preceded by its length."""
     body = json.dumps(message).encode()
     return len(body).to_bytes(LENGTH_BYTES) + body
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    # Ctrl-C and a supervisor's SIGTERM go to the whole group; the parent decides when this process ends
+    # Ctrl-C and a supervisor's SIGTERM reach the whole group, but the parent decides when this process ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a C library prints is no answer
+    os.dup2(2, 1)  # output of C libraries must not mix with answers
     requests = sys.stdin.buffer
     _no_core_file()
-    from connectors.objects import documents  # noqa: F401 - what cannot be imported shows before a document comes
+    from connectors.objects import documents  # noqa: F401 - fails before the first document if it cannot be imported
 
     answers.write(pack({"ready": True}))
     answers.flush()
@@ -54,7 +53,7 @@ def main() -> None:
             return
         header = json.loads(requests.read(int.from_bytes(length)))
         answer = _answer(requests, header)
-        # an error that the format's reader did not foresee leaves the process in an unknown state
+        # an unexpected error leaves the process in an unknown state
         answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
         answers.write(pack(answer))
         answers.flush()
@@ -84,8 +83,7 @@ def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
             "kind": "DocumentTooLarge",
             "message": f"{name}: opening it takes more than {header['memory'] // 2**20:,} MiB of memory",
         }
-    # the border of the process: whatever a file makes a library raise is about that file. Its text may quote
-    # the document, so the type has to do
+    # any error of a library concerns this file; its text may quote the document, so only the type is shown
     except Exception as error:  # noqa: BLE001 - a process boundary
         message = f"{name}: cannot be read ({type(error).__name__})"
         return {"spent": True, "kind": "CorruptDocument", "message": message}
@@ -94,7 +92,7 @@ def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
 def _limit(seconds: float, memory: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows: the parent's clock is the only limit
+    except ImportError:  # on Windows the parent's clock is the only limit
         return
     spent = time.process_time()
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
@@ -114,12 +112,12 @@ def _no_core_file() -> None:
 
 
 def _resident() -> int:
-    """Resident bytes, 0 where that is not known."""
+    """Return the resident bytes, 0 if unknown."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        # not `getrusage`: its maximum begins with what the parent had when it started this process
+        # not `getrusage`: its maximum starts with the parent's value at the fork
         return 0
 
 

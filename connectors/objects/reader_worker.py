@@ -1,4 +1,4 @@
-"""A worker process that opens documents, as its parent sees it."""
+"""The parent's side of a worker process that opens documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PASSED_ON = frozenset(
 
 
 class CrashedError(Exception):
-    """A worker ended without an answer; `status` as of a subprocess, None when it was too slow."""
+    """A worker ended without an answer; `status` is its exit status, None if it was too slow."""
 
     def __init__(self, status: int | None) -> None:
         super().__init__(status)
@@ -41,7 +41,7 @@ class CrashedError(Exception):
 
 
 class Worker:
-    """A worker process. Attribute `used`: it has been given a document."""
+    """A worker process. Attribute `used`: it has received a document."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
@@ -53,13 +53,13 @@ class Worker:
 
     @classmethod
     async def start(cls) -> Worker:
-        """A process that is ready.
+        """Start a process and wait until it is ready.
 
         Raises:
-            TransientError: the machine has no room for another process.
-            FatalError: the program does not run here.
+            TransientError: the machine cannot start another process now.
+            FatalError: the program does not run on this machine.
         """
-        # -P: no module of the current folder is taken for one of ours
+        # -P: modules in the current folder must not shadow ours
         command = [sys.executable, "-P", "-m", "connectors.objects.reader_process"]
         try:
             process = await anyio.open_process(
@@ -93,13 +93,13 @@ class Worker:
             for piece in pieces:
                 await self._stdin.send(piece)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # it has ended: `receive` says how
+            return  # it has ended: `receive` reports how
 
     async def receive(self, within: float) -> dict[str, Any] | None:
-        """The answer, or None when it has not come within so many seconds.
+        """Return the answer, or None if it has not arrived within this many seconds.
 
         Raises:
-            CrashedError: the process has ended without one.
+            CrashedError: the process ended without an answer.
         """
         received = self._received
         with anyio.move_on_after(within):
@@ -114,7 +114,7 @@ class Worker:
         return None
 
     async def end(self) -> None:
-        """Kill the process, whatever it does."""
+        """Kill the process."""
         with anyio.CancelScope(shield=True):
             if self._process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -127,7 +127,7 @@ def _length(received: bytearray) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Enough to start Python and to find these modules; no secrets, for hostile files are opened there."""
+    """Return what Python needs to start and find these modules, without secrets: files may be hostile."""
     known = {name: value for name, value in os.environ.items() if name.upper() in _PASSED_ON}
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, known.get("PYTHONPATH", "")]

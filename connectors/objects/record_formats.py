@@ -1,4 +1,4 @@
-"""The formats of which an object is many records, by name."""
+"""The formats with many records per object, by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["record_format"]
 
 
 def record_format(params: ObjectParams) -> RecordFormat:
-    """The format of these parameters; `params.streams` has to be true.
+    """Return the format of these parameters; `params.streams` has to be true.
 
     Raises:
         FatalError: a library that it needs is not installed.
     """
-    # each pulls in what the others do not need
+    # imported lazily: each needs libraries that the others do not
     if params.format == "parquet":
         from connectors.objects.parquet_format import ParquetRows, pyarrow
 
@@ -33,7 +33,7 @@ def record_format(params: ObjectParams) -> RecordFormat:
 
         nulls = frozenset(params.null_values)
         dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls)
-        # no mapping: inferred; an empty one: text
+        # None infers types; an empty mapping means text
         declared = params.types if isinstance(params.types, dict) and params.types else None
         types = {} if params.types == "text" else declared
         return CsvRows(options, params.max_record_bytes, params.page_records, dialect, params.columns, types)

@@ -1,4 +1,4 @@
-"""Bodies that continue where they break off."""
+"""Bodies that resume after a broken connection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["ResumingBodies", "ServerAwayError"]
 
 
 class ServerAwayError(TransientError):
-    """An object had all its tries while nothing else was read, and nothing else can be read now."""
+    """An object used all its attempts while nothing else could be read, and nothing else can be read now."""
 
 
 class ResumingBodies:
-    """Opens one object. A body that breaks off is asked for again from its next byte on, and no more of it.
+    """Opens one object. A body that breaks off is requested again from its next byte on.
 
     Args:
-        retry: how often in a row without a byte between; None: never.
+        retry: retries in a row without receiving a byte; None for none.
     """
 
     def __init__(
@@ -35,22 +35,22 @@ class ResumingBodies:
 
     @asynccontextmanager
     async def open(self, start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
-        """The bytes from `start` up to `stop`; see `connectors.objects.content.OpenBody`."""
+        """Open the bytes from `start` up to `stop`; see `connectors.objects.content.OpenBody`."""
         async with AsyncExitStack() as stack:
             body = _ResumingBody(self, stack, start, stop)
             await body.reopen()
             yield body
 
     async def opened(self, stack: AsyncExitStack, start: int, stop: int | None) -> ObjectBody:
-        """A body of the store, closed by `stack`."""
+        """Open a body of the store, closed by `stack`."""
         return await stack.enter_async_context(self._store.open(self._found, start, stop))
 
     def arrived(self) -> None:
-        """Something of the object has arrived."""
+        """Record that bytes of the object have arrived."""
         self._fetcher.read_some(self._found)
 
     async def wait(self, tries: int, error: TransientError) -> None:
-        """Back off. Raises the error when there were tries enough."""
+        """Back off. Raises the error after the last attempt."""
         more = THROTTLED_TRIES if error.throttled else 1
         if self._retry is None or tries >= self._retry.attempts * more:
             raise error
@@ -58,11 +58,11 @@ class ResumingBodies:
 
     @property
     def read_so_far(self) -> int:
-        """What the source has read, of any object."""
+        """Return how much the source has read, of any object."""
         return self._fetcher.successes
 
     async def server_is_back(self) -> bool:
-        """Whether other objects can be read now."""
+        """Return whether other objects can be read now."""
         return await self._fetcher.others_get_through({self._found.key})
 
 
@@ -79,7 +79,7 @@ class _ResumingBody:
         self.size = -1
 
     async def reopen(self) -> ObjectBody:
-        """Open it at the next byte."""
+        """Reopen at the next byte."""
         while True:
             try:
                 body = await self._bodies.opened(self._stack, self._at, self._stop)
@@ -115,11 +115,11 @@ class _ResumingBody:
         try:
             await self._bodies.wait(self._tries, error)
         except TransientError:
-            # where nothing else was read either, an outage may have taken all the tries, and be over
+            # if nothing else was read either, an outage may have used up the attempts, and may be over
             if self._had_another_chance or self._bodies.read_so_far != self._read_before:
                 raise
             if not await self._bodies.server_is_back():
-                # whoever catches it must not ask again: the server may be back by then
+                # the handler must not probe again: the server may be back by then
                 raise ServerAwayError(
                     str(error), retry_after=error.retry_after, throttled=error.throttled
                 ) from error

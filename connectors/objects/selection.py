@@ -1,4 +1,4 @@
-"""Which of the objects that a pattern matches are read: by name, date and size."""
+"""Select which of the matching objects to read, by name, date and size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Selection"]
 
 @dataclass(frozen=True)
 class Selection:
-    """Leaves out what is not wanted. What is not known (a date, a size) leaves nothing out.
+    """Filters objects. An unknown date or size excludes nothing.
 
     Args:
-        excluded: says of a key whether it is left out.
-        modified_after, modified_before: the object's date is at or after the one, and before the other.
-        min_bytes, max_bytes: bounds of its size, inclusive.
+        excluded: test for excluded keys.
+        modified_after, modified_before: range of the object's date, including the start only.
+        min_bytes, max_bytes: range of its size, inclusive.
     """
 
     excluded: Callable[[str], bool] | None = None
@@ -28,7 +28,7 @@ class Selection:
     max_bytes: int | None = None
 
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
-        """The objects that are wanted, in order."""
+        """Return the selected objects, in order."""
         if self == Selection():
             return page
         return [found for found in page if self._wants(found)]

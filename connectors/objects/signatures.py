@@ -1,7 +1,7 @@
-"""Tell quickly that content begins with no signature that `puremagic` knows.
+"""Check quickly whether content may begin with a signature known to `puremagic`.
 
-It compares content with each of its 1,400 signatures in turn, which takes longer than to fetch a small
-object. Here only those are compared whose first byte is at their place.
+`puremagic` compares content with each of its 1,400 signatures, which takes longer than fetching a small
+object. Here only those with a matching first byte are compared.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import cache
 __all__ = ["SURE_BYTES", "has_signature"]
 
 SURE_BYTES = 3
-"""Chance also writes shorter signatures."""
+"""Shorter signatures also occur by chance."""
 
 _Places = list[tuple[int, dict[bytes, tuple[bytes, ...]]]]
 
 
 def has_signature(head: bytes) -> bool:
-    """Whether `puremagic.magic_string` finds something in it of at least `SURE_BYTES`. May err with True."""
+    """Return whether `puremagic.magic_string` may find a signature of at least `SURE_BYTES`."""
     places = _places()
     if places is None:
         return True
@@ -31,7 +31,7 @@ def has_signature(head: bytes) -> bool:
 
 @cache
 def _places() -> _Places | None:
-    """The signatures by place and first byte; None: this version of puremagic keeps them in another way."""
+    """Return the signatures by offset and first byte; None if puremagic stores them differently."""
     try:
         from puremagic.main import magic_footer_array, magic_header_array, multi_part_dict
     except ImportError:
@@ -39,7 +39,7 @@ def _places() -> _Places | None:
     found: defaultdict[int, defaultdict[bytes, set[bytes]]] = defaultdict(lambda: defaultdict(set))
     for row in (*magic_header_array, *magic_footer_array):
         signature: bytes = row.byte_match
-        # a short one may be the beginning of a longer one in several parts
+        # a short one may begin a longer one in several parts
         if len(signature) >= SURE_BYTES or signature in multi_part_dict:
             found[row.offset][signature[:1]].add(signature)
     return [

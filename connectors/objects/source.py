@@ -1,4 +1,4 @@
-"""What the sources of whole objects share: listing into splits, reading side by side, batches."""
+"""The base of object sources: listing into splits, concurrent reading, batches."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ if TYPE_CHECKING:
 __all__ = ["ObjectSource"]
 
 STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
-"""Listed bytes after which a split of objects that are streams of records is handed on."""
+"""Listed bytes after which a split of record streams is complete."""
 
 MEMORY_WAIT = 0.005
-"""Seconds of waiting for memory from which on it is memory that limits how many groups are read at once."""
+"""Seconds of waiting for memory after which memory is taken to limit the concurrency of groups."""
 
 MAX_SPLIT_SECONDS = 10.0
-"""Seconds of listing after which a split is handed on although it is not full."""
+"""Seconds of listing after which a split is passed on although it is not full."""
 
 P = TypeVar("P", bound=ObjectParams)
 
 
 class ObjectSource(Source[P]):
-    """A source whose records are whole objects. A subclass says how to open the store they are in."""
+    """A source of objects. A subclass opens the store."""
 
     reserves = True
     repeatable = True
-    parallel_splits = 2  # so that the end of one split does not leave its connections idle
+    parallel_splits = 2  # keeps connections busy at the end of a split
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
         self._format: RecordFormat | None = None
-        # of a stream the engine reserves page by page
+        # for a stream the engine reserves page by page
         self.reserves = not params.streams
 
     @abstractmethod
     async def open_store(self, stack: AsyncExitStack) -> ObjectStore:
-        """Open what the objects are in; `stack` closes it."""
+        """Open the store of the objects; `stack` closes it."""
 
     @property
     @abstractmethod
@@ -83,7 +83,7 @@ class ObjectSource(Source[P]):
         return self._opened
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """The listing in parts of `split_objects`. A pattern that matches nothing has no split."""
+        """List objects in splits of `split_objects`. A pattern without matches has no split."""
         chunk: list[ListedObject] = []
         after, number, ordinal = _behind(ctx.listed)
         yielded_at, nbytes = anyio.current_time(), 0
@@ -98,7 +98,7 @@ class ObjectSource(Source[P]):
                         number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
                         chunk, nbytes = [], 0
                 if chunk and anyio.current_time() - yielded_at >= MAX_SPLIT_SECONDS:
-                    # few objects of many match: a worker that continues must not look for these again
+                    # if few objects match, a worker that continues must not search for these again
                     yield self._split(number, ordinal, chunk)
                     number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
                     chunk, nbytes = [], 0
@@ -106,14 +106,14 @@ class ObjectSource(Source[P]):
             yield self._split(number, ordinal, chunk)
 
     def can_list_after(self, last: Split) -> bool:
-        """True unless the keys of that split are out of order: then what comes after it is not known."""
+        """Return whether a listing can continue after this split: its keys must be in order."""
         keys = _keys_of(last)
         return bool(keys) and keys == sorted(keys)
 
     async def _wanted(
         self, ctx: Context, after: str, before: int
     ) -> AsyncGenerator[Sequence[ListedObject], None]:
-        """The pages after a key, without what is not to be read; `before` objects are known already."""
+        """Yield the selected objects after a key, in pages; `before` objects are listed already."""
         store, _ = self._open()
         selection, limit = self.params.selection, self.params.limit
         left = None if limit is None else limit - before
@@ -154,12 +154,12 @@ class ObjectSource(Source[P]):
         return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """What a split has from `position` on (the index of an object, or a place in one), in order.
+        """Read a split from `position` on (the index of an object, or a position in one), in order.
 
-        An object that fails alone is retried alone, and becomes a dead letter when others get through.
+        A failing object is retried alone, and becomes a dead letter if others can be read.
 
         Raises:
-            TransientError: nothing can be had at present; everything before it was yielded.
+            TransientError: nothing can be read at present; everything before it was yielded.
             FatalError: nothing can be read.
         """
         store, fetcher = self._open()
@@ -190,7 +190,7 @@ class ObjectSource(Source[P]):
     async def _whole(
         self, objects: Sequence[ListedObject], position: int, first_ordinal: int, ctx: Context
     ) -> AsyncGenerator[Batch, None]:
-        """The objects from one on, each as one record."""
+        """Read the objects from an index on, each as one record."""
         from aiostream import stream
 
         fetcher = self._open()[1]
@@ -211,7 +211,7 @@ class ObjectSource(Source[P]):
                 async for group, cleared in ready:
                     batch, error = self._batch(group, first_ordinal, ctx, cleared=cleared)
                     if batch.position > group.start:
-                        held.discard(group)  # its reservation goes with the batch
+                        held.discard(group)  # its reservation moves to the batch
                         yield batch
                     if error is not None:
                         raise error
@@ -222,12 +222,12 @@ class ObjectSource(Source[P]):
                 group.reservation.release()
 
     async def extract(self) -> AsyncGenerator[Any, None]:
-        """All records, in no particular order, without a pipeline. Opens the store if it is not open.
+        """Read all records, in no particular order, without a pipeline. Opens the store if needed.
 
         Whole objects are `S3FileContent`, lines and rows mappings.
 
         Raises:
-            RecordError: an object that cannot be read; the ones before it were yielded.
+            RecordError: an object cannot be read; the ones before it were yielded.
             TransientError, FatalError: as `read`. Nothing is retried here.
         """
         from aiostream import stream
@@ -262,10 +262,10 @@ class ObjectSource(Source[P]):
         reading: anyio.CapacityLimiter,
         ctx: Context,
     ) -> AsyncGenerator[Group, None]:
-        """Groups in order, each with its bytes reserved, as many at once as `reading` allows.
+        """Yield groups in order with their bytes reserved, concurrently as far as `reading` allows.
 
-        One after the other, and whole groups: a group that has its bytes needs no more to be finished and
-        handed on, so whoever waits for bytes never waits for itself.
+        Whole groups are reserved one after another. A group with its bytes needs no more memory to finish, so
+        no task waits for bytes that it holds itself.
         """
         limiter = self._open()[1].limiter
         groups = plan_groups(objects, position, self.params.max_object_bytes)
@@ -276,8 +276,8 @@ class ObjectSource(Source[P]):
             group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes), nbytes=nbytes)
             held.add(group)
             await reading.acquire_on_behalf_of(group)
-            # groups are read side by side, and where there are enough of them their objects need no tasks of
-            # their own, which would cost a third of the reading
+            # groups are read concurrently; if there are enough, their objects need no separate tasks, which
+            # would cost a third of the reading time
             if anyio.current_time() - began < MEMORY_WAIT:
                 left = -(-(len(objects) - start) // len(chosen))
                 group.width = -(-limiter.limit // min(number, left))
@@ -305,9 +305,9 @@ class ObjectSource(Source[P]):
     def _batch(
         self, group: Group, first_ordinal: int, ctx: Context, *, cleared: bool
     ) -> tuple[Batch, ComponentError | None]:
-        """The objects up to the first that has to be tried again, and that one's error.
+        """Make a batch of the objects up to the first one to retry, and return that one's error.
 
-        `cleared`: others get through, so that what failed is to blame itself.
+        `cleared`: others can be read, so failures are the objects' own fault.
         """
         records: list[FileRecord] = []
         taken: list[ListedObject] = []
@@ -351,7 +351,7 @@ class ObjectSource(Source[P]):
         return batch, stopper
 
     def _bookmarks(self, taken: Sequence[ListedObject], failed: set[int]) -> list[Bookmark]:
-        # what could not be read was not delivered: once it is smaller, restored or back, it has to come
+        # an unreadable object was not delivered: it has to be read once it is smaller, restored or back
         scope = self._open()[0].scope
         return [
             Bookmark(scope, found.key, found.version)
@@ -379,7 +379,7 @@ def _count(record: FileRecord, ctx: Context) -> None:
 
 
 def _behind(last: Split | None) -> tuple[str, int, int]:
-    """Where a listing continues: the last key, and the number and first ordinal of the next split."""
+    """Return where a listing continues: the last key, and the number and first ordinal of the next split."""
     if last is None:
         return "", 0, 0
     keys = _keys_of(last)

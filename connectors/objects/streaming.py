@@ -1,8 +1,8 @@
 """Read the objects of a split as streams of records.
 
-Small objects are fetched side by side and ahead, as whole bodies; larger ones flow by one after the other.
-Either way the records come in the order of the listing, each page with the place after it:
-`[object, at, before, ordinal, encoding]`, where `ordinal` counts what came before the object.
+Small objects are prefetched concurrently, as whole bodies; larger ones are streamed one after another. Either
+way the records come in the order of the listing, each page with the position after it: `[object, at, before,
+ordinal, encoding]`, where `ordinal` counts the records before the object.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["RecordStream", "StreamPosition"]
 
 AHEAD_BYTES = 512 * 1024
-"""Objects of so many bytes or fewer are fetched ahead."""
+"""Maximum size of prefetched objects, in bytes."""
 
 AHEAD_OBJECTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Where reading continues in a split."""
+    """A position in a split."""
 
     index: int = 0
     place: RecordPlace = field(default_factory=RecordPlace)
@@ -44,21 +44,21 @@ class StreamPosition:
 
     @classmethod
     def of(cls, position: Any) -> StreamPosition:
-        """The position that a batch has left, None at the beginning."""
+        """Parse the position of a batch, None at the beginning."""
         if position is None:
             return cls()
         index, at, before, ordinal, *encoding = position
         return cls(int(index), RecordPlace(int(at), int(before), *encoding), int(ordinal))
 
     def to_json(self) -> list[int | str]:
-        """The position of a batch."""
+        """Return the position for a batch."""
         place = self.place
         numbers: list[int | str] = [self.index, place.at, place.before, self.ordinal]
         return [*numbers, place.encoding] if place.encoding else numbers
 
 
 class _Stored:
-    """A body that has arrived already."""
+    """A body that was fetched already."""
 
     def __init__(self, data: bytes, like: ObjectBody) -> None:
         self._data = data
@@ -87,7 +87,7 @@ class RecordStream:
 
     Args:
         on_unreadable: what to do with an object that cannot be read while others can.
-        bookmarks: leave a bookmark for each object that was read.
+        bookmarks: create a bookmark for each object that was read.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class RecordStream:
     async def read(
         self, objects: Sequence[ListedObject], position: Any, first_ordinal: int
     ) -> AsyncGenerator[Batch, None]:
-        """The records of a split from a position on.
+        """Read the records of a split from a position on.
 
         Raises:
-            TransientError: nothing can be had at present; everything before it was yielded.
+            TransientError: nothing can be read at present; everything before it was yielded.
             FatalError: nothing can be read.
         """
         from aiostream import stream
@@ -139,7 +139,7 @@ class RecordStream:
                 if isinstance(fetched, Suspect) and fetched.overshadowed:
                     if not await self._fetcher.others_get_through({found.key}):
                         raise fetched.error
-                    # an outage that is over may have taken all its tries
+                    # an outage that is over may have used up its attempts
                     fetched = await self._fetch(found)
                 async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:
                     async for batch in batches:
@@ -150,7 +150,7 @@ class RecordStream:
                 index += 1
 
     async def _fetch(self, found: ListedObject) -> OpenBody | ComponentError | Suspect:
-        """The body of a small object, or how a large one is opened."""
+        """Fetch a small object's body, or return how to open a large one."""
         if not 0 <= found.size <= AHEAD_BYTES:
             return ResumingBodies(self._store, self._fetcher, found, self._ctx.retry).open
         return await self._fetcher.attempt(found, self._fetch_whole)
@@ -169,7 +169,7 @@ class RecordStream:
         start: StreamPosition,
         first_ordinal: int,
     ) -> AsyncGenerator[Batch, None]:
-        """The batches of one object; the last one has the position after it."""
+        """Yield the batches of one object; the last one has the position after it."""
         failure: ComponentError | None = None
         at, last, ordinal = start, None, first_ordinal + start.ordinal
         if callable(fetched):
@@ -203,7 +203,7 @@ class RecordStream:
 
     @staticmethod
     def _behind(at: StreamPosition) -> StreamPosition:
-        """The beginning of the next object."""
+        """Return the position of the next object."""
         return StreamPosition(at.index + 1, RecordPlace(), at.ordinal + at.place.before + 1)
 
     def _pages(
@@ -215,7 +215,7 @@ class RecordStream:
     async def _lost(
         self, found: ListedObject, error: ComponentError, at: StreamPosition, ordinal: int, tries: int
     ) -> Batch:
-        """The record of an object, or the rest of one, that cannot be read. Raises if all are like it."""
+        """Return the failed record for an object, or the rest of one. Raises if nothing else can be read."""
         if not isinstance(error, RecordError):
             if isinstance(error, ServerAwayError) or not isinstance(
                 error, TransientError | ObjectRefusedError

@@ -1,8 +1,7 @@
-"""Unpack compressed content as it arrives, chunk by chunk and within limits.
+"""Decompress content chunk by chunk and within limits.
 
-How it is packed is seen from its first bytes; a name or header that says otherwise is passed over. Deflate
-and Brotli have no signature and are unpacked only where the Content-Encoding names them. Several members
-in a row are one content.
+The compression is detected from the first bytes, even against a name or header. Deflate and Brotli have no
+signature and are decompressed only if the Content-Encoding names them. Concatenated members are one content.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from connectors.objects.compression import PackedError, UnpackedTooLargeError, k
 __all__ = ["MAX_LAYERS", "MAX_OUTPUT", "DerivedFile", "StreamUnpacker", "open_unpacked", "packed_kind"]
 
 MAX_OUTPUT = 256 * 1024
-"""Bytes that one step unpacks at most."""
+"""Maximum output bytes per step."""
 
 MAX_LAYERS = 2
-"""A `.gz` file that was uploaded with `Content-Encoding: gzip` may be packed twice."""
+"""A `.gz` file that was uploaded with `Content-Encoding: gzip` may be compressed twice."""
 
 RATIO_FROM = 64 * 1024 * 1024
-"""Unpacked bytes up to which any ratio is taken: small files of one repeated byte are not worth a word."""
+"""Unpacked bytes below which any ratio is accepted, such as small files of one repeated byte."""
 
 _BZIP2_BLOCK = b"1AY&SY"
 _BZIP2_EMPTY = b"\x17\x72\x45\x38\x50\x90"
@@ -33,7 +32,7 @@ _UNSIGNED = {"deflate": "deflate", "br": "br"}
 
 
 class _Decompressor(Protocol):
-    """What the standard library's decompressors have in common."""
+    """The common interface of the standard library's decompressors."""
 
     @property
     def eof(self) -> bool: ...
@@ -43,10 +42,10 @@ class _Decompressor(Protocol):
 
 
 def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | None:
-    """Detect the compression of content by its first bytes; None if it has none.
+    """Detect the compression of content from its first bytes; return None without one.
 
     Raises:
-        PackedError: its name says that it is packed, and it is neither that nor text.
+        PackedError: its name indicates compression, but it is neither compressed nor text.
     """
     kind = _by_magic(head)
     if kind is not None or not head:
@@ -59,7 +58,7 @@ def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | N
     if named == "xz" and name.endswith(".lzma") and head.startswith(b"]\0\0"):
         return "xz"
     if named is not None and not _is_text(head):
-        raise PackedError(f"its name ends like that of a {named} file, and it is none")
+        raise PackedError(f"its name ends like that of a {named} file, but it is not one")
     return None
 
 
@@ -76,7 +75,7 @@ def _by_magic(head: bytes) -> str | None:
 
 
 def _is_text(head: bytes) -> bool:
-    """True where nothing but a text in UTF-8, perhaps cut off, begins like this."""
+    """Return whether this is the beginning of a UTF-8 text, perhaps truncated."""
     if b"\0" in head:
         return False
     try:
@@ -89,12 +88,12 @@ def _is_text(head: bytes) -> bool:
 class StreamUnpacker:
     """Unpacks one content.
 
-    Feed it with `feed`, and take what there is with `take` until it gives nothing; `finish` at the end.
+    Call `feed`, then `take` until it returns nothing, and `finish` at the end.
 
     Args:
-        kind: by `packed_kind`.
-        max_bytes: unpacked bytes at most.
-        max_ratio: unpacked bytes for each packed one at most, once there are 64 MiB of them.
+        kind: compression from `packed_kind`.
+        max_bytes: maximum unpacked bytes.
+        max_ratio: maximum ratio of unpacked to packed bytes, beyond 64 MiB.
     """
 
     def __init__(self, kind: str, *, max_bytes: int, max_ratio: float) -> None:
@@ -109,16 +108,16 @@ class StreamUnpacker:
         self._padding = False
 
     def feed(self, data: bytes) -> None:
-        """Give it the next packed bytes."""
+        """Add the next packed bytes."""
         self._packed += len(data)
         self._waiting += data
 
     def take(self) -> bytes:
-        """The next unpacked bytes, none when more have to be fed.
+        """Return the next unpacked bytes; none if more input is needed.
 
         Raises:
             PackedError: it is damaged.
-            UnpackedTooLargeError: it unpacks to more than the limits allow.
+            UnpackedTooLargeError: the output exceeds the limits.
         """
         while True:
             if self._member is None and not self._begin():
@@ -140,12 +139,12 @@ class StreamUnpacker:
                 return b""
 
     def finish(self) -> None:
-        """Say that everything was fed, and everything taken. Raises `PackedError` if it ends early."""
+        """Check the end after everything was taken. Raises `PackedError` if the data is truncated."""
         if self._member is not None and self._begun:
             raise PackedError(f"its {self._kind} data ends early")
 
     def _begin(self) -> bool:
-        """Begin the next member, if there is something of it. Zeros between and after are padding."""
+        """Begin the next member, if it has any bytes. Zeros between and after members are padding."""
         if self._begun:
             self._waiting = self._waiting.lstrip(b"\0")
         if not self._waiting:
@@ -158,17 +157,17 @@ class StreamUnpacker:
             raise UnpackedTooLargeError(f"it has more than {self._max_bytes:,} bytes when unpacked")
         if self._unpacked > RATIO_FROM and self._unpacked > self._packed * self._max_ratio:
             raise UnpackedTooLargeError(
-                f"it unpacks to more than {self._max_ratio:g} times its size, as only made-up files do"
+                f"it unpacks to more than {self._max_ratio:g} times its size, as only crafted files do"
             )
 
 
 def open_unpacked(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[Any]:
-    """Open the content of a file, unpacked if its name says that it is packed and its first bytes agree.
+    """Open the content of a file, unpacked if both its name and its first bytes indicate compression.
 
-    Closing it closes `file`. `read1` gives all content that comes before damage.
+    Closing it closes `file`. `read1` returns all content before damage.
 
     Raises:
-        PackedError: here or while it is read: it is damaged.
+        PackedError: it is damaged; raised here or while it is read.
     """
     if kind_of(name) is None:
         return file
@@ -181,7 +180,7 @@ def open_unpacked(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[
 
 
 class DerivedFile(io.RawIOBase):
-    """The content of a file in another form, made while it is read. Closing it closes the file."""
+    """A converted view of a file's content. Closing it closes the file."""
 
     def __init__(self, file: io.BufferedReader[Any]) -> None:
         self._file = file
@@ -231,7 +230,7 @@ class _Unpacked(DerivedFile):
 
 
 class _Deflate:
-    """Deflate with the header of the standard, or without it."""
+    """Deflate with or without the standard's header."""
 
     def __init__(self) -> None:
         self._first = True

@@ -28,16 +28,16 @@ __all__ = ["decode_whole"]
 async def decode_whole(
     data: bytes, key: str, path: str, content_type: str | None, params: ObjectParams
 ) -> Decoded:
-    """Decode the content of an object in the way that its format says.
+    """Decode the content of an object according to its format.
 
-    `document`: text, or a marker and a data URL. `text`: text, unpacked if it is packed. `binary`: base64.
+    `document`: text, or a marker and data URL. `text`: text, unpacked if compressed. `binary`: base64.
 
     Args:
-        path: its address, for messages.
-        content_type: the Content-Type that the store declares.
+        path: address, for messages.
+        content_type: Content-Type declared by the store.
 
     Raises:
-        RecordError: `InvalidText`, `NotText`, `ObjectDamaged`, `ObjectTooLarge`.
+        RecordError: `InvalidText`, `NotText`, `ObjectDamaged` or `ObjectTooLarge`.
     """
     if params.format == "binary":
         media_type = media_type_of(data, key, content_type)
@@ -75,7 +75,7 @@ def _unpacked(data: bytes, key: str, path: str, params: ObjectParams) -> bytes:
             return data
         unpacker = StreamUnpacker(kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
         pieces: list[bytes] = []
-        # zlib copies what it has not unpacked yet with each step: feed it little at a time
+        # zlib copies the remaining input at each step: feed it in small pieces
         for start in range(0, len(data), MAX_OUTPUT):
             unpacker.feed(data[start : start + MAX_OUTPUT])
             pieces += iter(unpacker.take, b"")

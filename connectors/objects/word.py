@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_UNPACKED", "check_unpacked_size", "joined_lines", "read_docx"]
 
 MAX_UNPACKED = 64 * 1024 * 1024
-"""Bytes of all members of the archive together; more is an archive bomb or a film."""
+"""Maximum total size of an archive's members; more is an archive bomb or a video."""
 
 _FORMS: Final = [
     f"application/vnd.{kind}.main+xml"
@@ -29,7 +29,7 @@ _FORMS: Final = [
         "openxmlformats-officedocument.wordprocessingml.template",
     )
 ]
-"""What Word calls documents with macros and templates, which are written like all others."""
+"""Content types of documents with macros and of templates, which have the same format."""
 
 _STRICT: Final = b"http://purl.oclc.org/ooxml/"
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -40,22 +40,22 @@ _BREAK, _TEXT_BOX, _ALTERNATIVES = f"{_W}br", f"{_W}txbxContent", f"{_MC}Alterna
 _TEXTS: Final = {f"{_W}t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
 _MARKS: Final = {f"{_W}tab": "\t", f"{_W}ptab": "\t", f"{_W}cr": "\n", f"{_W}noBreakHyphen": "-"}
 _LEFT_OUT: Final = {f"{_W}{name}" for name in ("del", "moveFrom", "pPr", "rPr", "tblPr", "tblGrid", "rt")}
-"""What no reader sees: deletions that are tracked, formats, and how characters are pronounced."""
+"""Invisible elements: tracked deletions, formats, and pronunciations."""
 
 
 _NOTES: Final = {f"{_W}footnoteReference": "", f"{_W}endnoteReference": "e", f"{_W}commentReference": "c"}
-"""What refers to a note, and how the marks of its kind begin."""
+"""Elements that refer to notes, and the prefixes of their marks."""
 
 
 def read_docx(data: bytes, name: str, max_text: int) -> str:
-    """Read what a reader of a Word file sees, one line per table row.
+    """Read the visible text of a Word file, one line per table row.
 
     In this order: headers, the text with its tables and text boxes, footers, footnotes, endnotes, comments.
-    A header or footer that comes again is left out. A note has a mark where the text refers to it, and its
-    line begins with that mark: `[^1]`, for endnotes `[^e1]`, for comments `[^c1]` and their author. Notes
-    that the text does not refer to are left out.
+    Repeated headers and footers are omitted. A note has a mark where the text refers to it, and its line
+    begins with that mark: `[^1]`, `[^e1]` for endnotes, `[^c1]` and the author for comments. Notes without a
+    reference are omitted.
 
-    Reading stops soon after `max_text` characters, so a longer answer means that there was more.
+    Reading stops soon after `max_text` characters, so a longer result means that the document is longer.
 
     Raises:
         RecordError: kind `CorruptDocument`, or `DocumentTooLarge` (unpacked size).
@@ -66,13 +66,13 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
         check_unpacked_size(data, name)
         document = _opened(data)
         return joined_lines(_Reader(document).lines(), max_text)
-    # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
+    # python-docx passes on errors of its layers: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
         raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
 
 
 def _opened(data: bytes) -> Document:
-    """The document of a file, also of one with macros or of a template."""
+    """Open the document of a file, which may have macros or be a template."""
     from docx.opc.part import PartFactory
     from docx.package import Package
     from docx.parts.document import DocumentPart
@@ -100,7 +100,7 @@ def check_unpacked_size(data: bytes, name: str) -> None:
 
 
 def joined_lines(lines: Iterator[str], max_text: int) -> str:
-    """Join lines, and stop soon after `max_text` characters."""
+    """Join lines, stopping soon after `max_text` characters."""
     kept: list[str] = []
     length = 0
     for line in lines:
@@ -115,7 +115,7 @@ class _Reader:
     """Reads one document.
 
     Attributes:
-        marks: the mark of each note that was referred to, by the kind of reference and the note's id.
+        marks: marks of referenced notes, by kind of reference and note id.
     """
 
     def __init__(self, document: Document) -> None:
@@ -124,7 +124,7 @@ class _Reader:
         self._counts: Counter[str] = Counter()
 
     def lines(self) -> Iterator[str]:
-        """The lines of the document."""
+        """Yield the lines of the document."""
         yield from self._margins("header")
         yield from self.blocks(self._document.element.body)
         yield from self._margins("footer")
@@ -132,7 +132,7 @@ class _Reader:
             yield from self._notes(reference)
 
     def _margins(self, place: str) -> Iterator[str]:
-        """The headers or footers of the sections, each once."""
+        """Yield the headers or footers of the sections, each once."""
         seen: set[str] = set()
         for section in self._document.sections:
             margins = [getattr(section, place)]
@@ -147,7 +147,7 @@ class _Reader:
                     yield text
 
     def _notes(self, reference: str) -> Iterator[str]:
-        """The notes of a kind that were referred to, in the order of their marks."""
+        """Yield the referenced notes of a kind, in the order of their marks."""
         from docx.oxml import parse_xml
 
         relation = f"{_RELATIONS}/{reference.removeprefix(_W).removesuffix('Reference')}s"
@@ -165,10 +165,9 @@ class _Reader:
                 yield f"{mark}: {author}: {text}" if author else f"{mark}: {text}"
 
     def blocks(self, parent: BaseOxmlElement) -> Iterator[str]:
-        """The lines of the paragraphs and tables below an element.
+        """Yield the lines of the paragraphs and tables below an element.
 
-        They may be inside of others: content controls of forms, tracked insertions. python-docx looks at
-        those that are not.
+        They may be nested in content controls or tracked insertions, where python-docx does not look.
         """
         for child in parent:
             if child.tag == _PARAGRAPH:
@@ -184,7 +183,7 @@ class _Reader:
                 yield from self.blocks(_shown(child))
 
     def _inline(self, parent: BaseOxmlElement, pieces: list[str], boxes: list[BaseOxmlElement]) -> None:
-        """Take the text below an element, and the text boxes that are anchored there."""
+        """Collect the text below an element, and the text boxes anchored there."""
         for child in parent:
             tag = child.tag
             if tag in _TEXTS:
@@ -209,12 +208,12 @@ class _Reader:
         return self.marks[reference, note]
 
     def _rows(self, table: BaseOxmlElement) -> Iterator[str]:
-        """A line for each row. A merged cell stands once in a line, and in the line of each row it covers.
+        """Yield a line per row. A merged cell appears once per line, in each row that it covers.
 
-        Not by `row.cells`, which recurses over the rows that a cell is merged across and repeats a cell for
-        each column that it says it covers: a file of some kilobytes may say two billions.
+        `row.cells` is not used: it recurses over merged rows and repeats a cell for each column that it
+        claims to span, which may be two billion in a file of a few kilobytes.
         """
-        above: dict[int, str] = {}  # texts of the row before, by the first column that they cover
+        above: dict[int, str] = {}  # texts of the previous row, by the first column that they cover
         for row in _inside(table, _ROW):
             if row.find(f"{_W}trPr/{_W}del") is not None:
                 continue
@@ -230,12 +229,12 @@ class _Reader:
 
 
 def _shown(element: BaseOxmlElement) -> BaseOxmlElement:
-    """The element, or the first of its forms where it has several, for newer and older programs."""
+    """Return the element, or the first of its alternatives for newer and older programs."""
     return element[0] if element.tag == _ALTERNATIVES and len(element) else element
 
 
 def _inside(parent: BaseOxmlElement, tag: str) -> Iterator[Any]:
-    """The rows of a table, or the cells of a row, also those inside of content controls."""
+    """Yield the rows of a table, or the cells of a row, including those in content controls."""
     for child in parent:
         if child.tag == tag:
             yield child

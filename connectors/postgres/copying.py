@@ -1,4 +1,4 @@
-"""Rows in the text format of COPY, made column by column: one write for a batch, and none for each row."""
+"""Encode rows in the text format of COPY, column by column, so that a batch is one write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "
 
 
 def copy_data(columns: Sequence[Sequence[Any]]) -> bytes:
-    """The rows of these columns as COPY … FROM STDIN takes them.
+    """Encode the rows of these columns for COPY … FROM STDIN.
 
     Raises:
         UnicodeEncodeError: a text has a lone surrogate.
@@ -25,7 +25,7 @@ def copy_data(columns: Sequence[Sequence[Any]]) -> bytes:
 def _encoded(values: Sequence[Any]) -> list[str]:
     types = set(map(type, values))
     if types <= {str, type(None)}:
-        # to look once through all of them is a tenth of the work of looking at each
+        # one search through all of them takes a tenth of the time of checking each
         together = "".join(filter(None, values))
         if any(character in together for character in _SPECIAL):
             return [_NULL if value is None else value.translate(_ESCAPES) for value in values]

@@ -65,7 +65,7 @@ DIALECT: Final = Dialect(
     reserved=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
 )
 
-# a server that vanished is noticed within 20 s; the URL may say otherwise
+# a vanished server is noticed within 20 s, unless the URL overrides this
 _PARAMETERS: Final[dict[str, str]] = {
     "application_name": "odw-engine",
     "client_encoding": "utf8",
@@ -92,27 +92,27 @@ _REMEDIES: Final = {
     "3F000": "create the schema first",
 }
 _AUTH: Final = re.compile(r"authentication failed|no pg_hba|no password|does not exist|not permitted", re.I)
-# libpq repeats the address, and asks a question that the message has answered
+# libpq repeats the address, and asks a question that the message already answers
 _NOISE: Final = re.compile(
     r"connection failed: |connection to server at .*? failed: |\s*Is the server running [^?]*\?"
 )
-# what waiting cannot mend: an option that libpq does not take, and TLS that the two sides do not agree on
+# permanent failures: an option that libpq rejects, or a failed TLS negotiation
 _OPTION: Final = re.compile(
     r"does not support SSL|certificate verify failed|does not match host name|self.signed certificate"
     r"|invalid \S+ value|bad value for|invalid port"
     r"|SSL support is not compiled in|certificate .* not exist",
     re.I,
 )
-_QUOTED: Final = re.compile(r'"[^\n]*"')
+_QUOTED: Final = re.compile(r"""(["'])[^\n]*\1""")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:\d*)?")
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
 
 
 def _has_one_meaning(url: str) -> bool:
-    """Whether a password ends where everybody takes it to end.
+    """Return whether libpq and URL parsers agree on the end of a password.
 
-    libpq and URLs differ in what ends the part of the user: where they do, some of the password would be
-    taken for the host, and shown.
+    They end the user part at different characters. If they disagree, part of the password would be taken for
+    the host and shown.
     """
     location, _, options = url.partition("://")[2].partition("?")
     login, _, place = location.rpartition("@")
@@ -149,7 +149,7 @@ class PostgresConnection(BaseModel):
 
     @property
     def place(self) -> str:
-        """Host and database: what messages say."""
+        """Host and database, for messages."""
         parts = urlsplit(self.url)
         return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -159,7 +159,7 @@ async def connect(connection: PostgresConnection) -> Connection:
 
     Raises:
         TransientError: the server cannot be reached.
-        FatalError: the URL or the credentials are wrong, or there is no such database.
+        FatalError: the URL or the credentials are wrong, or the database does not exist.
     """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
@@ -202,7 +202,7 @@ async def close(connection: Connection) -> None:
 
 @asynccontextmanager
 async def connected(connection: PostgresConnection) -> AsyncIterator[Connection]:
-    """A connection for as long as the context lasts. Raises as `connect` and `translated`."""
+    """Open a connection for the duration of the block. Raises as `connect` and `translated`."""
     opened = await connect(connection)
     try:
         with translated(connection.place):
@@ -213,11 +213,11 @@ async def connected(connection: PostgresConnection) -> AsyncIterator[Connection]
 
 @contextmanager
 def translated(place: str, **names: str) -> Iterator[None]:
-    """Turn what psycopg raises in the block into the engine's errors; `names` are for the remedies.
+    """Translate psycopg's errors in the block; `names` are used in remedies.
 
     Raises:
-        RowsRefusedError: for what is in the rows.
-        TransientError: the connection broke, or another transaction had precedence.
+        RowsRefusedError: PostgreSQL refused the rows.
+        TransientError: the connection broke, or another transaction conflicted.
         FatalError: for any other reason.
     """
     import psycopg
@@ -240,7 +240,7 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
     if code.startswith(_ROW) or isinstance(error, psycopg.DataError):
         return _refused(error, code, text)
     if code == "42P10" and "ON CONFLICT" not in text:
-        code = "428C9"  # a generated column: COPY has another code for it than INSERT
+        code = "428C9"  # a generated column: COPY reports another code than INSERT
     remedy = _REMEDIES.get(code, "").format_map({"table": "TABLE", "key": "KEY", **names})
     return FatalError(
         f"{place}: {text}{'; ' if remedy else ''}{remedy}", kind="auth" if code == "42501" else "schema"
@@ -248,8 +248,8 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
 
 
 def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
-    """Without values: what is quoted for a wrong value is the value, for a constraint it is a name."""
-    if code == _TRIGGER:  # its text is the user's own, and may hold values
+    """Make an error without values: PostgreSQL quotes a wrong value, but for a constraint only its name."""
+    if code == _TRIGGER:  # its text comes from the user's trigger, and may contain values
         function = _FUNCTION.match(error.diag.context or "")
         said = f"PostgreSQL refused the row: {function[1] if function else 'a trigger'} raised an exception"
         return RowsRefusedError(said, kind="ConstraintViolated")
@@ -264,7 +264,7 @@ def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
 
 
 async def table_columns(connection: Connection, table: str) -> dict[str, Column]:
-    """The columns of a table; empty when there is no such table."""
+    """Return the columns of a table; empty if it does not exist."""
     cursor = await connection.execute(
         "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
         "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",

@@ -1,8 +1,8 @@
-"""The ledger beside the tables of a PostgreSQL database: which records of a run they have.
+"""The ledger in a PostgreSQL database: which records of a run its tables have.
 
-Before a transaction adds records of a split, it locks the split and counts its entries. Another number than
-this process knows of means that a transaction was committed that it took for lost, or that another process
-writes the same split: then it looks before it adds.
+Before a transaction adds records of a split, it locks the split and counts its entries. If the number differs
+from what this process knows, a transaction that seemed lost was committed, or another process writes the same
+split; then the entries are read again first.
 """
 # ruff: noqa: S608 -- only constants are formatted in
 
@@ -28,26 +28,26 @@ _SCOPE: Final = "run = %s AND node = %s AND target = %s"
 
 
 class StaleError(Exception):
-    """The entries of a split are others than this process knows of."""
+    """The entries of a split differ from what this process knows."""
 
 
 class Ledger:
     """The entries of a node's run about one table.
 
     Args:
-        run: the run.
+        run: id of the run.
         node: pipeline and node.
         target: the table.
     """
 
     def __init__(self, run: str, node: str, target: str) -> None:
         self._scope = [run, node, target]
-        # in the schema of the table, where its user may make tables
+        # in the schema of the table, where its user may create tables
         self._table = quote_table(f"{target.rpartition('.')[0]}.{_NAME}".lstrip("."))
         self._entries: dict[str, int] = {}
 
     async def prepare(self, connection: Connection) -> None:
-        """Make the table, and forget entries that are too old."""
+        """Create the table, and delete entries that are too old."""
         async with connection.transaction():
             await self.lock(connection, [("schema", self._table)])
             await connection.execute(
@@ -64,14 +64,14 @@ class Ledger:
         )
 
     async def lock(self, connection: Connection, names: Sequence[Sequence[str]]) -> None:
-        """Lock these names until the transaction ends, in the same order everywhere."""
+        """Lock these names until the transaction ends, always in the same order."""
         numbers = sorted({_number("\n".join(name)) for name in names})
         await connection.execute(
             "SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) AS number", [numbers]
         )
 
     async def known(self, connection: Connection, split: str) -> list[LedgerRow]:
-        """The entries of a split."""
+        """Return the entries of a split."""
         cursor = await connection.execute(
             f"SELECT ranges, hashes FROM {self._table} WHERE {_SCOPE} AND split = %s".encode(),
             [*self._scope, _stored(split)],
@@ -81,10 +81,10 @@ class Ledger:
         return rows
 
     async def check(self, connection: Connection, splits: Sequence[str]) -> None:
-        """Lock the splits, and see that their entries are those that are known.
+        """Lock the splits and check that their entries are the known ones.
 
         Raises:
-            StaleError: they are not.
+            StaleError: they differ.
         """
         await self.lock(connection, [(*self._scope, split) for split in splits])
         cursor = await connection.execute(
@@ -111,7 +111,7 @@ class Ledger:
             self._entries[entry.split] = self._entries.get(entry.split, 0) + 1
 
     async def count(self, connection: Connection) -> int:
-        """The number of records of the run that the table has."""
+        """Return the number of records of the run that the table has."""
         cursor = await connection.execute(
             f"SELECT coalesce(sum(records), 0)::bigint FROM {self._table} WHERE {_SCOPE}".encode(),
             self._scope,
@@ -119,23 +119,23 @@ class Ledger:
         return int((await cursor.fetchall())[0][0])
 
     async def forget(self, connection: Connection) -> None:
-        """Remove the entries: the run is complete, nothing of it comes again."""
+        """Remove the entries of a complete run, which no longer needs them."""
         await connection.execute(f"DELETE FROM {self._table} WHERE {_SCOPE}".encode(), self._scope)
 
     async def is_replaced(self, connection: Connection) -> bool:
-        """Whether the rows of the run are in their place."""
+        """Return whether the rows of the run have replaced the others."""
         cursor = await connection.execute(
             f"SELECT 1 FROM {self._table} WHERE {_SCOPE} AND split = %s".encode(), [*self._scope, _REPLACED]
         )
         return bool(await cursor.fetchall())
 
     async def note_replaced(self, connection: Connection) -> None:
-        """Remember that."""
+        """Record that the rows of the run have replaced the others."""
         await self.add(connection, [Entry(_REPLACED, "[]", [], 0)])
 
 
 def _stored(split: str) -> str:
-    """PostgreSQL's text has no NUL."""
+    """Replace NUL, which PostgreSQL's text cannot contain."""
     return split.replace("\0", "\\0")
 
 

@@ -46,7 +46,7 @@ class PostgresSinkParams(TableSinkParams):
 
 
 def _reach(params: PostgresSinkParams) -> Locality:
-    # only who has read the whole run can put its rows in the place of the others
+    # only a process that reads the whole run can replace all other rows
     return Locality.MACHINE if params.mode is Mode.REPLACE else Locality.ANYWHERE
 
 
@@ -62,10 +62,10 @@ def _reach(params: PostgresSinkParams) -> Locality:
 class PostgresSink(TableSink[PostgresSinkParams]):
     """Writes records to a table of PostgreSQL, by COPY.
 
-    The table is made from the first records, and gets a column for each field that is new. Every batch is one
-    transaction: appended with an entry of its records in `_odw_batches`, so that what a resumed run reads
-    again is not added again, or copied into a temporary table and merged by key. A record that the table
-    refuses becomes a dead letter, alone.
+    The table is created from the first records and gets a column for each new field. Every batch is one
+    transaction: appended with an entry of its records in `_odw_batches`, so that a resumed run adds nothing
+    twice, or copied into a temporary table and merged by key. A record that the table refuses becomes a dead
+    letter, without the rest of its batch.
     """
 
     dialect = DIALECT
@@ -78,7 +78,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         self._ledger = Ledger("", "", "")
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Connect, if the server is there."""
+        """Connect, if the server is available."""
         stack.push_async_callback(self._close)
         self._ledger = Ledger(self._begin(), f"{self.ctx.pipeline}.{self.ctx.node}", self.params.table)
         with suppress(TransientError):  # the first write waits for the server
@@ -105,7 +105,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
 
         Raises:
             BatchError: the table refused some records.
-            TransientError: the server cannot be reached, or another transaction had precedence.
+            TransientError: the server cannot be reached, or another transaction conflicted.
             FatalError: the table cannot be written.
         """
         for _ in range(_LOOKS):
@@ -121,10 +121,10 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         raise TransientError(f"another process is writing the same part of run {self.ctx.run_id}")
 
     async def run_completed(self) -> None:
-        """Put the new rows in the place of the old ones, and forget the entries of the run.
+        """Replace the old rows if the mode says so, and delete the entries of the run.
 
         Raises:
-            TransientError: the server cannot be reached, and new rows are not in their place yet.
+            TransientError: the server cannot be reached before the old rows were replaced.
         """
         if self.params.mode is Mode.MERGE:
             return
@@ -135,7 +135,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         except TransientError:
             if self.params.mode is Mode.REPLACE:
                 raise
-            # the rows are there; their entries are forgotten after a while
+            # the rows are in the table; their entries are deleted after a while
 
     async def _complete(self, connection: Connection) -> None:
         replaces = self.params.mode is Mode.REPLACE
@@ -144,7 +144,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         if replaces:
             await self._check_staging(connection)
             await self._replace(connection)
-        if not self.ctx.chunk:  # the other parts of the run may still be under way
+        if not self.ctx.chunk:  # the other parts of the run may still be running
             await self._ledger.forget(connection)
         if replaces:
             await self._ledger.note_replaced(connection)
@@ -155,7 +155,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """The connection of this sink; one that failed is closed, and the next use opens another."""
+        """Use the sink's connection; a failed one is closed, and the next use opens another."""
         if not isinstance(self.connection, PostgresConnection):
             raise FatalError("the postgres sink needs a connection with the `url` of the database")
         key = ", ".join(self.params.key)
@@ -189,7 +189,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             return await self._ledger.known(connection, split)
 
     async def _evolve(self, rows: Sequence[Row]) -> None:
-        async with self._connection():  # only then the columns are known
+        async with self._connection():  # the columns are known only then
             await super()._evolve(rows)
 
     async def _alter(self, changes: Changes) -> None:
@@ -204,7 +204,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                     await connection.execute(
                         f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(made)})".encode()
                     )
-                # also those of a table that another process has just made
+                # also for a table that another process has just created
                 steps = [f"ADD COLUMN IF NOT EXISTS {quote(one.name)} {one.sql}" for one in changes.added]
                 steps += [f"ALTER COLUMN {quote(one.name)} TYPE {one.sql}" for one in changes.widened]
                 await connection.execute(f"ALTER TABLE {table} {', '.join(steps)}".encode())
@@ -261,7 +261,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         check_staging(self.params.table, staged, await self._ledger.count(connection))
 
     async def _replace(self, connection: Connection) -> None:
-        """Exchange the rows within the transaction; the table stays, with its views, grants and indexes."""
+        """Exchange the rows within the transaction; the table keeps its views, grants and indexes."""
         table, staging = quote_table(self.params.table), quote_table(self._table)
         old = await table_columns(connection, self.params.table)
         new = await table_columns(connection, self._table)

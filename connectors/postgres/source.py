@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from connectors.postgres.database import PostgresConnection, connected
+from connectors.postgres.times import read_times
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote
 from connectors.tables.params import missing_column, unusable_key
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSource", "PostgresSourceParams"]
 
-# what JSON has already: bool, int8, int2, int4, text, json, float4, float8, char, varchar, jsonb
-_PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802})
+# types that need no conversion to JSON: bool, int8, int2, int4, text, json, float4, float8, char, varchar,
+# jsonb; and those that `read_times` reads as text
+_PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802, 1082, 1083, 1114, 1184, 1266})
+_ENDLESS: Final = ("infinity", "Infinity", "NaN")
 
 
 class PostgresSourceParams(OrderedSourceParams):
@@ -40,10 +43,10 @@ class PostgresSourceParams(OrderedSourceParams):
 class PostgresSource(OrderedSource[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
-    With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    continues after the last. With `incremental`, a run reads what has changed since the last one. Rows
-    are fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
-    as JSON has them: times are ISO 8601 text.
+    With a `key`, rows are read in its order and named by it, in splits of `split_rows`, and a resumed run
+    continues after the last one. With `incremental`, a run reads what has changed since the last run. Rows
+    are fetched through a server-side cursor, so memory does not grow with the table. Values become JSON:
+    times are ISO 8601 text.
     """
 
     @property
@@ -78,7 +81,7 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
             return [bound async for (bound,) in bounds]
 
     async def _types(self, connection: Connection) -> dict[str, str]:
-        """The columns and their types, as SQL."""
+        """Return the columns and their SQL types."""
         cursor = await connection.execute(f"SELECT * FROM {self.params.relation} LIMIT 0".encode())
         columns = cursor.description or []
         for name, times in Counter(column.name for column in columns).items():
@@ -97,6 +100,7 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
         order = self._order
         try:
             async with connected(self._connected()) as connection:
+                read_times(connection)
                 types = await self._types(connection)
                 query, values = self._query(types, part)
                 async with connection.transaction(), connection.cursor(name="odw_rows") as cursor:
@@ -106,6 +110,12 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
                     readers = [_reader(column.type_code) for column in columns][len(order) :]
                     while rows := await cursor.fetchmany(self.params.page_records):
                         orders = [list(row[: len(order)]) for row in rows] if order else []
+                        if self.params.incremental is not None and orders[-1][0] in _ENDLESS:
+                            raise FatalError(
+                                f"{self.params.incremental!r} is infinite in some rows, and nothing comes "
+                                "after these: leave them out in `query`",
+                                kind="schema",
+                            )
                         read = [
                             column if reader is None else tuple(map(reader, column))
                             for reader, column in zip(

@@ -1,4 +1,4 @@
-"""What is at the other end of a `postgres` sink, before anything is written."""
+"""Describe the target of a `postgres` sink before anything is written."""
 # ruff: noqa: S608 -- names are quoted
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["check", "describe"]
 
 
 async def check(connection: PostgresConnection) -> str:
-    """Log in; returns which server and user that is. Raises as `connected`."""
+    """Log in and return the user and server version. Raises as `connected`."""
     async with connected(connection) as opened:
         cursor = await opened.execute("SELECT current_user, current_setting('server_version')")
         row = await cursor.fetchone()
@@ -19,7 +19,7 @@ async def check(connection: PostgresConnection) -> str:
 
 
 async def describe(connection: PostgresConnection, table: str, mode: str) -> str:
-    """Return what the table holds. Raises as `connected`."""
+    """Describe the rows of the table. Raises as `connected`."""
     async with connected(connection) as opened:
         columns = await table_columns(opened, table)
         if not columns:

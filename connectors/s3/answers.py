@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_LISTING_BYTES = 64 * 1024 * 1024
-"""Of a page that a proxy has packed: 1,000 keys of 1,024 bytes take a few MiB."""
+"""Limit of a page that a proxy has compressed: 1,000 keys of 1,024 bytes take a few MiB."""
 
 _LISTINGS = ("ListObjects", "ListObjectsV2")
 _ANSWERS = dict.fromkeys(_LISTINGS, "ListBucketResult") | {
@@ -40,10 +40,10 @@ _ANSWERS = dict.fromkeys(_LISTINGS, "ListBucketResult") | {
     "CompleteMultipartUpload": "CompleteMultipartUploadResult",
     **dict.fromkeys(("PutObject", "UploadPart", "DeleteObject", "AbortMultipartUpload"), ""),
 }
-"""The element that each of these is answered with; "" where there is none."""
+"""The root element of the answer to each of these; "" if there is none."""
 
 _ENDS_OF_NAMES = ("Result", "Response")
-"""Of the elements that some servers answer with where S3 has none."""
+"""The roots of answers that some servers send where S3 sends none."""
 
 _ROOT = re.compile(
     rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[\w.-]+:)?([\w.-]+)",
@@ -59,7 +59,7 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 class SessionWithoutRedirects(AIOHTTPSession):  # type: ignore[misc]
-    """An HTTP session that refuses redirects: to follow one is to send the credentials to another host."""
+    """An HTTP session that refuses redirects, which would send the credentials to another host."""
 
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)
@@ -82,7 +82,7 @@ async def _refuse_redirect(
 
 
 def redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
-    """Where a server points to, and what to do about it. The names of the headers are in lower case."""
+    """Describe a redirect and its remedy. The names of the headers are in lower case."""
     target = headers.get("location") or headers.get("uri") or ""
     region = headers.get("x-amz-bucket-region", "")
     place = target.partition("?")[0]
@@ -96,10 +96,10 @@ def redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
 async def _read_odd_headers(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
 ) -> None:
-    """Let headers that are not UTF-8, such as file names in Latin-1, not spoil the answer they come with."""
+    """Tolerate headers that are not UTF-8, such as file names in Latin-1."""
     response = params.response
     if any(not _is_utf8(name) or not _is_utf8(text) for name, text in response._raw_headers):
-        # the SDK decodes them strictly, and there is no other place to come before it
+        # the SDK decodes them strictly, and has no earlier hook
         response._raw_headers = tuple(
             (name.decode("utf-8", "replace").encode(), text.decode("utf-8", "replace").encode())
             for name, text in response._raw_headers
@@ -115,7 +115,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 class _TolerantParser(AioRestXMLParser):  # type: ignore[misc]
-    """Reads values as other servers write them: `True` and `1`, and empty numbers."""
+    """Accepts variants from other servers: `True` and `1`, and empty numbers."""
 
     def _handle_boolean(self, shape: Any, node: Any) -> bool:
         return _text_of(node).lower() in ("true", "1")
@@ -132,25 +132,25 @@ def _text_of(node: Any) -> str:
 
 
 def tolerate_odd_values(session: Any) -> None:
-    """Take odd dates, truths and numbers, instead of refusing or misreading the whole answer."""
+    """Accept unusual dates, booleans and numbers, instead of refusing or misreading the whole answer."""
     factory = session.get_component("response_parser_factory")
     factory.create_parser = lambda _protocol: _TolerantParser(timestamp_parser=parse_date)
 
 
 def parse_date(text: Any) -> datetime | None:
-    """The date of a text, in UTC where it names no zone; None if it is no date."""
+    """Parse a date, in UTC if it names no zone; return None for any other text."""
     usual = _usual_date(text) if isinstance(text, str) else None
     if usual is not None:
         return usual
     try:
         found: datetime = parse_timestamp(text)
-    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last one for what no clock shows
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last one for impossible times
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _usual_date(text: str) -> datetime | None:
-    """A date as S3 writes it; None: another, for botocore's parser, which takes fifty times as long."""
+    """Parse a date in S3's form; return None for others, which botocore parses fifty times as slowly."""
     try:
         if text.endswith("Z") and text[4:5] == "-":
             return datetime.fromisoformat(text)
@@ -165,11 +165,11 @@ def _usual_date(text: str) -> datetime | None:
 
 
 def check_answers(client: Any) -> None:
-    """Refuse what is answered with 200 and is something else: an error, or the login page of a proxy.
+    """Refuse other content with status 200: an error, or a proxy's login page.
 
-    Such an answer is neither an empty bucket nor an object that was stored.
+    Such an answer must not count as an empty bucket or a stored object.
     """
-    # botocore's own check makes a 500 of all that is not XML, which would hide what came instead
+    # botocore's own check turns everything that is not XML into a 500, hiding the real answer
     known = getattr(handlers, "_handle_200_error", None)
     if known is not None:
         client.meta.events.unregister("before-parse.s3.*", known)
@@ -187,15 +187,15 @@ def _check_answer(element: str, response_dict: dict[str, Any], **_: Any) -> None
         body = unpack_body(body, response_dict["headers"].get("content-encoding"), MAX_LISTING_BYTES) or body
     except (PackedError, UnpackedTooLargeError) as error:
         raise ResponseParserError(f"an answer that cannot be unpacked: {error}") from error
-    # blanks before the declaration would be an error to the parser
+    # the parser rejects blanks before the declaration
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     response_dict["body"] = body
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return  # UTF-16, which the parser knows
+        return  # UTF-16, which the parser supports
     root = _ROOT.match(body)
     name = root[1].decode() if root else ""
     if name == "Error":
-        response_dict["status_code"] = 500  # so that it is parsed as one; its code tells what it is
+        response_dict["status_code"] = 500  # so that it is parsed as an error; its code shows the kind
     elif name != element and (element or not name.endswith(_ENDS_OF_NAMES)):
         what = f"<{name}>" if name else "no XML" if body else "nothing"
         wanted = "a listing" if element == "ListBucketResult" else f"<{element}>" if element else "nothing"
@@ -203,12 +203,12 @@ def _check_answer(element: str, response_dict: dict[str, Any], **_: Any) -> None
 
 
 def _drop_nameless(parsed: dict[str, Any], **_: Any) -> None:
-    """Forget what has no name; botocore decodes the names without looking whether they are there."""
+    """Drop entries without a name; botocore decodes names without checking that they exist."""
     parsed.pop("CommonPrefixes", None)
     if "Contents" in parsed:
         parsed["Contents"] = [entry for entry in parsed["Contents"] if entry.get("Key")]
 
 
 def take_any_bucket_name(client: Any) -> None:
-    """Leave the names of buckets to the server: old ones and those of other servers keep to other rules."""
+    """Do not validate bucket names: old buckets and other servers have other rules."""
     client.meta.events.unregister("before-parameter-build.s3", handlers.validate_bucket_name)

@@ -24,17 +24,17 @@ _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 _ENCRYPTED: Final = frozenset(
     {"create_multipart_upload", "get_object", "head_object", "put_object", "upload_part"}
 )
-"""Requests that a key of one's own goes with."""
+"""Requests that carry a customer-provided key."""
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for a connection to open."""
+"""Timeout for opening a connection, in seconds."""
 
 
 class S3Connection(BaseModel):
     """Connection to an S3 server.
 
-    Without keys, AWS is asked with the machine's own credentials (environment, profile, instance role).
-    They are never sent to another server: an endpoint of one's own needs its own keys, or `anonymous`.
+    Without keys, requests to AWS use the machine's credentials (environment, profile, instance role). These
+    are never sent to another server: a custom endpoint needs its own keys, or `anonymous`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -61,25 +61,25 @@ class S3Connection(BaseModel):
     )
     addressing_style: Literal["auto", "path", "virtual"] | None = Field(
         default=None,
-        description="Where the bucket stands in an address: `virtual` in the host, `path` after it; "
-        "default: `path` with an endpoint of one's own, else `auto`",
+        description="Where an address has the bucket: `virtual` in the host, `path` after it (default: "
+        "`path` with a custom endpoint, else `auto`)",
     )
-    requester_pays: bool = Field(default=False, description="Pay for requests to buckets that ask for it")
+    requester_pays: bool = Field(default=False, description="Pay for requests to requester-pays buckets")
     expected_owner: str | None = Field(
-        default=None, pattern=r"^(\d{12})?$", description="AWS account that has to own the bucket: 12 digits"
+        default=None, pattern=r"^(\d{12})?$", description="AWS account that must own the bucket: 12 digits"
     )
     sse_c_key: SecretStr | None = Field(
         default=None,
-        description="Key of one's own that objects are read and written with (SSE-C): 32 bytes in base64, "
-        "as `openssl rand -base64 32` prints",
+        description="Customer-provided key for reading and writing objects (SSE-C): 32 bytes in base64, "
+        "as from `openssl rand -base64 32`",
     )
     requests: Literal["lean", "sdk"] = Field(
         default="lean",
-        description="How objects are read: `lean` signs and sends the GETs itself wherever that applies, "
-        "`sdk` leaves them to botocore, at five times the processor time",
+        description="How to read objects: `lean` signs and sends GETs itself where possible, `sdk` uses "
+        "botocore, at five times the processor time",
     )
     ca_bundle: str | None = Field(
-        default=None, description="File of certificates (PEM) that the server's one is checked with"
+        default=None, description="PEM file of certificates to trust for the server"
     )
 
     @field_validator("endpoint")
@@ -107,7 +107,7 @@ class S3Connection(BaseModel):
     def endpoint_url(self) -> str | None:
         """Address of the server, or None for AWS's own in the region."""
         if self.endpoint and urlsplit(self.endpoint).hostname == "s3.amazonaws.com":
-            return None  # the global name serves us-east-1 only
+            return None  # the global name only serves us-east-1
         return self.endpoint or None
 
     @property
@@ -126,7 +126,7 @@ class S3Connection(BaseModel):
         return {
             "SSECustomerAlgorithm": "AES256",
             "SSECustomerKey": key,
-            # botocore takes a key with its digest for encoded, and sends it as it is
+            # botocore treats a key with its digest as encoded, and sends it unchanged
             "SSECustomerKeyMD5": base64.b64encode(digest).decode(),
         }
 
@@ -134,7 +134,7 @@ class S3Connection(BaseModel):
     def server(self) -> str:
         """Stable name of the server: `aws`, or host and port.
 
-        A server on this machine, such as the embedded one, has another port each time: `localhost`.
+        A server on this machine is just `localhost`: the embedded one has another port each time.
         """
         if not self.custom:
             return "aws"
@@ -143,7 +143,7 @@ class S3Connection(BaseModel):
 
 
 class S3Client(Protocol):
-    """The client calls used here; responses are botocore's dictionaries."""
+    """The client methods used here; responses are botocore's dictionaries."""
 
     async def list_objects(self, **arguments: object) -> Mapping[str, Any]: ...
     async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]: ...
@@ -152,7 +152,7 @@ class S3Client(Protocol):
 
 
 class _WithArguments:
-    """A client that sends the same arguments with every request, and others with those of content."""
+    """A client that adds arguments to every request, and further ones to requests for content."""
 
     def __init__(self, client: S3Client, connection: S3Connection) -> None:
         self._client = client
@@ -171,15 +171,15 @@ async def open_client(
     """Open a client; closing it closes its sockets.
 
     Args:
-        connection: where and who.
-        connections: sockets at most, which is also how many requests can be under way.
-        read_timeout: seconds without a byte from the server.
+        connection: server and credentials.
+        connections: maximum sockets, and so concurrent requests.
+        read_timeout: maximum seconds without a byte from the server.
 
     Raises:
-        FatalError: the connection cannot work as it is written.
+        FatalError: the connection is invalid.
     """
     _check(connection)
-    # 1.3 s of import, needed only to read from S3
+    # imported lazily: it takes 1.3 s, and only S3 needs it
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
@@ -231,7 +231,7 @@ def _config(connection: S3Connection, connections: int, read_timeout: float) -> 
     from connectors.s3.answers import SessionWithoutRedirects
 
     options: dict[str, Any] = {
-        # retrying is the engine's: botocore's own would hide throttling and multiply waiting
+        # the engine retries: botocore's own retries would hide throttling and multiply delays
         "retries": {"total_max_attempts": 1, "mode": "standard"},
         "max_pool_connections": connections,
         "connect_timeout": CONNECT_TIMEOUT,
@@ -240,7 +240,7 @@ def _config(connection: S3Connection, connections: int, read_timeout: float) -> 
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
         "s3": {"addressing_style": connection.addressing_style or ("path" if connection.custom else "auto")},
-        # the pipeline's file says where the data is, not AWS_ENDPOINT_URL
+        # the pipeline file decides where the data is, not AWS_ENDPOINT_URL
         "ignore_configured_endpoint_urls": True,
         "http_session_cls": SessionWithoutRedirects,
     }
@@ -282,7 +282,7 @@ def _check(connection: S3Connection) -> None:
 
 
 def _certificates(connection: S3Connection) -> str | bool | None:
-    """The file of certificates, None for the usual ones; False without TLS: reading them takes 20 ms."""
+    """Return the certificate file, None for the default; False without TLS, since loading it takes 20 ms."""
     url = connection.endpoint_url
     if url is not None and url.startswith("http://") and not getproxies():
         return False
@@ -290,7 +290,7 @@ def _certificates(connection: S3Connection) -> str | bool | None:
 
 
 def _plain(secret: SecretStr | None) -> str | None:
-    # an empty value is what an unset `${NAME:-}` leaves behind
+    # an unset `${NAME:-}` becomes an empty value
     return (secret.get_secret_value() or None) if secret is not None else None
 
 

@@ -1,8 +1,8 @@
-"""HTTP/1.1 connections that send GET requests, one after the other, and are kept for the next one.
+"""Persistent HTTP/1.1 connections for GET requests.
 
-aiohttp's client does a hundred more things for a request, which cost more than reading a small object. What
-arrives is taken apart by httptools (llhttp), the parser under uvicorn. Redirects, cookies, proxies and packed
-bodies are the caller's affair.
+aiohttp's client does much more for a request, which costs more than reading a small object. Answers are
+parsed by httptools (llhttp), as in uvicorn. Redirects, cookies, proxies and compressed bodies are left to the
+caller.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 __all__ = ["BrokenAnswerError", "Connections", "Origin", "Response"]
 
 KEEPALIVE: Final = 12.0
-"""Seconds that a connection is kept without a request."""
+"""Seconds that an idle connection is kept."""
 
 WHOLE_BELOW: Final = 128 * 1024
-"""Bytes of a body that is waited for together with its head: the waiting task is woken once."""
+"""Maximum body that is awaited together with its head, so the waiting task wakes only once."""
 
 PAUSE_ABOVE: Final = 512 * 1024
-"""Bytes that have arrived and were not read, above which no more is taken from the socket."""
+"""Unread bytes above which reading from the socket pauses."""
 
 NEXT_ADDRESS_AFTER: Final = 0.25
-"""Seconds without an answer from an address of a host after which its next one is tried as well."""
+"""Seconds without an answer from one address before the host's next one is tried too."""
 
 MAX_HEAD: Final = 128 * 1024
-"""Bytes of a head, or of what follows a body; more is no answer of a sane server."""
+"""Maximum bytes of a head, or after a body."""
 
 
 class BrokenAnswerError(ConnectionError):
-    """The connection ended, or something that is not HTTP arrived, before an answer was whole."""
+    """The connection ended, or invalid HTTP arrived, before an answer was complete."""
 
 
 class _ClosedEarlyError(BrokenAnswerError):
-    """A kept connection was closed before anything arrived: the server had given it up meanwhile."""
+    """The server had closed an idle connection before the request."""
 
 
 class Origin(NamedTuple):
-    """Where a connection leads; `tls`: None for plain HTTP."""
+    """The target of a connection; `tls` is None for plain HTTP."""
 
     host: str
     port: int
@@ -53,11 +53,11 @@ class Origin(NamedTuple):
 
 
 class Response:
-    """An answer: its head, and its body as it arrives.
+    """An answer: its head, and its body as a stream.
 
     Attributes:
         status: 0 until the head has arrived.
-        headers: by lower-case names; of several of one name the first.
+        headers: first value of each header, by lower-case name.
     """
 
     __slots__ = ("_broken", "_buffered", "_connection", "_pieces", "_waiter", "complete", "headers", "status")
@@ -73,15 +73,15 @@ class Response:
         self._broken: Exception | None = None
 
     def header(self, name: bytes) -> str | None:
-        """A header's text, None where there is none; bytes that are not UTF-8 are replaced."""
+        """Return a header's text, or None; bytes that are not UTF-8 are replaced."""
         text = self.headers.get(name)
         return text.decode("utf-8", "replace") if text is not None else None
 
     async def read(self, size: int = -1) -> bytes:
-        """Up to `size` of the next bytes, b"" at the end; -1: all of them.
+        """Return up to `size` of the next bytes, b"" at the end; -1 for all of them.
 
         Raises:
-            BrokenAnswerError, TimeoutError: it broke off; what had arrived before was read.
+            BrokenAnswerError, TimeoutError: it broke off; all bytes received before were read.
         """
         if size < 0:
             pieces = []
@@ -106,14 +106,14 @@ class Response:
         return data
 
     def close(self) -> None:
-        """Close the connection unless the answer has arrived whole; what was not read is forgotten."""
+        """Close the connection unless the answer is complete, discarding unread bytes."""
         self._pieces.clear()
         self._buffered = 0
         if not self.complete:
             self._connection.fail(BrokenAnswerError("the answer was closed before it was whole"))
 
     async def arrival(self) -> None:
-        """Wait until something has arrived."""
+        """Wait until bytes have arrived."""
         if self._broken is not None:
             raise self._broken
         self._waiter = self._connection.future()
@@ -123,13 +123,13 @@ class Response:
             self._waiter = None
 
     def add(self, data: bytes) -> int:
-        """Take in a piece of the body; gives the bytes that wait to be read."""
+        """Add a piece of the body; return the number of unread bytes."""
         self._pieces.append(data)
         self._buffered += len(data)
         return self._buffered
 
     def wake(self, error: Exception | None = None) -> None:
-        """Something has arrived, or nothing more will."""
+        """Wake the waiting task: bytes have arrived, or no more will."""
         if error is not None:
             self._broken = error
         if self._waiter is not None and not self._waiter.done():
@@ -140,7 +140,7 @@ class Response:
 
     @property
     def waited_for(self) -> bool:
-        """Whether a task waits for more of it."""
+        """Whether a task is waiting for more of it."""
         return self._waiter is not None
 
 
@@ -192,7 +192,7 @@ class _Connection(asyncio.Protocol):
             self.response = None
             self._pool.finished(self, reusable=reusable)
 
-    # what the event loop calls
+    # called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -221,7 +221,7 @@ class _Connection(asyncio.Protocol):
             self.fail(BrokenAnswerError(f"{what} has more than {MAX_HEAD:,} bytes"))
 
     def _close_stray(self) -> None:
-        """Something arrives that was not asked for, and the next answer might be taken from it."""
+        """Close after unrequested bytes, which could be mistaken for the next answer."""
         self._pool.forget(self)
         self._transport.abort()
 
@@ -241,7 +241,7 @@ class _Connection(asyncio.Protocol):
         self._done(reusable=False)
         response.wake(kind(f"the server closed the connection before its answer was whole{why}"))
 
-    # what the parser calls
+    # called by the parser
 
     def on_message_begin(self) -> None:
         self._stray = self.response is None
@@ -292,12 +292,12 @@ async def _look_up(origin: Origin) -> list[Any]:
 
 
 class Connections:
-    """Sends requests over as many connections as they need, up to a limit.
+    """Sends requests over as many connections as needed, up to a limit.
 
     Args:
-        limit: requests under way, and connections, at most. Further requests wait.
-        connect_timeout: seconds for a connection to open.
-        read_timeout: seconds that a server may be silent while its answer is waited for.
+        limit: maximum concurrent requests and connections. Further requests wait.
+        connect_timeout: timeout for opening a connection, in seconds.
+        read_timeout: maximum seconds without a byte while waiting for an answer.
     """
 
     def __init__(self, limit: int, *, connect_timeout: float, read_timeout: float) -> None:
@@ -311,12 +311,12 @@ class Connections:
         self._closed = False
 
     async def send(self, origin: Origin, request: bytes) -> Response:
-        """The answer to a request, when its head has arrived. Read it to its end, or close it.
+        """Send a request and return the answer once its head has arrived. Read it to the end, or close it.
 
-        A request that meets a connection which the server has just given up is sent again.
+        A request on a connection that the server has just closed is sent again.
 
         Raises:
-            OSError: it cannot be reached, does not answer (`TimeoutError`), or breaks off
+            OSError: the server cannot be reached, does not answer (`TimeoutError`), or breaks off
                 (`BrokenAnswerError`).
         """
         while True:
@@ -338,22 +338,22 @@ class Connections:
                 continue
             except BaseException as error:
                 if response.status and isinstance(error, BrokenAnswerError | TimeoutError):
-                    return response  # what has arrived of the body can be read
+                    return response  # received bytes of the body can still be read
                 response.close()
                 raise
 
     async def aclose(self) -> None:
-        """Close all connections. Who still waits for an answer is told so."""
+        """Close all connections. Requests that still wait for an answer fail."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for connection in [*self._idle, *self._busy]:
             connection.fail(BrokenAnswerError("the connections are closed"))
         self._idle.clear()
-        await anyio.lowlevel.checkpoint()  # sockets close in the event loop's next turn
+        await anyio.lowlevel.checkpoint()  # sockets close in the event loop's next iteration
 
     def finished(self, connection: _Connection, *, reusable: bool) -> None:
-        """A connection has had its answer."""
+        """Return a connection to the pool after its answer."""
         self._busy.discard(connection)
         self._slots.release()
         if reusable:
@@ -362,12 +362,12 @@ class Connections:
             connection.abort()
 
     def forget(self, connection: _Connection) -> None:
-        """A connection is closed."""
+        """Remove a closed connection."""
         if connection in self._idle:
             self._idle.remove(connection)
 
     def _take(self, origin: Origin) -> _Connection | None:
-        """A kept connection, the one that was used last."""
+        """Return the most recently used idle connection."""
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index].origin == origin:
                 return self._idle.pop(index)
@@ -379,7 +379,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         with anyio.move_on_after(self._connect_timeout) as opening:
             found = await _look_up(origin)
-            # not by create_connection, which waits long for an address that does not answer
+            # not create_connection, which waits long for an address that does not answer
             sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER)
             _, connection = await loop.create_connection(
                 lambda: _Connection(self, origin, loop),
@@ -394,7 +394,7 @@ class Connections:
         return connection
 
     def _watch(self) -> None:
-        """Give up what the server is silent on, and close what was kept long enough; once a second."""
+        """Once a second, fail requests without a byte for too long, and close idle connections."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self._busy):

@@ -56,11 +56,11 @@ _REMEDIES = {
 READING = "s3:ListBucket and s3:GetObject"
 
 _OF_EVERYTHING = frozenset(_REMEDIES) - {"AccessDenied", "403", "SignatureDoesNotMatch"}
-"""Codes that hold for every object alike, whichever one was asked for."""
+"""Codes that apply to all objects alike."""
 
 
 class RedirectError(Exception):
-    """The server points to another address; following it would send the credentials there."""
+    """The server redirects to another address, which would receive the credentials."""
 
 
 class S3Errors:
@@ -72,7 +72,7 @@ class S3Errors:
         self._bucket, self._what, self._needs, self._of_object = bucket, what, needs, of_object
 
     def __enter__(self) -> None:
-        """Nothing; several blocks are entered for each object."""
+        """Do nothing; kept cheap, since several blocks are entered per object."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -89,7 +89,7 @@ class S3Errors:
         if isinstance(error, ClientError):
             raise _from_answer(error.response, where, self._needs, of_object=self._of_object) from error
         if isinstance(error, ResponseParserError):
-            # the page of a proxy instead of an answer; botocore quotes all of it after these words
+            # a proxy's page; botocore quotes all of it after these words
             reason = str(error).partition(", invalid XML received")[0]
             raise TransientError(f"{where}: the answer is not S3's: {reason}") from error
         if isinstance(error, BotoCoreError | aiohttp.ClientError | OSError):
@@ -100,24 +100,24 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = R
     """Translate the client's errors in the block.
 
     Args:
-        bucket: the bucket that is asked.
-        what: what is being done, as in "listing memos/"; with the bucket it begins each message.
-        of_object: one object's content is asked for, so a refusal may concern this object alone.
-        needs: the rights that all of this takes, for the message about a refusal.
+        bucket: bucket of the request.
+        what: the operation, as in "listing memos/"; messages begin with it and the bucket.
+        of_object: the request is for one object's content, so a refusal may concern only this object.
+        needs: required rights, for the message about a refusal.
 
     Raises:
-        TransientError: throttling, 5xx, time-outs, broken and refused connections, cut-off answers.
-        RecordError: of one object; kinds `ObjectVanished`, `ObjectChanged`, `ObjectArchived`.
-        ObjectRefusedError: with `of_object`, what may be about this object or about all of them.
-        FatalError: everything else; the message says what to do about it.
+        TransientError: throttling, 5xx, time-outs, broken and refused connections, truncated answers.
+        RecordError: one object failed; kinds `ObjectVanished`, `ObjectChanged`, `ObjectArchived`.
+        ObjectRefusedError: with `of_object`, a failure of this object or of all of them.
+        FatalError: everything else; the message has the remedy.
     """
     return S3Errors(bucket, what, needs, of_object=of_object)
 
 
 def is_unsupported(error: ComponentError) -> bool:
-    """Whether the server does not implement what was asked for: a condition, a range, an upload in parts."""
+    """Return whether the server does not implement a feature: a condition, a range, a multipart upload."""
     answer = getattr(error.__cause__, "response", None)
-    if not isinstance(answer, Mapping):  # other errors have a response too, which is None, or not parsed
+    if not isinstance(answer, Mapping):  # other errors also have a response, which is None or not parsed
         return False
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return bool(status in (405, 501) or answer.get("Error", {}).get("Code") == "NotImplemented")
@@ -128,7 +128,7 @@ def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object
     code, message = str(stated.get("Code", "")), str(stated.get("Message", ""))
     metadata = answer.get("ResponseMetadata", {})
     status, headers = int(metadata.get("HTTPStatusCode", 0)), metadata.get("HTTPHeaders", {})
-    # a code that is known tells more than the status: some servers send errors with 200 or 500
+    # a known code is more reliable than the status: some servers send errors with 200 or 500
     transient = code in _TRANSIENT or (code not in _REMEDIES and (status >= 500 or status in (408, 425, 429)))
     if transient:
         wait = retry_after_seconds(headers, datetime.now(UTC))
@@ -152,7 +152,7 @@ def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object
 
 
 def _is_encrypted(code: str, message: str) -> bool:
-    """Whether an object is encrypted with a key that was not sent."""
+    """Return whether an object is encrypted with a key that was not sent."""
     return code == "InvalidRequest" and "server side encryption" in message.lower()
 
 
@@ -204,7 +204,7 @@ def _from_failure(error: Exception, bucket: str, where: str, *, of_object: bool)
 
 
 def _reasons(error: BaseException, kind: type[BaseException]) -> list[BaseException]:
-    """The error itself and what it was raised for, as far as these are of that kind."""
+    """Yield the error and its causes of the given type."""
     wrapped = getattr(error, "kwargs", {}).get("error")
     seen = [error, error.__context__, error.__cause__, wrapped]
     reasons = [getattr(one, "os_error", one) for one in seen if one is not None]
@@ -212,8 +212,8 @@ def _reasons(error: BaseException, kind: type[BaseException]) -> list[BaseExcept
 
 
 def _unknown_host(error: BaseException) -> bool:
-    """Whether a name cannot exist, or the name server says that it does not (and not: cannot be asked)."""
-    if _reasons(error, UnicodeError):  # an empty label of a name, or one of more than 63 letters
+    """Return whether a name is invalid, or does not exist according to the name server."""
+    if _reasons(error, UnicodeError):  # a label that is empty or has more than 63 letters
         return True
     lookups = _reasons(error, socket.gaierror)
     return any(isinstance(one, OSError) and one.errno == socket.EAI_NONAME for one in lookups)

@@ -1,8 +1,8 @@
-"""The lean way to read an object: a GET that is signed here and sent over connections of our own.
+"""The lean way to read an object: a GET that is signed here and sent over our own connections.
 
-It stands before an aiobotocore client and answers `get_object` alone, in the same words and with the same
-errors. What it does not apply to goes the other way: proxies, buckets whose requests are signed in another
-manner, arguments that it does not know. Importing this imports the SDK.
+It wraps an aiobotocore client and replaces only `get_object`, with the same responses and errors. Other cases
+are passed to the client: proxies, buckets with another way of signing, unknown arguments. Importing this
+imports the SDK.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _HEADERS: Final = {
 _ARGUMENTS: Final = frozenset({"Bucket", "Key", *_HEADERS})
 _PLACE: Final = "odw"
 _UNPACKING: Final = "storage.googleapis.com"
-"""A host that unpacks what is stored as gzip, unless that is asked for."""
+"""A host that unpacks stored gzip unless told not to."""
 
 
 @asynccontextmanager
 async def lean_client(
     client: Any, *, connections: int, connect_timeout: float, read_timeout: float, ca_bundle: str | None
 ) -> AsyncGenerator[Any, None]:
-    """Stand before a client, as long as it is open."""
+    """Wrap a client for as long as it is open."""
     context = None
     if client.meta.endpoint_url.startswith("https:"):
         context = ssl.create_default_context(cafile=ca_bundle or get_cert_path(True))
@@ -59,7 +59,7 @@ async def lean_client(
 
 
 class _Address(NamedTuple):
-    """Where a bucket's objects are: `host` as in its header, `path` what the encoded paths begin with."""
+    """The address of a bucket: `host` for the header, `path` as a prefix of encoded paths."""
 
     origin: Origin
     host: str
@@ -67,7 +67,7 @@ class _Address(NamedTuple):
 
 
 class _OtherRegionError(Exception):
-    """The bucket is in another region than that of the client."""
+    """The bucket is in another region than the client's."""
 
 
 class _LeanClient:
@@ -83,7 +83,7 @@ class _LeanClient:
         return getattr(self._client, name)
 
     async def get_object(self, **arguments: Any) -> Mapping[str, Any]:
-        """The answer to a GET, as botocore words it."""
+        """Send a GET and return the answer in botocore's form."""
         bucket = arguments["Bucket"]
         address = self._addresses[bucket] if bucket in self._addresses else await self._find_address(bucket)
         headers = _headers(arguments) if address is not None else None
@@ -100,7 +100,7 @@ class _LeanClient:
                 await self._refuse(response)
             return _answer(response)
         except _OtherRegionError:
-            # botocore finds out where the bucket is, and signs for there
+            # botocore finds the bucket's region and signs for it
             self._addresses[bucket] = None
             told: Mapping[str, Any] = await self._client.get_object(**arguments)
             return told
@@ -109,7 +109,7 @@ class _LeanClient:
             raise
 
     async def _current_signer(self) -> Signer | None:
-        """By the credentials of now, which may have been renewed; None: the requests are anonymous."""
+        """Return the signer for the current credentials, which may have been renewed; None if anonymous."""
         if self._client._request_signer.signature_version is _unsigned():
             return None
         credentials = await self._client._request_signer._credentials.get_frozen_credentials()
@@ -120,12 +120,12 @@ class _LeanClient:
         return self._signer
 
     async def _find_address(self, bucket: str) -> _Address | None:
-        """Where a bucket's objects are; None: it goes the other way."""
+        """Return the address of a bucket; None to use botocore."""
         self._addresses[bucket] = address = await self._address_of_botocore(bucket)
         return address
 
     async def _address_of_botocore(self, bucket: str) -> _Address | None:
-        # access points, and directory buckets, whose sessions have keys of their own
+        # access points, and directory buckets, whose sessions have separate keys
         if ":" in bucket or bucket.endswith("--x-s3"):
             return None
         signer = self._client._request_signer
@@ -133,7 +133,7 @@ class _LeanClient:
         if not unsigned and (signer.signature_version != "s3v4" or signer._credentials is None):
             return None
         try:
-            # whatever decides where the bucket is, botocore has decided it
+            # botocore has resolved the bucket's address
             url = await self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": _PLACE}
             )
@@ -178,13 +178,13 @@ def _unsigned() -> Any:
 
 
 def _headers(arguments: Mapping[str, Any]) -> dict[str, str] | None:
-    """What is sent with a GET; None: there is something in it that cannot be sent from here."""
+    """Return the headers of a GET; None if an argument is not supported here."""
     headers = {}
     for argument, value in arguments.items():
         if argument in ("Bucket", "Key"):
             continue
         name = _HEADERS.get(argument)
-        # a line break would begin another header
+        # a line break would start another header
         if name is None or not (value.isascii() and value.isprintable()):
             return None
         headers[name] = value
@@ -196,7 +196,7 @@ def _request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
     if "host" not in headers:
         lines.append(f"host: {host}\r\n")
     lines += [f"{name}: {text}\r\n" for name, text in headers.items()]
-    # what the bucket has, and not what the server would make of it on the way
+    # the stored bytes, not a version that the server would compress
     encoding = "gzip" if host.endswith(_UNPACKING) else "identity"
     lines.append(f"accept-encoding: {encoding}\r\nuser-agent: odw-engine\r\n\r\n")
     return "".join(lines).encode("ascii")
@@ -220,7 +220,7 @@ def _answer(response: Response) -> dict[str, Any]:
 
 
 class _Body:
-    """The body of an answer, closed with its connection unless it was read to its end."""
+    """The body of an answer. Closing it closes the connection unless it was read to the end."""
 
     __slots__ = ("close", "read")
 

@@ -1,8 +1,8 @@
-"""List pages on servers that continue listings in different ways, or badly.
+"""List pages on servers that continue listings differently or wrongly.
 
-S3 hands out a token for the next page. Servers that know only the first version of the call, or that do not
-look at the token, are asked from the last key on instead. A listing that makes no progress ends with an
-error: an end that comes early or never would be taken for the whole.
+S3 returns a token for the next page. For servers that only support the first version of the call, or ignore
+the token, listing continues after the last key instead. A listing without progress ends with an error, so
+that an incomplete one is never taken for the whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from engine.errors import FatalError, RecordError, TransientError
 __all__ = ["Entry", "list_pages"]
 
 MAX_REMEMBERED = 100_000
-"""Keys that are remembered to recognize repetitions where a listing is not in order."""
+"""Maximum keys remembered to detect repetitions in an unordered listing."""
 
 MAX_EMPTY_PAGES = 1000
-"""Pages in a row without a key, which AWS sends for long runs of deleted objects."""
+"""Maximum empty pages in a row; AWS sends some for long runs of deleted objects."""
 
 Entry = Mapping[str, Any]
 """An object as botocore's `list_objects_v2` describes it."""
@@ -30,14 +30,14 @@ Entry = Mapping[str, Any]
 async def list_pages(
     client: S3Client, bucket: str, prefix: str, *, after: str = ""
 ) -> AsyncGenerator[Sequence[Entry], None]:
-    """Every object below a prefix, once, in pages as they arrive; some may be empty.
+    """List every object below a prefix, once, in pages as they arrive; some may be empty.
 
     Args:
-        after: only the keys after this one.
+        after: list only keys after this one.
 
     Raises:
         FatalError: the bucket cannot be listed, or the server does not continue the listing.
-        TransientError: a page could not be had; begin again.
+        TransientError: a page could not be fetched; start again.
     """
     listing = _Listing(client, bucket, prefix, after)
     while not listing.ended:
@@ -45,9 +45,9 @@ async def list_pages(
 
 
 class _Listing:
-    """Where a listing has come to.
+    """The state of a listing.
 
-    `ways` are the ways to ask for the next page, best first; the first one that is left is taken.
+    `ways` are the remaining ways to request the next page, best first.
     """
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, after: str = "") -> None:
@@ -64,9 +64,9 @@ class _Listing:
         self.ended = False
 
     async def next_page(self) -> list[Entry]:
-        """The objects of the next page that were on none before."""
+        """Return the objects of the next page that were not on earlier pages."""
         answer = await self._ask()
-        # a server that does not look at where to start begins with what is known
+        # a server that ignores the start key begins with known objects
         contents = [one for one in answer.get("Contents", ()) if one.get("Key") and one["Key"] > self._after]
         known = not contents and bool(answer.get("Contents"))
         fresh = self._fresh(contents)
@@ -95,7 +95,7 @@ class _Listing:
     async def _ask(self) -> Mapping[str, Any]:
         try:
             return await self._page()
-        except ValueError as error:  # of botocore: a size that is no number
+        except ValueError as error:  # from botocore: a size that is not a number
             raise TransientError(
                 f"bucket {self._bucket!r}, {self._where}: the answer is not S3's: {error}"
             ) from error
@@ -127,7 +127,7 @@ class _Listing:
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if self._began or status not in (405, 501):
                     raise
-            self._ways = ["marker"]  # it knows only the first version of the call
+            self._ways = ["marker"]  # it supports only the first version of the call
             if "StartAfter" in arguments:
                 arguments["Marker"] = arguments.pop("StartAfter")
             return await self._client.list_objects(**arguments)
@@ -142,7 +142,7 @@ class _Listing:
         return fresh
 
     def _another_way(self, why: str) -> None:
-        """Continue from the last key, which is sound only where keys come in order."""
+        """Continue after the last key, which is only valid if keys are in order."""
         self._ways = self._ways[1:]
         if not self._ways or not self._keys.ordered or not self._keys.last:
             self._fail(f"reports more objects, but {why}")
@@ -155,18 +155,18 @@ class _Listing:
 
 
 class _Keys:
-    """The keys that a listing has had: in order it is enough to know the last one."""
+    """The keys of a listing so far; in order, the last one suffices."""
 
     def __init__(self, last: str = "") -> None:
         self.last = last
         self.ordered = True
         self.lost = False
-        # hashes, eight bytes each: a listing in order is only remembered in case it turns out not to be one
+        # hashes of eight bytes each: an ordered listing is remembered in case it turns out to be unordered
         self._hashes: array[int] | None = array("q")
         self._known: set[int] | None = None
 
     def add(self, key: str) -> bool:
-        """Return whether the key is a new one. `lost`: it cannot be known."""
+        """Return whether the key is new. `lost`: this can no longer be determined."""
         if key > self.last:
             self.last = key
             self._remember(key)
@@ -174,7 +174,7 @@ class _Keys:
         if key == self.last:
             return False
         if self._hashes is None:
-            self.lost = True  # it was on a page before, or it is a new one out of order
+            self.lost = True  # it is a repeated key, or a new one out of order
             return False
         if self._known is None:
             self._known = set(self._hashes)

@@ -22,7 +22,7 @@ from engine.errors import ComponentError, FatalError, RecordError
 __all__ = ["S3Sink", "S3SinkParams"]
 
 PART_BYTES = 8 * 1024 * 1024
-"""Files of more bytes are uploaded in parts of so many."""
+"""Larger files are uploaded in parts of this size."""
 
 CONCURRENCY = 4
 ABORT_SECONDS = 10
@@ -52,14 +52,14 @@ class S3SinkParams(PartParams):
 
     @property
     def bucket_and_prefix(self) -> tuple[str, str]:
-        """The bucket, and what the keys begin with."""
+        """The bucket and the key prefix."""
         bucket, prefix = split_bucket(self.path.partition("://")[2])
         prefix = prefix.strip("/")
         return bucket, f"{prefix}/" if prefix else ""
 
 
 class ObjectsBelow:
-    """The objects of a bucket below a prefix. An object is there when its upload is complete."""
+    """The objects of a bucket below a prefix. An object exists once its upload is complete."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, content_type: str) -> None:
         self._client: Any = client
@@ -70,7 +70,7 @@ class ObjectsBelow:
 
     async def sizes(self) -> Mapping[str, int]:
         names = self._names(self._prefix)
-        # without a name: the folder itself, as consoles make it
+        # without a name: the folder marker that consoles create
         return {name: size async for name, size in names if name and "/" not in name}
 
     async def _names(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
@@ -113,7 +113,7 @@ class ObjectsBelow:
             await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
 
     async def _put_in_parts(self, key: str, data: bytes) -> bool:
-        """Upload in parts; False if the server knows no such uploads."""
+        """Upload in parts; return False if the server does not support that."""
         where = {"Bucket": self._bucket, "Key": key}
         try:
             with self._errors(f"writing {key!r}"):
@@ -136,13 +136,13 @@ class ObjectsBelow:
         return False
 
     async def _abandon(self, key: str, upload: Mapping[str, Any]) -> None:
-        """Remove the parts: they are billed until that is done."""
+        """Remove the parts, which are billed until then."""
         with anyio.move_on_after(ABORT_SECONDS, shield=True), suppress(ComponentError):
             with self._errors(f"abandoning {key!r}"):
                 await self._client.abort_multipart_upload(**upload)
 
     async def _upload(self, upload: Mapping[str, Any], data: bytes) -> list[dict[str, Any]]:
-        """The parts as they are to be named at the end; none if the server gives them no ETags."""
+        """Upload the parts and return their list for completion; none if the server returns no ETags."""
         view = memoryview(data)
         parts: list[dict[str, Any]] = []
         for number, start in enumerate(range(0, len(data), PART_BYTES), 1):
@@ -190,27 +190,27 @@ def _claim(params: S3SinkParams) -> Claim:
 class S3Sink(PartSink[S3SinkParams]):
     """Write records to objects in a bucket: JSON lines, CSV or Parquet.
 
-    A new object is begun after `rotate_records`, `rotate_bytes` (of records in memory) or `rotate_seconds`.
-    An object appears whole, and large ones are uploaded in parts; a batch that is written again replaces its
-    object, and a run that is resumed writes no record twice: until it is complete, the keys of what is
-    written are noted below `_odw/`.
+    A new object is started after `rotate_records`, `rotate_bytes` (of records in memory) or `rotate_seconds`.
+    Objects appear only when complete, and large ones are uploaded in parts. A batch that is written again
+    replaces its object, and a resumed run writes no record twice: until the run completes, the keys of
+    written records are kept below `_odw/`.
 
-    A new run adds objects, replaces those of earlier runs when it is complete (`mode: replace`), or refuses
-    to begin where objects are (`mode: error`).
+    A new run adds objects, replaces those of earlier runs when it completes (`mode: replace`), or refuses to
+    start if objects exist (`mode: error`).
     """
 
     @property
     def concurrency(self) -> int:
-        """Objects written at once."""
+        """Number of concurrent uploads."""
         return CONCURRENCY
 
     @property
     def named(self) -> str:
-        """Where the objects go, for messages."""
+        """The place of the objects, for messages."""
         return self.params.path
 
     async def open_store(self, stack: AsyncExitStack) -> ObjectsBelow:
-        """The bucket; `stack` closes its client."""
+        """Open the bucket; `stack` closes its client."""
         connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
         if self.params.path.startswith("minio://") and not connection.endpoint:
             raise FatalError("a minio:// address needs the `endpoint` of its server in the connection")

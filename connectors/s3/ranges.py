@@ -1,4 +1,4 @@
-"""Read a large object in several ranges at once: a server gives one connection a share of its speed only."""
+"""Read a large object in concurrent ranges: servers limit the speed of each connection."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from engine.errors import ComponentError, TransientError
 __all__ = ["Arrived", "ParallelRanges"]
 
 PARALLEL_FROM = 32 * 1024 * 1024
-"""Bytes from which on an object is large."""
+"""Minimum size of a large object, in bytes."""
 
 RANGE_BYTES = 8 * 1024 * 1024
 AT_ONCE = 4
-"""Ranges of one object."""
+"""Number of ranges per object."""
 
 
 class Arrived(NamedTuple):
@@ -34,12 +34,12 @@ class Arrived(NamedTuple):
 class ParallelRanges:
     """Reads the large objects of one bucket whole.
 
-    Every range is of the listed version, and as long as it was asked for. One that breaks off is asked for
+    Every range must be of the listed version and of the requested length. One that breaks off is requested
     again from its next byte on.
 
     Args:
-        retry: how often in a row a range is asked for without a byte between; None: once.
-        max_bytes: larger objects are left alone.
+        retry: retries of a range in a row without receiving a byte; None for none.
+        max_bytes: maximum size; larger objects are not read in ranges.
     """
 
     def __init__(self, streams: S3ObjectStreams, retry: Retry | None, *, max_bytes: int) -> None:
@@ -49,14 +49,14 @@ class ParallelRanges:
         self._supported = True
 
     def apply_to(self, found: ListedObject) -> bool:
-        """Whether an object is to be read in ranges. Without an ETag they could be of different versions."""
+        """Return whether to read an object in ranges. Without an ETag they could be of different versions."""
         return self._supported and bool(found.etag) and PARALLEL_FROM <= found.size <= self._max
 
     async def read(self, uri: str, found: ListedObject) -> Arrived | None:
-        """Read an object; None where the server sends no ranges of it as it is stored.
+        """Read an object; return None if the server sends no ranges of its stored bytes.
 
         Raises:
-            RecordError, ObjectRefusedError, TransientError, FatalError: as `S3FileReader.read_file`.
+            RecordError, ObjectRefusedError, TransientError, FatalError: as for `S3FileReader.read_file`.
         """
         try:
             return await self._read(uri, found)
@@ -70,7 +70,7 @@ class ParallelRanges:
         async with self._streams.open(uri, found, 0, RANGE_BYTES) as first:
             assert isinstance(first, S3Body)
             self._supported = first.is_part
-            # what a proxy packs on its way is packed for each range by itself
+            # a proxy compresses each range separately
             if not first.is_part or first.content_encoding or not plain_etag(first.answer.get("ETag")):
                 return None
             starts = range(0, found.size, RANGE_BYTES)
@@ -92,7 +92,7 @@ class ParallelRanges:
                 group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
-            group.start_soon(work, left, first)  # it takes the first range, whose body is open
+            group.start_soon(work, left, first)  # it reads the first range, whose body is open
             for _ in range(AT_ONCE - 1):
                 group.start_soon(work, left)
         if failures:
@@ -117,14 +117,14 @@ class ParallelRanges:
 
 
 class _Range:
-    """The bytes of an object from `at` up to `stop` that are still to come, and the pieces that are there."""
+    """A range of an object: the missing bytes from `at` up to `stop`, and the received pieces."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.at, self.stop = start, stop
         self.pieces: list[bytes] = []
 
     async def take(self, body: S3Body) -> None:
-        """Take the rest from a body. Raises TransientError where it is not that."""
+        """Read the rest from a body. Raises TransientError if it is something else."""
         if not body.is_part or not plain_etag(body.answer.get("ETag")):
             raise TransientError(f"{body.where}: a range was asked for, and something else arrived")
         while piece := await body.read():

@@ -42,7 +42,7 @@ _PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
 
 
 class _Body(NamedTuple):
-    """A body that has arrived whole: `data` unpacked, `stored` bytes of it in the bucket."""
+    """A complete body: `data` is unpacked, `stored` is its size in the bucket."""
 
     data: bytes
     stored: int
@@ -53,7 +53,7 @@ class _Body(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Bytes of an object from `first` to `last`; `total`: those of all of it, -1 when they are not known."""
+    """A byte range of an object from `first` to `last`; `total` is the object's size, -1 if unknown."""
 
     first: int
     last: int
@@ -61,19 +61,19 @@ class Part(NamedTuple):
 
 
 class OtherVersionError(RecordError):
-    """The answer's own ETag is not the listed one."""
+    """The answer's ETag is not the listed one."""
 
 
 class VersionedGets:
-    """GETs with If-Match, until the server turns out to refuse the condition whatever the ETag is."""
+    """Sends GETs with If-Match, unless the server refuses the condition for every ETag."""
 
     def __init__(self) -> None:
         self._if_match = True
 
     async def send(self, etag: str, get: Callable[[dict[str, str]], Awaitable[T]]) -> T:
-        """Call `get` with the conditions of a request for this ETag; "": without any.
+        """Call `get` with the condition for this ETag; without one for "".
 
-        `get` has to compare the ETag of the answer (`check_version`).
+        `get` has to check the ETag of the answer (`check_version`).
         """
         if not etag or not self._if_match:
             return await get({})
@@ -98,10 +98,10 @@ class S3FileReader:
     Args:
         client: an open client.
         max_object_bytes: larger objects are not read.
-        charset: of all text, whatever is declared; None: found out.
-        strict_text: refuse text with bytes that are not valid in its encoding.
-        decode: makes a record's content of the bytes, the key, the address and the Content-Type; None: as
-            the format `document` does.
+        charset: charset of all text, overriding declarations; None detects it.
+        strict_text: refuse text that is not valid in its encoding.
+        decode: function of the bytes, key, address and Content-Type that returns a record's content; None
+            decodes as the format `document`.
     """
 
     def __init__(
@@ -124,15 +124,15 @@ class S3FileReader:
         """Read one object by its exact address; wildcard characters are literal.
 
         Args:
-            uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `source_uri`.
-            etag: only this version of the object, as it was listed; "": whichever there is.
-            size: bytes it must have, as it was listed; None or -1: not known.
+            uri: `s3://bucket/key` or `minio://bucket/key`, which becomes the `source_uri`.
+            etag: listed version of the object, the only one to read; "" for any version.
+            size: listed size, which must match; None or -1 if unknown.
 
         Raises:
-            PatternError: not such an address.
+            PatternError: the address is invalid.
             RecordError: `ObjectVanished`, `ObjectChanged`, `ObjectTooLarge`, `ObjectArchived`,
                 `ObjectDamaged`, `InvalidText`.
-            TransientError: the server or the way to it failed, or the answer was cut off.
+            TransientError: the server or the network failed, or the answer was truncated.
             FatalError: the bucket cannot be read at all.
         """
         from connectors.models import S3FileContent
@@ -155,7 +155,7 @@ class S3FileReader:
         size: int | None = None,
         arrived: Arrived | None = None,
     ) -> FileRecord:
-        """Read one object as a plain record; of what has `arrived` already, make one."""
+        """Read one object as a plain record, from `arrived` bytes if given."""
         listed = size if size is not None else -1
         self._check_size(uri, listed)
         if arrived is not None:
@@ -183,7 +183,7 @@ class S3FileReader:
     ) -> _Body:
         with s3_errors(bucket, f"reading {key!r}", of_object=True):
             answer: Mapping[str, Any] = await self._client.get_object(Bucket=bucket, Key=key, **conditions)
-            # leaving the block closes the connection of a body that was not read to its end
+            # leaving the block closes the connection of a body that was not read to the end
             async with answer["Body"] as body:
                 check_version(uri, etag, answer)
                 length = answer.get("ContentLength")
@@ -196,13 +196,11 @@ class S3FileReader:
         if part and part.total >= 0 and (part.first or part.total != len(data)):
             raise TransientError(f"{uri}: a part of {len(data)} bytes arrived of {part.total}")
         if size < 0 and is_partial(answer) and (part is None or part.total < 0):
-            raise TransientError(
-                f"{uri}: a part arrived, and its Content-Range does not say of how many bytes"
-            )
+            raise TransientError(f"{uri}: a part arrived whose Content-Range does not name the total size")
         return self._whole(uri, data, answer, size)
 
     async def _read_body(self, uri: str, body: Any) -> bytes:
-        """All of it, but never more than may be read, whatever length was announced."""
+        """Read the whole body, but never more than allowed, regardless of the announced length."""
         pieces: list[bytes] = []
         total = 0
         while piece := await body.read(_PIECE):
@@ -212,7 +210,7 @@ class S3FileReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _whole(self, uri: str, data: bytes, answer: Mapping[str, Any], size: int) -> _Body:
-        """The body unpacked, if it is as long as the listing says: packed as stored, or packed on its way."""
+        """Unpack the body if its length matches the listing; it was compressed when stored or in transit."""
         modified = answer.get("LastModified")
         body = _Body(
             data,
@@ -237,10 +235,10 @@ class S3FileReader:
         raise TransientError(f"{uri}: {len(data)} bytes arrived of {size}")
 
     async def probe(self, bucket: str, key: str) -> None:
-        """Ask for an object's first byte, to see whether it could be read.
+        """Request an object's first byte, to check that it can be read.
 
         Raises:
-            RecordError, TransientError, FatalError: as `read_file`.
+            RecordError, TransientError, FatalError: as for `read_file`.
         """
         try:
             await self._probe(bucket, key, Range="bytes=0-0")
@@ -264,26 +262,26 @@ class S3FileReader:
 
 
 def part_of(answer: Mapping[str, Any]) -> Part | None:
-    """Which part of an object has arrived; None without a Content-Range that can be read."""
+    """Return the byte range of an answer; None without a valid Content-Range."""
     found = _RANGE.fullmatch(answer.get("ContentRange") or "")
     return Part(int(found[1]), int(found[2]), -1 if found[3] == "*" else int(found[3])) if found else None
 
 
 def is_partial(answer: Mapping[str, Any]) -> bool:
-    """Whether the status of an answer says that it is a part (206)."""
+    """Return whether the status of an answer is 206 (Partial Content)."""
     return bool(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 206)
 
 
 def _same_etag(one: str, other: str) -> bool:
-    # some servers write a digest in capitals in one place, and in small letters in another
+    # some servers write a digest in upper case in one place, and in lower case in another
     return one == other or bool(_DIGEST.fullmatch(one) and one.lower() == other.lower())
 
 
 def check_version(uri: str, etag: str, answer: Mapping[str, Any]) -> None:
-    """Check that an answer is of the version that was listed. Raises `OtherVersionError`."""
+    """Check that an answer is of the listed version. Raises `OtherVersionError`."""
     now = plain_etag(answer.get("ETag"))
     if answer.get("ContentEncoding"):
-        now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
+        now = _PACKED_ETAG.sub("", now)  # suffixes that Apache and other servers add when they compress
     if etag and now and not _same_etag(now, etag):
         raise OtherVersionError(
             f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "

@@ -21,7 +21,7 @@ __all__ = ["S3Object", "S3WildcardResolver", "plain_etag"]
 LOOKED_UP_AT_ONCE = 16
 
 S3Object = ListedObject
-"""An object as it was listed."""
+"""A listed object."""
 
 
 class S3WildcardResolver:
@@ -33,13 +33,13 @@ class S3WildcardResolver:
     async def resolve_pattern(self, pattern: str | ObjectPattern) -> AsyncGenerator[S3Object, None]:
         """List the matching objects, each once, as the pages arrive.
 
-        Keys come in order within each listed beginning. Directory markers (empty objects whose key ends
-        with a slash) are skipped. A name without wildcards is not listed but looked up.
+        Keys come in order within each listed prefix. Directory markers (empty objects whose key ends with a
+        slash) are skipped. A key without wildcards is looked up, not listed.
 
         Raises:
-            PatternError: the pattern cannot mean anything.
-            FatalError: the bucket cannot be listed, or the one object that was named does not exist.
-            TransientError: a page could not be had; begin again.
+            PatternError: the pattern is invalid.
+            FatalError: the bucket cannot be listed, or the only named object does not exist.
+            TransientError: a page could not be fetched; start again.
         """
         async with aclosing(self.resolve_pages(pattern)) as pages:
             async for page in pages:
@@ -52,7 +52,7 @@ class S3WildcardResolver:
         """List the matching objects in pages, some of which may be empty.
 
         Args:
-            after: the last key that an earlier listing has had; this one continues after it.
+            after: last key of an earlier listing, to continue after.
         """
         if isinstance(pattern, str):
             pattern = ObjectPattern.parse(pattern)
@@ -71,7 +71,7 @@ class S3WildcardResolver:
                     ]
 
     async def _look_up_all(self, pattern: ObjectPattern, keys: Sequence[str]) -> list[S3Object]:
-        """The objects of these names that there are, in order, asked for side by side."""
+        """Look up these keys concurrently and return the existing objects, in order."""
         found: list[S3Object | None] = [None] * len(keys)
         failures: list[ComponentError] = []
 
@@ -85,7 +85,7 @@ class S3WildcardResolver:
             for index, key in enumerate(keys):
                 group.start_soon(look_up, index, key)
         if failures:
-            # what stops the run says more than what may pass
+            # a fatal error is more informative than a transient one
             raise next((one for one in failures if isinstance(one, FatalError)), failures[0])
         return [one for one in found if one is not None]
 
@@ -95,10 +95,10 @@ class S3WildcardResolver:
                 answer = await self._client.head_object(Bucket=pattern.bucket, Key=key)
         except RecordError as error:
             if error.kind != "ObjectVanished":
-                return S3Object(key, "", -1)  # reading it says what is wrong with it
+                return S3Object(key, "", -1)  # reading it reports the error
             if pattern.exact:
                 raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)") from error
-            return None  # one of several alternatives, as if it had been looked for in a listing
+            return None  # one of several alternatives may be missing, as in a listing
         except (TransientError, FatalError):
             return await self._look_up_in_listing(pattern, key)
         if "ContentLength" not in answer:  # a proxy that compresses
@@ -106,14 +106,14 @@ class S3WildcardResolver:
         return _object(key, answer)
 
     async def _look_up_in_listing(self, pattern: ObjectPattern, key: str) -> S3Object | None:
-        """Another way to know an object, where HEAD is not allowed or badly answered."""
+        """Find an object by listing, if HEAD is not allowed or its answer is unusable."""
         try:
             with s3_errors(pattern.bucket, f"looking up {key!r}"):
                 answer = await self._client.list_objects_v2(Bucket=pattern.bucket, Prefix=key, MaxKeys=1)
         except FatalError:
             if pattern.exact:
                 raise
-            return S3Object(key, "", -1)  # it may be this one alone; reading it tells
+            return S3Object(key, "", -1)  # this object alone may be affected; reading it reports the error
         for entry in answer.get("Contents", ()):
             if entry.get("Key") == key:
                 return _object(key, entry)
@@ -123,7 +123,7 @@ class S3WildcardResolver:
 
 
 def _left(pattern: ObjectPattern, after: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The names to look up and the beginnings to list that come after a key, in this order."""
+    """Return the keys to look up and the prefixes to list after a key, in order."""
     exact, prefixes = pattern.exact_keys, pattern.prefixes
     if not after:
         return exact, prefixes
@@ -133,7 +133,7 @@ def _left(pattern: ObjectPattern, after: str) -> tuple[Sequence[str], Sequence[s
 
 
 def _is_file(entry: Mapping[str, Any]) -> bool:
-    # consoles make empty objects of this name to show a folder
+    # consoles create empty objects of this name to show a folder
     return not (entry["Key"].endswith("/") and not entry.get("Size"))
 
 
@@ -145,5 +145,5 @@ def _object(key: str, answer: Mapping[str, Any]) -> S3Object:
 
 
 def plain_etag(etag: object) -> str:
-    """An ETag without its quotes and the mark of a weak one, "" when there is none."""
+    """Return an ETag without quotes and weak marker, "" without an ETag."""
     return str(etag or "").strip().removeprefix("W/").replace("&quot;", '"').strip('"')

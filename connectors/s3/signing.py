@@ -1,8 +1,8 @@
 """Sign GET requests with AWS Signature Version 4, in headers.
 
-botocore does the same and builds a request around it, which is four fifths of what a small GET costs. The
-key of a day is derived once, the names of the headers are put in order once, and the time is written once a
-second; a request then takes two hashes.
+botocore does the same, but takes four fifths of the time of a small GET to build the request. Here the key of
+a day is derived once, header names are sorted once, and the time is formatted once a second; a request then
+takes two hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 def encode_key(key: str) -> str:
-    """A key as it stands in an address: slashes are kept, whatever else is not plain is encoded."""
+    """Encode a key for an address, keeping slashes."""
     return quote(key, safe="/~")
 
 
@@ -28,7 +28,7 @@ class Signer:
     """Signs requests of one account for one region.
 
     Args:
-        token: of temporary credentials; None for lasting ones.
+        token: token of temporary credentials; None for permanent ones.
     """
 
     def __init__(self, access_key: str, secret_key: str, region: str, token: str | None = None) -> None:
@@ -44,14 +44,14 @@ class Signer:
     def headers(
         self, host: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], now: datetime
     ) -> dict[str, str]:
-        """All headers of a signed GET.
+        """Return all headers of a signed GET.
 
         Args:
-            host: as it stands in the header, with its port unless that is the scheme's own.
-            path: encoded.
-            query: not encoded.
-            headers: to be sent and signed besides, by lower-case names.
-            now: UTC.
+            host: value of the Host header, with a non-default port.
+            path: encoded path.
+            query: unencoded query.
+            headers: further headers to send and sign, by lower-case name.
+            now: current time in UTC.
         """
         self._set_time(now)
         sent = {**headers, "host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": self._stamp}
@@ -70,7 +70,7 @@ class Signer:
         return sent
 
     def _order(self, names: tuple[str, ...]) -> tuple[list[str], str]:
-        """Names of headers in their order, and as a text."""
+        """Return sorted names of headers, and their joined text."""
         known = self._orders.get(names)
         if known is None:
             ordered = sorted(names)

@@ -40,8 +40,8 @@ class S3Params(ObjectParams):
         None,
         ge=1,
         le=1024,
-        description="Objects read at once where more get through than with `concurrency`; default: "
-        "`concurrency` where that is given, otherwise 256",
+        description="Maximum concurrent reads if more than `concurrency` increase throughput (default: "
+        "`concurrency` if set, else 256)",
     )
 
     @field_validator("pattern")
@@ -57,17 +57,17 @@ class S3Params(ObjectParams):
 
     @property
     def most_at_once(self) -> int:
-        """Objects read at once, at most."""
+        """Maximum concurrent reads."""
         if self.max_concurrency is not None:
             return max(self.concurrency, self.max_concurrency)
         return self.concurrency if "concurrency" in self.model_fields_set else MAX_CONCURRENCY
 
     def parsed(self) -> ObjectPattern:
-        """The pattern, taken apart."""
+        """The parsed pattern."""
         return ObjectPattern.parse_all(listed(self.pattern))
 
     def excluding(self) -> ObjectPattern | None:
-        """What is left out, as a pattern of the same bucket; None: nothing is."""
+        """The exclusions as a pattern of the same bucket, or None."""
         pattern = self.parsed()
         patterns = [
             one if "://" in one else f"{pattern.scheme}://{pattern.bucket}/{one}"
@@ -82,7 +82,7 @@ class S3Params(ObjectParams):
 
     @property
     def excluded(self) -> Callable[[str], bool] | None:
-        """Says of a key whether it is left out; None: nothing is."""
+        """Return the test for excluded keys, or None if nothing is excluded."""
         pattern = self.excluding()
         return pattern.matches if pattern is not None else None
 
@@ -141,23 +141,23 @@ class S3Bucket:
     bookmarks=keeps_bookmarks,
 )
 class S3Connector(ObjectSource[S3Params]):
-    """Files in an S3 bucket that a wildcard pattern matches, each as one record, or line by line.
+    """Reads objects of an S3 bucket that match a wildcard pattern, each as one record, or line by line.
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
-    `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
-    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same
+    `file_size` in bytes, `is_binary`, and further facts about the object and its text. Text in any usual
+    charset is decoded; everything else becomes a marker and data URL. The key is `bucket/key@etag`: unchanged
     content has the same key in every run, a changed object a new one.
 
-    The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
-    vanished since becomes a dead letter and never another version's content under the old key; so does one
-    that cannot be read while others can.
+    The listing is stored before anything is read, and a resumed run uses it. An object that has changed or
+    vanished since becomes a dead letter, so content never appears under another version's key; so does an
+    object that cannot be read while others can.
 
     With `format: lines`, `jsonl`, `csv` or `parquet` the records are the lines or rows of the objects, read
-    as streams: an object may be of any size, and a run is resumed in its middle. Their keys are
+    as streams: an object may have any size, and a run can be resumed inside it. Their keys are
     `bucket/key@etag#line`. `text` and `binary` are whole objects without a marker.
 
-    With `mode: changed`, objects are left out whose ETag is the one that an earlier run has delivered. Dates
-    play no part: what arrives late with an old date is read. An object that could not be read is tried again.
+    With `mode: changed`, objects are skipped if an earlier run delivered the same ETag. Dates do not matter:
+    an object that arrives late with an old date is read. An object that could not be read is tried again.
     """
 
     def __init__(self, params: S3Params, connection: BaseModel | None = None) -> None:
@@ -178,7 +178,7 @@ class S3Connector(ObjectSource[S3Params]):
         client = await stack.enter_async_context(
             open_client(
                 connection,
-                # a stream of each split that is read beside what is fetched ahead
+                # one stream per concurrent split, in addition to prefetching
                 connections=params.most_at_once + (self.parallel_splits if params.streams else 0),
                 read_timeout=params.read_timeout,
             )

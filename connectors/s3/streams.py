@@ -19,7 +19,7 @@ PIECE = 256 * 1024
 
 
 class S3ObjectStreams:
-    """Opens objects of one bucket, each only in the version that was listed."""
+    """Opens objects of one bucket, only in the listed version."""
 
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
@@ -30,10 +30,10 @@ class S3ObjectStreams:
     async def open(
         self, uri: str, found: ListedObject, start: int, stop: int | None
     ) -> AsyncGenerator[S3Body | _Nothing, None]:
-        """An object's bytes from `start` up to `stop` (exclusive; None: to its end).
+        """Open an object's bytes from `start` up to `stop` (exclusive; None: to the end).
 
         Raises:
-            RecordError, ObjectRefusedError, TransientError, FatalError: as `S3FileReader.read_file`.
+            RecordError, ObjectRefusedError, TransientError, FatalError: as for `S3FileReader.read_file`.
         """
         if start and 0 <= found.size <= start:
             yield _Nothing(found.size)
@@ -42,7 +42,7 @@ class S3ObjectStreams:
         if start or (stop is not None and found.size):
             arguments["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         answer = await self._gets.send(found.etag, partial(self._get, uri, found, arguments))
-        # leaving the block closes the connection of a body that was not read to its end
+        # leaving the block closes the connection of a body that was not read to the end
         async with answer["Body"] as body:
             yield S3Body(body, answer, self._bucket, found, start, stop)
 
@@ -71,12 +71,12 @@ class _Nothing:
 
 
 class S3Body:
-    """A body as it arrives. Its end is an error where it is not as long as was announced, or listed.
+    """A streamed body. Ending before or after the announced or listed length is an error.
 
     Attributes:
-        answer: what came with it.
-        is_part: it is the range that was asked for, and not the whole object.
-        where: names it in messages.
+        answer: the response.
+        is_part: it is the requested range, not the whole object.
+        where: its name in messages.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class S3Body:
         part = part_of(answer)
         self.is_part = part is not None
         if not part and is_partial(answer) and (start or stop is not None or found.size < 0):
-            raise TransientError(f"{where}: a part arrived, and its Content-Range does not say which")
+            raise TransientError(f"{where}: a part arrived without a valid Content-Range")
         if part:
             if part.first != start:
                 raise TransientError(f"{where}: bytes from {part.first:,} on arrived instead of {start:,}")
             total = part.total
         else:
             total = -1 if length is None else int(length)
-        # a server that does not know ranges sends everything
+        # a server without ranges sends everything
         self._skip = 0 if part else start
-        # nor need one send all of the range that it was asked for
+        # and servers may send less than the requested range
         self._more_from = -1
         if part:
             asked_to = min(
@@ -118,7 +118,7 @@ class S3Body:
         self._expected = int(length) if length is not None else None
         if part and self._expected is None:
             self._expected = part.last + 1 - start
-        self._framed = length is not None  # HTTP lets no more arrive
+        self._framed = length is not None  # HTTP guarantees that no more arrives
         self._arrived = 0
         self._check_total(total, found.size)
         self.size = total if total >= 0 else found.size
@@ -126,7 +126,7 @@ class S3Body:
             self._expected = found.size
 
     def _check_total(self, total: int, listed: int) -> None:
-        # what a proxy packs on its way has another length; unpacking tells whether it is whole
+        # a body compressed by a proxy has another length; unpacking shows whether it is complete
         if total >= 0 and listed >= 0 and total != listed and not self.content_encoding:
             raise TransientError(f"{self.where}: the object has {total:,} bytes, and {listed:,} were listed")
 

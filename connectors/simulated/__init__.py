@@ -1,7 +1,7 @@
-"""Simulated sources of three kinds, reproducible by seed regardless of how a run is split.
+"""Three kinds of simulated sources, reproducible by seed regardless of how a run is split.
 
-`blocks` numbers the records and makes any range of them alone; `blob`, `logs` and `events` each make one
-kind; `pools` has the values that a person would read; `source` puts them behind the engine's contract.
+`blocks` numbers the records and generates any range of them; `blob`, `logs` and `events` each generate one
+kind; `pools` has realistic values; `source` implements the engine's contract.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ _FILES: dict[str, tuple[str | None, tuple[str, ...]]] = {
 CONTENT_TYPES: dict[str, str | None] = {
     f"{stem}.{extension}": media_type for extension, (media_type, stems) in _FILES.items() for stem in stems
 }
-"""Fifty file names and the content type of each; five have none that is well known."""
+"""Fifty file names with their content types; five have no well-known type."""
 
 _NAMED_FILES = tuple(CONTENT_TYPES.items())
 
@@ -106,7 +106,7 @@ class BlobMaker:
 
     @cached_property
     def _folders(self) -> list[str]:
-        """As many paths of one, two and three folders, some of them people's own."""
+        """Return equal numbers of paths of one, two and three folders, some of them personal."""
         people, words = self._pools.user_names(), self._pools.words()
         paths: list[str] = []
         for index, (person, word) in enumerate(zip(people, words, strict=True)):
@@ -118,7 +118,7 @@ class BlobMaker:
 
     @cached_property
     def _permissions(self) -> list[tuple[str, ...]]:
-        """One to four of them, each number as likely as the others."""
+        """Return combinations of one to four permissions, each number equally likely."""
         by_number = [list(combinations(PERMISSIONS, number)) for number in range(1, 5)]
         # 4, 6, 4 and 1 combinations: 12 is their least common multiple
         return [chosen for sets in by_number for chosen in sets * (12 // len(sets))]

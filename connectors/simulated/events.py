@@ -15,10 +15,10 @@ __all__ = ["EVENT_NAMES", "PROJECTS", "EventMaker", "event_properties"]
 PROJECTS = ("proj_web", "proj_mobile", "proj_api", "proj_admin")
 
 KNOWN_SHARE = 0.7
-"""Share of events by a visitor who is known: `distinct_id` is `user_NNNN`, else a UUID."""
+"""Share of events by known visitors: `distinct_id` is `user_NNNN`, else a UUID."""
 
 _VARIANTS = 256
-"""How many different property texts there are for each event name."""
+"""Number of property texts per event name."""
 
 _Vocabulary: TypeAlias = Mapping[str, Sequence[object]]
 
@@ -115,7 +115,7 @@ class EventMaker:
 
     @cached_property
     def _actions(self) -> list[tuple[str, str]]:
-        """Event name and properties; as many for each name, drawn once and the same in every run."""
+        """Return event names with properties: equal numbers per name, the same in every run."""
         from orjson import dumps
 
         random = Random("events/properties")  # noqa: S311 - simulated data, not secrets

@@ -52,19 +52,19 @@ MESSAGES: dict[str, tuple[str, ...]] = {
         "Replica is behind by more than a minute",
     ),
 }
-"""Eight messages for each level; the names in braces stand for values that a person would read."""
+"""Eight messages per level; names in braces are filled in with realistic values."""
 
 SOURCES = (
     "accounts", "billing", "catalog", "edge-proxy", "mailer",
     "orders", "recommender", "search", "uploads", "warehouse-sync",
 )  # fmt: skip
-"""The ten services that log."""
+"""Ten services."""
 
 TRACE_IDS = (
     "trace-07c1f4a2", "trace-1be93d50", "trace-42ac8e16", "trace-5d70b39f",
     "trace-86f2c7d1", "trace-9e04a58b", "trace-b3d961ec", "trace-f81a2073",
 )  # fmt: skip
-"""The eight requests under way, so that lines of several services belong together."""
+"""Eight concurrent requests, each with lines of several services."""
 
 TRACED_SHARE = 0.7
 
@@ -107,13 +107,13 @@ class LogMaker:
 
     @cached_property
     def _traces(self) -> list[str | None]:
-        """Each id seven times in eighty, which leaves three tenths without one."""
+        """Return each id seven times in eighty, and none for the other three tenths."""
         traced = [*TRACE_IDS] * round(10 * TRACED_SHARE)
         return [*traced, *[None] * (10 * len(TRACE_IDS) - len(traced))]
 
     @cached_property
     def _lines(self) -> list[tuple[str, str]]:
-        """Level and message; as many for each message, with the values filled in."""
+        """Return levels and messages: equal numbers per message, with values filled in."""
         pools = self._pools
         values = zip(pools.user_names(), pools.ip_addresses(), pools.names(), pools.urls(), strict=True)
         lines: list[tuple[str, str]] = []

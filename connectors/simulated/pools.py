@@ -1,8 +1,8 @@
 """Pools of realistic values (names, addresses, user agents) from Faker.
 
-Faker costs 20 to 60 µs a value, a hundred times what the rest of a record costs, so each field draws from
-about a thousand values made once. The pools depend on nothing but Faker's release: every run, and every
-part of one, draws from the same values.
+Faker takes 20 to 60 µs per value, a hundred times as long as the rest of a record, so each field draws from
+about a thousand values generated once. The pools depend only on Faker's release: every run, and every part of
+one, draws from the same values.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _SEED = 20_240_229
 class ReadablePools:
     """Lists of `size` values each, built on first use in 10 to 60 ms.
 
-    Only the English (US) providers in use are loaded, without Faker's proxy and without its weighting:
-    together that is a fifth of the start-up and a tenth of the time for a value.
+    Only the English (US) providers in use are loaded, without Faker's proxy and weighting, which reduces
+    start-up to a fifth and the time per value to a tenth.
     """
 
     def __init__(self, size: int = POOL_SIZE) -> None:
@@ -48,8 +48,8 @@ class ReadablePools:
 
     def user_agents(self) -> list[str]:
         """Browsers' `User-Agent` headers."""
-        # Not Faker's `user_agent`: for Firefox it draws a build date up to today, so that the pool
-        # would be another one tomorrow.
+        # Not Faker's `user_agent`: for Firefox it draws a build date up to today, so the pool would change
+        # every day.
         kinds = ("chrome", "safari", "opera")
         return self._pool("user_agent", lambda fake: fake.format(fake.random.choice(kinds)))
 
@@ -64,7 +64,7 @@ class ReadablePools:
     def _pool(self, name: str, make: Callable[[Generator], str]) -> list[str]:
         if name not in self._made:
             fake = self._faker()
-            # Seeded for each pool, so that no pool depends on which others were made before it.
+            # Seeded per pool, so that no pool depends on others generated before it.
             fake.seed_instance(f"{_SEED}/{name}")
             self._made[name] = [make(fake) for _ in range(self.size)]
         return self._made[name]

@@ -32,10 +32,10 @@ __all__ = [
 
 DEFAULT_RECORDS = 1000
 MAX_RECORDS = 1_000_000_000
-"""Of one run: its splits are in the ledger before the first of them is read."""
+"""Maximum splits of a run, since all are in the ledger before the first is read."""
 
 SEEDED_TIME = datetime(2025, 1, 1, tzinfo=UTC)
-"""Where the times of a given seed begin: were it the clock, no two runs would give the same records."""
+"""Start of the timestamps for a given seed: with the current time, runs would differ."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -71,10 +71,9 @@ class SimulatedParams(Params):
 
 
 class _SimulatedSource(Source[SimulatedParams], Generic[M]):
-    """What the three kinds have in common: splits are ranges, positions and keys are ordinals.
+    """The base of the three kinds: splits are ranges, positions and keys are ordinals.
 
-    Its splits carry the seed and the time that the records are made from, so a split alone, on any
-    machine, at any later time, gives the same records.
+    Splits contain the seed and the base time, so a split gives the same records on any machine at any time.
     """
 
     repeatable = True
@@ -84,16 +83,16 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
 
     def __init__(self, params: SimulatedParams | None = None, connection: BaseModel | None = None) -> None:
         super().__init__(params or SimulatedParams(), connection)
-        # Its pools are made at the first record, not here: a component is cheap to build.
+        # The pools are built at the first record, so that a component is cheap to create.
         self._maker = self.maker_type()
 
     @property
     def fresh_keys(self) -> bool:
-        """The seed of a run is its own; one that was given may have been used before."""
+        """True if each run draws its own seed; a given seed may have been used before."""
         return self.params.seed is None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Ranges of `split_size` records; all have the same seed and base time."""
+        """Return ranges of `split_size` records, all with the same seed and base time."""
         seed, base_time = self._seed(ctx), self._base_time(ctx).isoformat()
         size = self.params.split_size
         for start in range(0, self.params.records, size):
@@ -102,12 +101,12 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
             yield Split(f"{start}-{stop}", manifest, first_ordinal=start)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Pages of mappings; a position is the ordinal of the next record."""
+        """Yield pages of mappings; a position is the ordinal of the next record."""
         manifest = split.manifest
         seed, stop = manifest["seed"], manifest["stop"]
         start = manifest["start"] if position is None else position
         base_time = datetime.fromisoformat(manifest["base_time"])
-        await to_thread.run_sync(self._maker.prepare)  # the loop should not stand still for it
+        await to_thread.run_sync(self._maker.prepare)  # building them would block the event loop
         for records in pages(self._maker, seed, start, stop, base_time, self.params.page_size):
             end = start + len(records)
             yield Batch(records, KeyRange(f"{seed}/", start, end), position=end)
@@ -116,9 +115,9 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
             start = end
 
     async def extract(self) -> AsyncGenerator[M, None]:
-        """The records one by one, as models; for use without a pipeline.
+        """Yield the records as models, without a pipeline.
 
-        Without a `seed` every call gives new records.
+        Without a `seed`, every call generates new records.
         """
         ctx = self.ctx
         seed = secrets.token_hex(8) if self.params.seed is None else self.params.seed
@@ -130,13 +129,13 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
                 yield record
 
     def generate(self, seed: int | str, start: int, stop: int, base_time: datetime) -> list[JsonObject]:
-        """Records `start` to `stop` (exclusive) of the run with this seed and begin, as plain mappings."""
+        """Generate records `start` to `stop` (exclusive) for this seed and base time, as plain mappings."""
         return generate(self._maker, seed, start, stop, base_time)
 
     def _seed(self, ctx: Context) -> str:
         if self.params.seed is not None:
             return str(self.params.seed)
-        # Two nodes of one run are two sources: with the same seed the second would repeat the first's ids.
+        # With the same seed, a second node of the run would repeat the ids of the first.
         return ":".join(part for part in (ctx.seed, ctx.pipeline, ctx.node) if part)
 
     def _base_time(self, ctx: Context) -> datetime:
@@ -150,7 +149,7 @@ class BlobConnector(_SimulatedSource[BlobSource]):
     """Simulated objects of a blob store, as `BlobSource` records.
 
     Fifty buckets and fifty file names, folders one to three deep, 256 bytes to 10 MiB, one to four
-    permissions, and the content type that belongs to the extension (null where there is none).
+    permissions, and the content type of the file extension (null without one).
     """
 
     model = BlobSource
@@ -173,8 +172,8 @@ class LogsConnector(_SimulatedSource[LogSource]):
 class EventsConnector(_SimulatedSource[EventSource]):
     """Simulated product-analytics events, as `EventSource` records.
 
-    Twenty-one event names in four projects, each with `properties` of its own as JSON text; 70 % are by a
-    known visitor (`user_NNNN`), the others by a random UUID. A page view is the event `pageview`.
+    Twenty-one event names in four projects, each with its own `properties` as JSON text; 70 % are by known
+    visitors (`user_NNNN`), the others have a random UUID. A page view is the event `pageview`.
     """
 
     model = EventSource

@@ -1,4 +1,4 @@
-"""Tables and queries of any database that has an ADBC driver: the source `sql`."""
+"""Tables and queries of any database with an ADBC driver: the source `sql`."""
 
 from __future__ import annotations
 

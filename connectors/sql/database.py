@@ -52,19 +52,19 @@ class SqlConnection(BaseModel):
     url: str = Field(
         default="",
         repr=False,
-        description="Where the database is, as its driver wants it; for `sqlite` the file",
+        description="Address of the database in its driver's form; for `sqlite` the file",
     )
     options: dict[str, str] = Field(
         default={}, description="Options of the driver, e.g. `adbc.snowflake.sql.account`"
     )
     secret_options: dict[str, SecretStr] = Field(
-        default={}, description="More of them, e.g. `password`; never shown"
+        default={}, description="Secret options, e.g. `password`; never shown"
     )
     quote: Literal['"', "`"] | None = Field(
-        default=None, description="What names are quoted by (default: the driver's)"
+        default=None, description="Quotation mark of names (default: the driver's)"
     )
     placeholder: Literal["?", "$1"] | None = Field(
-        default=None, description="How the database writes a parameter (default: the driver's)"
+        default=None, description="Form of parameters in queries (default: the driver's)"
     )
 
     @property
@@ -79,7 +79,7 @@ class SqlConnection(BaseModel):
 
     @property
     def address(self) -> str:
-        """What can be shown of the address: no user, password or option; "" if that cannot be told."""
+        """The address without user, password and options, for messages; "" if it cannot be parsed."""
         if self.is_sqlite:
             return self.url.partition("?")[0]
         shown = _OPTIONS.split(self.url.rpartition("@")[2], maxsplit=1)[0]
@@ -87,12 +87,12 @@ class SqlConnection(BaseModel):
 
     @property
     def place(self) -> str:
-        """Driver and address: what messages say."""
+        """Driver and address, for messages."""
         return f"{self.driver} {self.address}".rstrip()
 
     @property
     def identity(self) -> str:
-        """What tells databases apart; with another password it is the same one."""
+        """The identity of the database, which does not depend on the password."""
         url = self.url
         for password in (*_PASSWORD.findall(url), *([] if "?" in self._login else [self._password])):
             url = url.replace(password, "") if password else url
@@ -121,14 +121,14 @@ class SqlConnection(BaseModel):
 
 
 class Database:
-    """One connection. Each call runs in a worker thread and ends before it is left."""
+    """One connection. Calls run in a worker thread and finish even if cancelled."""
 
     def __init__(self, params: SqlConnection, connection: Connection) -> None:
         self._params = params
         self._connection = connection
 
     async def columns(self, relation: str) -> list[str]:
-        """The names of the columns, which are distinct.
+        """Return the names of the columns, which must be distinct.
 
         Raises:
             FatalError: two of them have the same name.
@@ -145,13 +145,13 @@ class Database:
     async def batches(
         self, query: str, values: pa.RecordBatch | None = None, *, rows: int = 0
     ) -> AsyncGenerator[pa.RecordBatch, None]:
-        """The rows of a query, as the driver batches them; first a batch without rows.
+        """Yield the rows of a query in the driver's batches, after an empty first batch.
 
         Args:
-            rows: the types of SQLite's columns are those of this many rows (default: the driver's).
+            rows: number of rows from which SQLite's column types are inferred (default: the driver's).
 
         Raises:
-            TransientError: the database cannot be reached; everything before was yielded.
+            TransientError: the database cannot be reached; all rows before were yielded.
             FatalError: the query cannot be read.
         """
         import pyarrow as pa
@@ -168,7 +168,7 @@ class Database:
                 await anyio.to_thread.run_sync(cursor.close)
 
     async def _run(self, cursor: Cursor, work: Callable[[], T]) -> T:
-        """Work in a thread; the driver is asked to stop when the task is cancelled."""
+        """Run work in a thread, asking the driver to stop if the task is cancelled."""
         finished = False
 
         async def interrupt() -> None:
@@ -176,7 +176,7 @@ class Database:
                 await anyio.sleep_forever()
             finally:
                 if not finished:
-                    with suppress(Exception):  # a driver that cannot do it finishes instead
+                    with suppress(Exception):  # a driver without this feature finishes instead
                         cursor.adbc_cancel()
 
         def outcome() -> T:
@@ -193,11 +193,11 @@ class Database:
 
 @asynccontextmanager
 async def opened(params: SqlConnection) -> AsyncIterator[Database]:
-    """A connection for as long as the context lasts.
+    """Open a connection for the duration of the block.
 
     Raises:
         TransientError: the database cannot be reached.
-        FatalError: there is no such driver or file, or the credentials are wrong.
+        FatalError: the driver or file does not exist, or the credentials are wrong.
     """
     connection = await anyio.to_thread.run_sync(_connect, params)
     try:
@@ -220,7 +220,7 @@ def _connect(params: SqlConnection) -> Connection:
 
 
 def _library(driver: str) -> str:
-    """The library of the package `adbc-driver-NAME`; the driver manager looks for others itself."""
+    """Return the library of the package `adbc-driver-NAME`; the driver manager finds others itself."""
     package = f"adbc_driver_{driver}"
     if not re.fullmatch(r"\w+", driver) or find_spec(package) is None:
         return driver
@@ -228,7 +228,7 @@ def _library(driver: str) -> str:
 
 
 def _existing(url: str) -> str:
-    """The address of a file of SQLite, which would make a file that does not exist."""
+    """Return the address of an existing SQLite file, since SQLite would create a missing one."""
     path = Path(unquote(urlsplit(url).path) if url.startswith("file:") else url).expanduser()
     if not path.is_file():
         raise FatalError(f"there is no file {path}")
@@ -242,10 +242,10 @@ def _execute(cursor: Cursor, query: str, values: pa.RecordBatch | None) -> pa.Re
 
 @contextmanager
 def translated(params: SqlConnection) -> Iterator[None]:
-    """Turn what a driver raises in the block into the engine's errors.
+    """Translate a driver's errors in the block.
 
     Raises:
-        TransientError: the connection broke, or took too long.
+        TransientError: the connection broke or timed out.
         FatalError: for any other reason.
     """
     import pyarrow as pa
@@ -267,12 +267,13 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
             f"there is no ADBC driver {params.driver!r}: pip install adbc-driver-{params.driver}, or give "
             "the path of its library"
         )
-    # a wrong query is quoted, and may have a column `password`
+    # an invalid query is quoted, and may have a column `password`
     said = status != Status.INVALID_ARGUMENT and _AUTH.search(text)
     if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:
         return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
     if "parameter count mismatch" in text:
-        remedy = "`query` cannot have parameters of the database: write the values, or ${…} of the pipeline's"
+        remedy = "`query` cannot have parameters of the database: write the values, or variables `${…}` "
+        "of the pipeline"
         return FatalError(f"{params.place}: {text}; {remedy}", kind="schema")
     if "mismatch" in text:
         remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"

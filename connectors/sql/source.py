@@ -35,11 +35,11 @@ class SqlSourceParams(OrderedSourceParams):
     bookmarks=keeps_bookmarks,
 )
 class SqlSource(OrderedSource[SqlSourceParams]):
-    """Reads the rows of a table or a query of a database that has an ADBC driver.
+    """Reads the rows of a table or a query of a database with an ADBC driver.
 
-    With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    continues after the last. With `incremental`, a run reads what has changed since the last one. Columns
-    become fields as JSON has them: times are ISO 8601 text.
+    With a `key`, rows are read in its order and named by it, in splits of `split_rows`, and a resumed run
+    continues after the last one. With `incremental`, a run reads what has changed since the last run. Values
+    become JSON: times are ISO 8601 text.
     """
 
     @property
@@ -52,7 +52,7 @@ class SqlSource(OrderedSource[SqlSourceParams]):
         return self.connection
 
     async def _bounds(self) -> list[Any]:
-        # counted here: not every database has window functions, or the same remainder
+        # counted here: window functions and remainders differ between databases
         params, bounds, seen = self.params, list[Any](), 0
         key = self._column(params.key or "")
         query = f"SELECT {key} FROM {self._relation} ORDER BY {key}"
@@ -98,7 +98,7 @@ class SqlSource(OrderedSource[SqlSourceParams]):
                 raise missing_column(name, columns)
 
     async def _check_types(self, database: Database, part: Part, columns: list[str]) -> None:
-        """Refuse what SQLite's driver would change to have one type for a column. Raises FatalError."""
+        """Refuse values that SQLite's driver would convert to the column's single type. Raises FatalError."""
         kinds = ", ".join(kinds_of(self._column(name)) for name in columns)
         query, values = self._query(part, kinds, ordered=False)
         async with aclosing(database.batches(query, values)) as batches:
@@ -124,7 +124,7 @@ class SqlSource(OrderedSource[SqlSourceParams]):
             return f"${len(values)}" if self._connected().numbered else "?"
 
         conditions: list[str] = []
-        if part.after is not None:  # not every database compares rows
+        if part.after is not None:  # not every database can compare rows
             later = []
             for place in range(len(order)):
                 same = [f"{order[one]} = {given(part.after[one])}" for one in range(place)]

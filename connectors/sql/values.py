@@ -1,4 +1,4 @@
-"""Columns of Arrow as JSON, and the values that rows are ordered by."""
+"""Convert Arrow columns to JSON, and the values that order rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DATE: Final = "date"
 
 
 def json_values(column: pa.Array, name: str) -> list[Any]:
-    """The values of a column as JSON; times to the microsecond.
+    """Convert the values of a column to JSON; times to the microsecond.
 
     Raises:
-        FatalError: Python has no such value, such as a year after 9999.
+        FatalError: Python cannot represent a value, such as a year after 9999.
     """
     import pyarrow as pa
 
@@ -45,7 +45,7 @@ def json_values(column: pa.Array, name: str) -> list[Any]:
 
 
 def order_values(column: pa.Array, name: str) -> list[Any]:
-    """The values of a column that rows are ordered by, as JSON that `bound` takes.
+    """Convert the values of an ordering column to JSON for `bound`.
 
     Raises:
         FatalError: rows cannot be ordered by such a column.
@@ -84,7 +84,7 @@ def order_texts(column: pa.Array) -> list[str]:
 
 
 def bound(value: Any) -> pa.Array:
-    """A value of `order_values` as the column of a parameter."""
+    """Convert a value of `order_values` to the column of a parameter."""
     import pyarrow as pa
 
     match value:
@@ -102,7 +102,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType | None:
-    """The type of times that Python has, for one of nanoseconds."""
+    """Return the microsecond type for a nanosecond type of times."""
     import pyarrow as pa
 
     if getattr(kind, "unit", None) != "ns":

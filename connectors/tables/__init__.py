@@ -1,1 +1,1 @@
-"""Tables made from records: columns, deliveries that are remembered, and rows that fail alone."""
+"""Tables from records: columns, the ledger of deliveries, and rows that fail alone."""

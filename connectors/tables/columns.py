@@ -1,6 +1,6 @@
-"""Columns from records: which a table needs, and what of a record goes into each.
+"""Columns for records: which ones a table needs, and the values for each.
 
-Pure: the connectors of a database say what their types are called, and execute what is found out here.
+Pure functions: the database's connector names its types and executes the changes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 MAX_COLUMNS: Final = 500
-"""Of a table that records may add columns to. More come from objects whose field names are data."""
+"""Maximum columns for adding more. Larger numbers come from objects whose field names are data."""
 
 Row: TypeAlias = Mapping[str, Any]
 
 
 class ValueType(StrEnum):
-    """What a column holds, whatever its database calls that."""
+    """The type of a column's values, independent of the database."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"
@@ -56,7 +56,7 @@ class ValueType(StrEnum):
     DATE = "date"
     BYTES = "bytes"
     OTHER = "other"
-    """A type of which only the database knows what fits."""
+    """A type whose valid values only the database knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a database names types and compares names.
+    """A database's names of types and rules for names.
 
     Args:
-        database: as messages call it.
-        types: the SQL of the types of columns that are made.
-        known: the type and the bits of an existing column, by its SQL in upper case; OTHER without.
-        fold: names that are equal when folded are one column.
-        max_name: the longest name of a column, in bytes; 0: no limit.
-        reserved: names of columns that every table has of its own accord.
+        database: name in messages.
+        types: SQL types of new columns.
+        known: type and bits by the upper-case SQL type of an existing column; others are OTHER.
+        fold: names with equal folded forms are the same column.
+        max_name: maximum length of a column name, in bytes; 0 for no limit.
+        reserved: names of built-in columns of every table.
     """
 
     database: str
@@ -90,13 +90,13 @@ class Dialect:
     reserved: frozenset[str] = frozenset()
 
     def column(self, name: str, sql: str) -> Column:
-        """An existing or declared column."""
+        """Return an existing or declared column."""
         plain = sql.upper().partition("(")[0].strip()
         kind, bits = self.known.get(plain, (ValueType.OTHER, 64))
         return Column(name, kind, sql, bits)
 
     def refusal(self, name: str) -> str:
-        """Why no column can have this name; "" if one can."""
+        """Return why no column can have this name; "" if it is valid."""
         if not name:
             return "it is empty"
         if "\0" in name:
@@ -112,7 +112,7 @@ class Dialect:
 
 @dataclass
 class Changes:
-    """What a table lacks for some rows: columns to add, and integers that have to become floats."""
+    """Changes that a table needs for some rows: columns to add, and integers to turn into floats."""
 
     added: list[Column] = field(default_factory=list)
     widened: list[Column] = field(default_factory=list)
@@ -122,14 +122,14 @@ class Changes:
 
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
-    """The fields of each record."""
+    """Return the fields of each record."""
     if set(map(type, records)) <= {dict}:
         return list(records)
     return [record.model_dump() if isinstance(record, BaseModel) else record for record in records]
 
 
 def names_of(rows: Iterable[Row]) -> list[str]:
-    """All field names, in the order in which they come."""
+    """Return all field names, in order of appearance."""
     names: dict[str, None] = {}
     for layout in dict.fromkeys(map(tuple, rows)):
         names.update(dict.fromkeys(layout))
@@ -137,7 +137,7 @@ def names_of(rows: Iterable[Row]) -> list[str]:
 
 
 def by_column(names: Iterable[str], dialect: Dialect) -> dict[str, list[str]]:
-    """The names that are one column, by what they have in common."""
+    """Group names of the same column by their folded form."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(dialect.fold(name), []).append(name)
@@ -145,17 +145,17 @@ def by_column(names: Iterable[str], dialect: Dialect) -> dict[str, list[str]]:
 
 
 def shown(name: str) -> str:
-    """A name for messages."""
+    """Return a name for messages."""
     return repr(name[:80])
 
 
 def changes_for(
     rows: Sequence[Row], columns: Mapping[str, Column], declared: Mapping[str, str], dialect: Dialect
 ) -> Changes:
-    """What a table with these columns (by folded name) needs to hold the rows, which fit a table.
+    """Return the changes that a table with these columns (by folded name) needs for the rows.
 
-    A field that has only nulls needs no column yet. Where there would be too many columns, some rows get
-    none for what they have, and `fill` refuses them.
+    A field with only nulls needs no column yet. If there would be too many columns, some rows get none for
+    their fields, and `fill` refuses these rows.
     """
     changes = Changes()
     types = {dialect.fold(name): sql for name, sql in declared.items()}
@@ -164,7 +164,7 @@ def changes_for(
             continue  # null in all rows
         column = columns.get(folded)
         if column is not None and column.type is not ValueType.INTEGER:
-            continue  # as it is, whatever the values are
+            continue  # declared, regardless of the values
         values = [value for name in names for row in rows if (value := row.get(name)) is not None]
         if column is None:
             sql = types.get(folded)
@@ -180,7 +180,7 @@ def changes_for(
 
 
 def _within_limit(rows: Sequence[Row], added: Sequence[Column], room: int, dialect: Dialect) -> list[Column]:
-    """The columns of the first rows that have room for all of theirs."""
+    """Limit new columns to those of the first rows whose columns all fit."""
     wanted = {dialect.fold(column.name) for column in added}
     kept: set[str] = set()
     for row in rows:
@@ -193,9 +193,9 @@ def _within_limit(rows: Sequence[Row], added: Sequence[Column], room: int, diale
 def fill(
     rows: Sequence[Row], columns: Mapping[str, Column], dialect: Dialect
 ) -> tuple[dict[str, list[Any]], dict[int, RecordError]]:
-    """The values for each column that the rows have something for, and the rows that do not fit.
+    """Return the values of each column that the rows use, and the rows that do not fit.
 
-    Fields without a column are left out when they are null, and an error otherwise.
+    Fields without a column are ignored if null, and an error otherwise.
     """
     values: dict[str, list[Any]] = {}
     failures: dict[int, RecordError] = {}
@@ -273,9 +273,9 @@ _GROUPS: Final[Mapping[type, ValueType]] = {
 
 
 def _infer(values: Iterable[Any]) -> ValueType | None:
-    """The type of a column that most of these values fit into; None when all are null.
+    """Infer the column type that most of these values fit; None if all are null.
 
-    By most and not by all: one value that is broken must not make text of all others.
+    Most rather than all: a single broken value must not turn the column into text.
     """
     types = Counter(type(value) for value in values if value is not None)
     if not types:
@@ -304,7 +304,7 @@ def _exceeds(values: Sequence[Any], column: Column) -> bool:
 
 
 def _fit(column: Column, value: Any) -> Any:
-    """The value for the column. Raises ValueError with what it is instead."""
+    """Convert the value for the column. Raises ValueError that describes the actual value."""
     kind = column.type
     if isinstance(value, Enum):
         value = value.value
@@ -328,7 +328,7 @@ def _fit(column: Column, value: Any) -> Any:
         if kind is ValueType.OTHER or isinstance(value, str):
             return value if type(value) in _DIRECT[ValueType.OTHER] else str(value)
     if kind is ValueType.NUMERIC and isinstance(value, str):
-        return value  # the database reads it, or says that it cannot
+        return value  # the database parses or refuses it
     if kind is ValueType.BYTES and isinstance(value, bytearray | memoryview):
         return bytes(value)
     if type(value) in _DIRECT[kind]:

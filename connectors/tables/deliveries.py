@@ -1,8 +1,8 @@
-"""Which records of a run a table already has, as a ledger beside it remembers.
+"""Track which records of a run a table already has, in a ledger next to it.
 
-Rows do not say which record they are of. So each transaction that adds rows also adds an entry with the
-records' keys: consecutive ones as ranges, others as hashes of eight bytes. A record that comes again, because
-a run was resumed or a connection broke during the commit, is found there and left out.
+Rows do not identify their records. So each transaction that adds rows also adds an entry with the records'
+keys: consecutive ones as ranges, others as hashes of eight bytes. A record that is repeated, because a run
+was resumed or a connection broke during the commit, is found there and skipped.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engine.contract.batch import Batch
 __all__ = ["KEEP_DAYS", "Entry", "KnownKeys", "LedgerRow", "Reader", "entries_of"]
 
 KEEP_DAYS: Final = 30
-"""How long entries of runs that were not completed are kept: so long they can be resumed."""
+"""Days to keep entries of incomplete runs, which can be resumed for as long."""
 
 _SPLITS_HELD: Final = 64
 
 LedgerRow = tuple[str, Sequence[int]]
-"""The ranges of an entry as JSON, and its hashes."""
+"""An entry's ranges as JSON, and its hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Entry:
 
 
 class KnownKeys:
-    """The keys that the entries of a split have."""
+    """The keys in the entries of a split."""
 
     def __init__(self, rows: Iterable[LedgerRow]) -> None:
         self._hashes: set[int] = set()
@@ -56,7 +56,7 @@ class KnownKeys:
         return bool(self._hashes or self._ranges)
 
     def has(self, identity: str) -> bool:
-        """Whether the record of this identity was delivered."""
+        """Return whether the record with this identity was delivered."""
         if self._hashes and _hash(identity) in self._hashes:
             return True
         if not self._ranges:
@@ -70,11 +70,11 @@ class KnownKeys:
 
 
 class Reader:
-    """Tells which records of a batch are to be written, asking the ledger once for each split.
+    """Determines which records of a batch to write, reading the ledger once per split.
 
     Args:
-        ask: reads the entries of a split in the run.
-        distinct: keys tell records apart; otherwise their places in the source do too.
+        ask: reads the entries of a split of the run.
+        distinct: keys are unique; otherwise positions in the source also identify records.
     """
 
     def __init__(self, ask: Callable[[str], Awaitable[list[LedgerRow]]], *, distinct: bool) -> None:
@@ -84,13 +84,13 @@ class Reader:
         self._unsure: set[str] = set()
 
     def doubt(self, batch: Batch) -> None:
-        """Whether these records were written is unknown: look before they are written again."""
+        """Note that these records may have been written: read the ledger before writing them again."""
         for split, _, _ in parts_of(batch):
             self._known.pop(split, None)
             self._unsure.add(split)
 
     async def missing(self, batch: Batch) -> list[int]:
-        """The indices of the records that are not there yet."""
+        """Return the indices of the records that are not in the table yet."""
         indices: list[int] = []
         identities: list[str] | None = None
         for split, start, stop in parts_of(batch):
@@ -113,12 +113,12 @@ class Reader:
 
 
 def entries_of(batch: Batch, *, distinct: bool) -> list[Entry]:
-    """The entries for a transaction that writes all records of a batch."""
+    """Return the entries for a transaction that writes all records of a batch."""
     entries: list[Entry] = []
     for split, start, stop in parts_of(batch):
         part = batch if stop - start == len(batch) else batch.slice(start, stop)
         ranges = part.keys.ranges() if distinct else None
-        # where the number begins cannot be seen from such a key
+        # such a key does not show where the number begins
         if ranges is None or any(prefix[-1:].isdigit() for prefix, _, _ in ranges):
             hashes = [_hash(identity) for identity in identities_of(part, distinct=distinct)]
             entries.append(Entry(split, "[]", hashes, stop - start))
@@ -128,7 +128,7 @@ def entries_of(batch: Batch, *, distinct: bool) -> list[Entry]:
 
 
 def parts_of(batch: Batch) -> list[tuple[str, int, int]]:
-    """The splits that the records are from: key, first index, index after the last."""
+    """Yield the splits of the records: key, first index, index after the last."""
     parts: list[tuple[str, int, int]] = []
     start = 0
     if not batch.origins:

@@ -1,4 +1,4 @@
-"""Find the records that no table can hold, by their fields' names, so that they fail alone."""
+"""Find records that no table can store because of their field names, so that they fail alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["unfit"]
 
 
 def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int, RecordError]:
-    """The rows that can be no rows of a table, by index.
+    """Return the errors of records that cannot be rows of a table, by index.
 
-    Such a row is not a mapping, lacks a value in a field of the `key`, has a value in a field that cannot be
-    a column, or values in two fields that are the same column.
+    Such a record is not a mapping, lacks a value of the `key`, has a value in a field that cannot be a
+    column, or values in two fields of the same column.
     """
     odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
     failures = {index: odd for index, row in enumerate(rows) if not isinstance(row, Mapping)}
@@ -37,7 +37,7 @@ def _misnamed(rows: Sequence[tuple[int, Row]], dialect: Dialect) -> dict[int, Re
     for same in by_column(texts, dialect).values():
         if why := dialect.refusal(same[0]):
             error = _error(f"the field {shown(same[0])} cannot be a column of {dialect.database}: {why}")
-            # one that is null needs no column
+            # null needs no column
             failures |= {index: error for index, row in rows if row.get(same[0]) is not None}
         elif len(same) > 1:
             for index, row in rows:

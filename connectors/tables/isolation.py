@@ -1,4 +1,4 @@
-"""Find the rows that a database refuses, by halving what it refused as a whole."""
+"""Find the rows that a database refuses by halving refused batches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["RowsRefusedError", "deliver_all", "replacing"]
 
 
 class RowsRefusedError(Exception):
-    """The database refused some rows for what is in them; nothing of the transaction was written.
+    """The database refused some rows because of their values; the transaction wrote nothing.
 
-    `kind` is the type that a dead letter shows.
+    `kind` is the error type in the dead letter.
     """
 
     def __init__(self, message: str, *, kind: str) -> None:
@@ -24,7 +24,7 @@ class RowsRefusedError(Exception):
 async def deliver_all(
     indices: Sequence[int], write: Callable[[Sequence[int]], Awaitable[None]]
 ) -> dict[int, RecordError]:
-    """Write all rows, each part in a transaction of its own; returns those that are refused by themselves."""
+    """Write all rows, each part in its own transaction; return the rows that are refused alone."""
     failures: dict[int, RecordError] = {}
     waiting = [indices] if indices else []
     while waiting:
@@ -36,7 +36,7 @@ async def deliver_all(
                 failures[part[0]] = RecordError(str(error), kind=error.kind)
             else:
                 middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]  # the first half is written first: order is kept
+                waiting += [part[middle:], part[:middle]]  # the first half comes first, to keep the order
     return failures
 
 

@@ -30,10 +30,10 @@ TableName: TypeAlias = Annotated[
 
 
 def quote(name: str, mark: str = '"') -> str:
-    """The name as an identifier; `mark`: what the database quotes it by."""
+    """Quote a name as an identifier; `mark` is the database's quotation mark."""
     return f"{mark}{name.replace(mark, mark * 2)}{mark}"
 
 
 def quote_table(table: str, mark: str = '"') -> str:
-    """`schema.table` as identifiers."""
+    """Quote `schema.table` as identifiers."""
     return ".".join(quote(name, mark) for name in table.split("."))

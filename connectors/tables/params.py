@@ -29,9 +29,23 @@ __all__ = [
 ]
 
 _SQL_TYPE: Final = re.compile(
-    r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?( with(out)? time zone)?(\[\])?", re.I
+    r"[A-Za-z_][\w. ]*(\((?P<inside>.*)\))?( with(out)? time zone)?(\[\d*\])*", re.I | re.S
 )
+_TEXT: Final = re.compile(r"'[^'\\]*'")
+_INSIDE: Final = re.compile(r"[\w. ,=\[\]()-]*")
 _STAGING: Final = "__odw_"
+
+
+def _is_type(sql: str) -> bool:
+    """Whether this is one type, such as `numeric(12, 2)` or `Map(String, Enum8('a' = 1))`."""
+    found = _SQL_TYPE.fullmatch(sql)
+    inside = _TEXT.sub("", found["inside"] or "") if found else "-"
+    depth = 0
+    for mark in inside:
+        depth += (mark == "(") - (mark == ")")
+        if depth < 0:
+            return False
+    return bool(found and depth == 0 and _INSIDE.fullmatch(inside) and "--" not in inside)
 
 
 class Mode(StrEnum):
@@ -46,7 +60,7 @@ class TableSinkParams(Params):
     """Parameters of the sinks of tables."""
 
     table: TableName = Field(
-        description="Table to write, made if it does not exist: `orders` or `sales.orders`",
+        description="Table to write, created if it does not exist: `orders` or `sales.orders`",
     )
     mode: Mode = Field(
         default=Mode.APPEND,
@@ -56,7 +70,7 @@ class TableSinkParams(Params):
     key: list[str] = Field(default=[], description="Fields that identify a row; for `mode: merge`")
     columns: dict[str, str] = Field(
         default={},
-        description="SQL types of columns that are made, e.g. `created_at: timestamptz` (default: from the "
+        description="SQL types of new columns, e.g. `created_at: timestamptz` (default: from the "
         "first records that have the field)",
     )
     evolve: bool = Field(
@@ -75,7 +89,7 @@ class TableSinkParams(Params):
     @classmethod
     def _are_types(cls, columns: dict[str, str]) -> dict[str, str]:
         for name, sql in columns.items():
-            if not _SQL_TYPE.fullmatch(sql):
+            if not _is_type(sql):
                 raise ValueError(f"{name}: {sql!r} is not an SQL type such as `bigint` or `numeric(12, 2)`")
         return columns
 
@@ -95,7 +109,7 @@ class TableSinkParams(Params):
 
 
 def table_claim(params: TableSinkParams, place: str = "") -> Claim:
-    """The claim of a sink of a table; `place` names the table where its own name does not."""
+    """Return the claim of a sink on a table; `place` identifies it if its name does not."""
     alone = "`mode: replace` deletes the rows of the other" if params.mode is Mode.REPLACE else ""
     remedy = "choose another table, or let one node write all records"
     return Claim(place or params.table, f"writes the table {params.table}", alone, remedy)
@@ -131,7 +145,7 @@ class TableSourceParams(Params):
         """Return the FROM clause for a database that quotes names by `mark`."""
         if self.table is not None:
             return f"{quote_table(self.table, mark)} AS q"
-        # on a line of its own, for a query that ends with a comment
+        # the bracket is on its own line, for a query that ends with a comment
         return f"({(self.query or '').strip().rstrip(';')}\n) AS q"
 
 
@@ -142,27 +156,27 @@ def missing_column(name: str, columns: Sequence[str]) -> FatalError:
 
 
 def unusable_key(key: str | None, why: str) -> FatalError:
-    """What a source says of a `key` that does not identify each row."""
+    """Return the error for a `key` that does not identify each row."""
     return FatalError(f"the key {key!r} {why}: choose another column", kind="schema")
 
 
 def staging_name(table: str, ctx: Context) -> str:
-    """The table that a run with `mode: replace` fills first."""
+    """Return the name of the table that a run with `mode: replace` fills first."""
     digest = sha256(f"{ctx.run_id}\n{ctx.node}".encode()).hexdigest()[:12]
     schema, dot, name = table.rpartition(".")
     return f"{schema}{dot}{name[:40]}{_STAGING}{digest}"
 
 
 def is_staging_of(name: str, table: str) -> bool:
-    """Whether that is such a table, of whatever run; both names without their schema."""
+    """Return whether a table is the staging table of any run; both names without schema."""
     return name.startswith(f"{table[:40]}{_STAGING}")
 
 
 def check_staging(table: str, staged: int, added: int) -> None:
-    """Check that a run's new rows are all there before they take the place of the others.
+    """Check that all of a run's new rows exist before they replace the others.
 
     Raises:
-        FatalError: some are gone: the run was interrupted, and another one has replaced the table since.
+        FatalError: some are missing: the run was interrupted, and another one has replaced the table since.
     """
     if staged != added:
         raise FatalError(
@@ -175,12 +189,12 @@ def check_staging(table: str, staged: int, added: int) -> None:
 def merge_rounds(
     indices: Sequence[int], rows: Sequence[Mapping[str, Any]], key: Sequence[str]
 ) -> list[list[int]]:
-    """Divide rows into rounds, to be merged in this order.
+    """Divide rows into rounds, to merge in this order.
 
-    All rows of a round have the same fields, so that a merge touches no others, and no two the same key.
+    All rows of a round have the same fields, so that a merge changes no others, and distinct keys.
     """
     rounds: list[list[int]] = []
-    seen: dict[tuple[str, ...], int] = {}  # the last round that has this key
+    seen: dict[tuple[str, ...], int] = {}  # the last round with this key
     open_rounds: dict[tuple[str, ...], int] = {}  # the last round with these fields
     for index in indices:
         row = rows[index]

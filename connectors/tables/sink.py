@@ -1,4 +1,4 @@
-"""What the sinks of tables do alike with a batch; each database adds and merges rows in its own way."""
+"""The common part of table sinks; each database implements adding and merging rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["Rounds", "TableSink", "Values", "chosen"]
 P = TypeVar("P", bound=TableSinkParams)
 
 Values: TypeAlias = Mapping[str, Sequence[Any]]
-"""The values of rows by column."""
+"""Values of rows by column."""
 
 Rounds: TypeAlias = Sequence[tuple[Sequence[int], Sequence[str]]]
-"""Rows to merge together, and the columns that they have; in this order."""
+"""Rows to merge together with their columns, in order."""
 
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 _EXACT: Final = 2**53
@@ -34,10 +34,10 @@ _EXACT: Final = 2**53
 
 
 class TableSink(Sink[P]):
-    """Base of the sinks of tables: finds out what is to be written, and which rows are refused.
+    """Base of table sinks: determines which records to write, and which rows are refused.
 
     Class attributes:
-        dialect: how the database names types and compares names.
+        dialect: the database's names of types and rules for names.
     """
 
     dialect: ClassVar[Dialect]
@@ -65,15 +65,15 @@ class TableSink(Sink[P]):
         return [Check(what, delivered.records, await self._count())]
 
     def _begin(self) -> str:
-        """Get ready for the run; returns its id in the ledger."""
+        """Prepare for the run; return its id in the ledger."""
         if self.params.mode is Mode.REPLACE:
             self._table = staging_name(self.params.table, self.ctx)
         self._reader = Reader(self._known, distinct=self.ctx.distinct_keys)
-        # outside a pipeline nothing comes again, and all runs have the same id
+        # without a pipeline nothing is repeated, and all runs have the same id
         return uuid4().hex if self.ctx.run_id == Context().run_id else self.ctx.run_id
 
     async def _deliver(self, batch: Batch) -> None:
-        """Add or merge what is not there yet."""
+        """Add or merge the records that are not in the table yet."""
         merges = self.params.mode is Mode.MERGE
         indices = list(range(len(batch))) if merges else await self._reader.missing(batch)
         if not indices:
@@ -104,11 +104,11 @@ class TableSink(Sink[P]):
             raise BatchError(refused)
 
     async def _evolve(self, rows: Sequence[Row]) -> None:
-        """Make the table, or give it what it lacks for these rows."""
+        """Create the table, or change it for these rows."""
         if not self._columns:
             await self._adapt(rows)
             if self.params.mode is not Mode.REPLACE:
-                return  # a table of these rows; one that is made like another may still lack something
+                return  # a table of these rows; one created like another may still lack columns
         if self.params.evolve:
             await self._adapt(rows)
 
@@ -133,7 +133,7 @@ class TableSink(Sink[P]):
             ) from error
 
     async def _would_round(self, name: str) -> bool:
-        """Whether the column of integers has one that would be another as a float."""
+        """Return whether the integer column has a value that a float would round."""
         if name not in self._exact and await self._any_value(name, f"NOT BETWEEN {-_EXACT} AND {_EXACT}"):
             self._exact.add(name)
         return name in self._exact
@@ -146,15 +146,15 @@ class TableSink(Sink[P]):
         return rounds
 
     async def _known(self, split: str) -> list[LedgerRow]:
-        """The entries of a split in the run."""
+        """Return the entries of a split of the run."""
         raise NotImplementedError
 
     async def _count(self) -> int:
-        """The number of records of the run that the table has, as its entries say."""
+        """Return the number of records of the run in the table, according to the entries."""
         raise NotImplementedError
 
     async def _alter(self, changes: Changes) -> None:
-        """Make the table or change its columns, and read them."""
+        """Create the table or change its columns, and read them."""
         raise NotImplementedError
 
     async def _any_value(self, name: str, condition: str) -> bool:
@@ -171,5 +171,5 @@ class TableSink(Sink[P]):
 
 
 def chosen(column: Sequence[Any], part: Sequence[int]) -> Sequence[Any]:
-    """The values of these rows."""
+    """Return the values of these rows."""
     return column if len(part) == len(column) else [column[index] for index in part]

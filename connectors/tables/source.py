@@ -1,4 +1,4 @@
-"""What the sources of databases do alike: splits by range, resuming after a row, reading only what is new."""
+"""The common part of database sources: splits by range, resuming after a row, incremental reads."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookma
 _MARK: Final = "delivered"
 
 Order: TypeAlias = list[Any]
-"""The values that a row is ordered by, one for each column, as JSON."""
+"""A row's values of the ordering columns, as JSON."""
 
 
 class OrderedSourceParams(TableSourceParams):
-    """Parameters of the sources of databases."""
+    """Parameters of database sources."""
 
     incremental: str | None = Field(
         default=None,
@@ -52,13 +52,13 @@ P = TypeVar("P", bound=OrderedSourceParams)
 
 
 def keeps_bookmarks(params: OrderedSourceParams) -> bool:
-    """Whether runs remember what they have delivered."""
+    """Whether runs store bookmarks of what they have delivered."""
     return params.incremental is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of a split: those after `after`, up to and including `until`."""
+    """The rows of a split: after `after`, up to and including `until`."""
 
     after: Order | None = None
     until: Order | None = None
@@ -66,7 +66,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Records with their orders; `names`: these as text, where they are something else."""
+    """Records with their orders; `names` are the orders as text, if they are not text."""
 
     records: list[dict[str, Any]]
     orders: list[Order] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Page:
 
 
 class OrderedSource(Source[P]):
-    """Base of the sources of databases: reads rows in the order of the `key`, or of `incremental` and it."""
+    """Base of database sources: reads rows in the order of the `key`, or of `incremental` and the `key`."""
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
@@ -82,7 +82,7 @@ class OrderedSource(Source[P]):
         self.parallel_splits = 1 if params.incremental else params.parallel
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Ranges of keys with `split_rows` rows each; one split without a key, or with `incremental`.
+        """Return ranges of `split_rows` keys each; a single split without a key, or with `incremental`.
 
         Raises:
             TransientError: the server cannot be reached.
@@ -104,7 +104,7 @@ class OrderedSource(Source[P]):
         """Read the rows of a split after `position`, `[rows before, the last row's order]`.
 
         Raises:
-            TransientError: the server cannot be reached; everything before was yielded.
+            TransientError: the server cannot be reached; all rows before were yielded.
             FatalError: the query cannot be read, or the key is missing or not unique.
         """
         part = Part(**split.manifest)
@@ -138,22 +138,22 @@ class OrderedSource(Source[P]):
     @property
     @abstractmethod
     def _database(self) -> str:
-        """What tells this database from others, without credentials."""
+        """The identity of this database, without credentials."""
 
     @abstractmethod
     async def _bounds(self) -> list[Any]:
-        """The last key of each split but the last.
+        """Return the last key of each split except the last split.
 
-        That has no end: rows are read that are added meanwhile; each row is read once in any case.
+        The last split is unbounded, so it includes rows added meanwhile; each row is read once.
         """
 
     @abstractmethod
     def _pages(self, part: Part) -> AsyncGenerator[Page, None]:
-        """The rows of a part, in their order."""
+        """Yield the rows of a part, in order."""
 
     @property
     def _order(self) -> list[str]:
-        """The columns that rows are ordered by."""
+        """The ordering columns."""
         return [name for name in (self.params.incremental, self.params.key) if name is not None]
 
     @property
@@ -161,14 +161,14 @@ class OrderedSource(Source[P]):
         return self.ctx.node or self.params.table or "query"  # two nodes may read the same table
 
     def _keys(self, names: Sequence[Sequence[str]]) -> list[str]:
-        """The keys of rows. A row that changes while a run is interrupted comes again, as another record."""
+        """Return the keys of rows. A row that changes between a stop and a resume becomes another record."""
         if self.params.incremental is None:
             return [f"{self._name}/{key}" for (key,) in names]
         return [f"{self._name}/{key}@{changed}" for changed, key in names]
 
     @property
     def _place(self) -> str:
-        """What bookmarks are about: another query or another database has others."""
+        """The scope of bookmarks: another query or database has its own."""
         what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
 

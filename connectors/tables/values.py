@@ -1,4 +1,4 @@
-"""Values of a database as JSON has them."""
+"""Convert values of a database to JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["json_value"]
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON has it.
+    """Convert a value to JSON.
 
     Times are ISO 8601 text, bytes are Base64. A decimal is a number if a float has all of its digits, and
     text otherwise.

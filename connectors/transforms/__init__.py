@@ -1,4 +1,4 @@
-"""Transforms that need nothing but the records: reshape, filter, route, check, mask; docs/transforms.md."""
+"""Transforms of records: reshape, filter, route, check, mask; see docs/transforms.md."""
 
 from connectors.transforms.simulate_failures import (
     MARKED_FIELDS,

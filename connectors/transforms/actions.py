@@ -1,4 +1,4 @@
-"""The actions of `map`: what can be written, and the function of a record's fields that each becomes."""
+"""The actions of `map`: their parameters, and the functions that they compile to."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Change", "MapActions", "changes_of", "fields_read"]
 
 Fields: TypeAlias = dict[str, Any]
 Change: TypeAlias = Callable[[Fields], Fields]
-"""Takes the fields of a copy of a record and may change them in place; returns the fields."""
+"""Takes the fields of a copy of a record, may change them in place, and returns them."""
 
 CastType: TypeAlias = Literal["str", "int", "float", "bool", "date", "datetime", "json"]
 _NONE: Final = object()
 
 
 class ParseAs(Params):
-    """How the text of a field is read."""
+    """How to parse the text of a field."""
 
     as_: Literal["json", "number", "date", "datetime"] = Field(alias="as", description="What the text holds")
     format: str | None = Field(
@@ -60,11 +60,11 @@ def _spelled_out(value: Any) -> Any:
 
 
 class FlattenOptions(Params):
-    """Which mappings are flattened, and how the new names are made."""
+    """Which mappings to flatten, and how to form the new names."""
 
     fields: list[str] | None = Field(default=None, description="These fields (default: every field)")
-    separator: str = Field(default="_", max_length=8, description="Between the names: customer_city")
-    depth: int = Field(default=8, ge=1, le=32, description="How many levels of mappings are taken apart")
+    separator: str = Field(default="_", max_length=8, description="Separator of the names: customer_city")
+    depth: int = Field(default=8, ge=1, le=32, description="Maximum levels of mappings to flatten")
 
 
 def _flatten_options(value: Any) -> Any:
@@ -84,12 +84,12 @@ def _checked_template(text: str) -> str:
     whole = _template(text)
     for _, inside, _, _ in Formatter().parse(text):
         try:
-            Expression(inside or "''")  # by itself first, so that a column is one of what is in the braces
+            Expression(inside or "''")  # checked alone first, so that columns refer to the text in the braces
         except InvalidExpressionError as error:
             raise ValueError(f"not a template: in {{{inside}}}: {error}") from None
     try:
         Expression(whole)
-    except InvalidExpressionError as error:  # of a format: its column is one of what the template stands for
+    except InvalidExpressionError as error:  # its column refers to the compiled template
         raise ValueError(f"not a template: {re.sub(r' at column [0-9]+', '', str(error))}") from None
     return text
 
@@ -100,7 +100,7 @@ class MapActions(Params):
     flatten: Annotated[FlattenOptions | None, BeforeValidator(_flatten_options)] = Field(
         default=None,
         json_schema_extra={"anyOf": [{"type": "boolean"}, {"type": "array"}, {"type": "object"}]},
-        description="Take mappings apart: `true` for all, or a list of fields; customer: {city: x} becomes "
+        description="Flatten mappings: `true` for all, or a list of fields; customer: {city: x} becomes "
         "customer_city: x",
     )
     rename: dict[str, str] = Field(default_factory=dict, description="New names of fields: {old: new}")
@@ -124,8 +124,8 @@ class MapActions(Params):
         default_factory=dict,
         description="SHA-256 of fields: a list hashes them in place, {id: [country, number]} makes a field",
     )
-    drop: list[str] = Field(default_factory=list, description="Leave these fields out")
-    keep: list[str] = Field(default_factory=list, description="Leave all fields out but these")
+    drop: list[str] = Field(default_factory=list, description="Remove these fields")
+    keep: list[str] = Field(default_factory=list, description="Remove all fields except these")
 
     @field_validator("rename")
     @classmethod
@@ -142,7 +142,7 @@ class MapActions(Params):
         )
 
     def touches(self, name: str) -> bool:
-        """Whether an action may change, add or remove the field of this name."""
+        """Return whether an action may change, add or remove the field of this name."""
         if self.keep and name not in self.keep:
             return True
         changed = {*self.rename, *self.rename.values(), *self.parse, *self.cast, *self.set, *self.template}
@@ -179,7 +179,7 @@ def fields_read(groups: Sequence[MapActions]) -> Iterator[tuple[str, ...]]:
     for group in groups:
         if group.flatten is not None:
             return
-        made.update(group.default)  # what has a default may be missing
+        made.update(group.default)  # fields with a default may be missing
         reads: list[tuple[Sequence[tuple[str, ...]], list[str]]] = [
             ([(name,) for name in group.rename], [*group.rename.values()]),
             ([(name,) for name in (*group.parse, *group.cast)], []),
@@ -194,7 +194,7 @@ def fields_read(groups: Sequence[MapActions]) -> Iterator[tuple[str, ...]]:
 
 
 def _compiled(value: Any) -> Expression:
-    """The expression of a field; what is not text is a constant."""
+    """Compile the expression of a field; a value other than text is a constant."""
     if isinstance(value, date):
         value = value.isoformat()
     elif isinstance(value, str):
@@ -203,7 +203,7 @@ def _compiled(value: Any) -> Expression:
 
 
 def _template(text: str) -> str:
-    """The expression of a template: `{last}, {first}` is `join([last, ', ', first])`."""
+    """Compile a template: `{last}, {first}` means `join([last, ', ', first])`."""
     parts: list[str] = []
     try:
         for literal, inside, spec, conversion in Formatter().parse(text):
@@ -228,7 +228,7 @@ def _flatten(options: FlattenOptions) -> Change:
 
 def _rename(names: dict[str, str]) -> Change:
     def change(fields: Fields) -> Fields:
-        # the fields stay where they were, as a reader of the output expects
+        # fields keep their position, as readers of the output expect
         if not any(old in fields for old in names):
             return fields
         renamed = {names.get(name, name): value for name, value in fields.items()}
@@ -252,7 +252,7 @@ def _default(values: dict[str, Any]) -> Change:
 
 
 def _read(readers: dict[str, Callable[[Any], Any]], kind: str) -> Change:
-    """Replace texts by what they say; a field that is missing or null stays as it is."""
+    """Replace texts by their parsed values; a missing or null field does not change."""
     pairs = list(readers.items())
 
     def change(fields: Fields) -> Fields:
@@ -277,7 +277,7 @@ def _set(expressions: dict[str, Expression]) -> Change:
     def change(fields: Fields) -> Fields:
         try:
             assign(fields)
-        except Exception as error:  # noqa: BLE001 - a value's own operators run here; `failure` names the place
+        except Exception as error:  # noqa: BLE001 - operators of arbitrary values run here; `failure` names the place
             raise assignments.failure(error) from None
         return fields
 
@@ -294,7 +294,7 @@ def _hash(fields_of: list[str] | dict[str, str | list[str]]) -> Change:
                     value = fields.get(given)
                     hashed = None if value is None else text_digest(value)
                 else:
-                    # as JSON, so that the values ["a", "bc"] and ["ab", "c"] differ
+                    # as JSON, so that ["a", "bc"] and ["ab", "c"] differ
                     hashed = text_digest([fields.get(one) for one in given])
             except EvaluationError as error:
                 raise RecordError(f"field `{name}`: {error}", kind="HashError", unplanned=True) from None
@@ -306,7 +306,7 @@ def _hash(fields_of: list[str] | dict[str, str | list[str]]) -> Change:
 
 
 def _hashes(fields_of: list[str] | dict[str, str | list[str]]) -> list[tuple[str, str | list[str]]]:
-    """Each field that is made, and what it is the hash of."""
+    """Return each new field with the fields that it hashes."""
     return [(name, name) for name in fields_of] if isinstance(fields_of, list) else list(fields_of.items())
 
 

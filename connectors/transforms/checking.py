@@ -34,19 +34,17 @@ class ValidateParams(Params):
         pattern=r"^[\w.]+:[\w.]+$",
         description="A Pydantic model instead, as package.module:Class",
     )
-    formats: bool = Field(
-        default=True, description="Of a schema: whether `format` is checked too, e.g. email"
-    )
+    formats: bool = Field(default=True, description="With a schema: also check `format`, e.g. email")
     coerce: bool = Field(
         default=False,
-        description="Of a model: hand on what the model makes of a record, with types converted and defaults "
-        "filled in, instead of the record itself",
+        description="With a model: pass on the model's values, with types converted and defaults filled "
+        "in, instead of the record",
     )
 
     @field_validator("schema_")
     @classmethod
     def _known_schema(cls, schema: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
-        # without its package the missing extra is the problem, and the engine says so
+        # without its package, the engine reports the missing extra
         if isinstance(schema, dict) and find_spec("jsonschema_rs") is not None:
             _validator(schema, formats=False)
         return schema
@@ -75,8 +73,8 @@ def _locality(params: ValidateParams) -> Locality:
 class Validate(Transform[ValidateParams]):
     """Checks records by a JSON Schema or a Pydantic model.
 
-    What does not fit becomes a dead letter of type `InvalidRecord` that names the field and the rule, and no
-    value. References inside a schema to other places than itself are refused: nothing is fetched.
+    An invalid record becomes a dead letter of type `InvalidRecord` that names the field and the rule, but no
+    value. A schema may only refer to itself: nothing is fetched.
     """
 
     def __init__(self, params: ValidateParams, connection: BaseModel | None = None) -> None:
@@ -89,11 +87,11 @@ class Validate(Transform[ValidateParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: if nothing is converted."""
+        """Whether ids never change: true if nothing is converted."""
         return not self.params.coerce
 
     def apply(self, batch: Batch) -> Batch:
-        """Let pass what fits."""
+        """Pass on valid records."""
         check = self._check
         assert check is not None, "use `async with`"
         outcomes = [
@@ -133,7 +131,7 @@ def _validator(schema: Any, *, formats: bool) -> Any:
             schema,
             validate_formats=formats,
             retriever=_retrieve_nothing,
-            pattern_options=jsonschema_rs.RegexOptions(),  # those that take linear time
+            pattern_options=jsonschema_rs.RegexOptions(),  # patterns that take linear time
         )
     except jsonschema_rs.ValidationError as error:
         place = "/".join(map(str, error.instance_path))
@@ -152,14 +150,14 @@ def _by_schema(validator: Any) -> Callable[[Any], Any]:
             if validator.is_valid(record):
                 return None
             return _invalid((one.instance_path, _rule(one)) for one in validator.iter_errors(record))
-        except (ValueError, TypeError):  # a value that JSON does not have
+        except (ValueError, TypeError):  # a value that JSON cannot represent
             return RecordError(NOT_JSON, kind="InvalidRecord")
 
     return check
 
 
 def _rule(error: Any) -> str:
-    """The rule that a value breaks, with what the schema says of it, which is no value of the record."""
+    """Describe the broken rule with the schema's parameters, without values of the record."""
     name = str(error.schema_path[-1]) if error.schema_path else "false"
     if name == "required":
         return f"required `{error.kind.property}`"
@@ -169,13 +167,13 @@ def _rule(error: Any) -> str:
 
 
 def _model(name: str) -> type[BaseModel]:
-    """The model of a name. Raises ValueError."""
+    """Import a model by name. Raises ValueError."""
     module, _, attribute = name.partition(":")
     try:
         target: Any = import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module is somebody else's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module is third-party code
         raise ValueError(f"cannot import {name}: {type(error).__name__}: {error}") from None
     if not isinstance(target, type) or not issubclass(target, BaseModel):
         raise ValueError(f"{name} is not a Pydantic model")

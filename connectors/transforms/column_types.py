@@ -1,4 +1,4 @@
-"""The columns of a batch for DuckDB: their types, and how they get there."""
+"""The columns of a batch for DuckDB: their types, and how to load them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["ColumnTypes", "check_types", "relation_of"]
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
 _UNKNOWN: Final = "NULL"
 MAX_COLUMNS: Final = 1_000
-"""That are found in records. Every later query pays for each."""
+"""Maximum columns found in records. Each one slows every later query."""
 
 _NUMBERS: Final = frozenset({"BIGINT", "DOUBLE"})
 _LEARNING: Final = _NUMBERS | {_UNKNOWN, "BOOLEAN"}
-"""Types of which the values of each batch are looked at."""
+"""Types for which the values of each batch are checked."""
 
 _NUMBERS_OF_PYTHON: Final = frozenset({int, float})
 _OF_VALUES: Final[Mapping[type, str]] = {
@@ -30,17 +30,17 @@ _OF_VALUES: Final[Mapping[type, str]] = {
 
 
 def check_types(columns: Mapping[str, str]) -> None:
-    """Refuse what does not look like a type. Raises ValueError."""
+    """Refuse texts that are not types. Raises ValueError."""
     for name, kind in columns.items():
         if not _TYPE.fullmatch(kind):
             raise ValueError(f"`{name}`: {kind!r} is not a DuckDB type such as DOUBLE, VARCHAR or JSON")
 
 
 class ColumnTypes:
-    """The types of a run's columns: declared, or those of the first values that come.
+    """The types of a run's columns: declared, or inferred from the first values.
 
-    They do not change from batch to batch, but that a column of whole numbers becomes DOUBLE with the first
-    fraction; a column that a batch lacks is null there.
+    They are the same for all batches, except that an integer column becomes DOUBLE with the first fraction. A
+    column that a batch lacks is null there.
     """
 
     def __init__(self, declared: Mapping[str, str] | None) -> None:
@@ -48,16 +48,16 @@ class ColumnTypes:
         self._open = declared is None
 
     def rows(self, records: Sequence[Mapping[str, Any]], row: str) -> list[str]:
-        """Return each record as JSON with every column, but for a field of the name `row`.
+        """Return each record as JSON with every column, except a field called `row`.
 
         Raises:
             TypeError: a value cannot be written as JSON.
-            RecordError: a field has truth values and numbers, or a name that cannot be a column.
+            RecordError: a field has both booleans and numbers, or a name that cannot be a column.
         """
         layouts = set(map(tuple, records))
         if self._open:
             self._learn(records, layouts)
-        names = [name for name in self.known if name != row]  # it would be taken for the hidden column
+        names = [name for name in self.known if name != row]  # it would be mistaken for the hidden column
         if all(len(layout) == len(names) and set(layout) == set(names) for layout in layouts):
             return [orjson.dumps(record).decode() for record in records]
         return [orjson.dumps({name: record.get(name) for name in names}).decode() for record in records]
@@ -80,7 +80,7 @@ class ColumnTypes:
             get = itemgetter(name) if everywhere else methodcaller("get", name)
             kinds = set(map(type, map(get, records)))
             if kinds & (_NUMBERS_OF_PYTHON if kind == "BOOLEAN" else {bool}):
-                # DuckDB would make `true` of every number but 0
+                # DuckDB would turn every number except 0 into `true`
                 raise RecordError(
                     f"field `{name}`: truth values and numbers: name its type in `columns`",
                     kind="SqlError",
@@ -90,7 +90,7 @@ class ColumnTypes:
                 known[name] = "DOUBLE"
 
     def _check_names(self, names: Iterable[str]) -> None:
-        """Refuse records with names of which DuckDB makes no columns, before they are in every query."""
+        """Refuse records with names that DuckDB does not accept, before they break every query."""
         folded = {_folded(name): name for name in self.known}
         for name in names:
             if not name:
@@ -106,7 +106,7 @@ class ColumnTypes:
 
 
 def _folded(name: str) -> bytes:
-    """Names that are equal so are the same column: DuckDB does not tell ASCII letters apart by their case."""
+    """Fold a name as DuckDB does, which ignores the case of ASCII letters."""
     return name.encode().lower()
 
 
@@ -116,11 +116,11 @@ def _misnamed(message: str) -> RecordError:
 
 
 def relation_of(types: Mapping[str, str], row: str) -> str:
-    """Return a SELECT that makes rows of a list of JSON texts, with their places in the column `row`.
+    """Return a SELECT that turns a list of JSON texts into rows, with their indices in the column `row`.
 
     Its parameters are the list and its length.
     """
-    # a column of nothing but nulls has no type yet
+    # a column of only nulls has no type yet
     fields = {name: "JSON" if kind == _UNKNOWN else kind for name, kind in types.items() if name != row}
     literal = orjson.dumps(fields).decode().replace("'", "''")
     return (

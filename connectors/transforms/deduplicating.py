@@ -32,8 +32,8 @@ class DeduplicateParams(Params):
     )
     within: Literal["run", "all_runs"] = Field(
         default="run",
-        description="Where duplicates are looked for: among the records of a run, or also among what earlier "
-        "runs of the pipeline have delivered, as the state directory remembers",
+        description="Where to look for duplicates: among the records of a run, or also among those that "
+        "earlier runs of the pipeline have delivered, which the state directory stores",
     )
     missing: Literal["keep", "drop", "dead_letter"] = Field(
         default="keep",
@@ -71,14 +71,14 @@ def _remembers(params: DeduplicateParams) -> bool:
 
 @component(Kind.TRANSFORM, "deduplicate", params=DeduplicateParams, whole_run=True, bookmarks=_remembers)
 class Deduplicate(Transform[DeduplicateParams]):
-    """Keeps the first record of each key, in a run or in all runs; the others are dropped as `duplicate`.
+    """Keeps the first record of each key, in a run or across runs; the others are dropped as `duplicate`.
 
-    `within: run` remembers keys in memory as hashes of 64 bits: among a million keys, two that differ look
-    alike in one run of some forty million. A resumed run begins with an empty memory.
+    `within: run` remembers keys in memory as hashes of 64 bits: with a million keys, a collision occurs in
+    about one of forty million runs. A resumed run begins with an empty memory.
 
-    `within: all_runs` remembers in the state directory, as hashes of 128 bits, which keys were delivered. A
-    key is stored together with the position of its record, and never before the record is delivered; that of
-    a record that became a dead letter is not stored. `bookmarks reset` forgets.
+    `within: all_runs` stores the keys of delivered records in the state directory, as hashes of 128 bits. A
+    key is stored together with the position of its record, never before the record is delivered; keys of dead
+    letters are not stored. `bookmarks reset` deletes them.
 
     Runs on several workers are refused, because no worker sees all records.
     """
@@ -99,16 +99,16 @@ class Deduplicate(Transform[DeduplicateParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: always."""
+        """Whether ids never change: always true."""
         return True
 
     @property
     def waits(self) -> bool:
-        """Whether `apply` is asynchronous: where it asks the state store."""
+        """Whether `apply` is asynchronous: true if it uses the state store."""
         return _remembers(self.params)
 
     def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
-        """Drop what has a key that another record had."""
+        """Drop records whose key an earlier record had."""
         if _remembers(self.params):
             return self._apply_remembering(batch)
         if not batch.records:
@@ -136,7 +136,7 @@ class Deduplicate(Transform[DeduplicateParams]):
         return batch.outcomes(outcomes) if outcomes else batch
 
     def _keyed(self, batch: Batch) -> list[tuple[Any, str | None]]:
-        """What becomes of each record if it is the first, and its key; None if it is not compared."""
+        """Return each record's outcome if it is the first, and its key; None if it is not compared."""
         records = as_mappings(batch.records)
         self._expected.look(records, self.ctx)
         return list(map(self._key_of, batch.records, records))
@@ -157,7 +157,7 @@ class Deduplicate(Transform[DeduplicateParams]):
             return RecordError(message, kind="DeduplicateError", unplanned=True), None
 
     def _is_first(self, key: int, record: int) -> bool:
-        """By the record that had the key first, not by the key alone: a batch may be worked on twice."""
+        """Compare with the record that first had the key, since a batch may be processed twice."""
         owner = self._seen.owner(key) or self._before.owner(key)
         if owner:
             return owner == record
@@ -173,7 +173,7 @@ class Deduplicate(Transform[DeduplicateParams]):
 
 
 def _places(batch: Batch) -> list[str]:
-    """What tells the records of a run apart: split, ordinal and key, for a source may give a key twice."""
+    """Return the identities of records: split, ordinal and key, since a source may repeat a key."""
     splits = [ack.tracker.key for ack, count in batch.origins for _ in range(count)] or [""] * len(batch)
     keys, ordinals = batch.keys.to_list(), batch.keys.ordinals()
     return [f"{split}\n{n}\n{key}" for split, n, key in zip(splits, ordinals, keys, strict=True)]

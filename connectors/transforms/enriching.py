@@ -25,7 +25,7 @@ NO_MATCH: Final = Drop("no match")
 
 _CSV: Final = "read_csv(?, header = true)"
 _CSV_WITH_TYPES: Final = "read_csv(?, header = true, types = ?)"
-# as they are written: what DuckDB makes of them has numbers of 64 bits and other texts for times
+# unparsed: DuckDB's own values have 64-bit numbers and other texts for times
 _LINES: Final = "read_json_objects(?, format = 'newline_delimited')"
 _READERS: Final[Mapping[str, str]] = {
     ".csv": _CSV,
@@ -41,7 +41,7 @@ Key = tuple[str, ...]
 
 
 def _as_mapping(value: Any) -> Any:
-    """A field, or a list of them, as the mapping that it is short for: the column has the same name."""
+    """Expand a field, or a list of fields, to a mapping to columns of the same names."""
     names = [value] if isinstance(value, str) else value
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return {name: name for name in names}
@@ -60,19 +60,19 @@ class EnrichParams(Params):
         description="The reference table: a file (.csv, .tsv, .json, .jsonl, .parquet), or a DuckDB database "
         "(.duckdb, .db) with `table`",
     )
-    table: str | None = Field(default=None, min_length=1, description="Of a database: the table or view")
+    table: str | None = Field(default=None, min_length=1, description="With a database: the table or view")
     key: Columns = Field(
         min_length=1,
         json_schema_extra=_SCHEMA,
-        description="What both have: a field, a list of fields, or {field of record: column of table}",
+        description="Key of both: a field, a list of fields, or {field of record: column of table}",
     )
     fields: Columns | None = Field(
         default=None,
         json_schema_extra=_SCHEMA,
-        description="What is added: columns, or {column: name of the new field} (default: every column but "
-        "the key)",
+        description="What to add: columns, or {column: name of the new field} (default: every column "
+        "but the key)",
     )
-    prefix: str = Field(default="", max_length=64, description="In front of the names of what is added")
+    prefix: str = Field(default="", max_length=64, description="Prefix for the names of added fields")
     missing: Literal["keep", "drop", "dead_letter"] = Field(
         default="keep",
         description="A record without a match: keep it with nulls, drop it, or make it a dead letter",
@@ -104,9 +104,9 @@ class EnrichParams(Params):
 class Enrich(Transform[EnrichParams]):
     """Adds fields of a reference table, found by a key.
 
-    The table is read once, when the run starts, and held in memory. Keys are compared as text, so that 7 and
-    "7" match; a key that is null or missing matches nothing. What is added replaces fields of the same name:
-    use `prefix` or `fields` to keep both. Records keep their keys, and never become several.
+    The table is read once, when the run starts, and held in memory. Keys are compared as text, so 7 and "7"
+    match; a null or missing key matches nothing. Added fields replace those of the same name: use `prefix` or
+    `fields` to keep both. Records keep their keys, and are never multiplied.
     """
 
     def __init__(self, params: EnrichParams, connection: BaseModel | None = None) -> None:
@@ -121,12 +121,12 @@ class Enrich(Transform[EnrichParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: if no field `id` is added."""
+        """Whether ids never change: true if no field `id` is added."""
         given = self.params.fields
         return given is not None and all(self.params.prefix + name != "id" for name in given.values())
 
     def apply(self, batch: Batch) -> Batch:
-        """Add what the table has."""
+        """Add the fields of the matching rows."""
         names = list(self.params.key)
         records = as_mappings(batch.records)
         self._expected.look(records, self.ctx)
@@ -150,7 +150,7 @@ class Enrich(Transform[EnrichParams]):
 
 
 def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
-    """The rows of the table by key, with what is added, and what is added where there is no match."""
+    """Load the added fields by key, and those for records without a match."""
     import duckdb
 
     try:
@@ -183,7 +183,7 @@ def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, An
 
 
 def _read(params: EnrichParams) -> tuple[list[str], list[str]]:
-    """The names of the columns, and each row as JSON; at most one more than allowed."""
+    """Read the column names, and each row as JSON; at most one row more than allowed."""
     import duckdb
 
     suffix = Path(params.file).suffix.lower()
@@ -200,7 +200,7 @@ def _read(params: EnrichParams) -> tuple[list[str], list[str]]:
             return _objects(connection, reader, params)
         values: list[Any] = [params.file]
         if reader is _CSV:
-            # as they are written: what looks like a number or a date would have another text than in records
+            # unparsed: numbers and dates would get another text than in records
             names = _columns(connection, reader, values)
             if all(name in names for name in params.key.values()):
                 reader = _CSV_WITH_TYPES

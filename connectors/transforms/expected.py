@@ -1,4 +1,4 @@
-"""Fields that a transform reads and no record has: most likely misspelt, and nothing else would say so."""
+"""Detect fields that a transform reads but no record has: they are probably misspelt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["ExpectedFields"]
 
 
 class ExpectedFields:
-    """Counts, for each field that has not come yet, the records that were looked through for it.
+    """Counts the records searched for each field that has not been seen.
 
-    A field that has come once costs nothing more.
+    A field that was seen once costs nothing more.
     """
 
     __slots__ = ("_unseen",)
@@ -26,8 +26,8 @@ class ExpectedFields:
         if not self._unseen or not records:
             return
         for path in list(self._unseen):
-            counter = f"absent: {'.'.join(path)}"  # the summary names it where it counts every record
-            plain = len(path) == 1  # by far the most, and far cheaper
+            counter = f"absent: {'.'.join(path)}"  # the summary reports it if it counts every record
+            plain = len(path) == 1  # by far the most common case, and far cheaper
             if any(path[0] in one for one in records) if plain else any(_has(one, path) for one in records):
                 self._unseen.remove(path)
                 ctx.aggregate.pop(counter, None)
@@ -44,7 +44,7 @@ def _has(value: Any, path: Sequence[str]) -> bool:
         return False
     if len(path) == 1:
         return path[0] in value
-    # a name may have points itself
+    # a name may contain points
     for end in range(1, len(path) + 1):
         name = ".".join(path[:end])
         if name in value and _has(value[name], path[end:]):

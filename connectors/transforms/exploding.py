@@ -1,4 +1,4 @@
-"""`explode`: make a record of each item of a list."""
+"""`explode`: turn each item of a list into a record."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ class ExplodeParams(Params):
     )
     merge: bool = Field(
         default=False,
-        description="Put the fields of the item, a mapping, beside those of the record, not under a field",
+        description="Merge the fields of the item (a mapping) into the record, instead of storing the "
+        "item in a field",
     )
     prefix: str = Field(
-        default="", max_length=64, description="With `merge`: in front of the item's field names"
+        default="", max_length=64, description="With `merge`: prefix for the item's field names"
     )
     position: str | None = Field(
-        default=None, min_length=1, description="A field for the place of the item in its list, from 0"
+        default=None, min_length=1, description="Field for the position of the item in its list, from 0"
     )
     keep: list[str] | None = Field(
-        default=None, description="The fields of the record that each new record has too (default: all)"
+        default=None, description="Fields of the record to copy to each new record (default: all)"
     )
     keep_empty: bool = Field(
         default=False,
@@ -60,10 +61,10 @@ class ExplodeParams(Params):
 
 @component(Kind.TRANSFORM, "explode", params=ExplodeParams)
 class Explode(Transform[ExplodeParams]):
-    """Makes a record of each item of a list.
+    """Turns each item of a list into a record.
 
-    The new records have the keys `key/0`, `key/1`, …, so that each is settled by itself. A record whose list
-    is empty, null or missing is dropped as `empty list`. A field that is no list makes its record a dead
+    The new records have the keys `key/0`, `key/1`, …, so each is settled separately. A record whose list is
+    empty, null or missing is dropped as `empty list`. If the field is not a list, the record becomes a dead
     letter.
     """
 
@@ -73,7 +74,7 @@ class Explode(Transform[ExplodeParams]):
         self._expected = ExpectedFields([self._path])
 
     def apply(self, batch: Batch) -> Batch:
-        """Fan each record out."""
+        """Turn each record into the records of its items."""
         records = as_mappings(batch.records)
         self._expected.look(records, self.ctx)
         return batch.outcomes([self._outcome(record) for record in records])
@@ -114,7 +115,7 @@ class Explode(Transform[ExplodeParams]):
         return made
 
     def _path_in(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-        """The path of the list; a name may have points itself: `flatten` with that separator."""
+        """Return the path of the list; a name may itself contain points (`flatten` with that separator)."""
         return (self.params.field,) if self.params.field in record else self._path
 
     def _merge(self, made: dict[str, Any], item: Any) -> None:
@@ -134,14 +135,14 @@ class Explode(Transform[ExplodeParams]):
 
 
 def _inside(value: Any, path: Sequence[str]) -> Any:
-    """What is at the path, None if nothing is."""
+    """Return the value at the path, or None."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
 def _without(value: Any, path: Sequence[str]) -> Any:
-    """A copy of a value without what is at the path."""
+    """Return a copy of a value without the one at the path."""
     if not isinstance(value, Mapping) or path[0] not in value:
         return value
     if len(path) == 1:
@@ -150,7 +151,7 @@ def _without(value: Any, path: Sequence[str]) -> Any:
 
 
 def _put(made: dict[str, Any], path: Sequence[str], item: Any) -> None:
-    """Set what is at the path, in mappings that are made on the way."""
+    """Set the value at the path, creating mappings on the way."""
     for name in path[:-1]:
         inside = made.get(name)
         inside = dict(inside) if isinstance(inside, Mapping) else {}

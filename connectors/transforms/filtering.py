@@ -29,8 +29,8 @@ class FilterParams(Params):
 class Filter(Transform[FilterParams]):
     """Keeps the records for which an expression is true.
 
-    The others are dropped and counted under `reason`. A record for which the expression cannot be computed
-    becomes a dead letter. A missing field is None: `amount > 100` drops records without an amount.
+    The others are dropped and counted under `reason`. A record for which the expression fails becomes a dead
+    letter. A missing field is None: `amount > 100` drops records without an amount.
     """
 
     def __init__(self, params: FilterParams, connection: BaseModel | None = None) -> None:
@@ -40,11 +40,11 @@ class Filter(Transform[FilterParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: always."""
+        """Whether ids never change: always true."""
         return True
 
     def apply(self, batch: Batch) -> Batch:
-        """Drop what does not match."""
+        """Drop records that do not match."""
         records = as_mappings(batch.records)
         self._expected.look(records, self.ctx)
         kept, failed = self._expression.evaluate_all(records)

@@ -1,4 +1,4 @@
-"""Take the mappings inside a record apart."""
+"""Flatten the mappings inside a record."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_FIELDS = 10_000
 def flattened(
     fields: Mapping[str, Any], chosen: Collection[str] | None, separator: str, depth: int
 ) -> dict[str, Any]:
-    """Return the fields with mappings taken apart: `customer: {city: x}` as `customer_city: x`.
+    """Return the fields with flattened mappings: `customer: {city: x}` becomes `customer_city: x`.
 
-    Lists and empty mappings stay as they are, and so does what lies deeper than `depth`.
+    Lists, empty mappings and values deeper than `depth` do not change.
 
     Raises:
         RecordError: two fields would have the same name, or there would be too many.

@@ -48,8 +48,8 @@ class Map(Transform[MapParams]):
     """Reshapes each record: rename, parse, cast, compute, drop and keep fields.
 
     The actions of one group run in this order: `flatten`, `rename`, `parse`, `default`, `cast`, `set`,
-    `template`, `hash`, `drop`, `keep`; write `steps` for another order. Names mean the fields as the actions
-    before have left them. A record for which an action fails becomes a dead letter. Records keep their keys.
+    `template`, `hash`, `drop`, `keep`; write `steps` for another order. Names refer to the fields after the
+    preceding actions. A record for which an action fails becomes a dead letter. Records keep their keys.
     """
 
     def __init__(self, params: MapParams, connection: BaseModel | None = None) -> None:
@@ -59,7 +59,7 @@ class Map(Transform[MapParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: if no action touches the field `id`."""
+        """Whether ids never change: true if no action touches the field `id`."""
         return not any(group.touches("id") for group in self.params.groups())
 
     def apply(self, batch: Batch) -> Batch:
@@ -73,11 +73,11 @@ class Map(Transform[MapParams]):
 def _failure(error: Exception, _: int) -> RecordError:
     if isinstance(error, RecordError):
         return error
-    raise error  # a fault of an action
+    raise error  # a bug in an action
 
 
 def _in_order(changes: Sequence[Change]) -> Callable[[Any], Record]:
-    """One function of a record that makes a copy and changes it."""
+    """Combine changes into one function that copies a record and changes the copy."""
     if len(changes) == 1:
         (only,) = changes
 

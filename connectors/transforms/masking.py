@@ -1,4 +1,4 @@
-"""`mask`: hide what fields say."""
+"""`mask`: hide the values of fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Method: TypeAlias = Literal["redact", "hash", "partial"]
 
 
 def _redacted(value: Any) -> Any:
-    """A list of fields as the mapping that it is short for."""
+    """Expand a list of fields to a mapping."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return dict.fromkeys(value)
     return value
@@ -40,24 +40,23 @@ class MaskParams(Params):
     )
     method: Method = Field(
         default="redact",
-        description="How fields are masked that do not say it: `redact` puts the replacement there, `hash` a "
-        "SHA-256, `partial` leaves the last characters",
+        description="Default method: `redact` inserts the replacement, `hash` a SHA-256, `partial` "
+        "keeps the last characters",
     )
-    replacement: str = Field(default="***", max_length=100, description="What `redact` puts there")
-    keep: int = Field(default=4, ge=1, le=100, description="How many characters `partial` leaves")
+    replacement: str = Field(default="***", max_length=100, description="Replacement text of `redact`")
+    keep: int = Field(default=4, ge=1, le=100, description="Number of characters that `partial` keeps")
     secret: SecretStr | None = Field(
         default=None,
-        description="The key of `hash` (HMAC): without one, who guesses a value can recognise its hash",
+        description="Key of `hash` (HMAC); without one, anyone who guesses a value can recognise its hash",
     )
 
 
 @component(Kind.TRANSFORM, "mask", params=MaskParams)
 class Mask(Transform[MaskParams]):
-    """Hides what fields say: by a replacement, a hash, or all but the last characters.
+    """Hides the values of fields by a replacement or a hash, or except for the last characters.
 
-    A field that is missing or null stays so. The same value has the same hash, so that masked records can be
-    joined. A text that is not longer than what `partial` would leave is hidden whole. Records keep their
-    keys.
+    A missing or null field stays so. Equal values have equal hashes, so masked records can be joined. A text
+    no longer than what `partial` would leave is hidden entirely. Records keep their keys.
     """
 
     def __init__(self, params: MaskParams, connection: BaseModel | None = None) -> None:
@@ -74,7 +73,7 @@ class Mask(Transform[MaskParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged: if they are not masked."""
+        """Whether ids never change: true if they are not masked."""
         return "id" not in self.params.fields
 
     def apply(self, batch: Batch) -> Batch:
@@ -99,7 +98,7 @@ class Mask(Transform[MaskParams]):
         return batch.outcomes(outcomes) if failed else batch.replace(outcomes)
 
     def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
-        """Hide the fields of a record that is still to be masked."""
+        """Mask the fields of a record before this transform has processed it."""
         made: Any = record
         for path, _ in self._masks if not done else ():
             made = _masked(made, path, lambda value: self.params.replacement)
@@ -120,7 +119,7 @@ class Mask(Transform[MaskParams]):
 
 
 def _masked(value: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
-    """A copy of a value with what is at the path masked; the value itself if there is nothing."""
+    """Return a copy of a value with the value at the path masked; the same value if the path is missing."""
     if not path:
         return value if value is None else mask(value)
     if isinstance(value, list | tuple):
@@ -128,7 +127,7 @@ def _masked(value: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
     if not isinstance(value, Mapping):
         return value
     made = value
-    for end in range(1, len(path) + 1):  # a name may have points itself: `flatten` with that separator
+    for end in range(1, len(path) + 1):  # a name may itself contain points (`flatten` with that separator)
         name = ".".join(path[:end])
         if name in made:
             made = {**made, name: _masked(made[name], path[end:], mask)}

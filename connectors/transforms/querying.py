@@ -41,14 +41,14 @@ class SqlParams(Params):
         "JSON} (default: every field, with the type of its first value in the run)",
     )
     many: bool = Field(
-        default=False, description="Allow several rows for one record; they get keys of their own, `key/0`, …"
+        default=False, description="Allow several rows for one record; they get the keys `key/0`, …"
     )
     per_batch: bool = Field(
         default=False,
         description="Allow what depends on where batches end: windows, LIMIT, and aggregates in subqueries",
     )
     batch_size: int = Field(
-        default=5_000, ge=1, le=100_000, description="Records of a batch, at most; 16 MiB of them"
+        default=5_000, ge=1, le=100_000, description="Maximum records per batch, of at most 16 MiB"
     )
 
     @field_validator("columns")
@@ -60,7 +60,7 @@ class SqlParams(Params):
 
     @model_validator(mode="after")
     def _a_query_that_keeps_records(self) -> Self:
-        with suppress(ModuleNotFoundError):  # the missing extra is the problem, and the engine says so
+        with suppress(ModuleNotFoundError):  # the engine reports the missing extra
             carrying_row(self.query, per_batch=self.per_batch)
         return self
 
@@ -69,10 +69,10 @@ class SqlParams(Params):
 class Sql(Transform[SqlParams]):
     """Changes records by a query over each batch, in DuckDB.
 
-    The batch is the relation `batch`, with a hidden column `_row` that says which record a row belongs to,
-    so that keys and acks hold: it is carried through on its own if `batch` is in the FROM clause; a query
-    over a subquery must select it itself. Records without a row are dropped. What makes one row of several
-    records is refused, because a query sees one batch only. The query reaches no files and no network.
+    The batch is the relation `batch`, with a hidden column `_row` that assigns rows to records, for keys and
+    acks. It is selected automatically if `batch` is in the FROM clause; a query over a subquery must select
+    it. Records without a row are dropped. Combining several records into one row is refused, because a query
+    sees only one batch. The query has no access to files and network.
     """
 
     def __init__(self, params: SqlParams, connection: BaseModel | None = None) -> None:
@@ -95,7 +95,7 @@ class Sql(Transform[SqlParams]):
 
     @property
     def limits(self) -> BatchLimits:
-        """Larger batches than usual: each costs a query."""
+        """Larger batches than usual, since each costs a query."""
         return BatchLimits(self.params.batch_size, MAX_BYTES)
 
     def apply(self, batch: Batch) -> Batch:
@@ -115,7 +115,7 @@ class Sql(Transform[SqlParams]):
         except RecordError as error:
             if len(records) == 1:
                 return [error]
-            half = len(records) // 2  # down to the record that does not fit
+            half = len(records) // 2  # halve down to the record that does not fit
             return [*self._outcomes(records[:half]), *self._outcomes(records[half:])]
         if not self.params.many and places == list(range(len(records))):
             return rows
@@ -129,7 +129,7 @@ class Sql(Transform[SqlParams]):
         return [items[0] if items else DROPPED for items in found]
 
     def _rows(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
-        """The place of the record of each row of the result, and the rows.
+        """Return the record index of each row of the result, and the rows.
 
         Raises:
             RecordError: a value does not fit.
@@ -141,7 +141,7 @@ class Sql(Transform[SqlParams]):
             message = "a field cannot be written as JSON"
             raise RecordError(message, kind="SqlError", unplanned=True) from None
         batch = relation_of(self._types.known, ROW)
-        # a list for each column: rows are made of them here in half the time of parsing each
+        # one list per column: building rows from them takes half the time of parsing each row
         query = f"WITH batch AS ({batch}) SELECT to_json(list(COLUMNS(*))) FROM ({self._query}) q"  # noqa: S608 - the user's own query
         lists = self._fetched(query, {"texts": texts, "count": len(texts)})
         names = [column[0] for column in self._database.description]
@@ -152,16 +152,16 @@ class Sql(Transform[SqlParams]):
         if places != list(range(len(records))) and not all(
             isinstance(place, int) and 0 <= place < len(records) for place in places
         ):
-            message = f"the query has to select `{ROW}`, which says to which record a row belongs"
+            message = f"the query has to select `{ROW}`, which assigns each row to its record"
             raise FatalError(f"{message}: write SELECT {ROW}, …")
         rows = zip(*columns.values(), strict=True) if columns else repeat((), len(places))
         return places, _row_maker(tuple(columns))(rows)
 
     def _check_names(self, batch: str, names: Sequence[str]) -> None:
-        """Refuse two columns of one name: DuckDB would call the second `name_1`, as a field may be called.
+        """Refuse duplicate column names: DuckDB would call the second `name_1`, which may be another field.
 
         Raises:
-            FatalError: there are two.
+            FatalError: a name occurs twice.
         """
         self._checked = tuple(names)
         if not any(re.search(r"_\d+$", name) for name in names):
@@ -194,7 +194,7 @@ class Sql(Transform[SqlParams]):
         except duckdb.OutOfMemoryException:
             raise FatalError(f"the query needs more than {MEMORY} of memory: lower `batch_size`") from None
         except duckdb.Error as error:
-            # its text quotes the value that does not fit
+            # its text quotes the invalid value
             kind = type(error).__name__.removesuffix("Exception")
             raise RecordError(
                 f"the query fails for this record: {kind}", kind="SqlError", unplanned=True
@@ -203,7 +203,7 @@ class Sql(Transform[SqlParams]):
 
 
 def _decoded(columns: Sequence[str | None]) -> list[list[Any]]:
-    """The lists of JSON texts, with integers of any size; a list of nothing is null.
+    """Decode lists of JSON texts, with integers of any size; an empty list is null.
 
     Raises:
         RecordError: one is not JSON.
@@ -219,7 +219,7 @@ def _decoded(columns: Sequence[str | None]) -> list[list[Any]]:
 
 @lru_cache(maxsize=64)
 def _row_maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]:
-    """A function that makes mappings of rows, in half the time of `dict(zip(…))`."""
+    """Return a function that turns rows into mappings, in half the time of `dict(zip(…))`."""
     values = "".join(f"v{number}, " for number in range(len(names)))
     fields = ", ".join(f"{name!r}: v{number}" for number, name in enumerate(names))
     code = f"lambda rows: [{{{fields}}} for ({values}) in rows]"

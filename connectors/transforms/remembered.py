@@ -1,7 +1,7 @@
-"""Keys of records that were delivered, over all runs of a pipeline.
+"""Keys of delivered records, across all runs of a pipeline.
 
-A key is stored as a bookmark, in one transaction with the position of its record: never before the record is
-delivered, and not at all if it dies. Until then it is held in memory.
+A key is stored as a bookmark, in one transaction with the position of its record: only after the record is
+delivered, and never for a dead letter. Until then it is held in memory.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["Candidate", "RememberedKeys"]
 
 SCOPE: Final = "delivered"
 HELD: Final = 20_000
-"""Keys in memory before those that are stored by now are looked for and let out of it."""
+"""Keys in memory that trigger the removal of those stored by now."""
 
 
 class Candidate(NamedTuple):
-    """A record that may be a duplicate: its identity in the run, its own key, and what it answers to."""
+    """A record to compare: its identity in the run, its own key, and its key for comparison."""
 
     identity: int
     record_key: str
@@ -31,10 +31,10 @@ class Candidate(NamedTuple):
 
 
 class RememberedKeys:
-    """What was delivered, and what is on its way.
+    """The keys of delivered records, and of those not delivered yet.
 
     Args:
-        max_held: so many keys may be on their way; more fail the run.
+        max_held: maximum keys not delivered yet; more fail the run.
     """
 
     def __init__(self, ctx: Context, max_held: int) -> None:
@@ -44,10 +44,10 @@ class RememberedKeys:
         self._look_at = HELD
 
     async def first_of(self, found: Sequence[tuple[str, Candidate]]) -> list[bool]:
-        """Of each key with its record, say whether that record is the first that has it.
+        """Return for each candidate whether it is the first record with its key.
 
         Raises:
-            FatalError: there are too many keys on their way.
+            FatalError: too many keys are not delivered yet.
             StateError: the stored keys cannot be read.
         """
         keys = {key: _digest(key) for key, _ in found}
@@ -61,7 +61,7 @@ class RememberedKeys:
     def _is_first(self, key: str, candidate: Candidate, stored: object) -> bool:
         holder = self._held.get(key)
         if holder is not None and not (holder.ack is not None and holder.ack.lost(holder.record_key)):
-            # a batch may be worked on twice: it is its own record then
+            # a batch may be processed twice: the key belongs to the same record then
             return holder.identity == candidate.identity
         if key in stored:  # type: ignore[operator]
             return False

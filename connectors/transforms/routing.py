@@ -71,10 +71,9 @@ def _branches(params: RouteParams) -> Branches:
 class Route(Transform[RouteParams]):
     """Sends each record to named branches by expressions.
 
-    A node names the branch that it reads: `input: by_country.domestic`. Every branch has to be read by some
-    node or be listed in `drop`; `validate` reports one that is not. Records keep their keys. The
-    branches of `match: first` can be merged again; those of `match: all`, which may share records, need a
-    `key_suffix` for that.
+    A node names the branch that it reads: `input: by_country.domestic`. Every branch must be read by a node
+    or be listed in `drop`; `validate` reports others. Records keep their keys. The branches of `match: first`
+    can be merged again; those of `match: all`, which may share records, need a `key_suffix` for that.
     """
 
     def __init__(self, params: RouteParams, connection: BaseModel | None = None) -> None:
@@ -91,11 +90,11 @@ class Route(Transform[RouteParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids come once: not if a record can go to several branches."""
+        """Whether ids stay unique: not if a record can go to several branches."""
         return self.params.match == "first"
 
     def apply(self, batch: Batch) -> Batch:
-        """Mark the branches of each record, and drop those without any."""
+        """Set the branches of each record, and drop records without any."""
         records = as_mappings(batch.records)
         self._expected.look(records, self.ctx)
         places, failed = map_each(self._place, records, self._failure)
@@ -116,7 +115,7 @@ class Route(Transform[RouteParams]):
         return derived
 
     def _open(self, place: Any) -> tuple[int, ...]:
-        """The branches that a record goes to, without those that are dropped."""
+        """Return the branches of a record, without dropped ones."""
         if isinstance(place, RecordError):
             return ()
         return tuple(index for index in place if index not in self._dropped) if self._dropped else place

@@ -1,4 +1,4 @@
-"""What was seen, in sixteen bytes each."""
+"""A set of seen keys, in sixteen bytes each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ __all__ = ["SeenKeys", "digest"]
 
 
 def digest(text: str) -> int:
-    """A text's hash of 64 bits, never 0."""
+    """Return a text's hash of 64 bits, never 0."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) or 1
 
 
 class SeenKeys:
-    """A table of hashes, each with the hash of the record that brought it first.
+    """A table of hashes, each with the hash of the first record that had it.
 
-    Open addressing in two arrays: a Python dict of the same would take six times the memory. It doubles when
-    two thirds are used.
+    Open addressing in two arrays takes a sixth of the memory of a dict. The table doubles when two thirds are
+    used.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class SeenKeys:
         return self._used
 
     def owner(self, key: int) -> int:
-        """The record that brought the key first; 0 if none did."""
+        """Return the first record with the key, or 0."""
         keys, mask = self._keys, self._size - 1
         place = key & mask
         while (found := keys[place]) != 0:

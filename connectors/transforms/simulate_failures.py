@@ -1,6 +1,6 @@
 """`simulate_failures`: mark an exact share of the records as failures, to exercise dead letters.
 
-The mark is `[DLQ]` in front of a text field; what takes the record later refuses it for that.
+The mark is `[DLQ]` in front of a text field, for which a later transform or service refuses the record.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 MARKED_FIELDS = ("file_name", "message", "distinct_id", "source_file_path")
-"""Where the mark goes: the first of these that a record has as text."""
+"""Fields for the mark: the first one that is a text is used."""
 
 BLOCK = 100
-"""Records among which the share is exact."""
+"""Block of records in which the share is exact."""
 
 _PARTS = 10_000
 """Steps of one percent: shares are kept in whole millionths, so that carrying over is exact."""
@@ -45,10 +45,10 @@ R = TypeVar("R", bound=Mapping[str, object] | BaseModel)
 class FailurePattern:
     """Which source ordinals fail: `percentage` of every aligned block of 100, spread evenly over it.
 
-    A block is cut into as many strata as it has failures, and a seeded place in each fails. So a whole
-    percentage is exact in every block, nearly so in any run of records, and the same however the records
-    are cut into batches. What a fractional percentage leaves over in one block is carried to the next.
-    `percentage` is clamped to 0 to 100.
+    A block is divided into as many strata as it has failures, and a seeded place in each fails. So an integer
+    percentage is exact in every block, nearly exact in any sequence of records, and does not depend on
+    batches. The remainder of a fractional percentage is carried over to the next block. `percentage` is
+    clamped to 0 to 100.
     """
 
     def __init__(self, percentage: float, seed: int | str = 0) -> None:
@@ -74,7 +74,7 @@ class FailurePattern:
 
 
 def _spread(size: int, count: int, seed: str) -> list[bool]:
-    """`count` of `size` places, one in each of `count` equal strata."""
+    """Return `count` of `size` places, one in each of `count` equal strata."""
     if count == 0 or count == size:
         return [bool(count)] * size
     draw = Random(f"simulate_failures/{seed}").random  # noqa: S311 - simulated failures, not secrets
@@ -93,8 +93,8 @@ def simulate_failures(
     Args:
         records: mappings or Pydantic models.
         fail_percentage: clamped to 0 to 100; the count is rounded half up, so 20 % of 4 is one.
-        field: where the mark goes; by default the first of `MARKED_FIELDS` that a record has.
-        seed: chooses which ones; they are spread evenly over the list.
+        field: field for the mark (default: the first of `MARKED_FIELDS` that a record has).
+        seed: seed of the choice; failures are spread evenly over the list.
 
     Raises:
         RecordError: a chosen record has no such text field.
@@ -106,7 +106,7 @@ def simulate_failures(
 
 
 def _mark(record: R, field: str | None) -> R:
-    """The record with the mark; one that has it already as it is."""
+    """Return the record with the mark; one that has it already is not changed."""
     for name in (field,) if field else MARKED_FIELDS:
         value = record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
         if not isinstance(value, str):
@@ -155,15 +155,15 @@ class SimulateFailuresParams(Params):
 class SimulateFailures(Transform[SimulateFailuresParams]):
     """Marks an exact share of the records as failures, with `[DLQ]` in front of a text field.
 
-    With `action: dead_letter` they die here, for pipelines whose sinks refuse no mark. Chosen by the
-    records' place in their source: exactly `percentage` of every hundred, the same ones when a run is
-    resumed. The ingest service refuses marked records, so they end in the dead letters. A chosen record
+    The ingest service refuses marked records, so they become dead letters. With `action: dead_letter` they
+    become dead letters here, for pipelines whose sinks accept marks. Records are chosen by their position in
+    the source: exactly `percentage` of every hundred, the same ones when a run is resumed. A chosen record
     without a field to mark becomes a dead letter at once.
     """
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether ids stay unchanged; a mark in the id changes it."""
+        """Whether ids never change; a mark in the id changes it."""
         return self.params.field != "id"
 
     def apply(self, batch: Batch) -> Batch:
@@ -187,5 +187,5 @@ class SimulateFailures(Transform[SimulateFailuresParams]):
 
     @cached_property
     def _pattern(self) -> FailurePattern:
-        # The first batch asks for it: by then the engine has set the context.
+        # Created with the first batch: by then the engine has set the context.
         return FailurePattern(self.params.percentage, self.ctx.seed)

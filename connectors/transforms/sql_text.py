@@ -1,4 +1,4 @@
-"""What a query of `sql` may be: one SELECT in which every row belongs to one record of the batch."""
+"""Check queries of `sql`: one SELECT in which every row belongs to one record of the batch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["ROW", "carrying_row"]
 OVER: Final = "OVER"
 
 ROW: Final = "_row"
-"""The column that says which record of the batch a row belongs to."""
+"""The column with the index of a row's record in the batch."""
 
 
-@lru_cache(maxsize=64)  # the check of a file and the run ask for the same, and it takes a database
+@lru_cache(maxsize=64)  # cached: validation and the run check the same query, which needs a database
 def carrying_row(query: str, *, per_batch: bool) -> str:
-    """Return the query with the column `_row` carried through, where that can be done.
+    """Return the query with the column `_row` added to its SELECT, if possible.
 
     Raises:
-        ValueError: it is not one SELECT, it makes one row of several records, or what it gives depends on how
-            records are cut into batches and `per_batch` does not allow that.
+        ValueError: it is not a single SELECT, it combines several records into one row, or its result depends
+            on batches and `per_batch` does not allow that.
     """
     import duckdb
 
@@ -83,7 +83,7 @@ def _check(node: dict[str, Any], aggregates: frozenset[str], *, per_batch: bool)
 
 
 def _functions(part: Any, *, deep: bool) -> Iterator[str]:
-    """The functions in a part of a query; `deep` looks into windows and subqueries too."""
+    """Yield the functions in a part of a query; `deep` includes windows and subqueries."""
     if isinstance(part, list):
         for one in part:
             yield from _functions(one, deep=deep)
@@ -102,7 +102,7 @@ def _functions(part: Any, *, deep: bool) -> Iterator[str]:
 
 
 def _relation(table: dict[str, Any]) -> str | None:
-    """How the batch is called in a FROM clause; None if it is not there itself."""
+    """Return the name of the batch in a FROM clause; None if it is not directly in it."""
     if table.get("type") == "BASE_TABLE" and table.get("table_name", "").lower() == "batch":
         return str(table.get("alias") or table["table_name"])
     if table.get("type") == "JOIN":

@@ -1,1 +1,1 @@
-"""Connection, HTTP client and reading routes of an ingest service, shared by connectors."""
+"""Connection, HTTP client and consumption routes of an ingest service, shared by connectors."""

@@ -1,6 +1,6 @@
 """The HTTP client of the ingest service, one per run.
 
-What can go wrong on the way is told apart here and nowhere else.
+All errors of transport and status are classified here.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
 _REMEDIES = {
-    402: "the account needs a payment",
-    407: "a proxy wants a user and a password; set them in the environment's proxy",
-    411: "the service wants a length",
+    402: "the account requires a payment",
+    407: "a proxy requires a user and a password; set them in the environment's proxy",
+    411: "the service requires a content length",
     414: "the URL is too long for it; check `url` of the connection",
-    415: "it does not take JSON, or not compressed; check `compress` and `url`",
+    415: "it does not accept JSON, or compressed bodies; check `compress` and `url`",
     421: "it does not serve this host name; check `url` of the connection",
-    426: "it wants another protocol; check `url` of the connection",
+    426: "it requires another protocol; check `url` of the connection",
     431: "the headers are too large for it; check `token` of the connection",
     451: "it may not be used from here",
 }
 
 
 class UncertainError(TransientError):
-    """A failure that leaves open whether the request was carried out."""
+    """A failure after which the request may or may not have been carried out."""
 
 
 class NoSuchRouteError(FatalError):
-    """The service has no such route."""
+    """The route does not exist."""
 
 
 class AnswerTooLargeError(FatalError):
-    """A successful response exceeded the size limit and was not read to its end."""
+    """A successful response exceeded the size limit and was not read to the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body.
+    """A response with status 2xx, 400, 413 or 422 and its body, for the caller to interpret.
 
-    `columns` is what the service says of the columns that it reads in place of JSON; "" for nothing.
+    `columns` is the service's header with the columns that it accepts instead of JSON, or "".
     """
 
     status: int
@@ -75,12 +75,12 @@ class Answer:
 
     @property
     def is_json(self) -> bool:
-        """Whether the body says it is JSON."""
+        """Whether the content type is JSON."""
         return self.content_type.partition(";")[0].strip().lower() == "application/json"
 
     @property
     def is_page(self) -> bool:
-        """Whether the body is a page for people: a login, or the error of something on the way."""
+        """Whether the body is a web page: a login, or an error page of a proxy."""
         kind = self.content_type.partition(";")[0].strip().lower()
         return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:1] == b"<"
 
@@ -94,15 +94,15 @@ class Answer:
 async def open_client(
     connection: WarehouseConnection, *, concurrency: int, longest: float, clock: Clock
 ) -> AsyncIterator[WarehouseClient]:
-    """A client for as long as the context lasts. `longest` bounds each request, in seconds."""
+    """Open a client for the duration of the block. `longest` bounds each request, in seconds."""
     http = await anyio.to_thread.run_sync(_build_client, connection, concurrency)
     async with http:
         yield WarehouseClient(http, connection.base, connection.query, longest=longest, clock=clock)
 
 
 def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
-    # Imported here, and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, in which other
-    # pipelines of the process continue.
+    # Imported lazily and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, which would
+    # block other pipelines of the process.
     import httpx
     from httpx_aiohttp import AiohttpTransport
 
@@ -122,8 +122,8 @@ def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.As
 class WarehouseClient:
     """Sends requests and translates their errors.
 
-    Every method raises TransientError (its subclass UncertainError when the request may have been carried
-    out) or FatalError; neither ever holds the token or a record.
+    Every method raises TransientError (its subclass UncertainError if the request may have been carried out)
+    or FatalError; messages never contain the token or a record.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class WarehouseClient:
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a body, of JSON unless a header says otherwise.
+        """POST a body, JSON unless a header says otherwise.
 
-        The response's status is 2xx, or one about the records: 400, 413, 422.
+        The status of the response is 2xx, or one about the records: 400, 413, 422.
         """
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
@@ -190,7 +190,7 @@ class WarehouseClient:
         return Answer(response.status_code, told.get("content-type", ""), body, told.get("x-odw-columns", ""))
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
-        """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
+        """Return the error for a failed or lost connection, by its cause."""
         import aiohttp
 
         cause = error.__cause__ or error
@@ -243,7 +243,7 @@ async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
 
 
 def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    """What a proxy has packed although nothing packed was asked for; as it is where that is not so."""
+    """Decompress a body that a proxy compressed unrequested; return others unchanged."""
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
         return body
     unpacker = zlib.decompressobj(_GZIP)

@@ -43,14 +43,14 @@ class WarehouseConnection(BaseModel):
 
     @property
     def base(self) -> str:
-        """The URL without user, query and slash at its end: what paths are appended to and messages show."""
+        """The URL without user, query and trailing slash, for appending paths and for messages."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
     @property
     def query(self) -> str:
-        """The URL's query, which goes with every request; it may hold a key, so messages never show it."""
+        """The URL's query, sent with every request; it may contain a key, so messages never show it."""
         return urlsplit(self.url).query
 
     @property

@@ -1,4 +1,4 @@
-"""The reading routes of the service and their responses."""
+"""The consumption routes of the service and their responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.errors import FatalError
 __all__ = ["MAX_IDS", "consumption_api", "id_chunks", "items_of"]
 
 MAX_IDS = 100
-"""Ids in one address, at most."""
+"""Maximum ids in one address."""
 
 _MAX_QUERY = 4_000
 
@@ -44,7 +44,7 @@ def id_chunks(ids: Sequence[str], count: int = MAX_IDS) -> Iterator[list[str]]:
 
 
 def items_of(answer: Answer, path: str) -> list[Mapping[str, Any]]:
-    """Return the items of a page. Raises FatalError if it is not one."""
+    """Return the items of a page. Raises FatalError for any other body."""
     try:
         items = orjson.loads(answer.body)["items"]
         return [item for item in items if isinstance(item, dict)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from engine.config.values import Place, Value
 from engine.errors import Problem
@@ -36,10 +37,40 @@ class Problems:
         return tuple(dict.fromkeys(self._found))
 
 
+_ELSEWHERE: Final[Mapping[str, Sequence[str]]] = {
+    "encoding": ["charset"],
+    "sep": ["delimiter"],
+    "separator": ["delimiter"],
+    "glob": ["pattern"],
+    "file": ["path", "pattern"],
+    "filename": ["path"],
+    "folder": ["path", "pattern"],
+    "directory": ["path", "pattern"],
+    "dsn": ["url"],
+    "uri": ["url"],
+    "connection_string": ["url"],
+    "base_url": ["url"],
+    "endpoint": ["path", "url"],
+    "primary_key": ["key"],
+    "unique_key": ["key"],
+    "write_disposition": ["mode"],
+    "write_mode": ["mode"],
+    "schema": ["columns"],
+    "dtypes": ["types"],
+    "pagination": ["paging"],
+    "rate_limit": ["requests_per_second"],
+    "cursor_field": ["incremental"],
+}
+"""What other tools call a key."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the most similar known name, or None."""
     candidates = list(known)
     lowered = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    for meant in _ELSEWHERE.get(name.lower(), ()):
+        if meant in lowered:
+            return lowered[meant]
     found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
 

@@ -1,23 +1,29 @@
-"""Check that a user's function can be the component that it is declared as, and name its place.
+"""Check that a user's function or class can be the component that it is declared as, and name its place.
 
-DeadLetterMatch out when it is declared, so that a mistake is an error of the user's line and not of a run.
+It is checked when it is declared, so that a mistake is an error of the user's line and not of a run.
 """
 
 from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from functools import partial
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
-from typing import Any, Final, get_origin, get_type_hints
+from typing import Any, Final, NoReturn, get_origin, get_type_hints
+
+from engine.errors import FatalError
 
 __all__ = [
     "UNFINISHED",
+    "check_class",
     "check_function",
     "check_source_function",
+    "generator_of",
     "is_async",
+    "misuse",
     "place_of",
+    "type_shown",
     "unwrapped",
 ]
 
@@ -60,6 +66,11 @@ def check_source_function(function: Callable[..., Any]) -> None:
     inner = unwrapped(function)
     if inspect.isasyncgenfunction(inner) or _returns_async_iterable(inner):
         return
+    _refuse_source(function)
+
+
+def _refuse_source(function: Callable[..., Any]) -> NoReturn:
+    inner = unwrapped(function)
     if inspect.isgeneratorfunction(inner):
         what = "is a plain generator"
     elif inspect.iscoroutinefunction(inner):
@@ -94,6 +105,51 @@ def check_function(function: Callable[..., Any], kind: str, *, returns: bool, ma
             f"{where} returns no value anywhere, so every record would be dropped: `return` the record, or "
             'engine.Drop("why") to drop it'
         )
+
+
+def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> None:
+    """Refuse a class of components that cannot do what its kind does.
+
+    Args:
+        base: the class of its kind.
+        methods: of which it has to define one; async generators of a source.
+
+    Raises:
+        TypeError: names the class or the method, and what to write.
+    """
+    if not issubclass(cls, base):
+        raise TypeError(f"the {kind} `{cls.__qualname__}` must be a subclass of engine.{base.__name__}")
+    own = [getattr(cls, name) for name in methods if getattr(cls, name) is not getattr(base, name)]
+    if not own:
+        raise TypeError(f"the {kind} `{cls.__qualname__}` defines no `{'` or `'.join(methods)}` method")
+    for method in own:
+        if kind != "source":
+            check_function(method, kind, returns=kind == "transform")
+        # a plain function may return the generator of another
+        elif inspect.isgeneratorfunction(method) or inspect.iscoroutinefunction(method):
+            _refuse_source(method)
+
+
+def generator_of(method: Callable[..., Any], *args: Any) -> AsyncGenerator[Any, None]:
+    """Call a method of a source.
+
+    Raises:
+        FatalError: it returned something other than an async generator.
+    """
+    made = method(*args)
+    if not isinstance(made, AsyncGenerator):
+        raise misuse(method, "source", f"returned {type_shown(made)}, not an async generator")
+    return made
+
+
+def misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
+    """The error of a function that does something other than its kind of component; nothing of a record."""
+    return FatalError(f"the {kind} {place_of(function)} {what}")
+
+
+def type_shown(value: object) -> str:
+    """A value's type for a message: `a list`, `None`."""
+    return f"a {type(value).__name__}" if value is not None else "None"
 
 
 def _returns_async_iterable(function: Callable[..., Any]) -> bool:

@@ -8,7 +8,7 @@ engine.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
+from engine.contract.callables import check_class
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
@@ -452,6 +453,13 @@ ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[
 
 C = TypeVar("C", bound=type[Component[Any]])
 
+_WORK: Mapping[Kind, tuple[type, Sequence[str]]] = {
+    Kind.SOURCE: (Source, ("extract", "read")),
+    Kind.TRANSFORM: (Transform, ("apply",)),
+    Kind.SINK: (Sink, ("write",)),
+}
+"""The class of each kind, and the methods of which a component has to define one."""
+
 
 def component(
     kind: Kind,
@@ -467,9 +475,15 @@ def component(
     whole_run: bool = False,
     claim: Callable[[Any], Claim | None] | None = None,
 ) -> Callable[[C], C]:
-    """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
+    """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring.
+
+    Raises:
+        TypeError: the class is of another kind, or lacks the method that does the work.
+    """
 
     def attach(cls: C) -> C:
+        base, methods = _WORK[kind]
+        check_class(cls, base, kind, methods)
         description = inspect.cleandoc(cls.__doc__ or "")
         cls.spec = ComponentSpec(
             name=name,

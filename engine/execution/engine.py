@@ -59,6 +59,9 @@ class Engine:
         samples: folder of documents for the embedded S3; None means the default.
         drain_limit: seconds that a run may take to deliver what it has read when it is drained.
         observer: called at each stage of a run.
+
+    Raises:
+        ValueError: `memory` is less than 1.
     """
 
     def __init__(

@@ -27,9 +27,14 @@ class ProcessBudget:
 
     A pipeline that waits for room here is served before any that comes later, so a busy one cannot starve
     it by taking back every byte it returns.
+
+    Raises:
+        ValueError: the budget is not positive.
     """
 
     def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"the memory of an engine must be at least 1 byte, got {capacity}")
         self.capacity = capacity
         self.in_use = 0
         self._members: list[ByteBudget] = []

@@ -9,6 +9,7 @@ from typing import Protocol
 import anyio
 
 from engine.contract.batch import Batch
+from engine.contract.callables import generator_of
 from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.records import non_records
@@ -47,7 +48,7 @@ class _BatchReader:
     """For sources that override `read`."""
 
     def __init__(self, source: Source, split: Split, position: JsonValue, ctx: Context) -> None:  # type: ignore[type-arg]
-        self._batches: AsyncGenerator[Batch, None] = source.read(split, position, ctx)
+        self._batches: AsyncGenerator[Batch, None] = generator_of(source.read, split, position, ctx)
         self._reserves = source.reserves
         self._ctx = ctx
         self._sizes = RunningEstimate()
@@ -110,7 +111,7 @@ class RecordPager:
         """Read the source in a task beside the calls of `next`."""
         try:
             await self._permit.wait()
-            async with aclosing(self._source.extract()) as items:
+            async with aclosing(generator_of(self._source.extract)) as items:
                 async for item in items:
                     if isinstance(item, list):
                         await self._add_list(item)

@@ -8,10 +8,11 @@ from typing import Any
 
 from engine.config.model import OnError
 from engine.contract.batch import Batch
+from engine.contract.callables import misuse, type_shown
 from engine.contract.clock import Clock
-from engine.contract.component import Component, Sink, Transform
+from engine.contract.component import Component, Receipt, Sink, Transform
 from engine.contract.unplanned import escaped
-from engine.errors import AT_RECORD, NodeFailedError, RecordError
+from engine.errors import AT_RECORD, FatalError, NodeFailedError, RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Failure, Outcome
 from engine.flow.errors import classify_error
@@ -141,6 +142,7 @@ class TransformStep(Step):
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
         super().__init__(transform, *args)
         self.following: TransformStep | None = None
+        self._component = transform
         self._apply = self._unwatched = traced(transform.apply, self.stats.trace)
         self._waits = transform.waits
         self.stats.taps.add_place(self)
@@ -157,7 +159,9 @@ class TransformStep(Step):
             stats.batches += 1
             try:
                 made = step._apply(batch)
-                derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
+                derived = step._checked(
+                    batch, await made if step._waits and not isinstance(made, Batch) else made
+                )
             except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
                 await step._reject(batch, error, started)
                 return
@@ -185,8 +189,41 @@ class TransformStep(Step):
 
     async def _work(self, batch: Batch) -> Outcome:
         made = self._apply(batch)
-        derived = _checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
+        derived = self._checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
         return Outcome(derived, derived.failures)
+
+    def _checked(self, given: Batch, derived: object) -> Batch:
+        """What the transform returned, if every record of it can be accounted for."""
+        if not isinstance(derived, Batch):
+            if isinstance(derived, Coroutine):
+                derived.close()
+            raise self._misuse(f"returned {type_shown(derived)}, not a batch")
+        origins = derived.origins
+        if origins is given.origins:
+            accounted = len(given.records)
+        elif len(origins) == 1:
+            accounted = origins[0][1]
+        else:
+            accounted = sum([count for _, count in origins])
+        if accounted != len(derived.records):
+            raise self._misuse("returned a batch that it has not derived from the given one")
+        if derived.failures:
+            self._check_failures(given, derived)
+        return derived
+
+    def _check_failures(self, given: Batch, derived: Batch) -> None:
+        failures = sorted(derived.failures, key=lambda failure: failure[0])
+        indices = [index for index, _ in failures]
+        if len(set(indices)) != len(indices) or not 0 <= indices[0] <= indices[-1] < len(given.records):
+            raise self._misuse("named a failed record twice, or one that it was not given")
+        derived.failures = failures
+
+    def _misuse(self, what: str) -> FatalError:
+        return misuse(
+            self._component.apply,
+            "transform",
+            f"{what}: return what `batch.replace`, `select` or `outcomes` gives",
+        )
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
         assert outcome.derived is not None
@@ -211,6 +248,7 @@ class SinkStep(Step):
 
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(sink, *args)
+        self._component = sink
         self._write = self._unwatched = traced(sink.write, self.stats.trace)
         self.open_dead_letters: OpenDeadLetters | None = None
         self.stats.taps.add_place(self)
@@ -225,20 +263,34 @@ class SinkStep(Step):
         stats.batches += 1
         started = perf_counter()
         try:
-            receipt = await self._write(batch)
+            confirmed = await self._confirmed(batch)
         except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
             await self._reject(batch, error, started)
             return
         stats.busy += perf_counter() - started
         self.health.successes += 1
         self.health.failing_since = None
-        self._take(batch, confirmed=receipt is None or receipt.confirmed)
+        self._take(batch, confirmed=confirmed)
         if self.onward is not None:
             await self.onward(batch)
 
     async def _work(self, batch: Batch) -> Outcome:
-        receipt = await self._write(batch)
-        return Outcome(batch, confirmed=receipt is None or receipt.confirmed)
+        return Outcome(batch, confirmed=await self._confirmed(batch))
+
+    async def _confirmed(self, batch: Batch) -> bool:
+        """Write a batch, and return whether the sink knows that its records arrived."""
+        made: object = self._write(batch)
+        if not isinstance(made, Awaitable):
+            raise self._misuse(f"returned {type_shown(made)}, which cannot be awaited: make it `async def`")
+        receipt = await made
+        if receipt is None:
+            return True
+        if not isinstance(receipt, Receipt):
+            raise self._misuse(f"returned {type_shown(receipt)}: return None or an `engine.Receipt`")
+        return receipt.confirmed
+
+    def _misuse(self, what: str) -> FatalError:
+        return misuse(self._component.write, "sink", what)
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
         self._take(batch, confirmed=outcome.confirmed)
@@ -263,31 +315,3 @@ def build_step(component: object, *args: Any) -> Step:
     if isinstance(component, Sink):
         return SinkStep(component, *args)
     raise TypeError(f"{component!r} is neither a transform nor a sink")
-
-
-def _checked(given: Batch, derived: object) -> Batch:
-    """What a transform returned, if every record of it can be accounted for."""
-    if not isinstance(derived, Batch):
-        if isinstance(derived, Coroutine):
-            derived.close()
-        raise TypeError(f"apply() must return a batch, got {type(derived).__name__}")
-    origins = derived.origins
-    if origins is given.origins:
-        accounted = len(given.records)
-    elif len(origins) == 1:
-        accounted = origins[0][1]
-    else:
-        accounted = sum([count for _, count in origins])
-    if accounted != len(derived.records):
-        raise ValueError("apply() must derive its batch from the given one (replace, select, outcomes)")
-    if derived.failures:
-        _check_failures(given, derived)
-    return derived
-
-
-def _check_failures(given: Batch, derived: Batch) -> None:
-    failures = sorted(derived.failures, key=lambda failure: failure[0])
-    indices = [index for index, _ in failures]
-    if len(set(indices)) != len(indices) or not 0 <= indices[0] <= indices[-1] < len(given.records):
-        raise ValueError("apply() named a failed record twice, or one that it was not given")
-    derived.failures = failures

@@ -147,12 +147,9 @@ class GroupCommit:
         # rows with a number that was given out long ago would count as old
         known = [(name, SEQUENCE) for name in self._tables]
         known += [("_odw_batches", "sequence"), ("_odw_times", "sequence")]
-        self._sequence = max(self._last_sequence(*one) for one in known)
-
-    def _last_sequence(self, table: str, column: str) -> int:
-        sql = f"SELECT coalesce(max({column}), 0) FROM {quote(table)}"  # noqa: S608 -- quoted
-        found = self._connection.execute(sql).fetchone()
-        return int(found[0]) if found else 0
+        each = " UNION ALL ".join(f"(SELECT {column} AS n FROM {quote(table)})" for table, column in known)  # noqa: S608
+        found = connection.execute(f"SELECT coalesce(max(n), 0) FROM ({each})").fetchone()  # noqa: S608 -- quoted
+        self._sequence = int(found[0]) if found else 0
 
     @property
     def dirty(self) -> frozenset[str]:

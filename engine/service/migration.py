@@ -16,7 +16,7 @@ from engine.service.tables import SEQUENCE, Table, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["create_or_migrate", "stored_columns"]
+__all__ = ["create_or_migrate"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,43 +24,33 @@ Columns = dict[str, tuple[str, str]]
 """Name and type of each column, by its name in lower case."""
 
 
-def stored_columns(connection: DuckDBPyConnection) -> dict[str, Columns]:
-    """Return the columns of all tables, by the table's name in lower case."""
-    found: dict[str, Columns] = {}
-    for table, name, sql_type in connection.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-        "WHERE database_name = current_database() ORDER BY table_name, column_index"
-    ).fetchall():
-        found.setdefault(table.lower(), {})[name.lower()] = (name, sql_type)
-    return found
-
-
-def create_or_migrate(connection: DuckDBPyConnection, table: Table, actual: Columns, version: int) -> None:
+def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int, *, is_known: bool) -> None:
     """Create the table, or migrate it to the columns of the model.
 
     Args:
-        actual: the columns that it has; none if it is not there.
         version: the format that the file had before it was opened.
+        is_known: whether the service has stored the table before.
 
     Raises:
         StateError: stored rows do not fit the model; says which columns, and what to do.
     """
-    if not actual:
-        expected = [(column.name, column.sql_type) for column in table.columns] + [(SEQUENCE, "BIGINT")]
-        columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in expected)
-        connection.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
-        return
-    _Migration(connection, table, version).run(actual)
+    columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in table.stored_types.items())
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {quote(table.name)} ({columns})")
+    # duckdb_columns() would make DuckDB parse all of its own views first, which takes longer than all else
+    found = connection.execute("SELECT name, type FROM pragma_table_info(?)", [quote(table.name)]).fetchall()
+    actual = {name.lower(): (name, sql_type) for name, sql_type in found}
+    _Migration(connection, table, version, is_known=is_known).run(actual)
 
 
 class _Migration:
     """The changes to one table, inside the transaction that opens the warehouse."""
 
-    def __init__(self, connection: DuckDBPyConnection, table: Table, version: int) -> None:
+    def __init__(self, connection: DuckDBPyConnection, table: Table, version: int, *, is_known: bool) -> None:
         self._connection = connection
         self._table = table
         self._name = quote(table.name)
         self._is_old = version < 3
+        self._is_known = is_known
 
     def run(self, actual: Columns) -> None:
         """Add and change columns; `actual` are (name, type) by lower-case name. Raises StateError."""
@@ -84,7 +74,7 @@ class _Migration:
                 "Change the model back, give the changed field a new name, use another state directory, or "
                 "move the old warehouse away"
             )
-        if self._table.key is None and "id" in actual:
+        if self._is_known and self._table.key is None and "id" in actual:
             _log.warning(
                 "table %s has no key, so rows of one id are kept side by side. Let its model have an "
                 "`id` that is required if they should replace one another",

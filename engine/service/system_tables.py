@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from engine.errors import StateVersionError
-from engine.service.migration import create_or_migrate, stored_columns
+from engine.service.migration import create_or_migrate
 from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
@@ -96,19 +96,20 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     for statement in _DDL:
         connection.execute(statement)
     version = _bring_up_to_date(connection)
-    stored = stored_columns(connection)
+    known = dict(connection.execute("SELECT lower(table_name), table_name FROM _odw_tables").fetchall())
+    added: list[str] = []
     for table in tables:
-        create_or_migrate(connection, table, stored.get(table.name.lower(), {}), version)
-        # SQL ignores case in names, and so may a model be spelled otherwise than before
-        connection.execute(
-            "UPDATE _odw_tables SET table_name = ? WHERE lower(table_name) = lower(?)",
-            [table.name, table.name],
-        )
-        connection.execute(
-            "INSERT INTO _odw_tables SELECT ?, false "
-            "WHERE NOT EXISTS (SELECT 1 FROM _odw_tables WHERE table_name = ?)",
-            [table.name, table.name],
-        )
+        spelled = known.get(table.name.lower())
+        create_or_migrate(connection, table, version, is_known=spelled is not None)
+        if spelled is None:
+            added.append(table.name)
+        elif spelled != table.name:  # SQL ignores case in names, and so may a model be spelled otherwise
+            connection.execute(
+                "UPDATE _odw_tables SET table_name = ? WHERE lower(table_name) = lower(?)",
+                [table.name, table.name],
+            )
+    if added:
+        connection.execute("INSERT INTO _odw_tables SELECT unnest(?::VARCHAR[]), false", [added])
     connection.commit()
 
 

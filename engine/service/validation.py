@@ -6,6 +6,7 @@ gets its own message and the good ones can go on.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -96,11 +97,16 @@ class _ModelReader:
         return "allow" if self._model.model_config.get("extra") == "allow" else "ignore"
 
 
+@functools.cache  # pydantic takes some milliseconds for each
+def _reader_of(model: type[BaseModel]) -> _Reader:
+    return _DictReader(model) if has_plain_fields(model) else _ModelReader(model)
+
+
 class BodyValidator:
     """Reads bodies of one model: one JSON object, or an array of them."""
 
     def __init__(self, model: type[BaseModel], max_records: int = MAX_RECORDS) -> None:
-        self._reader: _Reader = _DictReader(model) if has_plain_fields(model) else _ModelReader(model)
+        self._reader = _reader_of(model)
         self._coerce = coercer(model)
         self._is_exact = has_decimals(model)
         self._names = declared_names(model)

@@ -7,16 +7,34 @@ both by itself. `chaos` tries a plan under kills and failures.
 
 from __future__ import annotations
 
-from engine.chaos import ChaosReport, Disturbances, chaos
-from engine.testing.fakes import (
-    FaultySink,
-    MemorySink,
-    MemorySource,
-    ScriptedClock,
-    linear_plan,
-    plan_of,
-    stand_in,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.chaos import ChaosReport, Disturbances, chaos
+    from engine.testing.fakes import (
+        FaultySink,
+        MemorySink,
+        MemorySource,
+        ScriptedClock,
+        linear_plan,
+        plan_of,
+        stand_in,
+    )
+
+# imported when first used: every run of pytest where the package is installed loads the plugin beside this
+_MODULES = {
+    "ChaosReport": "engine.chaos",
+    "Disturbances": "engine.chaos",
+    "FaultySink": "engine.testing.fakes",
+    "MemorySink": "engine.testing.fakes",
+    "MemorySource": "engine.testing.fakes",
+    "ScriptedClock": "engine.testing.fakes",
+    "chaos": "engine.chaos",
+    "linear_plan": "engine.testing.fakes",
+    "plan_of": "engine.testing.fakes",
+    "stand_in": "engine.testing.fakes",
+}
 
 __all__ = [
     "ChaosReport",
@@ -30,3 +48,14 @@ __all__ = [
     "plan_of",
     "stand_in",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'engine.testing' has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

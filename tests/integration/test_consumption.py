@@ -23,6 +23,8 @@ from engine.service.server import running_service
 from engine.testing import MemorySink, ScriptedClock, linear_plan
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
+pytestmark = pytest.mark.usefixtures("kept_warehouse")
+
 
 def row(number: int, path: str = "", text: str = "memo") -> dict[str, object]:
     return {

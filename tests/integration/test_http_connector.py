@@ -158,7 +158,7 @@ async def test_an_empty_answer_ends_the_pages_and_is_no_first_one() -> None:
         (Answer.of({"items": [], "total": 0}), "no list of records at its top: set `records`"),
         (Answer.of({"error": "no such field"}, 400), "answered 400: check `url` of the connection, `path`"),
         (Answer(401), "credentials are missing or wrong"),
-        (Answer(404), "nothing is there"),
+        (Answer(404), "not found; check `url`"),
         (Answer(302), "answered 302, a redirect that does not say where to"),
         (Answer(302, b"", {"location": "https://elsewhere.example/"}), "a redirect to elsewhere.example"),
         (Answer.of(["x" * 5000]), "more than 2,000 bytes: ask for smaller pages"),

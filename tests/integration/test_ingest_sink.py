@@ -34,6 +34,8 @@ from engine.service.server import running_service
 from engine.testing import ScriptedClock
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
+pytestmark = pytest.mark.usefixtures("kept_warehouse")
+
 
 @asynccontextmanager
 async def open_sink(

@@ -200,6 +200,25 @@ async def test_rows_are_read_as_json_has_them(target: PostgresTarget) -> None:
     assert await target.read(query=query + ";", key="id") == [expected]
 
 
+async def test_times_beyond_the_calendar_of_python_stay_as_they_are(target: PostgresTarget) -> None:
+    query = (
+        "SELECT date 'infinity' AS day, timestamp '-infinity' AS since, timestamptz 'infinity' AS until, "
+        "date '0044-03-15 BC' AS ides, time '24:00' AS midnight, timestamp '2026-01-01 12:00' AS at, "
+        "timetz '12:30+02' AS local"
+    )
+    (row,) = await target.read(query=query)
+    assert row == {
+        "day": "infinity", "since": "-infinity", "until": "infinity", "ides": "0044-03-15 BC",
+        "midnight": "24:00:00", "at": "2026-01-01T12:00:00", "local": "12:30:00+02:00",
+    }  # fmt: skip
+
+
+async def test_nothing_is_new_after_an_infinite_value(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t AS SELECT 1 AS id, timestamptz 'infinity' AS changed")
+    with pytest.raises(FatalError, match="'changed' is infinite in some rows"):
+        await target.read(table="tables.t", key="id", incremental="changed")
+
+
 async def test_splits_cover_every_row_once_in_any_order_of_text(target: PostgresTarget) -> None:
     target.sql(
         "CREATE TABLE tables.t AS SELECT * FROM unnest(%s::text[]) AS id",

@@ -35,7 +35,7 @@ SOURCES = {
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[RunningService]:
+async def service(tmp_path: Path, kept_warehouse: None) -> AsyncIterator[RunningService]:
     async with running_service(tmp_path / "state", models=INGEST_MODELS) as running:
         yield running
 

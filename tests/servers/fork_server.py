@@ -18,6 +18,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -26,7 +27,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.servers import service_models, warm_start
+from tests import bytecode  # first: it is about what the others import
+from tests.servers import read_once, warm_start
 from tests.servers.warm_start import LENGTH, PID, STATUS, STREAMS, Request
 
 LAZY = ("moto.server", "openai", "uvloop", "temporalio.worker", "uvicorn.protocols.http.httptools_impl")
@@ -48,10 +50,11 @@ def _preload() -> None:
                 importlib.import_module(module.name)
     for name in LAZY:
         importlib.import_module(name)
-    service_models.preload()
+    read_once.preload()
     # what was imported lives as long as the children do: their collections need not look at it
     gc.collect()
     gc.freeze()
+    sys.dont_write_bytecode = bytecode.WITHOUT
 
 
 def _serve(listener: socket.socket) -> Request | None:
@@ -149,10 +152,13 @@ def _become(request: Request) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _preload()
     listener = socket.socket(fileno=int(sys.argv[1]))
     address = listener.getsockname()
-    asked = _serve(listener)
+    select.select([listener, 0], [], [])  # asked for the first time, or the end of the tests
+    asked = None
+    if select.select([listener], [], [], 0)[0]:
+        _preload()
+        asked = _serve(listener)
     if asked is not None:
         warm_start.install(address)  # what the engine starts itself, the sandbox, is warm too
         _become(asked)

@@ -25,7 +25,20 @@ import anyio.to_thread
 
 from tests.servers.needed import KEPT
 
-__all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request", "cold", "ended", "install", "is_warm", "running"]
+__all__ = [
+    "LENGTH",
+    "PID",
+    "STATUS",
+    "STREAMS",
+    "Request",
+    "cold",
+    "ended",
+    "install",
+    "is_warm",
+    "running",
+    "serve",
+    "use",
+]
 
 ROOT = Path(__file__).parents[2]
 ENGINE = [[sys.executable, "-m", module] for module in ("engine", "engine.chaos")]
@@ -65,12 +78,13 @@ class _ForkServer:
     def connect(self) -> socket.socket:
         """A connection, for one request."""
         if not self.address:
-            self._start()
+            self.start()
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.address)
         return connection
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process; it imports the engine when it is asked for the first time."""
         address = f"\0odw-tests-{secrets.token_hex(8)}"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
@@ -223,12 +237,24 @@ _OF_PYTHON = _of_python(os.environ)
 
 def install(address: str | bytes = "") -> None:
     """Have `subprocess` start the engine warm, from now on; `address` is that of a running fork server."""
-    _server.address = address
+    use(address)
     # asyncio waits for its processes by their ids, which works with children only: they start from cold
     standard = ModuleType("subprocess")
     vars(standard).update(vars(subprocess))
     vars(asyncio.unix_events)["subprocess"] = standard
     subprocess.Popen = WarmPopen  # type: ignore[misc]
+
+
+def serve() -> str | bytes:
+    """The address of a fork server that runs as long as this process, for others to `use`."""
+    if not _server.address and not _server.is_cold:
+        _server.start()
+    return _server.address
+
+
+def use(address: str | bytes) -> None:
+    """Start the engine from the fork server at this address; without one, from an own one."""
+    _server.address = address
 
 
 def is_warm() -> bool:

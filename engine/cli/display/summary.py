@@ -107,6 +107,12 @@ def _dropped_all(node: NodeSnapshot) -> Iterable[str]:
         yield f"`{node.name}` dropped all {counted(node.records_in, 'record')} that it was given"
 
 
+def _lost_all(node: NodeSnapshot) -> Iterable[str]:
+    """A node of a completed run that delivered nothing: its records are a small part of all."""
+    if node.records_in and node.dead == node.records_in:
+        yield f"all {counted(node.records_in, 'record')} died at `{node.name}`"
+
+
 def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     tally = run.tally
     if run.error:
@@ -139,6 +145,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
             )
         yield from _read_less(node)
         yield from _dropped_all(node)
+        yield from _lost_all(node) if run.ok else ()
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
             yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"

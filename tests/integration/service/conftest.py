@@ -12,6 +12,6 @@ from engine.service.server import RunningService, running_service
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[RunningService]:
+async def service(tmp_path: Path, kept_warehouse: None) -> AsyncIterator[RunningService]:
     async with running_service(tmp_path, models=INGEST_MODELS) as running:
         yield running

@@ -23,7 +23,7 @@ Open = Callable[..., Awaitable[RunningService]]
 
 
 @pytest.fixture
-async def serving(tmp_path: Path) -> AsyncIterator[Open]:
+async def serving(tmp_path: Path, kept_warehouse: None) -> AsyncIterator[Open]:
     """Starts a service with settings of one's own."""
     async with AsyncExitStack() as stack:
 

@@ -169,6 +169,13 @@ def test_a_transform_that_dropped_everything_is_named() -> None:
     assert "dropped all" not in summary([report()], OPTIONS)
 
 
+def test_a_node_of_a_completed_run_that_lost_everything_is_named() -> None:
+    stats = NodeStats("table", Kind.SINK, "duckdb", records_in=7, dead=7)
+    text = summary([report(nodes=[stats.snapshot(1.0)])], OPTIONS)
+    assert "blobs: all 7 records died at `table`" in text.splitlines()
+    assert "records died" not in summary([report()], OPTIONS)
+
+
 def test_the_first_dead_letter_is_one_short_line() -> None:
     said = "at `load`: Http400: not taken\n  (it says: " + "word " * 400 + ")"
     lines = summary([report(first_dead_letter=said)], OPTIONS).splitlines()

@@ -9,10 +9,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from engine.config import Overrides, load_file
-from engine.contract.component import Kind, Params, Sink, Source, Transform, component, operational
+from engine.contract.component import Kind, Params, component, operational
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.registry import Registry
+from tests.unit.idle import IdleSink, IdleSource, IdleTransform
 
 
 class Web(BaseModel):
@@ -44,22 +45,22 @@ class PostParams(Params):
 
 
 @component(Kind.SOURCE, "numbers", params=NumbersParams)
-class Numbers(Source[NumbersParams]):
+class Numbers(IdleSource[NumbersParams]):
     """Counts."""
 
 
 @component(Kind.TRANSFORM, "double")
-class Double(Transform[Params]):
+class Double(IdleTransform[Params]):
     """Doubles."""
 
 
 @component(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
-class Post(Sink[PostParams]):
+class Post(IdleSink[PostParams]):
     """Posts."""
 
 
 @component(Kind.SINK, "keep")
-class Keep(Sink[Params]):
+class Keep(IdleSink[Params]):
     """Keeps."""
 
 

@@ -344,11 +344,11 @@ CASES = {
             "a: {source: numbers}",
             "b: {sink: post, with: {model: a}}",
             "c: {sink: post, input: a, with: {model: a, connection: web}}",
-            head=WEB.replace("url", "ulr"),
+            head=WEB.replace("url", "dsn"),
         ),
         [
             "f.yaml:2:15: connections.web: connection `web` lacks `url` (needed by the sink `post`)",
-            "f.yaml:2:21: connections.web.ulr: unknown key `ulr`, did you mean `url`?",
+            "f.yaml:2:21: connections.web.dsn: unknown key `dsn`, did you mean `url`?",
             (
                 "f.yaml:7:17: pipelines.p.nodes.b.sink: `post` needs a connection, but no entry fits "
                 "(add one under `connections:` with fields of `url`, `token`, `region`; known: `web`)"

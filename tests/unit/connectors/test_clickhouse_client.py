@@ -24,6 +24,6 @@ async def test_a_success_that_is_no_answer_names_the_url(said: bytes) -> None:
     port = server.sockets[0].getsockname()[1]
     client = Client(ClickHouseConnection(url=f"http://127.0.0.1:{port}"))
     async with server:
-        with pytest.raises(FatalError, match=f"{port} answered 200, and not as ClickHouse does: check `url`"):
+        with pytest.raises(FatalError, match=f"{port} answered 200, but not like ClickHouse: check `url`"):
             await client.fetch("SELECT 1")
         await client.close()

@@ -51,8 +51,8 @@ async def test_another_seed_gives_other_records() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"a": "{b}"}, "{b} is not known here; known are number"),
-        ({"a": "x", "b": "{a.__class__}"}, "{a.__class__} is not known here"),
+        ({"a": "{b}"}, "{b} is unknown here; known are number"),
+        ({"a": "x", "b": "{a.__class__}"}, "{a.__class__} is unknown here"),
         ({"a": "{number!r}"}, "is not a format that can be used here"),
         ({"a": "{number:999999999d}"}, "is not a format that can be used here"),
         ({"a": "{"}, "write {{ and }} for braces"),
@@ -76,7 +76,11 @@ def test_fields_that_cannot_be_made_are_refused(fields: dict[str, Any], message:
             {},
             "field 'a': Faker has no provider 'nmae' for this locale; do you mean 'name'?",
         ),
-        ({"a": {"faker": "random_int", "maximum": 3}}, {}, "field 'a': `faker.random_int` cannot be used so"),
+        (
+            {"a": {"faker": "random_int", "maximum": 3}},
+            {},
+            "field 'a': `faker.random_int` cannot be used like this",
+        ),
         ({"a": "faker.name", "b": "{a:04d}"}, {}, "field 'b': cannot fill in `{a:04d}`"),
         ({"a": "faker.binary"}, {}, "JSON has no bytes"),
         ({"a": "faker.name"}, {"locale": "xx_XX"}, "Faker has no locale 'xx_XX'"),

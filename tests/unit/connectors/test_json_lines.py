@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -147,8 +148,15 @@ def test_records_are_the_same_lines_together_and_alone(records: list[dict[str, A
 
 
 def test_a_text_that_looks_like_a_boundary_does_not_replace_one() -> None:
-    records: list[Any] = [{"a": "},{"}, 5]
-    assert dump_records(records) == (b'{"a":"},{"}\n5\n', {})
+    records: list[Any] = [{"a": "},{"}, OrderedDict(b=5)]
+    assert dump_records(records) == (b'{"a":"},{"}\n{"b":5}\n', {})
+
+
+@pytest.mark.parametrize("value", [5, "text", None, [{"a": 1}]])
+def test_a_value_that_is_not_a_record_fails_alone(value: Any) -> None:
+    lines, failures = dump_records([{"a": 1}, value])
+    assert lines == b'{"a":1}\n'
+    assert {place: error.kind for place, error in failures.items()} == {1: "NotAnObject"}
 
 
 def test_a_record_behind_a_gap_of_zeros_is_read() -> None:

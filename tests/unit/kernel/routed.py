@@ -7,19 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 from engine.config import load_mapping
-from engine.contract.component import Component, ComponentSpec, Kind, NoParams, Sink, Source, component
+from engine.contract.component import Component, ComponentSpec, Kind, NoParams, component
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
+from tests.unit.idle import IdleSink, IdleSource
 
 
 @component(Kind.SOURCE, "numbers")
-class Numbers(Source[NoParams]):
+class Numbers(IdleSource[NoParams]):
     """Stands for a source of memory."""
 
 
 @component(Kind.SINK, "keep")
-class Keep(Sink[NoParams]):
+class Keep(IdleSink[NoParams]):
     """Stands for a sink of memory."""
 
 

@@ -137,6 +137,12 @@ async def test_two_pipelines_with_little_memory_between_them_both_end() -> None:
     assert [sink.count for sink in sinks] == [30, 30]
 
 
+@pytest.mark.parametrize("memory", [0, -1])
+def test_an_engine_without_memory_is_refused(memory: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        Engine(memory=memory)
+
+
 @pytest.mark.anyio
 async def test_what_transforms_add_is_charged() -> None:
     swell = Wait(lambda batch: batch.replace([{"body": "x" * 20_000} for _ in batch.records]))

@@ -145,7 +145,7 @@ def test_misspelt_connection_keys_of_outside_connectors_are_refused(
         "import engine\nfrom pydantic import BaseModel\n\n\nclass Place(BaseModel):\n    url: str\n"
         "    timeout: float = 1\n\n\n"
         '@engine.component(engine.Kind.SINK, "outside", connection=Place)\nclass Outside(engine.Sink):\n'
-        '    """Goes nowhere."""\n'
+        '    """Goes nowhere."""\n\n    async def write(self, batch):\n        pass\n'
     )
     Path("pipelines.yaml").write_text(
         "version: 1\nconnections: {place: {url: 'http://x', timeot: 3}}\npipelines:\n  p:\n    nodes:\n"

@@ -35,3 +35,11 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "[]"
+
+
+def test_the_plugin_of_pytest_loads_no_engine_before_it_is_used() -> None:
+    code = "import sys, engine.testing.plugin; print([name for name in sys.modules if 'pydantic' in name])"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"

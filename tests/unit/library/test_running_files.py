@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -53,6 +54,30 @@ async def test_some_pipelines_by_name_or_alias_and_what_they_lead_to(file: Path)
     reports = await engine.run(file, only=["one"], params={"one": {"rows": 5}})
     assert {name: report.tally.written for name, report in reports.items()} == {"first": 5, "second": 5}
     assert list(await engine.run(file, only=["second"])) == ["second"]
+
+
+async def test_one_name_alone_may_be_given_as_a_text(file: Path) -> None:
+    assert set(await engine.run(file, only="apart")) == {"apart"}
+
+
+@pytest.mark.parametrize(
+    ("what", "params", "said"),
+    [
+        (
+            "pipelines.yaml",
+            {"rows": 3},
+            "as in {PIPELINE: {'rows': …}}",
+        ),
+        (
+            {"pipelines": {}},
+            None,
+            "'pipelines' is a dict: give a file",
+        ),
+    ],
+)
+async def test_what_cannot_be_run_is_explained(file: Path, what: Any, params: Any, said: str) -> None:
+    with pytest.raises(engine.ConfigError, match=re.escape(said)):
+        await engine.run(what, params=params)
 
 
 async def test_plans_run_like_their_file_but_one_alone_has_no_followers(file: Path) -> None:

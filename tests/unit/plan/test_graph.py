@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from engine.config import load_mapping
-from engine.contract.component import Kind, Params, Sink, Source, Transform, component
+from engine.contract.component import Kind, Params, component
 from engine.plan.compile import compile_file
 from engine.plan.drawing import chains, mermaid, text
 from engine.plan.model import Plan
 from engine.registry import Registry
+from tests.unit.idle import IdleSink, IdleSource, IdleTransform
 
 
 @component(Kind.SOURCE, "numbers")
-class Numbers(Source[Params]):
+class Numbers(IdleSource[Params]):
     pass
 
 
 @component(Kind.TRANSFORM, "double")
-class Double(Transform[Params]):
+class Double(IdleTransform[Params]):
     pass
 
 
 @component(Kind.SINK, "keep")
-class Keep(Sink[Params]):
+class Keep(IdleSink[Params]):
     pass
 
 

@@ -18,9 +18,6 @@ from engine.contract.component import (
     BatchLimits,
     Kind,
     Params,
-    Sink,
-    Source,
-    Transform,
     component,
     operational,
 )
@@ -31,6 +28,7 @@ from engine.plan.identity import difference
 from engine.plan.model import Plan
 from engine.plan.topology import find_cycle, ordered
 from engine.registry import Registry
+from tests.unit.idle import IdleSink, IdleSource, IdleTransform
 
 
 class Web(BaseModel):
@@ -58,22 +56,22 @@ class Optional(BaseModel):
 
 
 @component(Kind.SOURCE, "numbers", params=NumbersParams)
-class Numbers(Source[NumbersParams]):
+class Numbers(IdleSource[NumbersParams]):
     pass
 
 
 @component(Kind.TRANSFORM, "double")
-class Double(Transform[Params]):
+class Double(IdleTransform[Params]):
     pass
 
 
 @component(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
-class Post(Sink[PostParams]):
+class Post(IdleSink[PostParams]):
     pass
 
 
 @component(Kind.SINK, "shelf", connection=Optional)
-class Shelf(Sink[Params]):
+class Shelf(IdleSink[Params]):
     pass
 
 
@@ -381,7 +379,7 @@ def test_python_objects_may_stand_under_with() -> None:
         model: type[BaseModel]
 
     @component(Kind.SINK, "typed", params=TypedParams)
-    class Typed(Sink[TypedParams]):
+    class Typed(IdleSink[TypedParams]):
         pass
 
     mapping = {

@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.plan.portability import node_check, store_problems, warnings
 from engine.registry import Registry
+from tests.unit.idle import IdleSink
 
 ROOT = Path(__file__).parents[3]
 HEAD = """\
@@ -34,7 +35,7 @@ async def once() -> AsyncGenerator[int, None]:
 
 
 @engine.component(Kind.SINK, "shelf", locality=Locality.MACHINE)
-class Shelf(engine.Sink[NoParams]):
+class Shelf(IdleSink[NoParams]):
     """Puts records on a shelf of this machine."""
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from engine.service.app import create_app
 from engine.service.models import IngestModel, Row
 from engine.service.warehouse import Warehouse
+from tests.servers.kept_warehouse import KeptWarehouses, Opening
 
 
 class NoteSource(BaseModel):
@@ -58,6 +59,10 @@ def curate(records: list[Row]) -> list[Row | Exception]:
     ]
 
 
+def warehouse_at(folder: Path) -> Path:
+    return folder / "warehouse" / "warehouse.duckdb"
+
+
 @pytest.fixture
 def models() -> tuple[IngestModel, ...]:
     return (
@@ -71,12 +76,20 @@ def models() -> tuple[IngestModel, ...]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "warehouse" / "warehouse.duckdb"
+    return warehouse_at(tmp_path)
 
 
 @pytest.fixture
-def warehouse(path: Path, models: tuple[IngestModel, ...]) -> Iterator[Warehouse]:
-    opened = Warehouse.open(path, models)
+def open_warehouse(request: pytest.FixtureRequest, kept_warehouses: KeptWarehouses) -> Opening:
+    """Opens the warehouse at `path` if the test asks for that, else one that is kept for the next test."""
+    return Warehouse.open if "path" in request.fixturenames else kept_warehouses.open
+
+
+@pytest.fixture
+def warehouse(
+    open_warehouse: Opening, tmp_path: Path, models: tuple[IngestModel, ...]
+) -> Iterator[Warehouse]:
+    opened = open_warehouse(warehouse_at(tmp_path), models)
     yield opened
     opened.close()
 

@@ -22,6 +22,7 @@ from engine.service.topics import create_topic_app
 from engine.service.triggers import parameters_of
 from engine.service.warehouse import Warehouse
 from engine.service.workflows import duration_text
+from tests.servers.kept_warehouse import Opening
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ADMIN = {"Authorization": "Bearer aa.bb"}
@@ -65,8 +66,8 @@ def host() -> Host:
 
 
 @pytest.fixture
-async def context(path: Path, host: Host) -> AsyncIterator[ServiceContext]:
-    warehouse = await asyncio.to_thread(Warehouse.open, path, INGEST_MODELS)
+async def context(open_warehouse: Opening, tmp_path: Path, host: Host) -> AsyncIterator[ServiceContext]:
+    warehouse = open_warehouse(tmp_path / "warehouse.duckdb", INGEST_MODELS)
     settings = ServiceSettings(admin_api_key=hash_of("aa.bb"))
     yield create_app(warehouse, INGEST_MODELS, settings, host).state.context
     await asyncio.to_thread(warehouse.close)

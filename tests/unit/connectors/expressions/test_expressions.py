@@ -151,6 +151,7 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("a = 3", "write == to compare"),
         ("a && b", "write `and` and `or`"),
         ("!a", "write `not`"),
+        ("a in ['DE' 'FR']", "a comma is missing before the text at column 12"),
         ("a & b", "`&` is not allowed at column 1 (write `and`)"),
         ("true", "`true` is not a word of expressions at column 1 (write True)"),
         ("a is 5", "`is` is only for None"),
@@ -186,7 +187,7 @@ def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> No
         ("1 + country", "expression `1 + country` failed: cannot add a number and text"),
         ("amount > 1 and country < 5", "failed in `country < 5`: cannot compare text with a number"),
         ("int(country)", "failed: int: the text is not a number"),
-        ("country['a']", "failed: text has places (numbers from 0), not fields"),
+        ("country['a']", "failed: text has positions (numbers from 0), not fields"),
         (
             "[one['price'] + 'x' for one in items]",
             "failed in `one['price'] + 'x'`: cannot add a number and text",
@@ -208,6 +209,8 @@ def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> No
                 ",5",
             )
         ),
+        ("int('1_000')", "int: the text is not a number"),
+        ("float('1,5')", "float: the text is not a number with the decimal mark '.'"),
         ("number('5', decimal=',') + number('1.5', ',')", "not a number with the decimal mark ','"),
         ("date('30.02.2026', '%d.%m.%Y')", "date: the value is not a time in the format %d.%m.%Y"),
     ],

@@ -103,7 +103,7 @@ def test_examples_and_files_are_a_part_of_the_instructions(tmp_path: Path) -> No
     ("wrong", "message"),
     [
         ({"examples": [{"text": "a", "answer": {"nam": "x"}}]}, "`nam` is not one of the fields: name"),
-        ({"examples": [{"text": "a", "answer": {"count": 1}}]}, "the 1. one: `name`"),
+        ({"examples": [{"text": "a", "answer": {"count": 1}}]}, "number 1: `name`"),
         ({"examples": [{"text": "a", "answer": {"name": "x", "count": "many"}}]}, "`count`"),
         ({"examples": [{"text": "a", "answer": [{"name": "x"}]}]}, "many: true"),
         ({"instructions_file": "/nowhere/prompt.md"}, "No such file"),

@@ -75,13 +75,45 @@ async def test_what_is_no_duckdb_file_is_named(tmp_path: Path) -> None:
     [
         ({"mode": "merge"}, "needs a `key`"),
         ({"key": "id"}, "`key` is for `mode: merge`"),
-        ({"columns": {"a": "int); DROP TABLE t; --"}}, "is not an SQL type"),
+        *(
+            ({"columns": {"a": sql}}, "is not an SQL type")
+            for sql in (
+                "int); DROP TABLE t; --",
+                "int(5), b text(6)",
+                "int, b text",
+                "a('x' || y)",
+                "int(",
+                "",
+            )
+        ),
     ],
 )
 def test_parameters_that_do_not_go_together(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         DuckdbSinkParams(path="a", table="t", **params)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["numeric(12, 2)", "timestamp(3) with time zone", "STRUCT(a INTEGER, b DECIMAL(9, 2)[])[]", "public.mood",
+     "DateTime64(6, 'Europe/Berlin')", "LowCardinality(Nullable(String))", "Enum8('a b' = -1, ')' = 2)"],
+)  # fmt: skip
+def test_columns_take_any_type_of_a_database(sql: str) -> None:
+    assert DuckdbSinkParams(path="a", table="t", columns={"a": sql}).columns == {"a": sql}
+
+
+async def test_times_beyond_the_calendar_of_python_stay_as_they_are(target: DuckdbTarget) -> None:
+    target.sql(
+        "CREATE TABLE tables.t AS SELECT 'infinity'::DATE AS day, '-infinity'::TIMESTAMP AS since, "
+        "'infinity'::TIMESTAMPTZ AS until, '0044-03-15 (BC)'::DATE AS ides, "
+        "TIMESTAMP_NS '2026-01-01 12:00:00.123456789' AS ns, TIMESTAMP '2026-01-01 12:00:00.5' AS at"
+    )
+    (row,) = await target.read(query="SELECT * FROM tables.t")
+    assert row == {
+        "day": "infinity", "since": "-infinity", "until": "infinity", "ides": "0044-03-15 (BC)",
+        "ns": "2026-01-01T12:00:00.123456789", "at": "2026-01-01T12:00:00.500000",
+    }  # fmt: skip
 
 
 async def test_rows_are_read_as_json_has_them(target: DuckdbTarget) -> None:
