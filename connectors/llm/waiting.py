@@ -42,7 +42,8 @@ _WAIT_FIELDS: Final = {
     "retryafterms": 0.001,
 }  # fmt: skip
 _RESETS: Final = (
-    "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute", "tokens-minute",
+    "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute",
+    "tokens-minute",
 )  # fmt: skip
 _EPOCH_SECONDS: Final = 1_000_000_000.0  # larger numbers are timestamps, not durations
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
