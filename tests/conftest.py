@@ -1,4 +1,4 @@
-"""Every test leaves nothing behind; `anyio` tests run on both backends; the engine's processes start warm."""
+"""Check that tests leave nothing behind, run `anyio` tests on both backends, and start the engine warm."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The engine's cost between a file and PostgreSQL: JSON lines into the sink `postgres`, compared with
-COPY."""
+"""The engine's cost between a file and PostgreSQL: JSON lines into `postgres`, compared with COPY."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One case for every component: how it is built against real things, and what it promises.
+"""One case per component: how to build it against real services, and what it guarantees.
 
 A new component adds its case here; the suite fails as long as it has none.
 """

@@ -1,4 +1,4 @@
-"""The real things that components are tried against, each in a thread of its own.
+"""The real services for tests of components, each in its own thread.
 
 What runs here is not in the event loop of a test, so a task or a generator that a test finds there is the
 component's.

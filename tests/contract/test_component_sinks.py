@@ -1,4 +1,4 @@
-"""What holds for every sink: what it acknowledges is there, bad records fail alone, replays keep promises."""
+"""The contract of sinks: acknowledged records have arrived, bad ones fail alone, replays are safe."""
 
 from __future__ import annotations
 

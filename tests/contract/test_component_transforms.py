@@ -1,4 +1,4 @@
-"""What holds for every transform: it changes copies, accounts for every record, and can be called again."""
+"""The contract of transforms: they change copies, account for every record, and can be called again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every state store must do with bookmarks, over each of them on both backends."""
+"""The contract of state stores for bookmarks, on both backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every state store must do for runs that several processes work on, chunk by chunk."""
+"""The contract of state stores for runs that several processes work on, chunk by chunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every state store must do with the journal of paid answers, over each of them on both backends."""
+"""The contract of state stores for the journal of paid answers, on both backends."""
 
 from __future__ import annotations
 

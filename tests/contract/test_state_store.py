@@ -1,4 +1,4 @@
-"""What every state store must do, run over each of them on both backends."""
+"""The contract of state stores, on both backends."""
 
 from __future__ import annotations
 

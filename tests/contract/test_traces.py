@@ -1,4 +1,4 @@
-"""The look for traces finds what it is there to find."""
+"""The detection of leftovers finds what it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An endpoint at which everything goes wrong, each in some calls of twenty, and runs against it.
+"""An endpoint with all kinds of faults, each in 5 % of the calls, and runs against it.
 
 `python -m tests.integration.llm_storm --records 2000` runs it at length.
 """

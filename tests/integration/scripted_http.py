@@ -1,4 +1,4 @@
-"""A loopback HTTP server whose answers a test writes down."""
+"""A loopback HTTP server with scripted answers."""
 
 from __future__ import annotations
 

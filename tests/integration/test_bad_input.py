@@ -1,4 +1,4 @@
-"""Bad input and a bad outside world, from YAML to the message that the user gets.
+"""Bad input and failing services, from YAML to the message for the user.
 
 Each test goes through the real runner, and where the message is one of the command line, through that.
 """

@@ -1,4 +1,4 @@
-"""Processes that are killed while bookmarks are set: these never get ahead of what was delivered."""
+"""Processes killed while bookmarks are set: these never get ahead of the delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs with their state in PostgreSQL: what one has written the next one reads; no password is shown."""
+"""The verbs with their state in PostgreSQL: they share it, and no password is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dead letter is about a record as it was: a delivery closes it, and a replay never undoes one."""
+"""A delivery closes the dead letter of its record, and a replay never undoes a delivery."""
 
 from __future__ import annotations
 

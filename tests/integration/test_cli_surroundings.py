@@ -1,4 +1,4 @@
-"""Where the command line is started from: folders, closed streams, other locales, places that are taken."""
+"""The environment of the command line: folders, closed streams, other locales, occupied places."""
 
 from __future__ import annotations
 

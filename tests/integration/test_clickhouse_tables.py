@@ -1,4 +1,4 @@
-"""Tables of ClickHouse's own engine; what those of other databases do too is in test_tables.py."""
+"""Tables of ClickHouse; behaviour shared with other databases is in test_tables.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source of warehouse rows against the real service, and against one that answers what a test says."""
+"""The source of warehouse rows against the real service, and against a scripted one."""
 
 from __future__ import annotations
 

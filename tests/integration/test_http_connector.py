@@ -1,4 +1,4 @@
-"""The source and the sink `http` against a real server: paging, limits, whose fault an answer is, secrets."""
+"""The source and the sink `http` against a real server: paging, limits, kinds of failures, secrets."""
 
 from __future__ import annotations
 

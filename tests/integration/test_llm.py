@@ -1,4 +1,4 @@
-"""Extraction over a socket: the sandbox's stand-in with faults, and endpoints that answer by script."""
+"""Extraction over a socket: the sandbox's stand-in with faults, and scripted endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document without an answer dies alone; an endpoint that answers nothing is an outage."""
+"""A document without an answer fails alone; an endpoint without any answer is an outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, as a user starts it: four pipelines from YAML to committed rows, over real protocols."""
+"""The main job as a user starts it: four pipelines from YAML to committed rows, over real protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a real PostgreSQL server; what those of DuckDB do too is in test_tables.py."""
+"""Tables of a real PostgreSQL server; behaviour shared with DuckDB is in test_tables.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sinks and sources of tables do in the same way, whatever the database."""
+"""Common behaviour of the sinks and sources of tables, for every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are verified against real sinks: the service's own counts, files, and what cannot be known."""
+"""Verified runs against real sinks: the service's counts, files, and unverifiable sinks."""
 
 from __future__ import annotations
 

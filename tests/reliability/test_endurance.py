@@ -1,4 +1,4 @@
-"""The command that works for a long time and looks whether anything grows."""
+"""The endurance command detects growth."""
 
 from __future__ import annotations
 

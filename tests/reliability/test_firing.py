@@ -1,4 +1,4 @@
-"""Triggers and ticks of a service that is killed have one run each."""
+"""Triggers and ticks of a killed service cause one run each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that has imported the engine once, and becomes `python -m engine …` in every child that it forks.
+"""A process that imports the engine once, and runs `python -m engine …` in forked children.
 
 It becomes `python -m engine.chaos …` as well.
 

@@ -1,4 +1,4 @@
-"""A wire to a PostgreSQL server that breaks at a commit, before or after the server has heard of it."""
+"""A connection to PostgreSQL that breaks at a commit, before or after the server receives it."""
 
 from __future__ import annotations
 

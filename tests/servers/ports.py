@@ -1,4 +1,4 @@
-"""Ports for servers that are killed and started again where they were."""
+"""Ports for servers that are killed and restarted at the same address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Temporal dev server as a process of its own, which can be killed and started again."""
+"""The Temporal dev server as a separate process, which can be killed and started again."""
 
 from __future__ import annotations
 

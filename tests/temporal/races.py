@@ -1,4 +1,4 @@
-"""Runs that are cancelled at moments of their own: while they are planned, work, or end."""
+"""Runs cancelled at different moments: while planning, working or ending."""
 
 from __future__ import annotations
 

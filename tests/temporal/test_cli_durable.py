@@ -1,4 +1,4 @@
-"""The verbs about durable runs, as processes of their own against a real server."""
+"""The verbs for durable runs, as separate processes against a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`watch` and `submit --wait` say how a durable run stands, whoever else has something to do with it."""
+"""`watch` and `submit --wait` report the state of a durable run, regardless of other clients."""
 
 from __future__ import annotations
 

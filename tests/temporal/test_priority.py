@@ -1,4 +1,4 @@
-"""Runs of another priority on the same queue: what somebody waits for overtakes a backfill."""
+"""Runs of different priorities on one queue: urgent ones overtake a backfill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A limit on the chunks that may begin in a second, and what gets round it."""
+"""The limit on chunks started per second, and its exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that have nothing in common but a server and a database, as on several machines."""
+"""Workers that share only a server and a database, as on several machines."""
 
 from __future__ import annotations
 

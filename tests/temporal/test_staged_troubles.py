@@ -1,4 +1,4 @@
-"""Five troubles as an operator meets them: the worker's log, `watch` and Temporal's page say what is wrong.
+"""Five problems from an operator's view: the worker's log, `watch` and Temporal's page explain them.
 
 docs/temporal.md has the table of what each of the three shows.
 """

@@ -1,4 +1,4 @@
-"""Runs that are cancelled or drained: what was read is delivered, nothing runs on, all can be resumed."""
+"""Runs cancelled or drained: records in flight are delivered, nothing keeps running, all can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
+"""A provider that throttles: nothing fails, dies or is paid for twice, and all calls wait."""
 
 from __future__ import annotations
 

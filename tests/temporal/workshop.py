@@ -1,4 +1,4 @@
-"""Small pipelines of memory on a real server, with workers in this process."""
+"""Small in-memory pipelines on a real server, with workers in this process."""
 
 from __future__ import annotations
 

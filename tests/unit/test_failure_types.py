@@ -1,4 +1,4 @@
-"""Errors as types that a scheduler can act on."""
+"""Error types that a scheduler can act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault points: off by default, and struck at exactly the place and time that was asked for."""
+"""Fault points: off by default, and triggered at exactly the requested place and time."""
 
 from __future__ import annotations
 

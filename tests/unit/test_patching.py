@@ -1,4 +1,4 @@
-"""Changing records before they are sent again."""
+"""Patching records before they are replayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets in addresses and in the places of names: shown, logged and stored nowhere."""
+"""Secrets in addresses and names: never shown, logged or stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client sends slowly, hugely or from elsewhere costs no other client anything."""
+"""Slow, huge or foreign requests of one client do not affect other clients."""
 
 from __future__ import annotations
 

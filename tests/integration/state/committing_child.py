@@ -1,4 +1,4 @@
-"""A process that commits progress without end, or a number of times, and says so after each commit.
+"""A process that commits progress endlessly, or a number of times, and reports each commit.
 
 Usage: committing_child.py WHERE RUN_ID COMMITS (0: no end). WHERE is as `open_store` takes it. Begins when
 a line arrives on stdin, and continues where the store says the run is; ends in good order on SIGTERM. Each

@@ -1,4 +1,4 @@
-"""What only the PostgreSQL store has: a server with users, versions and neighbours, which may go away."""
+"""Behaviour of the PostgreSQL store alone: users, versions, other clients, lost connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients at once against a service that is killed under them, and what they were promised.
+"""Many concurrent clients of a service that is killed, and the answers they received.
 
 Most post `LogSource` records with new ids, as an engine does: marked as fresh, and as a replay once an
 answer got lost. Some post `EventSource` records without saying anything about their delivery, one id of

@@ -1,4 +1,4 @@
-"""The attempts of one trial: what a user would do, and what strikes each of them."""
+"""The attempts of one trial: a user's actions, and the faults of each attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that works until it is told to stop, and says every few seconds how much it needs.
+"""An engine that works until it is stopped, and reports its resources every few seconds.
 
 A process of its own, so that only what the engine needs is measured. Its standard output is JSON lines: one
 `Sample` after the other, and a last line with what it has delivered.

@@ -1,4 +1,4 @@
-"""Workers and a submission against a Temporal server: processes of their own, observed from outside."""
+"""Workers and a submission against a Temporal server, as separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be there in the end.
+"""The expected final state.
 
 For the simulated pipelines it is worked out from the run's seed and start, without running anything: the
 records themselves, which of them are marked, and so every row and every dead letter. For the documents it

@@ -1,4 +1,4 @@
-"""A proxy in front of any server that makes its wire go wrong, by seed and with a probability.
+"""A proxy for any server that injects wire faults, by seed and with a probability.
 
 In front of HTTP it takes whole requests and answers, so that it can answer in the server's place and break
 off at chosen moments; in front of anything else (`http=False`) it carries bytes and breaks connections.

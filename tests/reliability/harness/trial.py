@@ -1,4 +1,4 @@
-"""One trial: start, strike, resume until it has completed, and see what is there."""
+"""One trial: start, inject faults, resume until it has completed, and check the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares what is there with what has to be there; every difference is one line."""
+"""Compare the actual with the expected state; every difference is one line."""
 
 from __future__ import annotations
 

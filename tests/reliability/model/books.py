@@ -1,4 +1,4 @@
-"""The naive side of the model: what became of every record, in plain lists and counters.
+"""The naive side of the model: the outcome of every record, in plain lists and counters.
 
 Nothing in here is clever: a record in flight is a `Leaf` in a list beside its real batch, and whatever
 happens to it is counted at once in the `Account` of the source batch it was read in.

@@ -1,4 +1,4 @@
-"""The stateful model: any order of reading, changing, parting, joining, delivering, committing and dying.
+"""The stateful model: reading, changing, splitting, merging, delivering, committing and dying in any order.
 
 Each rule does the same thing twice, with the engine's own parts and in plain lists. The invariant compares
 the two, and whatever the ledger says after a commit or a death is compared as well.

@@ -1,4 +1,4 @@
-"""What can happen to batches, each done twice: by the engine, and in the books."""
+"""Operations on batches, each done by the engine and in the books."""
 
 from __future__ import annotations
 

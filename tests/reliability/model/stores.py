@@ -1,4 +1,4 @@
-"""State stores of a process that can die at any of their operations."""
+"""State stores of a process that can die at any operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run under the model: its processes, one after the other, and the ledger that outlives them."""
+"""A run under the model: its successive processes, and the ledger that outlives them."""
 
 from __future__ import annotations
 

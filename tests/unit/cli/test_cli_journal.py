@@ -1,4 +1,4 @@
-"""`journal list`, `show` and `purge`: what they show, what they keep to themselves, what they delete."""
+"""`journal list`, `show` and `purge`: what they show, hide and delete."""
 
 from __future__ import annotations
 

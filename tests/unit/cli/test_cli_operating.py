@@ -1,4 +1,4 @@
-"""What the operator's page is told of model calls."""
+"""Model calls on the operator's page."""
 
 from __future__ import annotations
 

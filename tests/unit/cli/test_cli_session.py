@@ -1,4 +1,4 @@
-"""All runs of one invocation: side by side, retried, followed, drained, cancelled."""
+"""All runs of one invocation: concurrent, retried, followed, drained, cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown: numbers, the summary, progress lines and the live table."""
+"""Displayed numbers, the summary, progress lines and the live table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service answers between opening its socket and having an engine for runs."""
+"""Answers of the service between opening its socket and having an engine for runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer says about each record, and when to come back."""
+"""The outcome of each record from an answer, and the requested delay."""
 
 from __future__ import annotations
 

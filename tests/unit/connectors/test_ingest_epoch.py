@@ -1,4 +1,4 @@
-"""Scopes and numbers by which the service tells requests that arrive late."""
+"""Scopes and numbers by which the service recognises late requests."""
 
 from __future__ import annotations
 

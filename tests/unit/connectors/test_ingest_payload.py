@@ -1,4 +1,4 @@
-"""Request bodies: what stands in them, how they are cut, and their keys."""
+"""Request bodies: content, division, and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON lines keep every number as it is."""
+"""JSON lines keep every number exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/transforms.md says what the code does: its functions, its tables and its examples."""
+"""docs/transforms.md matches the code: its functions, tables and examples."""
 
 from __future__ import annotations
 

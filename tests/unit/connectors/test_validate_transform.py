@@ -1,4 +1,4 @@
-"""`validate`: what does not fit dies by the name of the field and the rule, without a value."""
+"""`validate`: dead letters of invalid records name the field and the rule, without a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts of source batches: released once, never settled twice, and added up when a split ends."""
+"""Acks of source batches: released once, never settled twice, and added up at the end of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records go to the nodes that read their branches, and every one is accounted for once."""
+"""Records go to the nodes that read their branches, and each is accounted for once."""
 
 from __future__ import annotations
 

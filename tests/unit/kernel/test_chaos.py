@@ -1,4 +1,4 @@
-"""Bugs of a pipeline that only show when it is disturbed."""
+"""Bugs of a pipeline that only faults reveal."""
 
 from __future__ import annotations
 

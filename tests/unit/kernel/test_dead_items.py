@@ -1,4 +1,4 @@
-"""Single items of a list that die: each has a letter and a key of its own, and the counts add up."""
+"""Dead letters of single list items: each has its own key, and the counts add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch at one node: retries, records that are to blame, and outages."""
+"""One batch at one node: retries, bad records, and outages."""
 
 from __future__ import annotations
 

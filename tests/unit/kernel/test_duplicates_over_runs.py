@@ -1,4 +1,4 @@
-"""`deduplicate` over all runs: what was delivered is never delivered again, and nothing else is dropped."""
+"""`deduplicate` across runs: delivered keys are never delivered again, and nothing else is dropped."""
 
 from __future__ import annotations
 

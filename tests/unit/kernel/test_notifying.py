@@ -1,4 +1,4 @@
-"""`notify` and `on_failure`: who learns of an end, and what runs behind a failure."""
+"""`notify` and `on_failure`: notifications of a run's end, and follow-up runs after a failure."""
 
 from __future__ import annotations
 

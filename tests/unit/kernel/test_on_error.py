@@ -1,4 +1,4 @@
-"""`on_error`: the outcome of a record at which a node fails by accident."""
+"""`on_error`: the outcome of a record for which a node fails unexpectedly."""
 
 from __future__ import annotations
 

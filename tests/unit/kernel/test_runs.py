@@ -1,4 +1,4 @@
-"""Whole runs over the fakes: what goes in comes out, or is accounted for."""
+"""Whole runs with fakes: every record is written or accounted for."""
 
 from __future__ import annotations
 

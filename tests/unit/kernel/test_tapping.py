@@ -1,4 +1,4 @@
-"""Taps: what leaves a node of a run in progress, seen from outside."""
+"""Taps: the output of a node in a running pipeline, seen from outside."""
 
 from __future__ import annotations
 

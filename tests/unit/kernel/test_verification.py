@@ -1,4 +1,4 @@
-"""A run that is verified: its figures agree with the ledger and with the sinks, or it says which do not."""
+"""Verified runs: the figures agree with ledger and sinks, or differences are named."""
 
 from __future__ import annotations
 

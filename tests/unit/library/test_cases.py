@@ -1,4 +1,4 @@
-"""Cases in YAML beside a pipeline: `odw test`, `--update`, and pytest."""
+"""Test cases in YAML next to a pipeline: `odw test`, `--update`, and pytest."""
 
 from __future__ import annotations
 

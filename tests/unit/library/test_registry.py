@@ -1,4 +1,4 @@
-"""Names to components."""
+"""Component names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program takes from a report: records, tables, and a table for notebooks."""
+"""The results in a report: records, tables, and a table for notebooks."""
 
 from __future__ import annotations
 

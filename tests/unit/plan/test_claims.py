@@ -1,4 +1,4 @@
-"""Nodes that get into each other's way are refused, with the names of both."""
+"""Conflicting nodes are refused, with the names of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a file cannot work when several workers do its runs."""
+"""Features of a file that do not work with several workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers follow the schema that was asked for."""
+"""Answers follow the requested schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's page over the service alone: views, actions, escaping, and who may do what."""
+"""The operator's page over the service alone: views, actions, escaping, and permissions."""
 
 from __future__ import annotations
 

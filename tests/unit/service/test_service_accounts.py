@@ -1,4 +1,4 @@
-"""What is counted of a client's deliveries: rows by the scope that wrote them, and what replaced them."""
+"""Counts of a client's deliveries: rows by the scope that wrote them, and replaced rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reading routes without a socket: envelope, paging, order, filters."""
+"""The consumption routes without a socket: envelope, paging, order, filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters as the original wrote them, in both of its spellings."""
+"""Dead letters in the original's format, in both of its spellings."""
 
 from __future__ import annotations
 

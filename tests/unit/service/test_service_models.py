@@ -1,4 +1,4 @@
-"""Ingest models and where they come from."""
+"""Ingest models and their origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of one's own are written and read like those that come along, and may change between starts."""
+"""Users' models are written and read like built-in ones, and may change between starts."""
 
 from __future__ import annotations
 

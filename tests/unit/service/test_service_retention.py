@@ -1,4 +1,4 @@
-"""What a retention does not keep is removed, a portion at a time, and nothing else is."""
+"""Retention removes expired rows, in portions, and nothing else."""
 
 from __future__ import annotations
 

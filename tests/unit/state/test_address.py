@@ -1,4 +1,4 @@
-"""Addresses of databases: what they are taken for, and that no secret of theirs is ever shown."""
+"""Addresses of databases: their kinds, and no secret is ever shown."""
 
 from __future__ import annotations
 

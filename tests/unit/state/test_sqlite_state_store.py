@@ -1,4 +1,4 @@
-"""What only the SQLite store has: a file with modes, versions and owners, and errors of disk and system."""
+"""Behaviour of the SQLite store alone: file modes, versions, owners, and errors of disk and system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activities without a server: cancelled, told to stop, with heartbeats of another version, mistaken."""
+"""Activities without a server: cancelled, stopped, with heartbeats of another version, misconfigured."""
 
 from __future__ import annotations
 

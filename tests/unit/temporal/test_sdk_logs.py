@@ -1,4 +1,4 @@
-"""What Temporal's SDK logs becomes one stage each, without traceback and without what may quote a record."""
+"""Logs of Temporal's SDK become one event each, without traceback and quoted records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an expression means, and what it says when it cannot be one."""
+"""The meaning of expressions, and the errors of invalid ones."""
 
 from __future__ import annotations
 

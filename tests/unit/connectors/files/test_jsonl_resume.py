@@ -1,4 +1,4 @@
-"""What a file has after its run was stopped, killed or started again."""
+"""The content of a file after its run was stopped, killed or started again."""
 
 from __future__ import annotations
 

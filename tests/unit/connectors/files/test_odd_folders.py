@@ -1,4 +1,4 @@
-"""Folders as they are: links, pipes, odd names, what may not be read, and what goes away meanwhile."""
+"""Unusual folders: links, pipes, odd names, missing permissions, and files that vanish."""
 
 # ruff: noqa: ASYNC230, ASYNC240 - tests may wait for their own small files
 

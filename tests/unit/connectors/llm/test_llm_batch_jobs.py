@@ -1,4 +1,4 @@
-"""Documents that are asked about by jobs of a Batch API: fates, resumes, what ends early."""
+"""Documents in jobs of a Batch API: outcomes, resumes, and early ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is paid for once is not paid for again: documents, answers and verdicts in the journal."""
+"""Nothing is paid for twice: documents, answers and refusals in the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What errors mean, as OpenAI, Azure, Anthropic, Gemini, vLLM, llama.cpp and gateways word them."""
+"""The meaning of errors of OpenAI, Azure, Anthropic, Gemini, vLLM, llama.cpp and gateways."""
 
 # ruff: noqa: E501 - their messages stand as they are worded
 

@@ -1,4 +1,4 @@
-"""Models of all kinds: what they are asked for as, and how the answers are read."""
+"""All kinds of models: how they are requested, and how answers are read."""
 
 from __future__ import annotations
 

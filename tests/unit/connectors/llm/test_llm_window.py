@@ -1,4 +1,4 @@
-"""How many calls may be out: growth, throttling, queueing, and an endpoint that is gone."""
+"""The number of concurrent calls: growth, throttling, queueing, and an unavailable endpoint."""
 
 from __future__ import annotations
 

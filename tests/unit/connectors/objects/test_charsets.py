@@ -1,4 +1,4 @@
-"""Text in the encodings that people have: declared, undeclared, declared wrongly, and damaged."""
+"""Text in common encodings: declared, undeclared, declared wrongly, and damaged."""
 
 # ruff: noqa: RUF001 - the letters of other scripts are what is tested
 

@@ -1,4 +1,4 @@
-"""Whose fault it is that an object cannot be read: its own, or that of a server which is away."""
+"""Whether an unreadable object is itself at fault, or an unavailable server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is ruled out quickly is nothing that the library would have found."""
+"""The quick check rules out no signature that the library would find."""
 
 from __future__ import annotations
 

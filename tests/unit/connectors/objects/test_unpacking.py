@@ -1,4 +1,4 @@
-"""Packed content that arrives piece by piece."""
+"""Compressed content that arrives piece by piece."""
 
 from __future__ import annotations
 

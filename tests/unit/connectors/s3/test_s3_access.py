@@ -1,4 +1,4 @@
-"""Who asks, and how: profiles, owners, payers, addressing and certificates."""
+"""Credentials and addressing: profiles, owners, payers, addressing styles and certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listings on servers that continue them in different ways, or badly."""
+"""Listings on servers that continue them differently or wrongly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that are not AWS's, and what stands between them and us."""
+"""Servers other than AWS, and intermediaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sink `s3` before servers that fail at one step of an upload, or know no uploads in parts."""
+"""The sink `s3` with servers that fail during uploads, or do not support multipart uploads."""
 
 from __future__ import annotations
 

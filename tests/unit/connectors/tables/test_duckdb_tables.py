@@ -1,4 +1,4 @@
-"""Tables of a DuckDB file; what those of PostgreSQL do too is in tests/integration/test_tables.py."""
+"""Tables of a DuckDB file; behaviour shared with PostgreSQL is in tests/integration/test_tables.py."""
 
 from __future__ import annotations
 
