@@ -38,8 +38,10 @@ _LINE = orjson.OPT_APPEND_NEWLINE
 _NUMBERS: Final = bytes(
     ord("0") if 48 <= byte <= 57 else byte if byte == ord("-") else 32 for byte in range(256)
 )
-_LIST: Final = "a list; `jq -c '.[]'` puts each of its items on a line"
-_SPREAD_OUT: Final = "the value continues on the next line; `jq -c .` puts each value on one line"
+_LIST: Final = "a list; the sources `files` and `s3` read its items with `format: json`"
+_SPREAD_OUT: Final = (
+    "the value continues on the next line; the sources `files` and `s3` read it with `format: json`"
+)
 _BETWEEN: Final = b"},{"
 _NINETEEN: Final = b"0" * 19
 """This many digits always fit into 64 bits without a minus sign."""

@@ -2,80 +2,53 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from tests.parsed import modules
+
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py"))
-
-
-@cache
-def trees() -> dict[str, ast.Module]:
-    """What every module holds; it takes seconds, so that only the process that needs it parses them."""
-    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES}
-
-
-@cache
-def lines() -> dict[str, int]:
-    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8").count("\n") for path in MODULES}
-
-
-@cache
-def functions() -> dict[str, int]:
-    return {
-        f"{name}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
-        for name, tree in trees().items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
 
 
 def test_modules_are_small() -> None:
-    assert {name: count for name, count in lines().items() if count > 500} == {}
-    assert median(count for count in lines().values() if count > 5) < 200
+    lines = {name: module.lines for name, module in modules().items()}
+
+    assert {name: count for name, count in lines.items() if count > 500} == {}
+    assert median(count for count in lines.values() if count > 5) < 200
 
 
 def test_functions_are_short() -> None:
-    assert {name: count for name, count in functions().items() if count > 60} == {}
-    ordered = sorted(functions().values())
+    functions = {
+        f"{name}:{function}": count
+        for name, module in modules().items()
+        for function, count in module.functions.items()
+    }
+
+    assert {name: count for name, count in functions.items() if count > 60} == {}
+    ordered = sorted(functions.values())
     assert ordered[len(ordered) * 95 // 100] < 50
 
 
 def test_no_module_is_named_after_nothing() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "core"}
 
-    assert [name for name in trees() if Path(name).stem in vague] == []
+    assert [name for name in modules() if Path(name).stem in vague] == []
 
 
 def test_only_the_command_line_prints() -> None:
-    printing = {
-        name
-        for name, tree in trees().items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    }
+    printing = {name for name, module in modules().items() if module.prints}
 
     assert {name for name in printing if not name.startswith("engine/cli/")} == set()
 
 
 def test_modules_keep_no_state() -> None:
     """Top-level names bound to a fresh dict, list or set are constants in capitals."""
-    mutable = (ast.Dict, ast.List, ast.Set)
-    found = [
-        f"{name}:{target.id}"
-        for name, tree in trees().items()
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, mutable)
-        for target in node.targets
-        if isinstance(target, ast.Name) and not target.id.strip("_").isupper() and target.id != "__all__"
-    ]
+    found = [f"{name}:{bound}" for name, module in modules().items() for bound in module.state]
 
     assert found == []
 
@@ -92,12 +65,6 @@ ALLOWED_IN_CONNECTORS = (
 )
 
 
-def _imported(tree: ast.Module) -> set[str]:
-    """Modules that a file imports, type-checking imports included."""
-    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-
-
 def _place(module: str) -> str:
     """The folder of `engine/` that a module is in, or its own name at the top."""
     return ".".join(module.split(".")[:2])
@@ -105,11 +72,11 @@ def _place(module: str) -> str:
 
 def test_connectors_import_only_contracts() -> None:
     found = {
-        f"{name}: {module}"
-        for name, tree in trees().items()
+        f"{name}: {imported}"
+        for name, module in modules().items()
         if name.startswith("connectors/")
-        for module in _imported(tree)
-        if module.split(".")[0] == "engine" and not module.startswith(ALLOWED_IN_CONNECTORS)
+        for imported in module.imports
+        if imported.split(".")[0] == "engine" and not imported.startswith(ALLOWED_IN_CONNECTORS)
     }
 
     assert found == set()
@@ -117,11 +84,11 @@ def test_connectors_import_only_contracts() -> None:
 
 def test_places_of_the_engine_form_levels_without_circles() -> None:
     below: dict[str, set[str]] = {}
-    for name, tree in trees().items():
-        module = name.removesuffix(".py").replace("/", ".")
-        if module.startswith("engine.") and module != "engine.__init__":
-            places = {_place(one) for one in _imported(tree) if one.startswith("engine.")}
-            below.setdefault(_place(module), set()).update(places - {_place(module)})
+    for name, module in modules().items():
+        dotted = name.removesuffix(".py").replace("/", ".")
+        if dotted.startswith("engine.") and dotted != "engine.__init__":
+            places = {_place(one) for one in module.imports if one.startswith("engine.")}
+            below.setdefault(_place(dotted), set()).update(places - {_place(dotted)})
 
     levels = list(TopologicalSorter(below).static_order())  # raises CycleError for a circle
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from tests import parsed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -31,18 +32,11 @@ def declared(*extras: str) -> set[str]:
     return {normal(one) for group in groups for one in group} - {"odw-engine"}
 
 
-def imported(*folders: str) -> set[str]:
-    """Distributions whose modules are imported anywhere below these folders."""
-    modules: set[str] = set()
-    for folder in folders:
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Import):
-                    modules |= {alias.name.partition(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    modules.add(node.module.partition(".")[0])
+def imported() -> set[str]:
+    """Distributions whose modules the packages import anywhere."""
+    names = {name.partition(".")[0] for module in parsed.modules().values() for name in module.imports}
     known = packages_distributions()
-    outside = modules - OURS - set(sys.stdlib_module_names)
+    outside = names - {""} - OURS - set(sys.stdlib_module_names)
     shared = {one for module in outside for one in SHARED.get(module, ())}
     return shared | {normal(known[module][0]) for module in outside - set(SHARED) if module in known}
 
@@ -57,7 +51,7 @@ def test_everything_the_packages_import_is_declared_and_nothing_else() -> None:
     # pydantic-core is pydantic's own and pinned by it; uvloop comes with uvicorn[standard]; only
     # pytest itself loads its plugin
     elsewhere = {"pydantic-core", "uvloop", "pytest"}
-    assert imported("engine", "connectors") - elsewhere | INDIRECT == declared(*FEATURES)
+    assert imported() - elsewhere | INDIRECT == declared(*FEATURES)
 
 
 def test_every_run_time_dependency_is_documented() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from connectors.json_lines import is_utf8
 from connectors.objects.charsets import disproved, mostly_utf8, read_text, widened
 
-__all__ = ["BlockDecoder", "DecodedBlock", "has_plain_lines"]
+__all__ = ["BlockDecoder", "DecodedBlock", "has_braces_inside", "has_plain_lines"]
 
 _UNKNOWN = "unknown"
 """Instead of an encoding: of text that is in none of those that are guessed."""
@@ -23,6 +23,11 @@ def has_plain_lines(charset: str) -> bool:
     if charset.startswith(("iso2022", "utf-7", "utf_7", "hz")):
         return False
     return b'Ab 1\n,"'.decode(charset, "replace") == 'Ab 1\n,"'
+
+
+def has_braces_inside(charset: str) -> bool:
+    """Whether a brace may be the second byte of another character, as in Shift-JIS, Big5 and GBK."""
+    return any("{" not in bytes((lead, ord("{"))).decode(charset, "replace") for lead in range(0x80, 0x100))
 
 
 class DecodedBlock(NamedTuple):

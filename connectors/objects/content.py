@@ -15,7 +15,7 @@ from typing import Protocol
 
 import anyio.to_thread
 
-from connectors.objects.block_text import has_plain_lines
+from connectors.objects.block_text import has_braces_inside, has_plain_lines
 from connectors.objects.charsets import known_charset, read_text
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.media_types import charset_of
@@ -54,12 +54,14 @@ class ContentOptions:
         charset: charset of all text, overriding declarations; None detects it.
         strict_text: fail on text that is not valid in its encoding.
         max_bytes, max_ratio: limits of the unpacked size.
+        braces: no brace may be part of another character, since the bytes are searched for them.
     """
 
     charset: str | None = None
     strict_text: bool = False
     max_bytes: int = 1 << 40
     max_ratio: float = 1000.0
+    braces: bool = False
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ async def open_content(
             source, plain = await _unpacked(body, name, options)
         head = await source.peek()
         declared = known_charset(charset_of(body.content_type))
-        encoding = _stream_encoding(head, options.charset, declared)
+        encoding = _stream_encoding(head, options, declared)
         if encoding is not None:
             plain = False
             if start:
@@ -127,14 +129,17 @@ def _with_line_feeds(read: ReadBytes) -> ReadBytes:
     return translated
 
 
-def _stream_encoding(head: bytes, charset: str | None, declared: str | None) -> str | None:
+def _stream_encoding(head: bytes, options: ContentOptions, declared: str | None) -> str | None:
     """Return the encoding to decode the whole stream from; None if lines can be split by bytes."""
+    charset = options.charset
     if charset is None:
         if len(head) >= HEAD_BYTES and b"\0" not in head:
             head = head[: head.rfind(b"\n") + 1] or head
         text = read_text(head, None, declared, textual=True)
         charset = text.encoding if text is not None else None
-    return None if charset is None or has_plain_lines(charset) else charset
+    if charset is None or (has_plain_lines(charset) and not (options.braces and has_braces_inside(charset))):
+        return None
+    return charset
 
 
 async def _unpacked(body: ObjectBody, name: str, options: ContentOptions) -> tuple[_Peeked, bool]:

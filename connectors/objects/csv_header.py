@@ -172,7 +172,7 @@ def read_columns(
     if _MARKUP.match(text):
         raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
     if dialect.header and not names and _JSON.match(text):
-        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl`"
+        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
         raise RecordError(message, kind="WrongHeader")
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])

@@ -55,8 +55,8 @@ class LineFormat:
                 raise RecordError(f"{reader.path} is not text{what_instead(content.head)}", kind="NotText")
             yield content
 
-    def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
-        """Read lines of content that was opened at this position."""
+    def lines(self, content: Content, start: RecordPlace, path: str) -> AsyncGenerator[LinePage, None]:
+        """Read lines of content that was opened at this position; `path` is for messages."""
         return self._read(line_pages, content, start)
 
     def blocks(self, content: Content, start: RecordPlace) -> AsyncGenerator[LineBlock, None]:
@@ -78,7 +78,10 @@ class PlainLines(LineFormat):
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """Yield the records of an object from a position on."""
-        async with self.open(reader, start) as content, aclosing(self.lines(content, start)) as pages:
+        async with (
+            self.open(reader, start) as content,
+            aclosing(self.lines(content, start, reader.path)) as pages,
+        ):
             decoder = self.decoder(content, start)
             async for page in pages:
                 yield self._page(reader.path, page, decoder)

@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "WHOLE", "Format", "ObjectParams", "keeps
 
 DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
-Format = Literal["document", "text", "binary", "lines", "jsonl", "csv", "parquet"]
+Format = Literal["document", "text", "binary", "lines", "jsonl", "json", "csv", "parquet"]
 
 WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
 """Formats with one record per object."""
@@ -53,7 +53,7 @@ class ObjectParams(Params):
     format: Format = Field(
         default="document",
         description="What a record is: a whole object (`document`, `text`, `binary`), a line (`lines`, "
-        "`jsonl`), or a row (`csv`, `parquet`)",
+        "`jsonl`), an object of a JSON file (`json`), or a row (`csv`, `parquet`)",
     )
     delimiter: str | None = Field(
         default=None,

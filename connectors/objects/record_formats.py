@@ -26,6 +26,7 @@ def record_format(params: ObjectParams) -> RecordFormat:
         strict_text=params.strict_text,
         max_bytes=params.max_unpacked_bytes,
         max_ratio=params.max_unpacked_ratio,
+        braces=params.format == "json",
     )
     if params.format == "csv":
         from connectors.objects.csv_format import CsvRows
@@ -37,6 +38,10 @@ def record_format(params: ObjectParams) -> RecordFormat:
         declared = params.types if isinstance(params.types, dict) and params.types else None
         types = {} if params.types == "text" else declared
         return CsvRows(options, params.max_record_bytes, params.page_records, dialect, params.columns, types)
+    if params.format == "json":
+        from connectors.objects.json_values import JsonValues
+
+        return JsonValues(options, params.max_record_bytes, params.page_records)
     from connectors.objects.line_formats import JsonLines, TextLines
 
     kind = JsonLines if params.format == "jsonl" else TextLines

@@ -148,6 +148,8 @@ def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems:
     place = config.arguments.get("model")
     if not isinstance(model, str) or place is None or place.failed:
         return
+    if any(problem.path.startswith("warehouse.") for problem in file.problems):
+        return  # which models it declares is not known then
     declared = file.warehouse.models() if file.warehouse is not None else ()
     names = [one.name for one in (*declared, *load_ingest_models())]
     name = model.partition("/")[0]

@@ -49,7 +49,6 @@ _TYPES: dict[str, Any] = {
 }
 _NAMED = 5  # fields that a message lists
 _SYNONYMS = ("text", "string", "integer", "number", "boolean")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LIST = re.compile(r"list\[(.+)\]")
 
@@ -211,7 +210,7 @@ def _from_fields(name: str, fields: Mapping[str, str | FieldSection], *where: st
         raise DeclarationError("a model needs at least one field", *where)
     made: dict[str, Any] = {}
     for field, given in fields.items():
-        if not _NAME.fullmatch(field):
+        if not field.isidentifier() or field.startswith("_"):
             raise DeclarationError(
                 "a field's name is a letter followed by letters, digits or _", *where, field
             )

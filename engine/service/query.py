@@ -41,10 +41,16 @@ async def query_warehouse(request: Request) -> Response:
         return answer(found.to_json())
     except BodyError as error:
         return answer({"error": str(error)}, error.status)
-    except ValidationError:
-        return answer({"error": f"Expected {{sql: a query, limit: 1 to {MAX_ROWS}}} as JSON"}, 400)
+    except ValidationError as error:
+        return answer({"error": _in_words(error)}, 400)
     except QueryError as error:
         return answer({"error": str(error)}, error.status)
+
+
+def _in_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = "".join(f"{name}: " for name in first["loc"])
+    return f"Expected {{sql: a query, limit: 1 to {MAX_ROWS}}} as JSON: {where}{first['msg']}"
 
 
 async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:

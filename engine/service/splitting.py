@@ -67,13 +67,27 @@ def split_body(body: bytes, limit: int) -> list[bytes]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        records = _split(body, limit, str(error))
+        message = _in_words(body, error)
+        records = _split(body, limit, message)
         for record in records:
-            _check(record, str(error))
+            _check(record, message)
         return records
     if not isinstance(value, dict | list):
         raise InvalidBodyError(f"invalid type: {json_type(value)}, expected an object or an array")
     return _split(body, limit, "")
+
+
+def _in_words(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """What is wrong with a body that is not JSON; the parser knows no other encoding than UTF-8."""
+    if body.startswith(b"\x1f\x8b"):
+        return "the body is compressed: send Content-Encoding: gzip"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:2]:
+        return "the body is UTF-16 text: send UTF-8"
+    try:
+        body.decode()
+    except UnicodeDecodeError as problem:
+        return f"the body is not UTF-8 text, at byte {problem.start}"
+    return str(error)
 
 
 def parse(record: bytes) -> object:

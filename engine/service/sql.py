@@ -8,6 +8,7 @@ to files, the network or extensions, and with its configuration locked (`storage
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ TOO_MUCH: Final = "The query needs more memory than it may use: ask for less at 
 _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
 _CHECK_EVERY = 0.02
+_INEXACT = re.compile(r"TIME ZONE|\bINTERVAL\b|_NS\b")
 
 TABLE_FUNCTIONS: Final = frozenset(
     (
@@ -165,6 +167,8 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
         kind = statement.type
     except ValueError:  # one that DuckDB's own Python package has no name for
         raise QueryError("Only SELECT can be run here") from None
+    if kind is duckdb.StatementType.MULTI:
+        raise QueryError("Name the values of PIVOT, as in PIVOT … ON level IN ('INFO', 'WARN') USING …")
     if kind is not duckdb.StatementType.SELECT:
         raise QueryError(f"Only SELECT can be run here, not {kind.name}")
     text = _without_end(statement.query)
@@ -216,14 +220,14 @@ def _execute(
 ) -> tuple[list[tuple[str, str]], DuckDBPyConnection]:
     """Columns as (name, type), and the result to fetch from.
 
-    Times with a zone come as text: to make Python objects of them DuckDB needs another package.
+    What Python has no exact object for comes as text: intervals of months, nanoseconds, times with a zone.
     """
     result = cursor.execute(f"{head}SELECT * FROM {source} AS query LIMIT {limit}")  # noqa: S608 -- checked above
     columns = [(str(one[0]), str(one[1])) for one in result.description or ()]
-    if any("TIME ZONE" in kind for _, kind in columns):
+    if any(_INEXACT.search(kind) for _, kind in columns):
         names = [f"_{place}" for place in range(len(columns))]
         texts = [
-            f"CAST({name} AS VARCHAR)" if "TIME ZONE" in kind else name
+            f"CAST({name} AS VARCHAR)" if _INEXACT.search(kind) else name
             for name, (_, kind) in zip(names, columns, strict=True)
         ]
         result = cursor.execute(

@@ -16,7 +16,7 @@ import pytest
 from tests.servers.needed import missing
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Dialog, Page, Route
 
 FILE = """\
 version: 1
@@ -199,6 +199,27 @@ async def test_the_button_that_was_pressed_is_sent(chromium: str, service: str) 
 
 
 @pytest.mark.series
+async def test_leaving_an_edit_is_asked_about(chromium: str, service: str) -> None:
+    record = {"id": "left", "celsius": "warm"}
+    async with browsing(chromium, service) as page:
+        await page.request.post("/ingest/Reading", data=[record], headers={"X-ODW-Results": "per-record"})
+        await page.goto("/ui/letters?store=service")
+        await page.get_by_role("link", name="left").click()
+        box = page.get_by_label("JSON, as it was sent")
+        await box.press_sequentially("x")
+        asked: list[str] = []
+
+        async def stay(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            await dialog.dismiss()
+
+        page.on("dialog", stay)
+        await page.get_by_role("link", name="Tables").click()
+        assert asked == ["beforeunload"]
+        assert "x" in await box.input_value()
+
+
+@pytest.mark.series
 async def test_live_updates_outlive_a_proxys_error(chromium: str, service: str) -> None:
     from playwright.async_api import expect
 
@@ -207,7 +228,6 @@ async def test_live_updates_outlive_a_proxys_error(chromium: str, service: str) 
         await page.route("**/ui/live", lambda route: route.fulfill(status=502), times=1)
         await page.goto("/")
         await expect(page.locator("#live")).to_have_text("reconnecting")
-        await page.evaluate("fetch('/', {method: 'HEAD'})")  # as the script has asked before
         await page.clock.run_for(6_000)
         await expect(page.locator("#live")).to_have_text("live", timeout=30_000)
 

@@ -48,6 +48,7 @@ __all__ = ["PipelineOperations", "RunLog"]
 
 SHOWN_SPLITS = 480
 _RUNS, _STAGES, _RATES = 100, 200, 300
+_SHORTEST = 1.0  # the last records of a run, a moment after a measurement, are no peak
 _MAX_CALLS = 20
 _MAX_TEXT = 20_000
 
@@ -65,6 +66,13 @@ _SAID = frozenset({"records_in", "records_out", "dropped", "dead"})
 """Numbers that the message of a node's end has already."""
 
 
+def _counted(name: str, number: float) -> str:
+    words = name.replace("_", " ")
+    if number != 1 or not words.endswith("s"):
+        return words
+    return f"{words[:-3]}y" if words.endswith("ies") else words[:-1]
+
+
 class RunLog:
     """Stages and rates of the latest runs of this process; an observer of the engine."""
 
@@ -74,7 +82,7 @@ class RunLog:
     def __call__(self, event: RunEvent) -> None:
         """Remember a stage."""
         numbers = [
-            f"{value:,} {name.replace('_', ' ')}" if isinstance(value, int | float) else f"{value} {name}"
+            f"{value:,} {_counted(name, value)}" if isinstance(value, int | float) else f"{value} {name}"
             for name, value in event.numbers.items()
             if value and name not in _SAID
         ]
@@ -95,7 +103,7 @@ class RunLog:
         story = self.of(run_id)
         if story.counts is not None and elapsed > story.counts[0]:
             before, had_written, had_dead = story.counts
-            seconds = elapsed - before
+            seconds = max(elapsed - before, _SHORTEST)
             rates = ((written - had_written) / seconds, (dead - had_dead) / seconds)
             story.rates.append((datetime.now(UTC), max(0.0, rates[0]), max(0.0, rates[1])))
         story.counts = (elapsed, written, dead)
@@ -108,6 +116,7 @@ class PipelineOperations(PipelineHost):
         self, file: str, log: RunLog, on_end: Callable[[str, Session], None] = lambda name, session: None
     ) -> None:
         super().__init__(file, on_end)
+        self.watch_ends(lambda name, session: self._measure_ends(session))
         self._log = log
         self._is_stopping = False
         self.scheduler: Scheduler | None = None
@@ -135,6 +144,11 @@ class PipelineOperations(PipelineHost):
                     tally = snapshot.tally
                     self._log.measure(snapshot.run_id, snapshot.elapsed, tally.written, tally.dead)
             await anyio.sleep(every)
+
+    def _measure_ends(self, session: Session) -> None:
+        """Measure what came after the last measurement of runs that have ended."""
+        for report in session.reports.values():
+            self._log.measure(report.run_id, report.seconds, report.tally.written, report.tally.dead)
 
     async def recent(
         self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""

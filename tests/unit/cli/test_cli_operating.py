@@ -7,22 +7,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import anyio
 import pytest
 
 from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.operating import PipelineOperations, RunLog
+from engine.contract.acks import Tally
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
+from engine.execution.report import RunReport
+from engine.execution.session import Session
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord, OperationsError
 from engine.service.runs import RunStartError
 from engine.state.memory import MemoryStateStore
-from engine.state.records import DeadLetterFilter
+from engine.state.records import DeadLetterFilter, RunStatus
 
 FILE = """\
 pipelines:
@@ -163,6 +168,23 @@ def test_a_stage_says_each_number_once_and_no_zeros() -> None:
     log(RunEvent("load_finished", "load (ingest): 2 records in, 1 out, 1 dead", "info", "p", "r", numbers))
     (stage,) = log.of("r").stages
     assert stage.text == "load (ingest): 2 records in, 1 out, 1 dead, 6,206 tokens in, late note"
+
+
+def test_one_of_a_kind_is_said_in_the_singular() -> None:
+    log = RunLog()
+    numbers = {"requests": 1, "retries": 1, "bytes": 1}
+    log(RunEvent("load_finished", "done", "info", "p", "r", numbers))
+    assert log.of("r").stages[0].text == "done, 1 request, 1 retry, 1 byte"
+
+
+async def test_the_last_records_of_a_run_are_in_its_rates(file: str) -> None:
+    async with hosting(file) as operations:
+        operations._log.measure("run-1", 3.0, 10, 0)
+        report = RunReport("memos", "run-1", RunStatus.COMPLETED, Tally(written=60, dead=2), 3.25)
+        session = cast("Session", SimpleNamespace(reports={"memos": report}))
+        operations._on_end("memos", session)
+    (rate,) = operations._log.of("run-1").rates
+    assert rate[1:] == (50.0, 2.0)
 
 
 @pytest.mark.parametrize("key", ["k1", None])

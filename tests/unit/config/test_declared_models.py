@@ -133,7 +133,13 @@ def test_what_cannot_be_a_model_is_named_with_its_place(tmp_path: Path, models: 
     assert "pipelines.yaml:5" in found
 
 
-@pytest.mark.parametrize("field", ["json", "copy", "schema", "validate", "model_x", "class", "fields"])
+def test_a_mistake_in_one_model_makes_no_other_unknown(tmp_path: Path) -> None:
+    assert "unknown ingest model" not in problems(tmp_path, READING + "    A: {fields: {id: strr}}\n")
+
+
+@pytest.mark.parametrize(
+    "field", ["json", "copy", "schema", "validate", "model_x", "class", "fields", "größe"]
+)
 def test_fields_may_be_called_as_methods_are(field: str) -> None:
     document = {"models": {"Odd": {"fields": {"id": "str", field: "str?"}}}}
     (model,) = Declared(document, ".").models()

@@ -58,6 +58,8 @@ async def test_a_limit_says_that_there_is_more(filled: httpx.AsyncClient) -> Non
         ("SELECT TIMESTAMPTZ '2026-01-02 03:04:05+00' IS NOT NULL, now() > now()", [True, False]),
         ("SELECT 'nan'::DOUBLE, 1.50::DECIMAL(5,2), NULL", ["nan", "1.50", None]),
         ("SELECT {'a': [1, 2]}, DATE '2026-01-02', '\\xAA'::BLOB", [{"a": [1, 2]}, "2026-01-02", "aa"]),
+        ("SELECT INTERVAL 14 MONTH, [INTERVAL 1 DAY]", ["1 year 2 months", "[1 day]"]),
+        ("SELECT TIMESTAMP_NS '2026-01-02 03:04:05.123456789'", ["2026-01-02 03:04:05.123456789"]),
         ("VALUES (1)", [1]),
         ("SELECT 'é;' -- ; one\n; -- two ; /* three", ["é;"]),
         ("FROM range(1)", [0]),
@@ -126,12 +128,29 @@ async def test_nothing_but_reading_is_possible(filled: httpx.AsyncClient, sql: s
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"sql": 5}', b'{"sql": "SELECT 1", "x": 1}', b"\xff"]
+    ("content", "what"),
+    [
+        (b"", "EOF"),
+        (b"[]", "object"),
+        (b"{}", "sql: Field required"),
+        (b'{"sql": 5}', "sql: Input should be a valid string"),
+        (b'{"sql": "SELECT 1", "x": 1}', "x: Extra inputs"),
+        (b"\xff", "Invalid JSON"),
+        (b'{"sql": "SELECT 1", "limit": 20000}', "limit: Input should be less"),
+    ],
 )
-async def test_an_odd_body_is_refused_in_words(client: httpx.AsyncClient, content: bytes) -> None:
+async def test_an_odd_body_is_refused_in_words(client: httpx.AsyncClient, content: bytes, what: str) -> None:
     answer = await client.post("/sql", content=content)
     assert answer.status_code == 400
     assert "sql" in answer.json()["error"]
+    assert what in answer.json()["error"]
+
+
+async def test_a_pivot_without_values_is_refused_with_the_remedy(filled: httpx.AsyncClient) -> None:
+    answer = await ask(filled, 'PIVOT "Note" ON text USING count(*)')
+    assert "Name the values of PIVOT" in answer.json()["error"]
+    named = await ask(filled, "FROM (PIVOT \"Note\" ON text IN ('newer') USING count(*)) SELECT sum(newer)")
+    assert named.json()["rows"] == [[1]]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "5", None, True])

@@ -43,7 +43,8 @@
       say("off", "reconnecting");
       if (source.readyState !== EventSource.CLOSED) return;
       // an answer that is no stream, of a proxy or of the login: the browser does not try again by itself
-      const page = await fetch(location.href, { method: "HEAD", cache: "no-store" }).catch(() => null);
+      const asked = { headers: { Accept: "text/html" }, cache: "no-store" };
+      const page = await fetch(location.href, asked).catch(() => null);
       if (page && page.redirected) say("off", "logged out: reload to log in");
       else setTimeout(watch, 5000);
     };
@@ -56,6 +57,7 @@
   };
 
   if (main && "EventSource" in window) {
+    say("still", "connecting");
     watch();
     document.addEventListener("selectionchange", show);
     document.addEventListener("focusout", () => setTimeout(show));
@@ -87,6 +89,14 @@
     form.addEventListener("submit", () => {
       setTimeout(() => enable(false)); // not at once: the form is without the value of a button that is disabled
       setTimeout(() => enable(true), 8000);
+    });
+  });
+
+  document.querySelectorAll('textarea[name="record"]').forEach((box) => {
+    let isSent = false;
+    box.form.addEventListener("submit", () => (isSent = true));
+    window.addEventListener("beforeunload", (event) => {
+      if (!isSent && box.value !== box.defaultValue) event.preventDefault(); // the browser asks whether to leave
     });
   });
 

@@ -115,7 +115,8 @@ async def test_an_object_that_never_works_dies_alone(tmp_path: Path, kind: str) 
                 return refusal(500, "InternalError")
             return super().get(asked)
 
-    objects = {"a.jsonl": LINES, "b.jsonl": LINES, "c.jsonl": LINES}
+    content = b"number,text\n" + b"1,some text\n" * 10_000 if kind == "csv" else LINES
+    objects = dict.fromkeys(["a.jsonl", "b.jsonl", "c.jsonl"], content)
     async with serving(Broken(objects)) as lake:
         params: dict[str, Any] = {"header": False} if kind == "csv" else {}
         ran = await run(source(lake, format=kind, **params), tmp_path)
