@@ -266,7 +266,7 @@ class TransformContract(_Contract):
         if case.expected is not None:
             assert [as_json(one)[0] for one in sink.records] == [as_json(one)[0] for one in case.expected]
 
-    def test_what_it_was_given_stays_as_it_was(self, case: TransformCase) -> None:
+    def test_its_input_is_unchanged(self, case: TransformCase) -> None:
         async def apply() -> None:
             given = deepcopy(list(case.given))
             batch = _batch(given)
@@ -317,7 +317,7 @@ class SinkContract(_Contract):
         _run(write)
         _assert_arrived(case, case.given)
 
-    def test_what_it_was_given_stays_as_it_was(self, case: SinkCase) -> None:
+    def test_its_input_is_unchanged(self, case: SinkCase) -> None:
         given = deepcopy(list(case.given))
 
         async def write() -> None:

@@ -226,7 +226,7 @@ class TestDeadLettersOfAnOvertakenProcess:
                 await store.put_dead_letters([replace(LETTER, key="late")], epoch=lease.epoch)
             assert await store.dead_letter_keys(RUN.run_id) == {LETTER.node: {LETTER.key}}
 
-    async def test_whoever_asks_about_no_lease_may_store_them(self, world: World) -> None:
+    async def test_they_may_be_stored_without_a_lease(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             await take(store, "h1")

@@ -269,7 +269,7 @@ def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None
     assert "temporal server start-dev" in error
 
 
-def test_what_is_wrong_with_an_encrypted_connection_is_said(
+def test_what_is_wrong_with_an_encrypted_connection_is_reported(
     server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_TLS", "true")  # which the development server does not speak

@@ -47,7 +47,7 @@ async def checked(*records: Any, **params: Any) -> Batch:
         return node.apply(Batch(list(records), KeyRange("k/", 0, len(records))))
 
 
-async def test_what_fits_passes_as_it_is() -> None:
+async def test_valid_records_pass_unchanged() -> None:
     record = {"id": "a", "price": 5, "lines": [{"n": 1}]}
 
     derived = await checked(record, schema=SCHEMA)

@@ -42,7 +42,7 @@ async def ran(
 
 
 @pytest.mark.parametrize("kind", [Apply, Wait])
-async def test_an_item_dies_alone_with_its_record_and_key(kind: type[Apply]) -> None:
+async def test_an_item_fails_alone_with_its_record_and_key(kind: type[Apply]) -> None:
     report, arrived, letters = await ran([["a", DEAD, "b"], "c"], kind)
     assert arrived == {"all/0/0": "a", "all/0/2": "b", "all/1": "c"}
     (letter,) = letters.values()

@@ -109,7 +109,7 @@ async def test_other_clients_get_json_at_the_root(client: httpx.AsyncClient) -> 
     assert (await client.get("/")).json()["status"] == "ready"
 
 
-async def test_what_a_record_says_is_escaped(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
+async def test_values_of_a_record_are_escaped(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
     await bad(page, EVIL)
     await page.post("/ingest/Note", json=[note(f"{EVIL}2", EVIL)])
     letter = await letter_id(page)
@@ -149,7 +149,7 @@ async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncC
 @pytest.mark.parametrize(
     "record", ["", "no", "[]", "5", '{"id": "a"', "[" * 100_000, "{}", '{"id": "\\ud800"}']
 )
-async def test_what_is_no_record_is_refused_in_words(page: httpx.AsyncClient, record: str) -> None:
+async def test_a_value_that_is_no_record_is_refused_in_words(page: httpx.AsyncClient, record: str) -> None:
     await bad(page, "a")
     answer = await send(page, f"/ui/letters/service/{await letter_id(page)}/replay", record=record)
     assert answer.status_code == 400

@@ -52,7 +52,7 @@ AWAY = (
 )
 
 
-def test_a_server_that_does_not_answer_is_told_of_once() -> None:
+def test_a_server_that_does_not_answer_is_reported_once() -> None:
     stages: list[RunEvent] = []
     with told_to(stages.append):
         for _ in range(5):

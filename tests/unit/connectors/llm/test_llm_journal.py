@@ -296,7 +296,7 @@ class TestKeys:
         ],
         ids=str,
     )
-    async def test_whatever_alters_the_answer_alters_the_key(self, other: dict[str, object]) -> None:
+    async def test_everything_that_alters_the_answer_alters_the_key(self, other: dict[str, object]) -> None:
         assert await self.questions(**other).key(self.TEXT) != await self.questions().key(self.TEXT)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_server_that_only_queues_is_not_asked_for_more() -> None:
     assert window.size <= 8 * FIRST
 
 
-def test_what_is_not_used_does_not_grow() -> None:
+def test_unused_resources_do_not_grow() -> None:
     window = Window()
     for _ in range(100):
         window.succeeded(1.0, flying=1)

@@ -95,7 +95,7 @@ def is_gone(process_id: int) -> bool:
 SLOW = as_content(slow_pdf())
 
 
-async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
+async def test_a_hostile_file_is_read_or_fails_alone(reader: DocumentReader) -> None:
     kinds = {"CorruptDocument", "DocumentTooLarge", "DocumentTooSlow"}
     files = {**hostile_word_files(), **hostile_pdfs()}
 
