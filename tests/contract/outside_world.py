@@ -90,7 +90,7 @@ class World:
 
 @contextmanager
 def lake() -> Iterator[str]:
-    """A server of S3; `fill` says what it holds."""
+    """An S3 server; `fill` sets its content."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

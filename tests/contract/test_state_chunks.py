@@ -89,7 +89,7 @@ class TestLeasesOfChunks:
             await store.update_run(RUN.run_id, status=RunStatus.RUNNING, epoch=whole.epoch)
             await store.release_lease(whole)
             after = await take(store, "h1", "c1", now=MUCH_LATER, until=MUCH_LATER)
-            # the chunk twice, the run once: somebody may have read this before
+            # the chunk twice, the run once
             assert (after.epoch, after.acquisitions) == (3, 3)
             with pytest.raises(LeaseLostError, match="h1 took over run"):
                 await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=whole.epoch)

@@ -98,7 +98,7 @@ async def run(file: Path) -> tuple[engine.RunReport, list[DeadLetter]]:
 
 @contextmanager
 def page_limit(store: StateStore, more: int) -> Iterator[None]:
-    """The store's file can grow by so many pages, as on a disk that is nearly full."""
+    """Limit the growth of the store's file to this many pages, as on a nearly full disk."""
     assert isinstance(store, SqliteStateStore)
     connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None

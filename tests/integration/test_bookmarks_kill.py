@@ -55,7 +55,7 @@ pipelines:
 
 
 class Folder:
-    """Where the command is run, with what it has left there."""
+    """The working directory of the command, with its files."""
 
     def __init__(self, path: Path, file: str, **environment: str) -> None:
         self.path = path

@@ -35,7 +35,7 @@ Verb = Callable[..., str]
 
 @pytest.fixture
 def verb(tmp_path: Path, postgres: Postgres) -> Iterator[Verb]:
-    """Runs a verb in a folder with a pipeline and gives what it says, which never is a password."""
+    """Run a verb in a folder with a pipeline and return its output, which never contains a password."""
     postgres.drop()
     (tmp_path / "pipelines.yaml").write_text(FILE, encoding="utf-8")
     rows = [GOOD, {**GOOD, "id": "b", "file_size": "large"}]

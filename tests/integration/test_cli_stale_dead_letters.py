@@ -31,7 +31,7 @@ Line = dict[str, Any]
 
 @contextmanager
 def serving(state_dir: Path) -> Iterator[str]:
-    """A `serve` of its own; yields its URL."""
+    """Start `serve`; yield its URL."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

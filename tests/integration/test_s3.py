@@ -379,7 +379,7 @@ Respond = Callable[[str, str], bytes | Awaitable[bytes]]
 
 @dataclass
 class Raw:
-    """A server that answers what it is told to, and notes what it was asked."""
+    """A server with scripted answers that records requests."""
 
     url: str = ""
     asked: list[str] = field(default_factory=list)

@@ -72,7 +72,7 @@ def loading(folder: Path, url: str, source: str = "new", ids: int = RECORDS) -> 
 async def interrupted(
     owner: Engine, plan: Plan, after: int, act: Callable[[Run], None] = Run.cancel
 ) -> RunReport:
-    """A run that is cancelled, or drained, when so many records were written."""
+    """A run that is cancelled, or drained, after this many written records."""
     async with owner.start(plan) as run:
 
         async def watch(run: Run) -> None:

@@ -41,7 +41,7 @@ class Lossy:
                 self._begin(self._back, server, client)
 
     def close(self) -> None:
-        """Break every connection, and take no more."""
+        """Break every connection, and accept no more."""
         for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

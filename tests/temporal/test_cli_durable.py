@@ -28,7 +28,7 @@ PATIENCE = 90.0
 
 
 class Desk:
-    """One installation: a queue and a state directory of its own on the server."""
+    """One installation: its own queue and state directory on the server."""
 
     def __init__(self, server: DevServer, folder: Path, queue: str) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Desk:
 
     @contextmanager
     def worker(self, *arguments: str, file: str = WAITING) -> Iterator[None]:
-        """A worker for as long as the block runs; it ends by SIGTERM, and well."""
+        """Run a worker for the duration of the block; SIGTERM ends it cleanly."""
         log = self.folder / "worker.log"
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.series
 
 
 class Collecting(MemorySink):
-    """Puts what it takes into a list of the test."""
+    """Adds its records to a list of the test."""
 
     def __init__(self, records: list[Any]) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ def made_anew(source: MemorySource, sink: Callable[[], Sink[Any]], **settings: A
 
 
 class Held(MemorySink):
-    """Takes nothing before its chunk is told to stop reading, or the gate is opened.
+    """Accepts nothing before its chunk is asked to stop reading, or the gate is opened.
 
     Args:
         records: where to put what is taken.

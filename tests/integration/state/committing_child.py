@@ -28,7 +28,7 @@ def report(what: object) -> None:
 
 
 async def prepare(store: StateStore, run_id: str) -> int:
-    """Make the run unless it is there; gives the position it has reached."""
+    """Create the run if it does not exist; return its position."""
     try:
         await store.get_run(run_id)
     except RunNotFoundError:

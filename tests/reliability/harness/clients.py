@@ -83,7 +83,7 @@ class Sent:
 
 
 class Clients:
-    """Sixteen clients that post until they are told to stop."""
+    """Sixteen clients that post until they are stopped."""
 
     def __init__(self, url: str, plan: ClientsPlan, outcome: ClientsOutcome) -> None:
         self.promises = Promises()
@@ -210,7 +210,7 @@ async def _post_until_struck(clients: Clients, striker: ServiceStriker) -> None:
 
 
 def promises_broken(promises: Promises, found: ServiceRecords) -> list[str]:
-    """Acknowledged records that are not there, are there twice or are others."""
+    """Return acknowledged records that are missing, duplicated or altered."""
     problems: list[str] = []
     for table, wanted in promises.rows.items():
         text = TEXTS[table]

@@ -77,7 +77,7 @@ class Course:
         return (self._state_dir / "state.sqlite3").exists()
 
     def run(self) -> None:
-        """Go through it; what is wrong is in the outcome's problems."""
+        """Run the attempts; the outcome lists problems."""
         self._outcome.paid_so_far.append(PaidSoFar(self._documents_paid(), 0))
         blows = iter(self._plan.blows)
         state = EngineState()

@@ -68,7 +68,7 @@ def _simulated(result: Expected, workload: Workload, run: LedgerRun) -> None:
     kind, count = KINDS[run.pipeline], workload.records
     seed = str(workload.seed) if workload.seed is not None else f"{run.seed}:{run.pipeline}:extract"
     source = kind.source(SimulatedParams(records=count))
-    # a seed of its own fixes the times too
+    # its own seed fixes the times too
     base_time = SEEDED_TIME if workload.seed is not None else datetime.fromisoformat(run.started_at)
     records = source.generate(seed, 0, count, base_time)
     marks = FailurePattern(workload.fail_percentage, run.seed).is_failure(range(count))

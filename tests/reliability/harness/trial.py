@@ -36,7 +36,7 @@ WIRES = {"service": "INGEST_URL", "model": "OPENAI_BASE_URL", "lake": "S3_ENDPOI
 
 
 class Lab:
-    """What all trials share: the embedded S3 and model, and what an undisturbed run leaves."""
+    """Shared by all trials: the embedded S3 and model, and the results of an undisturbed run."""
 
     def __init__(self, folder: Path, addresses: Mapping[str, Mapping[str, str]]) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Lab:
         outcome.problems += paid_twice(marks, CALLS_IN_FLIGHT * pack, damaged)
 
     def undisturbed(self, workload: Workload) -> tuple[Evidence, Paid]:
-        """What a run of the documents leaves, and pays, when nothing strikes it."""
+        """Return the results and cost of an undisturbed run of the documents."""
         if self._undisturbed is None:
             calm = workload.with_pipelines(("unstructured_data",))
             outcome, before = Outcome("undisturbed", calm), self.paid()

@@ -14,7 +14,7 @@ __all__ = ["Fuse", "Killed", "MortalMemoryStore", "MortalSqliteStore", "MortalSt
 
 
 class Killed(KeyboardInterrupt):
-    """The process is gone; nothing behind this happens, not even what cleans up after errors."""
+    """The process has died; nothing after this runs, not even clean-up."""
 
 
 class Fuse:
