@@ -101,7 +101,7 @@ def test_the_suite_finds_what_is_wrong_with_a_source(method: str, said: str) -> 
 def test_the_suite_finds_a_transform_that_changes_its_input() -> None:
     case = TransformCase(component=Rude, given=ROWS)
     with pytest.raises(AssertionError, match="change copies"):
-        TransformContract().test_its_input_is_unchanged(case)
+        TransformContract().test_what_it_was_given_stays_as_it_was(case)
 
 
 def test_a_new_connector_is_built_installed_tested_and_run(
