@@ -184,7 +184,7 @@ async def replay(request: Request, form: dict[str, str]) -> Response:
     except OperationsError as error:
         return await _letter_page(request, errors=[str(error)], record=record, status=409)
     except _BUSY:
-        text = "The warehouse cannot be written at present: try again in a moment."
+        text = "The warehouse cannot be written now: try again in a moment."
         return await _letter_page(request, errors=[text], record=record, status=503)
     return RedirectResponse(address(request, f"/ui/letters/{store}/{letter_id}", said=said), 303)
 
@@ -233,7 +233,7 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     except OperationsError as error:
         return render(request, "problem.html", 409, text=str(error), status_code=409)
     except _BUSY:
-        text = "The warehouse cannot be written at present: try again in a moment."
+        text = "The warehouse cannot be written now: try again in a moment."
         return render(request, "problem.html", 503, text=text, status_code=503)
     said = "1 dead letter discarded." if len(ids) == 1 else f"{len(ids)} dead letters discarded."
     return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)
