@@ -2,35 +2,35 @@
 
 ::
 
-    EngineError                      what a caller may catch
+    EngineError                      base of all errors below
     ├── ConfigError                  the file, its parameters or environment are wrong (all problems at once)
     ├── RegistryError                no component of that name, or its extra is not installed
     ├── StateError                   the state store cannot be used
-    │   ├── StateCorruptError        it is there but cannot be read
+    │   ├── StateCorruptError        it exists but cannot be read
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
     │   ├── StateMissingError        nothing has run with it yet
-    │   ├── RunOverlapError          another run of the pipeline is under way
-    │   ├── LeaseHeldError           another process is at work on the run
+    │   ├── RunOverlapError          another run of the pipeline is in progress
+    │   ├── LeaseHeldError           another process is working on the run
     │   ├── LeaseLostError           another process has taken the run over
-    │   ├── RunNotFoundError         no such run in it
+    │   ├── RunNotFoundError         it has no such run
     │   └── RunMismatchError         the run there was made from another plan
     ├── ServiceError                 an embedded service could not start or stopped
     ├── RunError                     a run ended early
     │   ├── OutageError              nothing succeeded for `outage_limit`; the run can be resumed
     │   ├── DeadLetterBudgetError    more records died than the pipeline allows
-    │   ├── InputMissingError        less came in than the pipeline requires
-    │   ├── NodeFailedError          a node failed in a way that is neither transient nor one record's
+    │   ├── InputMissingError        the run read less than the pipeline requires
+    │   ├── NodeFailedError          a node failed, neither temporarily nor because of a record
     │   ├── PipelineTimeoutError     the pipeline's `timeout` passed
     │   └── StalledError             no progress and no error for too long
     └── ComponentError               raised by sources, transforms and sinks
         ├── TransientError           try again: time-outs, 429, 5xx, broken connections
-        ├── RecordError              this record can never pass: it becomes a dead letter
+        ├── RecordError              this record can never be delivered: it becomes a dead letter
         ├── BatchError               some records of a batch failed, each with one of the two above
         └── FatalError               the run must stop: bad credentials, unknown model, a wrong endpoint
 
-Anything else that leaves a component counts as a bug in it and stops the run as `NodeFailedError`.
+Any other exception from a component counts as a bug in it and stops the run with `NodeFailedError`.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ __all__ = [
 ]
 
 AT_RECORD: Final = "at "
-"""The start of the note by which an unplanned error says which record it came from."""
+"""The start of the note that names the record which caused an unplanned error."""
 
 
 class EngineError(Exception):
-    """Base of everything the engine raises on purpose; its message is for the user."""
+    """Base of all errors that the engine raises on purpose; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a configuration.
+    """One problem in a configuration.
 
     `line` and `column` count from 1, 0 means unknown; `path` is the place in the document
     (`pipelines.blobs.nodes.load`), "" for the document as a whole.
@@ -125,7 +125,7 @@ class StateError(EngineError):
 
 
 class StateCorruptError(StateError):
-    """The state store is there but cannot be read."""
+    """The state store exists but cannot be read."""
 
 
 class StateReadOnlyError(StateError):
@@ -147,7 +147,8 @@ class StateMissingError(StateError):
 class LeaseHeldError(StateError):
     """Another process is working on the run.
 
-    `holder` is who (`host:process id:random`), `expires_at` until when (UTC, ISO 8601); it is renewed.
+    `holder` is that process (`host:process id:random`), `expires_at` the end of its lease (UTC, ISO 8601),
+    which it renews.
     """
 
     def __init__(self, run_id: str, holder: str, expires_at: str) -> None:
@@ -161,10 +162,10 @@ class LeaseHeldError(StateError):
 
 
 class RunOverlapError(StateError):
-    """Another run of the pipeline is under way, and the pipeline does not allow two.
+    """Another run of the pipeline is in progress, and the pipeline does not allow two.
 
-    `run_id` and `holder` are the other one's. `skipped`: the pipeline says to leave this run out then;
-    `given_up`: the run was stopped while it waited for the other one.
+    `run_id` and `holder` are those of the other run. `skipped`: the pipeline skips this run; `given_up`: this
+    run was stopped while waiting for the other one.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class ServiceError(EngineError):
 
 
 class RunError(EngineError):
-    """A run ended early; what was acknowledged stays acknowledged."""
+    """A run ended early; acknowledged records stay acknowledged."""
 
 
 class OutageError(RunError):
@@ -220,11 +221,11 @@ class DeadLetterBudgetError(RunError):
 
 
 class InputMissingError(RunError):
-    """A run has done its work, and less came in than its pipeline requires."""
+    """A run read less than its pipeline requires."""
 
 
 class NodeFailedError(RunError):
-    """A node failed in a way that is neither transient nor one record's own; `__cause__` has the error."""
+    """A node failed, neither temporarily nor because of a record; `__cause__` has the error."""
 
     def __init__(self, node: str, message: str) -> None:
         super().__init__(f"node {node!r} failed: {message}")
@@ -240,14 +241,14 @@ class StalledError(RunError):
 
 
 class ComponentError(EngineError):
-    """Base of what sources, transforms and sinks raise on purpose."""
+    """Base of errors that sources, transforms and sinks raise on purpose."""
 
 
 class TransientError(ComponentError):
     """A failure that a retry may fix.
 
-    `retry_after`: seconds the other side asked us to wait, if it said so. `throttled`: it only has too much
-    to do, which says nothing about these records; asking us to wait says as much.
+    `retry_after`: seconds that the service asked to wait, if any. `throttled`: the service is only
+    overloaded, so the records are not at fault; `retry_after` implies it.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, throttled: bool = False) -> None:
@@ -257,9 +258,9 @@ class TransientError(ComponentError):
 
 
 class StoppingError(TransientError):
-    """The run is stopping, and this record would take longer than it may wait.
+    """The run is stopping, and this record would take longer than the run may wait.
 
-    The record is neither tried again nor dead: it stays unsettled, so that a resume reads it again.
+    The record is neither retried nor dead: it stays unsettled, so a resume reads it again.
     """
 
 
@@ -267,9 +268,9 @@ class RecordError(ComponentError):
     """The record can never be delivered; it becomes a dead letter, and its batch continues.
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
-    "RecordError"). `stage` says where it died when that is not the node itself: "service" is the other side
-    of a sink, which then has a dead letter of its own. `unplanned`: no code raised it on purpose (an
-    expression cannot be computed, a function has a bug), so that a node's `on_error` decides.
+    "RecordError"). `stage` names where it died, if not in the node itself: "service" is the receiver of a
+    sink, which then has its own dead letter. `unplanned`: no code raised it on purpose (an expression cannot
+    be computed, a function has a bug), so the node's `on_error` decides.
     """
 
     def __init__(
@@ -287,8 +288,8 @@ FatalKind: TypeAlias = Literal["config", "auth", "schema", "budget"]
 class FatalError(ComponentError):
     """The run must stop: wrong credentials, an unknown model, an invalid endpoint.
 
-    `kind` says what somebody has to mend: the configuration, the credentials (`auth`), what the two sides
-    understand by a record (`schema`), or how much may be spent (`budget`).
+    `kind` is what has to be fixed: the configuration, the credentials (`auth`), the record format (`schema`),
+    or the spending limit (`budget`).
     """
 
     def __init__(self, message: str, *, kind: FatalKind = "config") -> None:
@@ -300,7 +301,7 @@ class BatchError(ComponentError):
     """Some records of a batch failed; the others succeeded.
 
     `failures` maps the index in the batch to that record's `RecordError` or `TransientError`. `confirmed`
-    is about the others, as in a sink's `Receipt`.
+    applies to the others, as in a sink's `Receipt`.
     """
 
     def __init__(

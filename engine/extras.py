@@ -1,4 +1,4 @@
-"""What is installed, what a plain installation leaves out, and the command that adds it.
+"""The installed extras, those missing from a plain installation, and the command that adds them.
 
 Nothing is imported here: a module counts as installed when the interpreter finds it.
 """
@@ -37,27 +37,27 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "tracing": ("opentelemetry",),
     "sql": ("adbc_driver_manager", "pyarrow"),
 }  # fmt: skip
-"""The modules that each extra brings and that the engine or its connectors import."""
+"""The modules of each extra that the engine or its connectors import."""
 
 SANDBOX_EXTRAS: Mapping[str, str] = {"s3": "sandbox", "llm": "service", "ingest": "service"}
 """The extra that each embedded service needs."""
 
 
 def entry_points(group: str) -> EntryPoints:
-    """Return what installed packages offer in a group of entry points."""
+    """Return the entry points of installed packages in a group."""
     return _all_entry_points().select(group=group)
 
 
 @cache
 def _all_entry_points() -> EntryPoints:
-    # it takes 20 ms, since each installed package has a file to be read: once a process is enough
+    # takes 20 ms to read a file of each installed package, so it is done once per process
     from importlib.metadata import entry_points as scan
 
     return scan()  # type: ignore[return-value]  # up to 3.11 of a class that selects in the same way
 
 
 def missing_modules(extra: str) -> list[str]:
-    """The modules of an extra that are not installed; none for "" and for extras of other distributions."""
+    """Return the missing modules of an extra; none for "" and for extras of other distributions."""
     return [module for module in EXTRAS.get(extra, ()) if not _is_installed(module)]
 
 
@@ -67,7 +67,7 @@ def install_command(extras: Collection[str]) -> str:
 
 
 def extra_with(module: str) -> str:
-    """The extra that brings a module, "" when none does: the first one, the smallest, where several do."""
+    """Return the extra that installs a module, or ""; if several do, the first, which is the smallest."""
     top = module.partition(".")[0]
     return next((extra for extra, modules in EXTRAS.items() if top in modules), "")
 
@@ -75,5 +75,5 @@ def extra_with(module: str) -> str:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # somebody keeps it from being found
+    except (ImportError, ValueError):  # an import hook hides it
         return False

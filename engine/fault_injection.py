@@ -1,12 +1,12 @@
 """Named fault points at which a process can be killed, for tests of recovery.
 
-Off unless the environment variable `ODW_FAULT_POINT` is set when this module is imported; then it says
-at which place, and the how-many-th time that it is reached there, the process sends itself a signal:
+Off unless the environment variable `ODW_FAULT_POINT` is set when this module is imported. It names the place,
+and the visit to it (counted from 1), at which the process sends itself a signal:
 
     ODW_FAULT_POINT=batch_written:3                   SIGKILL
     ODW_FAULT_POINT=batch_read:2:TERM,draining:1      first SIGTERM, which drains; then SIGKILL
 
-docs/reliability.md has the places and what is between them.
+docs/reliability.md describes the places.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAULT_POINTS = (
     "draining",
     "books_closed",
 )
-"""The places in a run, in the order it comes by them."""
+"""The places in a run, in the order in which it reaches them."""
 
 SERVICE_FAULT_POINTS = (
     "request_accepted",
@@ -48,7 +48,7 @@ Reached = Callable[[str], None]
 
 
 def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
-    """Return the function of `reached` for this value of the variable; it calls `strike` with the signal.
+    """Return the `reached` function for this value of the variable; it calls `strike` with the signal.
 
     Raises:
         ValueError: the text is not `name:count[:SIGNAL]`, separated by commas, or has an unknown name.
@@ -78,7 +78,7 @@ def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
 
 
 def _off(_name: str) -> None:
-    """The usual case: nothing, at the cost of a call."""
+    """Do nothing, the usual case."""
 
 
 def _strike(number: signal.Signals) -> None:
@@ -89,7 +89,7 @@ _point: Reached = armed(os.environ.get(VARIABLE, ""), _strike)
 
 
 def reached(name: str) -> None:
-    """Say that the process has come to one of the places."""
+    """Report that the process has reached one of the places."""
     _point(name)
 
 

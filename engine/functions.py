@@ -6,8 +6,8 @@
     def double(record: dict, *, factor: int = 2) -> dict:
         return {**record, "n": record["n"] * factor}
 
-Keyword-only parameters become the component's parameters, checked like any other's. The function itself
-stays as it is; its `spec` is what pipelines use, also from YAML as `transform: mymodule:double`.
+Keyword-only parameters become the component's parameters, checked like any other's. The function itself is
+unchanged; pipelines use its `spec`, also from YAML as `transform: mymodule:double`.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def source(
 
     Args:
         name: as used in YAML; the function's name by default.
-        key: the field that has a record's key, or a function of the record; its place by default.
-        unique: no key comes twice. Without it, records of a keyed source are delivered strictly in order.
+        key: the field with a record's key, or a function of the record; its position by default.
+        unique: no key occurs twice. Without it, records of a keyed source are delivered strictly in order.
         repeatable: calling again gives the same records in the same order, so runs can be resumed.
     """
 
@@ -108,12 +108,12 @@ def transform(
 ) -> Any:
     """Declare a function of one record as a transform.
 
-    It returns the new record; None (or `Drop("why")`) lets the record go, a list fans out, and raising
-    `RecordError` sends it to the dead letters. It must not change the record it was given.
+    It returns the new record; None (or `Drop("why")`) drops the record, a list fans out, and raising
+    `RecordError` makes it a dead letter. It must not change the given record.
 
     Args:
-        batch: the function takes the list of a batch's records and returns one outcome for each.
-        concurrency: records worked on at once when the function is `async`.
+        batch: the function takes a list of records and returns one outcome for each.
+        concurrency: records processed concurrently when the function is `async`.
     """
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
@@ -158,8 +158,8 @@ def sink(
     """Declare a function of a list of records as a sink; returning means they arrived.
 
     Args:
-        concurrency: calls at once, when the function is `async`.
-        records: how many records a call should get; 0 takes them as they come.
+        concurrency: concurrent calls, when the function is `async`.
+        records: how many records a call should receive; 0 leaves batches as they arrive.
         linger: seconds to wait for a call to fill up.
     """
 
@@ -172,7 +172,7 @@ def sink(
 
 
 class FunctionSource(Source[BaseModel]):
-    """A source made of an async generator function."""
+    """A source made from an async generator function."""
 
     def __init__(
         self, function: Callable[[], Any], *, key: KeyOf | None, unique: bool, repeatable: bool
@@ -205,7 +205,7 @@ class FunctionSource(Source[BaseModel]):
 
 
 class FunctionTransform(Transform[BaseModel]):
-    """A transform made of a plain function of one record."""
+    """A transform made from a plain function of one record."""
 
     def __init__(self, function: Callable[[Record], Outcome]) -> None:
         super().__init__(Params())
@@ -228,16 +228,16 @@ class FunctionTransform(Transform[BaseModel]):
 
 
 def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes with None, which a function gives that forgets to return, told apart from a filter."""
+    """Replace None, which may be a forgotten `return`, by a named drop."""
     return [RETURNED_NONE if one is None else one for one in outcomes]
 
 
 def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> RecordError | TransientError:
-    """The failure of the record that a function raised for; raise what is not the failure of one record.
+    """Return the failure of the record for which a function raised; raise other errors.
 
-    A note on that names the record, for the message of the node: by its place and not by its key, which may
-    be made of what the record says, because logs and histories have this. Of a source of several files the
-    place is the least that it can be.
+    A note on the error names the record for the node's message: by its place, since logs and histories must
+    not contain its key, which may hold values of the record. For a source of several files the place is a
+    lower bound.
     """
     if isinstance(error, RecordError | TransientError):
         return error
@@ -248,7 +248,7 @@ def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> Record
 
 
 def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
-    """The error of a plain function that calls an `async` one, or a generator, and returns what that gave."""
+    """Return the error for a plain function that returns an unfinished coroutine or generator."""
     first = next(one for one in made if type(one) in UNFINISHED)
     for one in made:
         if isinstance(one, CoroutineType | GeneratorType):
@@ -259,7 +259,7 @@ def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
 
 
 class FunctionFilter(Transform[BaseModel]):
-    """A filter made of a predicate."""
+    """A filter made from a predicate."""
 
     def __init__(self, function: Callable[[Record], object], reason: str) -> None:
         super().__init__(Params())
@@ -276,7 +276,7 @@ class FunctionFilter(Transform[BaseModel]):
 
 
 class BatchTransform(Transform[BaseModel]):
-    """A transform made of a function of a list of records, plain or `async`."""
+    """A transform made from a function of a list of records, plain or `async`."""
 
     def __init__(self, function: Callable[[list[Record]], Any]) -> None:
         super().__init__(Params())
@@ -304,7 +304,7 @@ class BatchTransform(Transform[BaseModel]):
 
 
 class AsyncTransform(Transform[BaseModel]):
-    """A transform made of an `async` function of one record."""
+    """A transform made from an `async` function of one record."""
 
     def __init__(self, function: Callable[[Record], Awaitable[Outcome]], concurrency: int) -> None:
         super().__init__(Params())
@@ -329,7 +329,7 @@ class AsyncTransform(Transform[BaseModel]):
 
 
 class FunctionSink(Sink[BaseModel]):
-    """A sink made of a function of a list of records."""
+    """A sink made from a function of a list of records."""
 
     def __init__(
         self, function: Callable[[list[Record]], Any], limits: BatchLimits, concurrency: int, *, waits: bool
@@ -392,10 +392,10 @@ def _decorate(
 
 
 def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]:
-    """The keyword-only parameters as a model.
+    """Return the keyword-only parameters as a model.
 
     Raises:
-        TypeError: the function cannot be called as its kind of component is.
+        TypeError: the function's parameters do not fit its kind of component.
     """
     fields: dict[str, Any] = {}
     taken = 0

@@ -62,9 +62,9 @@ def node(
     """Create a node from a decorated function, a component class, or a name `"<kind>.<name>"`.
 
     Args:
-        input: the node or nodes it takes its records from; the one before it by default.
-        options: what the engine does at the node, as in YAML (`retry`, `concurrency`, `ordered`, …).
-        params: what `with:` has in YAML.
+        input: the node or nodes to take records from; by default the preceding one.
+        options: engine options of the node, as in YAML (`retry`, `concurrency`, `ordered`, …).
+        params: the parameters under `with:` in YAML.
     """
     inputs = (input,) if isinstance(input, str) else tuple(input)
     return Node(component, params, inputs, dict(options or {}))
@@ -77,7 +77,7 @@ class Pipeline:
         name: the pipeline's name.
         connections: as in YAML.
         settings: the pipeline's other keys as in YAML (`dead_letters`, `memory`, `timeout`, …).
-        nodes: in order.
+        nodes: the nodes, in order.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Pipeline:
         """Return the validated plan.
 
         Args:
-            taps: nodes whose output the caller takes, so that they need no sink after them.
+            taps: nodes whose output the caller consumes, so they need no sink.
 
         Raises:
             ConfigError: with everything that is wrong.
@@ -149,9 +149,9 @@ def load(
     """Load the plans of a YAML file, by the pipelines' own names.
 
     Args:
-        only: these pipelines, by name or alias, and those that they lead to; empty means all.
+        only: load only these pipelines, by name or alias, and their followers; empty means all.
         params: run parameters by pipeline, as `--param pipeline.name=value` gives them.
-        environ: feeds `${NAME}`; the process's environment by default.
+        environ: the values of `${NAME}`; the process's environment by default.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -167,7 +167,7 @@ def _from_file(
     environ: Mapping[str, str],
     registry: Registry | None = None,
 ) -> tuple[dict[str, Plan], list[str]]:
-    """The plans, and the own names of those that `only` names."""
+    """Return the plans, and `only` with aliases resolved."""
     for name, values in (params or {}).items():
         if not isinstance(values, Mapping):
             raise ConfigError(
@@ -192,21 +192,20 @@ async def run(
 ) -> dict[str, RunReport]:
     """Run a file, a pipeline or plans until they end; several pipelines run concurrently.
 
-    As on the command line: pipelines that others lead to by `on_complete` or `on_cancel` start when those
-    have ended so, and a failed run is resumed as often as its `retries` say. A plan alone leads to
-    nothing.
+    As on the command line, pipelines in `on_complete`, `on_failure` or `on_cancel` start after such an end,
+    and a failed run is retried up to `retries` times. A plan alone has no followers.
 
     Args:
-        what: a file, a pipeline, a plan, or plans by name as `load` gives them.
-        only: start these pipelines of a file, by name or alias, and what they lead to; empty means all.
+        what: a file, a pipeline, a plan, or plans by name as returned by `load`.
+        only: start only these pipelines of a file, by name or alias, and their followers; empty means all.
         params: run parameters by pipeline, for a file.
-        state_dir: where to keep state; None keeps it in memory, so the runs cannot be resumed.
-        engine: an open engine to use instead of one made for this call.
-        verify: at the end, compare the reports with the ledger and with what the sinks have; `verified` and
-            `checks` of a report have the outcome.
+        state_dir: directory of the state; None keeps it in memory, so the runs cannot be resumed.
+        engine: an open engine to use instead of creating one for this call.
+        verify: at the end, compare the reports with the ledger and with the sinks; see `verified` and
+            `checks` of a report.
 
     Returns:
-        One report for each pipeline that was run, by name; a run that ends early has its error there.
+        The reports of all runs, by pipeline; the report of a run that ended early has its error.
 
     Raises:
         ConfigError, StateError, ServiceError: a run could not be started; the others are cancelled.
@@ -236,9 +235,9 @@ def run_sync(
     state_dir: str | os.PathLike[str] | None = None,
     verify: bool = False,
 ) -> dict[str, RunReport]:
-    """Do as `run` does, for programs and notebooks without `await`; see there.
+    """Do the same as `run`, for programs and notebooks without `await`.
 
-    Where an event loop runs already, as in a notebook, the run has one of its own in another thread, and the
+    If an event loop is already running, as in a notebook, the run uses its own in another thread, and the
     caller waits.
     """
     work = partial(run, what, only=only, params=params, state_dir=state_dir, verify=verify)
@@ -264,7 +263,7 @@ def _plans(
     if isinstance(what, str | os.PathLike):
         return _from_file(what, only, params, os.environ)
     if params:
-        raise ConfigError("`params` are for a file: give the values of this pipeline to its nodes")
+        raise ConfigError("`params` only apply to a file: pass the values to the nodes of this pipeline")
     if isinstance(what, Plan):
         what = {what.pipeline: what}
     elif isinstance(what, Pipeline):
@@ -296,8 +295,7 @@ async def stream(
             async for record in records:
                 ...
 
-    A record counts as written once the loop has asked for the next one. An error of the run is raised
-    where the records are read.
+    A record counts as written once the loop requests the next one. The loop raises an error of the run.
     """
     plan = pipeline.plan(taps=[node]) if isinstance(pipeline, Pipeline) else pipeline
     send, receive = anyio.create_memory_object_stream[Record](0)
@@ -326,7 +324,7 @@ async def stream(
 
 
 class _Tap(Sink[NoParams]):
-    """Hands records to whoever iterates over the stream."""
+    """Passes records to the consumer of the stream."""
 
     def __init__(self, send: Callable[[Record], Any]) -> None:
         super().__init__(NoParams())

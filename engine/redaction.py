@@ -1,7 +1,7 @@
 """Remove passwords and keys from addresses before they are shown, logged or stored.
 
-Components name the address that they could not reach, and so do the libraries that they use. A user and a
-password stand before the host, keys in the query; neither helps to find out what is wrong.
+Components and their libraries name addresses in errors. An address may have a user and password before the
+host, and keys in the query; neither helps to diagnose the error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["HIDDEN", "has_credentials", "hide", "without_credentials"]
 
 HIDDEN: Final = "***"
 
-# the user part ends at the last @ before the path: a password may have an @ that was not written as %40
+# the user part ends at the last @ before the path, since a password may contain an unescaped @
 _USER: Final = re.compile(r"(?<=://)[^\s/?#\"'<>`]+@")
 _NAMES: Final = r"[\w.\-%]*(?:key|token|secret|passw|pwd|signature|credential|auth|session|code|sig)[\w.\-%]*"
 _QUERY: Final = re.compile(rf"(?i)(?<=[?&;])({_NAMES}=)[^\s&#;\"'<>`]+")
@@ -21,7 +21,7 @@ _SHORTEST: Final = 4
 
 
 def without_credentials(text: str) -> str:
-    """The text with `***` for users, passwords and keys in the addresses that it names."""
+    """Return the text with `***` for users, passwords and keys in its addresses."""
     if "://" in text:
         text = _USER.sub(f"{HIDDEN}@", text)
     if "=" in text and ("?" in text or "&" in text):
@@ -30,12 +30,12 @@ def without_credentials(text: str) -> str:
 
 
 def has_credentials(address: str) -> bool:
-    """Whether an address has a user or a password before its host, or a key in its query."""
+    """Return whether an address has a user or a password before its host, or a key in its query."""
     return without_credentials(address) != address
 
 
 def hide(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without these secrets; those of under four characters are hidden where they are quoted."""
+    """Return the text without these secrets; those under four characters are hidden only if quoted."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)

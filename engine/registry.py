@@ -1,8 +1,8 @@
 """The registry of components.
 
-Built-in components are found the same way as anybody's: through the entry-point group
-`odw_engine.components`, whose entries are named `<kind>.<name>`. Nothing is imported before it is asked
-for. A name of the form `package.module:attribute` needs no entry point.
+All components, including built-in ones, are found through the entry-point group `odw_engine.components`,
+whose entries are named `<kind>.<name>`. They are imported on first use. A name of the form
+`package.module:attribute` needs no entry point.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Registry:
         """Return the specification of a component.
 
         Raises:
-            RegistryError: no such name (the text has the nearest one and all of that kind), it is of
-                another kind, or its module cannot be imported (the text has the line).
+            RegistryError: there is no such name (the message has the nearest one and all of that kind), it
+                has another kind, or its module cannot be imported (the message has the line).
         """
         if ":" in name:
             spec = self.dotted(name)
@@ -79,7 +79,7 @@ class Registry:
         """Return the specification of `package.module:attribute`, whatever its kind.
 
         Raises:
-            RegistryError: it cannot be imported, or is no component.
+            RegistryError: it cannot be imported, or is not a component.
         """
         return _spec_of(_import_dotted(name), name)
 
@@ -98,9 +98,9 @@ class Registry:
 
 
 def find_modules_beside(file: str | os.PathLike[str]) -> None:
-    """Have modules of components found in the current folder and beside a file, behind all that is installed.
+    """Make modules in the current folder and next to a file importable, after installed packages.
 
-    So no file in a folder can take the place of a library.
+    This way no file in a folder can shadow a library.
     """
     for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
         if folder not in sys.path:
@@ -119,7 +119,7 @@ def _import_dotted(name: str) -> object:
     with _importing(repr(name)):
         target: object = import_module(module)
     for part in attribute.split("."):
-        with _importing(repr(name)):  # a module may have functions that make its attributes
+        with _importing(repr(name)):  # a module may compute its attributes
             found: object = getattr(target, part, _NOWHERE)
         if found is _NOWHERE:
             raise RegistryError(f"cannot import {name!r}: {_no_attribute(target, part)}")
@@ -128,7 +128,7 @@ def _import_dotted(name: str) -> object:
 
 
 def _no_attribute(target: object, name: str) -> str:
-    """The message for a missing name of a module or class, with its nearest component, or all of them."""
+    """Return the message for a missing name in a module or class, with the nearest or all components."""
     inside = getattr(target, "__dict__", {})
     known = [one for one, value in inside.items() if isinstance(getattr(value, "spec", None), ComponentSpec)]
     near = difflib.get_close_matches(name, known, n=1)
@@ -140,7 +140,7 @@ def _no_attribute(target: object, name: str) -> str:
 
 @contextmanager
 def _importing(what: str) -> Iterator[None]:
-    """Modules are somebody else's code: whatever keeps one from being imported is a problem of the file."""
+    """Convert every error of an import to a problem of the file, since modules are foreign code."""
     try:
         yield
     except KeyboardInterrupt:
@@ -150,12 +150,12 @@ def _importing(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What kept a module from being imported, with the line of that module if it was found at all."""
+    """Return why a module cannot be imported, with the line in that module if it was found."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{os.path.basename(error.filename)} line {error.lineno}: {error.msg}"
     lines = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
     if not lines and isinstance(error, ModuleNotFoundError):
-        return f"{error}; looked among the installed packages, in the current folder and beside the file"
+        return f"{error}; looked among the installed packages, in the current folder and next to the file"
     if not lines:
         return str(error)
     return f"{os.path.basename(lines[-1].filename)} line {lines[-1].lineno}: {type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""Plans for trying a pipeline out: sources that stop early or are sampled, sinks that only count.
+"""Plans for trials of a pipeline: sources that stop early or are sampled, sinks that only count.
 
-A trial changes the plan and nothing else: the same kernel runs it, so what is seen is what a whole run does.
+A trial changes only the plan: the same kernel runs it, so it behaves like a full run.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
     "with_reading",
 ]
 
-MAX_SAMPLE = 100_000  # records of a sample are held in memory until their split has been looked through
-READ_BEYOND = 20  # a split is read for this many times the records that it gives to the sample
+MAX_SAMPLE = 100_000  # records of a sample are held in memory until their split has been read
+READ_BEYOND = 20  # records read from a split, in multiples of those it contributes to the sample
 READING = "reading"
 
 STOPPED_AFTER = "stopped_after"
@@ -55,9 +55,9 @@ class Reading:
     """How much each source of a run reads; None for all.
 
     Args:
-        limit: it stops after this many records.
-        sample: it gives this many records, drawn at random from splits that are drawn at random.
-        seed: draws another sample.
+        limit: stop after this many records.
+        sample: draw this many random records from random splits.
+        seed: seed of the sample; another seed draws another sample.
 
     Raises:
         ConfigError: both are given, or one is not positive or too large.
@@ -78,17 +78,17 @@ class Reading:
 
     @property
     def partial(self) -> bool:
-        """Whether sources may leave something unread."""
+        """Whether sources may leave records unread."""
         return self.limit is not None or self.sample is not None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return what is set."""
+        """Return the values that are set."""
         given = {"limit": self.limit, "sample": self.sample, "seed": self.seed or None}
         return {name: value for name, value in given.items() if value is not None}
 
 
 def reading_of(operational_doc: JsonValue) -> Reading:
-    """Return how much a stored run was to read, so that a resume reads no more."""
+    """Return the reading of a stored run, so that a resume has the same limit."""
     stored = operational_doc.get(READING) if isinstance(operational_doc, dict) else None
     return Reading(**stored) if isinstance(stored, dict) else Reading()
 
@@ -96,7 +96,7 @@ def reading_of(operational_doc: JsonValue) -> Reading:
 def with_reading(plan: Plan, reading: Reading) -> Plan:
     """Return the plan with sources that read no more than `reading` allows.
 
-    What they leave unread has no bookmark, and the run's operational settings name the limit.
+    Unread records get no bookmark, and the run's operational settings include the limit.
     """
     if not reading.partial:
         return plan
@@ -106,7 +106,7 @@ def with_reading(plan: Plan, reading: Reading) -> Plan:
         nodes=tuple(
             _reading_less(node, reading) if node.kind is Kind.SOURCE else node for node in plan.nodes
         ),
-        # a trial that reads little is not too little
+        # reading little is intended in a trial
         settings=replace(plan.settings, min_records=0),
         operational_doc={**doc, READING: reading.to_json()},
     )
@@ -128,7 +128,7 @@ def _reading_less(node: PlanNode, reading: Reading) -> PlanNode:
 
 
 def _original(source: Source[Any], name: str) -> Any:
-    """The source's own method: a factory may hand out the same component each time."""
+    """Return the source's original method, since a factory may return the same component each time."""
     method = getattr(source, name)
     return getattr(method, _INNER, method)
 
@@ -139,14 +139,14 @@ def _install(source: Source[Any], name: str, method: Callable[..., Any]) -> None
 
 
 class _Limited:
-    """Cuts the reading of a source after some records, over all its splits."""
+    """Ends the reading of a source after a number of records, over all its splits."""
 
     def __init__(self, source: Source[Any], limit: int) -> None:
         self._source = source
         self._left = self._limit = limit
 
     def install(self) -> None:
-        """Take the place of the source's reading."""
+        """Replace the source's `read`."""
         source = self._source
         read, extract = _original(source, "read"), _original(source, "extract")
 
@@ -183,7 +183,7 @@ class _Limited:
             self._spend(len(batch))
             return batch
         part = batch.slice(0, self._left)
-        # a resume begins at the cut batch, and its bookmarks may stand for what was cut off
+        # a resume begins at the cut batch, and its bookmarks may cover records that were cut off
         part.position, part.reservation = before, batch.reservation
         part.failures = [failure for failure in batch.failures if failure[0] < self._left]
         self._spend(len(part))
@@ -199,8 +199,8 @@ class _Limited:
 class _Sampled:
     """Draws records from some splits of a source.
 
-    The same seed draws the same splits. From each come the same number of records, drawn from the first
-    `READ_BEYOND` times as many; a split that has fewer leaves the rest to the splits after it.
+    The same seed draws the same splits. Each contributes the same number of records, drawn from the first
+    `READ_BEYOND` times as many; a split with fewer leaves the rest to later splits.
     """
 
     def __init__(self, source: Source[Any], size: int, seed: int) -> None:
@@ -210,7 +210,7 @@ class _Sampled:
         self._spare = 0
 
     def install(self) -> None:
-        """Take the place of the source's listing and reading."""
+        """Replace the source's `splits` and `read`."""
         source = self._source
         if type(source).read is Source.read:
             extract = _original(source, "extract")
@@ -243,7 +243,7 @@ class _Sampled:
         return Random(f"{self._seed}:{ctx.node}:{place}")  # noqa: S311 - to be repeated, not to be kept secret
 
     async def _choose(self, splits: AsyncIterator[Split]) -> list[Split]:
-        """As many splits as records at most, in their order; the listing may be long, so few are held."""
+        """Choose at most as many splits as records, in order, holding few of a long listing."""
         random, chosen, seen = self._random("splits"), list[tuple[int, Split]](), 0
         async for split in splits:
             _reservoir(random, chosen, self._size, seen, (seen, split))
@@ -301,7 +301,7 @@ class _Sampled:
 
 
 def _reservoir(random: Random, chosen: list[Any], size: int, seen: int, item: Any) -> None:
-    """Keep each of the items seen so far with the same chance."""
+    """Keep each of the items seen so far with the same probability."""
     if len(chosen) < size:
         chosen.append(item)
     elif (place := random.randrange(seen + 1)) < size:
@@ -310,11 +310,11 @@ def _reservoir(random: Random, chosen: list[Any], size: int, seen: int, item: An
 
 @dataclass(slots=True)
 class Counted:
-    """What a sink of a dry run was given.
+    """The input of a sink in a dry run.
 
     Attributes:
-        records: how many it would have been given, without those that its receiver would have refused.
-        shown: the first of them, as many as were asked for.
+        records: number of records, without those that its receiver would reject.
+        shown: the first records, up to the requested number.
     """
 
     node: str
@@ -324,7 +324,7 @@ class Counted:
 
 
 class _CountingSink(Sink[NoParams]):
-    """Counts what it gets and delivers nothing; refuses what `check` finds."""
+    """Counts records without delivering them; rejects those that `check` finds."""
 
     inline = True
 
@@ -346,12 +346,12 @@ class _CountingSink(Sink[NoParams]):
 
 
 def with_counting_sinks(plan: Plan, *, show: int = 0) -> tuple[Plan, Sequence[Counted]]:
-    """Return the plan with sinks that deliver nothing, the one for dead letters included.
+    """Return the plan with sinks that deliver nothing, including the one for dead letters.
 
-    Records that a sink's receiver would refuse, as far as is known here, become dead letters.
+    Records that a sink's receiver would reject, as far as is known here, become dead letters.
 
     Args:
-        show: how many records of each sink are kept.
+        show: number of records to keep for each sink.
     """
     counted: list[Counted] = []
     declared = plan.warehouse.models() if plan.warehouse is not None else ()
@@ -383,10 +383,10 @@ def paying_nodes(plan: Plan) -> list[str]:
 
 
 class DryRunStore:
-    """A state store in memory that knows the bookmarks and paid answers of a real one.
+    """A state store in memory with the bookmarks and paid answers of a real one.
 
-    Runs, splits, bookmarks and dead letters of the dry run end with it. An answer that was paid for is kept
-    in the real store, so that the real run does not pay for it again.
+    Runs, splits, bookmarks and dead letters of the dry run end with it. Paid answers are stored in the real
+    store, so that the real run does not pay for them again.
     """
 
     FROM_REAL = frozenset({"get_bookmarks", "get_journal", "put_journal"})

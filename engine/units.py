@@ -1,4 +1,4 @@
-"""Durations (`10m`), sizes (`64 MB`) and shares (`20%`) as people write them."""
+"""Parse durations (`10m`), sizes (`64 MB`) and shares (`20%`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _DURATION_FORM: Final = "a duration such as 500ms, 30s, 10m, 1h30m or 2d"
 
-# KB and KiB both mean 1024: people who write `64 MB` of memory mean the power of two.
+# KB and KiB both mean 1024 bytes: `64 MB` of memory usually means the power of two.
 _BYTES: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 _SIZE_FORM: Final = "a size such as 512 KB, 64 MB or 1 GB"
@@ -24,7 +24,7 @@ def parse_duration(text: str | float) -> float:
     """Parse `500ms`, `30s`, `10m`, `1h30m` or `2d` to seconds; a bare number is seconds.
 
     Raises:
-        ValueError: saying which forms are understood.
+        ValueError: lists the accepted forms.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
         seconds = float(text)
@@ -46,7 +46,7 @@ def parse_size(text: str | int) -> int:
     """Parse `512 KB`, `64 MB` or `1 GB` (powers of 1024, also KiB) to bytes; a bare number is bytes.
 
     Raises:
-        ValueError: saying which forms are understood.
+        ValueError: lists the accepted forms.
     """
     if isinstance(text, int) and not isinstance(text, bool):
         if text < 0:
@@ -62,7 +62,7 @@ def parse_limit(text: str | int) -> int | float:
     """Parse a number of records (`100`) as an int, or a share (`20%`) as a float between 0 and 1.
 
     Raises:
-        ValueError: neither of the two.
+        ValueError: it is neither.
     """
     compact = str(text).strip()
     if re.fullmatch(r"\d+", compact) and not isinstance(text, bool):

@@ -54,9 +54,26 @@ async def open_chunks(
         # `read` of a packed file would lose data that precedes damage; `read1` of others returns only the few
         # bytes that were peeked at, which would make a small page
         read = file.read if file.seekable() else file.read1
-        yield lambda: _in_thread(part.path, lambda: read(CHUNK_BYTES))
+
+        def next_chunk() -> bytes:
+            data: bytes = read(CHUNK_BYTES)
+            if not data:
+                _check_size(part, os.fstat(file.fileno()).st_size)
+            return data
+
+        yield lambda: _in_thread(part.path, next_chunk)
     finally:
         file.close()
+
+
+def _check_size(part: FilePart, size: int) -> None:
+    """Raise if the file that was read to its end was truncated meanwhile, so that lines are missing."""
+    if size < part.size:
+        raise FileUnreadableError(
+            f"{part.path} was truncated from {part.size:,} to {size:,} bytes while it was read; start a new run "
+            "to read the current content",
+            record_kind="FileChanged",
+        )
 
 
 def _skip(file: io.BufferedReader[Any], count: int) -> None:

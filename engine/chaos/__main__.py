@@ -1,4 +1,4 @@
-"""The process that makes one attempt of a run and is killed; `engine.chaos.trial` starts it with a file."""
+"""The child process of one attempt; `engine.chaos.trial` starts it with a file that describes the attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.errors import EngineError
 
 
 def main(path: str) -> int:
-    """Make the attempt that a file describes; 1 for an error, whose text goes to standard error."""
+    """Make the attempt that a file describes; return 1 after an error, which is written to standard error."""
     with open(path, "rb") as file:
         # written by the process that started this one, into a folder that only its user can open
         sys.path[:] = pickle.load(file)  # noqa: S301

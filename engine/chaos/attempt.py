@@ -1,4 +1,4 @@
-"""What a child process does: one attempt of a run, with disturbed calls, until it ends or is killed."""
+"""The work of a child process: one attempt of a run, with disturbed calls, until it ends or is killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["PLACES", "RUN_ID", "Attempt", "Disturbances"]
 
 RUN_ID = "chaos"
 PLACES = "places"
-"""The file of an attempt that ended by itself: the places that it came to, and how often."""
+"""Written by an attempt that was not killed: the places that it reached, and how often."""
 
 _INNER = "undisturbed"
 _LONGEST_DELAY = 0.005  # seconds
@@ -40,12 +40,12 @@ _OUTAGE_LIMIT = 60.0  # seconds: a trial is not worth a long wait for a service
 
 @dataclass(frozen=True, slots=True)
 class Disturbances:
-    """What is done to a run. Shares are of the calls of components.
+    """The disturbances of a run. Shares are fractions of the calls of components.
 
     Args:
         kills: how often its process is killed and the run resumed.
-        failures: calls that fail with a `TransientError`; a transform may have done its work before.
-        delays: calls that are held up for a moment.
+        failures: share of calls that fail with a `TransientError`, before or after a transform's work.
+        delays: share of calls that are delayed for a moment.
     """
 
     kills: int = 3
@@ -59,12 +59,12 @@ class Attempt:
 
     Args:
         load: returns the plan; a child process imports it.
-        folder: of the run: its state and its scratch sinks.
-        now: the time that the clock shows, or records that say when they were made would differ.
-        endpoints: of embedded services, which another process has.
-        tried: sinks that stay as they are.
+        folder: holds the run's state and its scratch sinks.
+        now: fixed time of the clock, so that timestamps in records do not differ.
+        endpoints: addresses of embedded services, which another process runs.
+        tried: sinks that are not replaced by scratch sinks.
         seed: of the disturbances.
-        kill_at: a place, and how often the process comes to it until it is killed there.
+        kill_at: a place, and the visit to it (counted from 1) at which the process is killed.
     """
 
     load: Callable[[], Plan]
@@ -95,7 +95,7 @@ class Attempt:
 
 
 class _Places:
-    """Counts how often a process comes to each place, and kills it at one."""
+    """Counts how often a process reaches each place, and kills it at one of them."""
 
     def __init__(self, kill_at: tuple[str, int] | None) -> None:
         self.times: Counter[str] = Counter()
@@ -115,7 +115,7 @@ class _Disturbed:
         self._random = Random(seed)  # noqa: S311 - to be repeated, not to be kept secret
 
     def plan(self, plan: Plan) -> Plan:
-        """Return the plan with disturbed calls, and without what it starts elsewhere."""
+        """Return the plan with disturbed calls, without retries, followers and forwarded dead letters."""
         return replace(
             plan,
             nodes=tuple(map(self._node, plan.nodes)),
@@ -140,7 +140,7 @@ class _Disturbed:
             name = "write" if isinstance(component, Sink) else "apply"
             if hasattr(component, name):
                 call = getattr(component, name)
-                call = getattr(call, _INNER, call)  # a factory may hand out the same component each time
+                call = getattr(call, _INNER, call)  # a factory may return the same component each time
                 waits = name == "write" or component.waits
                 edge = _Edge(f"{node.name}.{name}", self._how, self._random, self._places)
                 disturbed = edge.later(call) if waits else edge.now(call)
@@ -191,6 +191,6 @@ class _Edge:
 
     def _end(self) -> None:
         self.places(f"after {self.name}")
-        # a sink knows which of its writes failed; one that it takes for done would be a trap
+        # a write that fails after delivery would break a sink's own record of what it has written
         if self.random.random() < self.how.failures / 2 and not self.name.endswith(".write"):
             raise TransientError("injected after the call")

@@ -1,8 +1,7 @@
-"""Sinks that deliver nothing: they write to files of a folder, which outlive a killed process.
+"""Sinks that deliver nothing: they write to files in a folder, which outlive a killed process.
 
-A scratch sink keeps what it gets as a warehouse does: the last delivery of a key wins where a batch is marked
-as a replay, and any other one is added. A sink that writes lines to a local file does so itself, to another
-file.
+A scratch sink stores records as a warehouse does: in a batch marked as a replay the last delivery of a key
+wins, any other delivery is added. A sink that writes lines to a local file is kept, with another file.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def _place(node: PlanNode, folder: Path) -> Path:
 
 
 def writes_lines(node: PlanNode) -> bool:
-    """Whether a sink writes text to a local file that its `path` names, and needs nothing else."""
+    """Return whether a sink writes text to the local file of its `path`, and needs nothing else."""
     path = getattr(node.params, "path", None)
     return (
         node.kind is Kind.SINK
@@ -98,7 +97,7 @@ def writes_lines(node: PlanNode) -> bool:
 
 
 def rows_of(node: PlanNode, folder: Path) -> Mapping[str, Sequence[str]]:
-    """Return what a scratch sink has: digests of the values of each key, of which there should be one."""
+    """Return the content of a scratch sink: the digests of each key's values, ideally one."""
     rows: dict[str, list[str]] = {}
     for line in _read(node, folder):
         replay, batch = orjson.loads(line)
@@ -111,7 +110,7 @@ def rows_of(node: PlanNode, folder: Path) -> Mapping[str, Sequence[str]]:
 
 
 def lines_of(node: PlanNode, folder: Path) -> Counter[str]:
-    """Return digests of the lines that a sink has written itself."""
+    """Return digests of the lines that a sink wrote to its own file."""
     return Counter(sha256(line).hexdigest()[:16] for line in _read(node, folder))
 
 

@@ -1,4 +1,4 @@
-"""The runs of a trial, each with its attempts: processes that are started, killed, and followed by others."""
+"""The runs of a trial. Each attempt of a run is a process, which is killed and followed by the next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from engine.trial import paying_nodes
 
 __all__ = ["chaos"]
 
-_PATIENCE = 20  # times as long as the undisturbed run, for one attempt
+_PATIENCE = 20  # time limit of one attempt, in multiples of the undisturbed run
 _PATIENCE_AT_LEAST = 120.0  # seconds
 _LISTING = frozenset({"splits_listed", "splits_stored"})  # disturbed runs are given the listing
 _TAIL = 2000  # characters of what a child has written to standard error
@@ -47,7 +47,7 @@ Arrived = Mapping[str, Callable[[], Iterable[Record]]]
 
 @dataclass
 class _Frozen:
-    """What the undisturbed run has listed, and what it has paid for."""
+    """The listings and the paid answers of the undisturbed run."""
 
     splits: dict[str, list[Any]]
     journal: list[Any]
@@ -63,7 +63,7 @@ class _Frozen:
         return cls(splits, list(answers.values()), tally.read)
 
     async def put(self, folder: Path, random: Random) -> None:
-        """Have a run find the same, in another order."""
+        """Give a run the same listings and answers, in another order."""
         async with SqliteStateStore(folder) as store:
             for node, splits in self.splits.items():
                 shuffled = random.sample([one.split for one in splits], len(splits))
@@ -73,7 +73,7 @@ class _Frozen:
 
 
 class _Arm:
-    """One run of the plan, through all its processes."""
+    """One run of the plan, over all its processes."""
 
     def __init__(self, attempt: Attempt, plan: Plan, arrived: Arrived, patience: float | None) -> None:
         self._attempt, self._plan, self._arrived, self._patience = attempt, plan, arrived, patience
@@ -81,7 +81,7 @@ class _Arm:
         self.kills = 0
 
     async def run(self, kills: Sequence[tuple[str, int]], frozen: _Frozen | None = None) -> World:
-        """Return what there is in the end. `kills`: where its processes are killed."""
+        """Return the final state. `kills`: where its processes are killed."""
         random = Random(self._attempt.seed)  # noqa: S311 - to be repeated, not to be kept secret
         store = SqliteStateStore(self._folder)
         async with Engine(store=store, clock=FrozenClock(self._attempt.now)) as engine:
@@ -100,7 +100,7 @@ class _Arm:
         return await self._world(error)
 
     async def _process(self, attempt: Attempt) -> tuple[int, str]:
-        """The exit code of an attempt, and what went wrong."""
+        """Return the exit code of an attempt, and its error."""
         errors = self._folder / "errors"
         task = self._folder / "attempt"
         task.write_bytes(pickle.dumps(sys.path) + pickle.dumps(attempt))
@@ -138,7 +138,7 @@ class _Arm:
 
 
 def _kills(places: Mapping[str, int], kills: int, seed: int) -> list[tuple[str, int]]:
-    """Where a run is killed: seeds take turns at the places, so that a few of them come to every place."""
+    """Choose where a run is killed: seeds take turns, so that a few of them cover every place."""
     names = sorted(name for name in places if name not in _LISTING)
     random = Random(seed)  # noqa: S311 - to be repeated, not to be kept secret
     Random(0).shuffle(names)  # noqa: S311 - places that follow each other in the work are apart
@@ -171,19 +171,19 @@ async def chaos(
     owner: Engine | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> ChaosReport:
-    """Try a plan under kills and failures, and stop at the first seed with a difference.
+    """Test a plan under kills and failures, and stop at the first seed with a difference.
 
     Args:
         load: returns the plan. Child processes import it: a function at the top of a module, or a
             `functools.partial` of one.
-        seed: of the first disturbed run; the others have the following ones.
-        runs: how many disturbed runs there are.
-        how: what is done to them; by default three kills each, and failures and delays of calls.
-        arrived: sinks that are tried themselves, and what tells what they have then, by node.
+        seed: seed of the first disturbed run; the others use the following numbers.
+        runs: number of disturbed runs.
+        how: the disturbances; by default three kills for each run, and failures and delays of calls.
+        arrived: sinks that are tested themselves: by node, a function that returns what has arrived.
         clean: empties these sinks; called before each run.
-        paid: nodes that pay for their answers may be used: they pay once, in the undisturbed run.
+        paid: allow nodes that pay for their answers; they pay once, in the undisturbed run.
         owner: an engine whose embedded services are used.
-        tell: called with a line when a run has ended.
+        tell: called with a line of progress when a run has ended.
 
     Raises:
         ConfigError: `load` cannot be imported by another process, something pays and `paid` is false or it
@@ -264,7 +264,7 @@ def _check(plan: Plan, arrived: Arrived, *, paid: bool) -> None:
         raise ConfigError(f"{plan.pipeline}: no sink is called {', '.join(unknown)}")
     paying = paying_nodes(plan)
     if not paid and paying:
-        raise ConfigError(f"{plan.pipeline}: {', '.join(paying)} pays for answers: say --yes")
+        raise ConfigError(f"{plan.pipeline}: {', '.join(paying)} pays for answers: add --yes")
     unbounded = [name for name in paying if getattr(plan.node(name).params, "budget_usd", None) is None]
     if unbounded:
         raise ConfigError(f"{plan.pipeline}: {', '.join(unbounded)} pays for answers and has no `budget_usd`")

@@ -15,7 +15,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One difference between a disturbed run and the undisturbed one. `seed` makes it again."""
+    """One difference between a disturbed run and the undisturbed one. `seed` reproduces it."""
 
     seed: int
     node: str
@@ -33,9 +33,9 @@ class ChaosReport:
     """The outcome of all runs.
 
     Attributes:
-        records: how many were read in the undisturbed run.
-        seeds: the disturbed runs that were made; the first with a difference is the last.
-        kills: how many processes were killed in all.
+        records: number of records read in the undisturbed run.
+        seeds: seeds of the disturbed runs; only the last can differ, since a difference ends the trial.
+        kills: total number of killed processes.
     """
 
     pipeline: str
@@ -52,11 +52,11 @@ class ChaosReport:
 
 @dataclass(slots=True)
 class World:
-    """What one run has in the end, by node.
+    """The final state of one run, by node.
 
     Attributes:
         rows: digests of values by key, of scratch sinks.
-        counted: digests of what sinks have that were tried themselves.
+        counted: digests of the records of sinks that were tested themselves.
         dead: nodes and keys of dead letters.
     """
 
@@ -81,7 +81,7 @@ def differences(seed: int, calm: World, stormy: World) -> list[Finding]:
         rows = stormy.rows[node]
         both = expected.keys() & rows.keys()
         add(node, "missing", expected.keys() - rows.keys())
-        add(node, "under keys of no undisturbed record", rows.keys() - expected.keys())
+        add(node, "with keys that the undisturbed run does not have", rows.keys() - expected.keys())
         add(node, "with other values", (key for key in both if rows[key][-1] != expected[key][-1]))
         add(node, "there twice", (key for key in both if len(rows[key]) > len(expected[key])))
     for node, counted in calm.counted.items():

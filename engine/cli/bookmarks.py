@@ -1,4 +1,4 @@
-"""List and reset bookmarks: what sources with `mode: changed` and `deduplicate` remember of earlier runs.
+"""List and reset bookmarks, which `mode: changed` sources and `deduplicate` keep from earlier runs.
 
   python -m engine bookmarks list
   python -m engine bookmarks list --pipeline memos --keys

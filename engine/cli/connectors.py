@@ -78,8 +78,8 @@ def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:
     """By `name`, `kind.name` or `package.module:name`.
 
     Raises:
-        ConfigError: there is none; the text has the nearest name.
-        RegistryError: what it imports is not installed.
+        ConfigError: there is none; the message suggests the nearest name.
+        RegistryError: a module that it imports is not installed.
     """
     from engine.config.problems import unknown
     from engine.errors import ConfigError

@@ -3,8 +3,8 @@
   python -m engine control blobs-20260131T120000-4f2a1b pause
   python -m engine control blobs-20260131T120000-4f2a1b window 2
 
-`pause` starts no more chunks until `resume`. `drain` starts no more at all: the run ends as interrupted,
-and can be resumed, once the chunks in progress are done. `window` sets the concurrent chunks per shard.
+`pause` starts no further chunks until `resume`. `drain` starts none at all: once the chunks in progress are
+done, the run ends as interrupted and can be resumed. `window` sets the concurrent chunks per shard.
 """
 
 from __future__ import annotations

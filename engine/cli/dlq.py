@@ -6,7 +6,7 @@
   python -m engine dlq discard 3f29a1c07e --reason 'a test of the scanner'
 
 Dead letters are read from the state store and from the ingest service named by the file or the state
-directory. A replay starts at the node that failed; the next replay skips what was delivered.
+directory. A replay starts at the node that failed; the next replay skips records that were delivered.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_change_arguments(replaying)
     add_output_arguments(replaying)
 
-    discarding = actions.add_parser("discard", help="put open dead letters aside, with a reason")
+    discarding = actions.add_parser("discard", help="discard open dead letters, with a reason")
     discarding.add_argument(
         "names",
         nargs="*",
         metavar="DEAD_LETTER",
         help="discard only these: ids from `dlq list`, or record keys",
     )
-    discarding.add_argument("--reason", required=True, metavar="TEXT", help="why; `dlq show` shows it")
-    discarding.add_argument("--dry-run", action="store_true", help="print which, without discarding them")
+    discarding.add_argument("--reason", required=True, metavar="TEXT", help="reason, shown by `dlq show`")
+    discarding.add_argument("--dry-run", action="store_true", help="print matches without discarding them")
     _filters(discarding, statuses=False)
 
 

@@ -1,8 +1,8 @@
-"""Check this machine and everything that a file needs: what is wrong, and what to do about it.
+"""Check this machine and everything that a file needs; report what is wrong and how to fix it.
 
-Checks Python, the installed extras, the state directory and the disk, the file, every connection (reached
-for real, with its credentials, which are never shown), every source (the beginning of its listing), and this
-machine's clock. Nothing is delivered, stored or paid for.
+Checks Python, the installed extras, the state directory and the disk, the file, every connection (with its
+credentials, which are never shown), every source (the beginning of its listing), and this machine's clock.
+Nothing is delivered, stored or paid for.
 
 Exit codes: 0 nothing is wrong, 2 the file is not valid, 3 something else is.
 """

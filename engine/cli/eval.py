@@ -1,12 +1,12 @@
-"""Compare extracted records with what is true, so that a change of prompt or model is measured.
+"""Compare extracted records with the correct ones, to measure a change of prompt or model.
 
   python -m engine eval out.jsonl truth.jsonl
   python -m engine eval out.jsonl truth.json --key source_file_path --min 0.95
   python -m engine eval new.jsonl truth.jsonl --against old.jsonl
 
-Files hold a record a line (JSON), a JSON array, a JSON object of records by key, or CSV (.csv, .tsv) with a
-header. For each field that the truth has, values are exact, the same but for spelling (normalised), wrong,
-missing or invented.
+Files hold JSON lines, a JSON array, a JSON object of records by key, or CSV (.csv, .tsv) with a header. Each
+field of the correct records is counted as exact, normalised (equal except for spelling), wrong, missing or
+invented.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.cli.display.table import aligned
 from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
 
-SUMMARY = "compare extracted records with a file of what is true"
+SUMMARY = "compare extracted records with a file of correct ones"
 OPTIONS = EvalOptions
 
 Row = Mapping[str, object]
@@ -35,7 +35,7 @@ MAX_NAMED = 5  # keys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("records", metavar="RECORDS", help="file of extracted records")
-    parser.add_argument("truth", metavar="TRUTH", help="file of the right records")
+    parser.add_argument("truth", metavar="TRUTH", help="file of correct records")
     parser.add_argument(
         "--key",
         default="id",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: EvalOptions) -> int:
-    """Print the comparison; 1 when the share of right values is below `--min`."""
+    """Print the comparison; return 1 when the share of right values is below `--min`."""
     from engine.errors import ConfigError
 
     if not 0 <= options.min <= 1:
@@ -75,7 +75,7 @@ def execute(options: EvalOptions) -> int:
 
 
 def _truth(path: str, key: str) -> dict[str, Row]:
-    """The right records by key: one for each. Raises ConfigError."""
+    """Return the correct records by key, one for each. Raises ConfigError."""
     from engine.errors import ConfigError
 
     rows = _read(path, key)
@@ -94,7 +94,7 @@ def _truth(path: str, key: str) -> dict[str, Row]:
 
 @dataclass(slots=True)
 class _Rows:
-    """Records by key. `repeated` are keys of several that differ, of which the last counts."""
+    """Records by key. `repeated`: keys of several different records, of which the last counts."""
 
     by_key: dict[str, Row] = field(default_factory=dict)
     repeated: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ class _Rows:
 
 
 def _read(path: str, key: str) -> _Rows:
-    """The records of a file. Raises ConfigError."""
+    """Return the records of a file. Raises ConfigError."""
     from engine.errors import ConfigError
 
     rows = _Rows()
@@ -165,7 +165,7 @@ def _records(path: str, text: str) -> Iterator[tuple[int, object]]:
 
 
 def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
-    """The rows of a table; a cell may hold an object or a list as JSON."""
+    """Yield the rows of a table; a cell may hold an object or a list as JSON."""
     import csv
 
     from engine.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Compare extracted records with what is true, field by field."""
+"""Compare extracted records with the correct ones, field by field."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["FATES", "Evaluation", "FieldScore", "evaluate"]
 Row = Mapping[str, object]
 
 FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")
-"""What may be found of a value: the counts of a `FieldScore`."""
+"""Possible results for a value: the counts of a `FieldScore`."""
 
-_MEANT = frozenset({0, 7, 8, 9})  # classes of marks that make another letter: vowel signs, nukta, dakuten
+_MEANT = frozenset({0, 7, 8, 9})  # classes of marks that make a different letter: vowel signs, nukta, dakuten
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
 _HYPHEN = re.compile(r"(?<=\w)[+-]+(?=\w)|(?<!\S)[+-]+(?!\S)")
-_MAX_EXAMPLES = 5  # documents that are named for each field
+_MAX_EXAMPLES = 5  # examples named for each field
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class FieldScore:
 
     Attributes:
         exact: the same value.
-        normalised: the same but for case, white space, width, accents and punctuation, or the same number or
-            ISO date in another spelling. A sign is no punctuation: A+ is not A-.
+        normalised: equal except for case, white space, width, accents and punctuation, or the same number or
+            ISO date in another spelling. A sign is not punctuation: A+ differs from A-.
         wrong: another value.
-        missing: true, and not extracted.
-        invented: extracted, and not true.
-        absent: neither; right too.
+        missing: in the truth, but not extracted.
+        invented: extracted, but not in the truth.
+        absent: in neither, which counts as right.
         examples: keys of some documents that are wrong, missing or invented.
     """
 
@@ -72,7 +72,7 @@ class Evaluation:
     unknown: list[str]
 
     def to_json(self) -> dict[str, object]:
-        """Return it for machines."""
+        """Return the evaluation as JSON-safe values."""
         fields = {name: {**asdict(one), "share": round(one.share, 4)} for name, one in self.fields.items()}
         return {"records": self.records, "lost": self.lost, "unknown": self.unknown, "fields": fields}
 
@@ -80,7 +80,7 @@ class Evaluation:
 def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Evaluation:
     """Compare rows with the truth under the same key, or under one whose last steps of a path are the same.
 
-    Compared are the fields that the truth has, but for the key itself.
+    Only fields of the truth are compared, and the key is not.
     """
     names = list(dict.fromkeys(name for one in truth.values() for name in one if name != key))
     scores = {name: FieldScore() for name in names}
@@ -97,7 +97,7 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
 
 
 def _matched(rows: Mapping[str, Row], truth: Mapping[str, Row]) -> dict[str, str]:
-    """The key of the row for each key of the truth that has one; no row is taken twice."""
+    """Map each key of the truth to the key of its row, if any; no row is used twice."""
     matched = {name: name for name in truth if name in rows}
     by_ending: dict[str, list[str]] = {}
     for row_key in rows.keys() - matched.keys():
@@ -166,7 +166,7 @@ def _spelled(number: int | float) -> str:
 
 
 def _plain(character: str) -> str:
-    """A letter, digit, sign or vowel sign as it is, an accent as nothing, and anything else as a space."""
+    """Keep letters, digits, signs and vowel signs; drop accents; replace anything else by a space."""
     if character.isalnum() or character in "+-":
         return character
     if unicodedata.category(character)[0] == "M":
@@ -175,7 +175,7 @@ def _plain(character: str) -> str:
 
 
 def _as_moment(text: str) -> str:
-    """An ISO date or moment, at UTC if it says an offset; "" when there is no such day."""
+    """Normalise an ISO date or moment, in UTC if it has an offset; "" for an impossible date."""
     try:
         moment = datetime.fromisoformat(text)
         moment = moment if moment.tzinfo is None else moment.astimezone(UTC)

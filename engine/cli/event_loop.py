@@ -12,17 +12,17 @@ __all__ = ["COLLECT_AFTER", "on_event_loop"]
 
 
 COLLECT_AFTER = 2_000
-"""Objects made and not yet freed before the garbage collector looks at them.
+"""Number of objects allocated and not yet freed that triggers the garbage collector.
 
-Much higher costs memory for nothing: what libraries leave in cycles, after failures above all, is held
-until then.
+A much higher threshold only wastes memory: reference cycles of libraries, mostly after failures, live until
+then.
 """
 
 
 def on_event_loop(main: Callable[[], object]) -> int:
     """Run a coroutine function and return its exit code, on uvloop if installed."""
-    # a few batches in flight are thousands of records that live: the default threshold of 700 would have the
-    # collector look at them again and again. Only the owner of the process may decide this.
+    # a few batches in flight are thousands of live objects, which the default threshold of 700 would have the
+    # collector scan again and again. Only the owner of the process may decide this.
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)

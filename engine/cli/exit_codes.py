@@ -1,6 +1,6 @@
 """Exit codes, and errors as one clear message.
 
-Which code a finished run has: `engine.cli.local.run`, and `engine.cli.durable.watched_run` on Temporal.
+`engine.cli.local.run` and `engine.cli.durable.watched_run` choose the code of a finished run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SERIOUSNESS = (
 
 
 def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return one code for several runs; failures that a retry does not fix come first."""
+    """Return one code for several runs; failures that a retry cannot fix come first."""
     found = set(codes)
     return next((code for code in _SERIOUSNESS if code in found), ExitCode.COMPLETED)
 
@@ -51,7 +51,7 @@ def code_of(error: BaseException) -> ExitCode:
     from engine import errors
 
     if isinstance(error, errors.NodeFailedError) and isinstance(error.__cause__, errors.TransientError):
-        return ExitCode.ENVIRONMENT  # a source broke off that cannot be read on from there
+        return ExitCode.ENVIRONMENT  # a source that cannot resume from the middle was interrupted
     if isinstance(error, errors.RunMismatchError | errors.RunNotFoundError):
         return ExitCode.USAGE
     if isinstance(error, errors.ConfigError | errors.RegistryError | ModuleNotFoundError):
@@ -75,7 +75,7 @@ def explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     if isinstance(error, BrokenPipeError):
-        # whoever read our output has gone; a second failure while Python flushes would only add noise
+        # the reader of the output has gone; a second failure while Python flushes would only add noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
     from engine.cli.display.terminal import printable
@@ -86,7 +86,7 @@ def explain(error: BaseException) -> int:
 
 
 def _ended(error: SystemExit) -> int:
-    """Report what a task of a component did: `sys.exit` there passes through the event loop."""
+    """Report `sys.exit` in a component's task, which passes through the event loop."""
     from engine.contract.unplanned import described
 
     sys.stderr.write(f"error: {described(error)}: a component cannot end the process\n")
@@ -127,7 +127,7 @@ def _message(error: BaseException) -> str:
 
 
 def _not_installed(error: ModuleNotFoundError) -> str:
-    """An import of ours that failed: those of components are `RegistryError`s."""
+    """Explain a failed import of the engine itself; those of components are `RegistryError`s."""
     from engine.extras import extra_with, install_command
 
     if extra := extra_with(error.name or ""):

@@ -38,8 +38,8 @@ def execute(options: ExplainOptions) -> int:
     wanted = options.code.lower()
     if re.fullmatch(r"http\d{3}", wanted):
         sys.stdout.write(
-            f"{options.code}: An API refused the record with this status.\n\nThe message has "
-            "what it said. Mend the record with `dlq replay --patch`, or set `record_statuses`.\n"
+            f"{options.code}: An API rejected the record with this status.\n\nThe message has "
+            "its answer. Fix the record with `dlq replay --patch`, or set `record_statuses`.\n"
         )
         return 0
     code = known.get(wanted)

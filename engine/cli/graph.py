@@ -29,6 +29,6 @@ def execute(options: GraphOptions) -> int:
     if options.format == "text":
         sys.stdout.write("\n".join(text(plan) for plan in plans))
     else:
-        # a comment names each, for one flowchart has room for one title only
+        # a comment names each, since a flowchart has only one title
         sys.stdout.write("\n".join(f"%% {plan.pipeline}\n{mermaid(plan)}" for plan in plans))
     return 0

@@ -1,9 +1,9 @@
-"""Begin a project from a template: a pipeline file that runs at once, with its data and tests.
+"""Create a project from a template: a pipeline file that runs as it is, with its data and tests.
 
-Without a template, lists them. Files that are there already are never overwritten.
+Without a template, lists the templates. Existing files are never overwritten.
 
   python -m engine init files orders            # from the template `files`, in the new folder orders/
-  python -m engine init --connector weather     # a package of its own with a connector called `weather`
+  python -m engine init --connector weather     # a package with a connector called `weather`
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 
 from engine.cli.options import InitOptions
 
-SUMMARY = "begin a project from a template"
+SUMMARY = "create a project from a template"
 OPTIONS = InitOptions
 
 

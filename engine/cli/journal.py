@@ -1,13 +1,13 @@
-"""List, show and purge the journal of paid model answers, which saves paying for them again.
+"""List, show and purge the journal of paid model answers, which avoids paying for them twice.
 
   python -m engine journal list --pipeline unstructured_data
   python -m engine journal show memos/memo_7.txt
   python -m engine journal show memos/memo_7.txt --trace
   python -m engine journal purge --older-than 30d
 
-The list never shows questions or answers; `show` prints answers, which hold what the documents hold, and with
---trace the prompts and raw replies that a node with `trace: true` has kept. After a
-purge, the same question costs money again.
+The list never shows questions or answers. `show` prints answers, which may contain text of the documents, and
+with --trace the prompts and raw replies that a node with `trace: true` keeps. After a purge, the same
+question costs money again.
 """
 
 from __future__ import annotations

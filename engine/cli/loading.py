@@ -35,7 +35,7 @@ def load_plans(
     """Load the plans of `options.file`, by pipeline; see `load_config`.
 
     Raises:
-        ConfigError: with everything that is wrong with the file and the pipelines asked for.
+        ConfigError: lists every problem of the file and the requested pipelines.
     """
     return compile_file(load_config(options, only=only, params=params), Registry.installed())
 
@@ -43,11 +43,11 @@ def load_plans(
 def load_plans_for_workers(options: WorkerPlanOptions) -> dict[str, Plan]:
     """Load the plans and check that several workers can run them.
 
-    A state directory belongs to one machine, so it says that all workers are on this one; beside a database
-    `--one-machine` does.
+    A state directory implies that all workers are on this machine; with a database `--one-machine` declares
+    it.
 
     Raises:
-        ConfigError: also with what cannot work on another process, or on another machine.
+        ConfigError: also lists what cannot work in another process or on another machine.
     """
     from engine.plan.portability import node_check
 
@@ -64,14 +64,14 @@ def load_config(
 ) -> FileConfig:
     """Load `options.file`; `--only` includes the followers of the named pipelines.
 
-    Components named `module:name` are also looked for in the current folder and beside the file.
+    Components named `module:name` are also imported from the current folder and the file's.
 
     Args:
-        only: the pipelines of runs that there are already, instead of `options.only`.
+        only: the pipelines of existing runs, instead of `options.only`.
         params: values that `options.param` may still change, by pipeline and name.
 
     Raises:
-        ConfigError: it cannot be read at all, or has no pipeline of that name.
+        ConfigError: the file cannot be read, or has no pipeline of that name.
     """
     overrides = Overrides(
         params=MappingProxyType(dict(params or {})),
@@ -105,4 +105,4 @@ def resolve_alias(pipeline: str, file: str | None) -> str:
     try:
         return load_file(file or DEFAULT_FILE, environ=os.environ).resolve_alias(pipeline)
     except ConfigError:
-        return pipeline  # the verb says so itself if it needs the file
+        return pipeline  # a verb that needs the file reports this itself

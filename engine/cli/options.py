@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 
 def parsed(kind: type[T], arguments: Namespace) -> T:
-    """Return the options of a verb; what its action does not take has its default."""
+    """Return the options of a verb; options that its action does not take have their defaults."""
     given = vars(arguments)
     values = {
         field.name: tuple(value) if isinstance(value, list) else value
@@ -73,7 +73,7 @@ def parsed(kind: type[T], arguments: Namespace) -> T:
 
 @dataclass(frozen=True, kw_only=True)
 class StateOptions:
-    """Where runs and dead letters are kept: a directory, or what `state` names instead."""
+    """Where runs and dead letters are stored: in a directory, or in what `state` names."""
 
     state_dir: str = DEFAULT_STATE_DIR
     state: str | None = None
@@ -81,14 +81,14 @@ class StateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """The file that a hint names when a command should be repeated."""
+    """The file, for hints that repeat a command."""
 
     file: str = DEFAULT_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceOptions(FileOptions, StateOptions):
-    """What a hint needs to name a command on the same file and state."""
+    """The file and the state, for hints that repeat a command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerArguments:
-    """Which Temporal server, beyond what Temporal's own configuration says."""
+    """The Temporal server, in addition to Temporal's own configuration."""
 
     address: str = ""
     namespace: str = ""
@@ -122,7 +122,7 @@ class ServerArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions(ServerArguments):
-    """How a durable run is divided, and between whom."""
+    """How a durable run is divided between workers."""
 
     shards: int = 4
     window: int = 8
@@ -134,7 +134,7 @@ class RequestOptions(ServerArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DurableOptions(PlaceOptions, OutputOptions, ServerArguments):
-    """What following a durable run takes."""
+    """Options for following a durable run."""
 
     run: str = ""
     wait: bool = False
@@ -223,7 +223,7 @@ class TestOptions(FileOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions:
-    """`init`; with `connector`, the folder stands in the place of the template."""
+    """`init`; with `connector`, the first argument is the folder instead of the template."""
 
     template: str = ""
     folder: str = ""
@@ -246,7 +246,7 @@ class CompletionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaOptions:
-    """`schema`: it takes nothing."""
+    """`schema`; it has no options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +289,7 @@ class TopOptions(StateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DlqOptions(StateOptions, OutputOptions):
-    """`dlq`; `file` is None when none was named, `store` whose dead letters."""
+    """`dlq`; `file` is None when none was named, `store` selects where to look."""
 
     action: str = "list"
     names: tuple[str, ...] = ()

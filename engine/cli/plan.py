@@ -1,8 +1,7 @@
-"""Say what a run would do: what there is to read, what comes out of each node, where it goes, what it costs.
+"""Forecast a run: what it would read, what each node would produce, where that goes and what it costs.
 
-Sources are listed, and some records of each are read and sent through the transforms, so that fields and
-counts are known. Nothing is delivered, stored or paid for. Figures after the sources are scaled from the
-sample.
+Lists the sources and sends a few records of each through the transforms, to learn fields and counts. Nothing
+is delivered, stored or paid for. Figures after the sources are scaled from the sample.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from engine.plan.model import Plan
     from engine.preview import Forecast
 
-SUMMARY = "say what a run would read, write and cost"
+SUMMARY = "forecast what a run would read, write and cost"
 OPTIONS = ForecastOptions
 
 
@@ -86,7 +85,7 @@ def _diff(changed: dict[str, Sequence[str] | None], name: str) -> dict[str, obje
 
 
 async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None:
-    """What has changed since the last run of the pipeline, replays aside; None if it has not run."""
+    """Return the changes since the last run of the pipeline, except replays; None if it has not run."""
     from engine.cli.state import store_of
     from engine.errors import StateMissingError
     from engine.plan.identity import difference

@@ -13,9 +13,9 @@ __all__ = ["LossyStream", "program"]
 
 
 class LossyStream:
-    """Standard error whose reader may go away or whose disk may fill: what it does not take is left out.
+    """Standard error that drops text once its reader has gone or its disk is full.
 
-    No verb does its work for the sake of its log.
+    A failing log never stops a verb.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,10 +40,10 @@ def program() -> int:
     if errors is not None:
         sys.stderr = cast("TextIO", LossyStream(errors))
     code = main()
-    # Temporal's SDK has threads of its own. One that is just letting go of a call which was given up, as
-    # after Ctrl-C, wants the interpreter that waits for it while it is taken down, and neither ever ends.
+    # Threads of Temporal's SDK that release an abandoned call, as after Ctrl-C, need the interpreter, which
+    # in turn waits for them during its shutdown: a deadlock.
     if "temporalio" in sys.modules:
-        with suppress(OSError):  # said, with a code of its own, when the interpreter tries it again
+        with suppress(OSError):  # reported with its own code when the interpreter flushes again
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

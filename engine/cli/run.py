@@ -41,14 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="0",
         metavar="SEED",
-        help="try each pipeline under kills and failures, on scratch sinks, and report differences",
+        help="test each pipeline under kills and failures, on scratch sinks, and report differences",
     )
     parser.add_argument(
         "--kills", type=int, metavar="N", help="with --chaos, kill each disturbed run N times (default: 3)"
     )
     _add_trial_arguments(parser)
     parser.add_argument("--report", metavar="FILE", help="write a JSON report to FILE")
-    parser.add_argument("--json", action="store_true", help="print the JSON report in place of the summary")
+    parser.add_argument("--json", action="store_true", help="print the JSON report instead of the summary")
     add_output_arguments(parser)
     parser.add_argument(
         "--memory", metavar="SIZE", help="memory limit for all pipelines, e.g. 512MiB (default: 256MiB)"
@@ -78,7 +78,7 @@ def _add_trial_arguments(parser: argparse.ArgumentParser) -> None:
         "--show", type=int, default=0, metavar="N", help="with --dry-run, print N records of each sink"
     )
     trial.add_argument(
-        "--yes", action="store_true", help="let --dry-run and --chaos use nodes that cost money"
+        "--yes", action="store_true", help="allow nodes that cost money with --dry-run and --chaos"
     )
 
 

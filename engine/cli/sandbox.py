@@ -1,7 +1,7 @@
 """Run the embedded services until standard input ends or a signal arrives.
 
-Prints one line of JSON with their addresses once all of them answer. A run with a `sandbox` connection
-starts them itself; run this verb to inspect the services that such a run would use.
+Prints a line of JSON with their addresses once all of them answer. A run with a `sandbox` connection starts
+them itself; use this verb to inspect the services of such a run.
 """
 
 from __future__ import annotations

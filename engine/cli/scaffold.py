@@ -25,7 +25,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template: what it is for, its files, and what to type next (without the command itself)."""
+    """A template: its purpose, its files, and the next arguments to type (without the command itself)."""
 
     summary: str
     files: Callable[[str], Files]
@@ -72,7 +72,7 @@ TEMPLATES: Mapping[str, Template] = {
         ("doctor", "run --limit 5", "run"),
     ),
     "http-to-postgres": Template(
-        "a REST API into a table of PostgreSQL, only what is new; needs a network and a database",
+        "new records of a REST API into a table of PostgreSQL; needs a network and a database",
         _folder("http-to-postgres"),
         ("test", "doctor", "run --limit 100", "run"),
     ),
@@ -84,7 +84,7 @@ def create(options: InitOptions) -> int:
     """Write the files of a template, or list the templates.
 
     Raises:
-        ConfigError: there is no such template, a name cannot be used, or a file is there already.
+        ConfigError: there is no such template, a name is not valid, or a file exists already.
         StateError: a file cannot be written.
     """
     if options.connector:

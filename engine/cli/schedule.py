@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(name, help=help_)
         one.add_argument("pipeline", metavar="PIPELINE", help="or an alias of it")
         one.add_argument(
-            "--file", metavar="FILE", help=f"where aliases are looked up ({DEFAULT_FILE}, if it is there)"
+            "--file", metavar="FILE", help=f"where aliases are looked up ({DEFAULT_FILE}, if it exists)"
         )
         add_server_arguments(one)
 

@@ -103,7 +103,7 @@ def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
 
 
 def _key(name: str) -> str | None:
-    """A key's hash from the environment, under our name or the one the original service used.
+    """Return a key's hash from the environment, under our name or that of the original service.
 
     Raises:
         ConfigError: it is not a valid hash, so no token would match.
@@ -123,7 +123,7 @@ def _key(name: str) -> str | None:
 
 
 def _tokens() -> TokenSettings | None:
-    """What tokens for administration are checked against, from the environment; None without.
+    """Return the settings that check administration tokens, from the environment; None without them.
 
     Raises:
         ConfigError: part of it is missing.

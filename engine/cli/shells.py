@@ -1,4 +1,4 @@
-"""Completion scripts, made from the arguments that the verbs declare."""
+"""Completion scripts, generated from the arguments that the verbs declare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Words", "script", "words"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option: its names, its help, its values, and whether it takes one."""
+    """An option: its names, its help, its choices, and whether it takes a value."""
 
     names: tuple[str, ...]
     help: str
@@ -23,7 +23,7 @@ class Option:
 
 @dataclass(slots=True)
 class Words:
-    """What may follow a verb."""
+    """The words that may follow a verb."""
 
     summary: str
     actions: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Words:
 
 
 def words() -> dict[str, Words]:
-    """Return what may follow each verb."""
+    """Return the words that may follow each verb."""
     found: dict[str, Words] = {}
     for verb, summary in VERBS.items():
         entry = found[verb] = Words(summary)
@@ -42,7 +42,7 @@ def words() -> dict[str, Words]:
 def _collect(parser: argparse.ArgumentParser, entry: Words) -> None:
     known = {name for option in entry.options for name in option.names}
     for action in parser._actions:
-        if isinstance(action.choices, dict):  # actions of the verb, each with a parser of its own
+        if isinstance(action.choices, dict):  # actions of the verb, each with its own parser
             helps = {one.dest: one.help or "" for one in getattr(action, "_choices_actions", [])}
             for name, inner in action.choices.items():
                 entry.actions[name] = helps.get(name, "")

@@ -5,11 +5,10 @@
   python -m engine sql --output csv - < query.sql
   python -m engine sql --snapshot
 
-DuckDB lets one process open a database for writing, and no other meanwhile. So while a service runs, the
-query is sent to it, with the token in ODW_SERVICE_TOKEN if there is one; otherwise the file is opened
-read-only.
---snapshot copies the warehouse into a file that any program with DuckDB can open.
---database reads a file that a `duckdb` sink has written.
+While one process has a DuckDB database open for writing, no other can open it. So while a service runs, the
+query is sent to it, with the token in ODW_SERVICE_TOKEN, if set; otherwise the file is opened read-only.
+--snapshot copies the warehouse into a file that any program with DuckDB can open. --database reads a file
+that a `duckdb` sink has written.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--database", default="", metavar="FILE", help="a DuckDB file to query instead of the warehouse"
     )
     parser.add_argument(
-        "--limit", type=int, default=1_000, metavar="N", help="rows at most, up to 10000 (default: 1000)"
+        "--limit", type=int, default=1_000, metavar="N", help="maximum rows, up to 10000 (default: 1000)"
     )
     parser.add_argument(
         "--output",
@@ -57,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: SqlOptions) -> int:
-    """Print the rows; 0 after a query that was answered."""
+    """Print the rows; return 0 after a successful query."""
     from engine.errors import ConfigError
     from engine.service.discovery import find_running
     from engine.service.sql import MAX_ROWS
 
     if bool(options.query) == options.snapshot:
-        raise ConfigError("give a query, or --snapshot, and not both")
+        raise ConfigError("give either a query or --snapshot")
     if options.database and options.snapshot:
         raise ConfigError("--snapshot copies the warehouse: leave --database out")
     if not 1 <= options.limit <= MAX_ROWS:
@@ -97,7 +96,7 @@ def _asked(url: str, path: str, content: dict[str, object]) -> dict[str, Any]:
     except httpx.HTTPError as error:
         raise ServiceError(f"cannot reach the ingest service at {url} ({type(error).__name__})") from error
     if response.status_code == 401:
-        raise ServiceError(f"{url} wants a token: set ODW_SERVICE_TOKEN to the one for reading")
+        raise ServiceError(f"{url} requires a token: set ODW_SERVICE_TOKEN to the one for reading")
     if response.status_code == 200:
         return dict(response.json())
     try:
@@ -108,7 +107,7 @@ def _asked(url: str, path: str, content: dict[str, object]) -> dict[str, Any]:
 
 
 class _File:
-    """A DuckDB file, opened for reading."""
+    """A DuckDB file, opened read-only."""
 
     def __init__(self, path: Path) -> None:
         import duckdb
@@ -132,7 +131,7 @@ def _from_file(options: SqlOptions, query: str) -> dict[str, Any]:
 
     path = _database(options.database) if options.database else _warehouse(options)
     try:
-        # only the warehouse has rows that others have replaced
+        # only the warehouse keeps replaced rows
         return run_query(_File(path), query, options.limit, is_current=bool(options.database)).to_json()
     except QueryError as error:
         raise ConfigError(str(error)) from error
@@ -143,7 +142,7 @@ def _database(file: str) -> Path:
 
     path = Path(file)
     if not path.is_file():
-        raise ConfigError(f"--database: there is no file {file}")
+        raise ConfigError(f"--database: file {file} does not exist")
     with path.open("rb") as opened:
         if opened.read(12)[8:] != b"DUCK":
             raise ConfigError(f"--database: {file} is not a DuckDB file")

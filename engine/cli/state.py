@@ -21,10 +21,10 @@ def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
     """Return the store of the arguments, not yet opened.
 
     Args:
-        create: False makes a missing store an error, for commands that only look.
+        create: False makes a missing store an error, for commands that only read.
 
     Raises:
-        ConfigError: they name none.
+        ConfigError: the address is not valid.
         RegistryError: what it needs is not installed.
     """
     from engine.state import open_store
@@ -33,13 +33,13 @@ def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
 
 
 async def run_id_of(store: StateStore, name: str) -> str:
-    """The id of the run that is meant; a workflow's id, as Temporal's page shows it, names its run too."""
+    """Return the id of the named run; also accepts a workflow's id from Temporal's page."""
     from engine.state.records import DURABLE_GROUP
 
     if not name.startswith(DURABLE_GROUP):
         return name
     runs = await store.list_runs(group_id=name)
-    # that of a run that was submitted, or resumed, ends in the run's id
+    # the workflow id of a submitted or resumed run ends with the run's id
     return runs[-1].run_id if runs else name.rsplit("/", 1)[-1]
 
 
@@ -47,8 +47,8 @@ def state_of(options: StateOptions) -> str:
     """Return `--state`, else ODW_STATE, else `--state-dir`: an address or a directory.
 
     Raises:
-        ConfigError: it is neither, or an address is given where a directory belongs. It is not quoted, since
-            it may hold a password.
+        ConfigError: it is neither, or an address is given as a directory. The message does not quote it,
+            since it may hold a password.
     """
     from engine.errors import ConfigError
     from engine.state.address import is_address
@@ -76,7 +76,7 @@ def shown_state(options: StateOptions) -> str:
 
 
 def state_options(options: StateOptions) -> str:
-    """Return the arguments that give another command the same state, with passwords masked."""
+    """Return the arguments for another command on the same state, with passwords masked."""
     from engine.state.address import is_address, without_secrets
 
     text = ""

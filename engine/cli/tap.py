@@ -1,11 +1,11 @@
 """Print the records that come out of a node, as JSON lines.
 
-With NODE, a trial: the first records of each source go through the transforms. Nothing is delivered: sinks
-are left out, and so are nodes that pay for their answers, with everything after them.
+With NODE, runs a trial: the first records of each source go through the transforms. Nothing is delivered:
+sinks are left out, and so are nodes that pay for their answers, with everything after them.
 
-With RUN and NODE, samples of what leaves the node of a run in progress, whose process must be one of yours
-on this machine. The run does not wait for them, and nothing is stored. What the file declares as hidden
-(`mask`, `redact`) is hidden.
+With RUN and NODE, prints samples of the records that leave the node of a run in progress. Its process must be
+yours and on this machine. The run does not wait for them, and nothing is stored. Fields that the file hides
+(`mask`, `redact`) stay hidden.
 
   python -m engine tap orders.clean              # a trial: 10 records of `orders`
   python -m engine tap clean etl.yaml --limit 1

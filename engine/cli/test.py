@@ -1,7 +1,7 @@
-"""Run the cases beside a pipeline file: records in, records, dead letters and counts out.
+"""Run the test cases of a pipeline file: given records, expected records, dead letters and counts.
 
-Cases are in NAME_test.yaml. Sources are given their records, sinks only collect, and transforms that would
-reach a connection give the answers written down for them; everything else is the pipeline as it runs.
+Cases are in NAME_test.yaml. Sources yield the given records, sinks only collect, and transforms with a
+connection return the given answers; everything else runs as in production.
 
 Exit codes: 0 all passed, 1 some failed, 2 a file is not valid.
 """
@@ -18,7 +18,7 @@ from engine.cli.options import TestOptions
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
 
-SUMMARY = "run the test cases beside a pipeline file"
+SUMMARY = "run the test cases of a pipeline file"
 OPTIONS = TestOptions
 
 
@@ -28,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="CASE", help="only this case; repeatable"
     )
-    parser.add_argument("--update", action="store_true", help="write what came out as what is expected")
+    parser.add_argument(
+        "--update", action="store_true", help="replace the expected results by the actual ones"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: TestOptions) -> int:
-    """Run the cases and print what differs."""
+    """Run the cases and print the differences."""
     from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: _run(options))

@@ -1,7 +1,7 @@
 """Check a file and report every problem with its file, line and column.
 
-Starts, opens and contacts nothing. Exit code 0 if the file is valid, 2 otherwise. `--target temporal`
-also reports what would not work on other machines, and warns about what every worker needs.
+Starts, opens and contacts nothing. Exit code 0 if the file is valid, 2 otherwise. `--target temporal` also
+reports what cannot work on other machines, and warns about what every worker needs.
 """
 
 from __future__ import annotations

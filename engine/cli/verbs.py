@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main", "parser_of"]
 
 VERBS = {
-    "init": "begin a project from a template",
+    "init": "create a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
-    "test": "run the test cases beside a pipeline file",
+    "test": "run the test cases of a pipeline file",
     "doctor": "check this machine and everything that a file needs",
-    "plan": "say what a run would read, write and cost",
+    "plan": "forecast what a run would read, write and cost",
     "tap": "print the records that come out of a node",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
@@ -35,24 +35,24 @@ VERBS = {
     "bookmarks": "list and reset bookmarks of earlier runs",
     "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
-    "eval": "compare extracted records with a file of what is true",
+    "eval": "compare extracted records with a file of correct ones",
     "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "explain": "explain an exit code, an error, or the type of a dead letter",
     "completion": "print a script that completes commands in a shell",
     "schema": "print the JSON Schema of pipeline files, for editors",
 }
-"""Each is a module of this package, imported when it is asked for."""
+"""Each is a module of this package, imported on demand."""
 
 USAGE_ERROR = 2
 
 
 MAX_HELP_WIDTH = 100
-COMMAND = "python -m engine"  # in the texts of help; shown as it was called
+COMMAND = "python -m engine"  # replaced in help texts by the actual program name
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Fills paragraphs to the width of the terminal; indented lines and commands stay as they are."""
+    """Fills paragraphs to the width of the terminal; indented lines and commands keep their line breaks."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog)
@@ -83,7 +83,7 @@ class VerbParser(argparse.ArgumentParser):
     """An argument parser with one-line errors that suggest the nearest option."""
 
     def describe_actions(self) -> None:
-        """Let the help of each action begin with what the list of actions says of it."""
+        """Start the help of each action with its text from the list of actions."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for one in action._choices_actions:
@@ -102,7 +102,8 @@ class VerbParser(argparse.ArgumentParser):
 
         wrong = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
         near = get_close_matches(wrong, self.options(), n=1) if wrong else []
-        if "unrecognized" in message and near and wrong not in near:  # else another action of the verb has it
+        # otherwise the option belongs to another action of the verb
+        if "unrecognized" in message and near and wrong not in near:
             return f" (did you mean {near[0]}?)"
         return f" (see {self.prog} --help)"
 
@@ -125,8 +126,8 @@ _ACTIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. `argv` is without the program's name."""
-    _mend_streams()
+    """Run the command line and return the exit code. `argv` excludes the program's name."""
+    _repair_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     program = _program()
     verb = arguments[0] if arguments else ""
@@ -146,10 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _execute(_module(verb), verb, program, arguments[1:])
 
 
-def _mend_streams() -> None:
-    """Make the standard streams usable, whatever the caller closed or its locale cannot write.
+def _repair_streams() -> None:
+    """Make the standard streams usable, even closed ones or those whose locale cannot write all text.
 
-    The next file or socket would take a closed stream's descriptor, and our output would go into it.
+    The next file or socket would reuse a closed stream's descriptor, and output would go into it.
     """
     for number in (0, 1, 2):
         try:
@@ -164,7 +165,7 @@ def _mend_streams() -> None:
         if not hasattr(stream, "reconfigure"):
             continue
         if stream.encoding.lower() in ("ascii", "us-ascii"):
-            stream.reconfigure(encoding="utf-8")  # a locale that says nothing; Python does so for "C" too
+            stream.reconfigure(encoding="utf-8")  # a locale without an encoding; Python does the same for "C"
         elif stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
@@ -199,7 +200,7 @@ def _module(verb: str) -> ModuleType:
 
 
 def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
-    """The verb's options, with the pipeline's own name in place of an alias."""
+    """Return the verb's options, with aliases resolved to pipelines' own names."""
     from engine.cli.options import parsed
 
     if getattr(arguments, "pipeline", ""):
@@ -210,7 +211,7 @@ def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
-    """Return the parser of a verb, with all of its arguments."""
+    """Return the parser of a verb, with all its arguments."""
     return _parser(_module(verb), verb, "odw")
 
 

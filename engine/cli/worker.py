@@ -1,7 +1,7 @@
 """Process durable runs until SIGINT or SIGTERM, then hand back the work in progress and exit.
 
-Workers and submitters need the same file, environment and components, and all workers need a state store
-that each of them can reach. docs/temporal.md starts from scratch.
+Workers and submitters need the same file, environment and components, and all workers need a state store that
+each can reach. docs/temporal.md is a walkthrough.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="poll only this task queue; repeatable (default: all)",
     )
     parser.add_argument(
-        "--slots", type=at_least_one, default=4, metavar="N", help="chunks processed at once (default: 4)"
+        "--slots",
+        type=at_least_one,
+        default=4,
+        metavar="N",
+        help="chunks processed concurrently (default: 4)",
     )
     parser.add_argument(
         "--grace",

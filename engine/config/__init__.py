@@ -1,4 +1,4 @@
-"""The configuration: from a YAML file or a mapping to a checked `FileConfig`."""
+"""Configuration: read a YAML file or a mapping into a checked `FileConfig`."""
 
 from __future__ import annotations
 

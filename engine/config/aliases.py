@@ -18,7 +18,7 @@ __all__ = ["read_aliases", "with_own_names"]
 def read_aliases(section: Value | None, pipelines: Collection[str], problems: Problems) -> dict[str, str]:
     """Read aliases with their pipelines; invalid ones are reported in `problems` and omitted.
 
-    Values that are no text are left to the section's own check.
+    Values that are not text are reported by the section's own check.
     """
     aliases: dict[str, str] = {}
     for name, value in section.items() if section else []:

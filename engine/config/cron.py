@@ -36,7 +36,7 @@ def check_schedule(text: str) -> str:
     """Validate a schedule and return it without extra spaces.
 
     Raises:
-        ValueError: saying which field is wrong.
+        ValueError: names the wrong field.
     """
     words = text.split()
     interval = interval_of(text)
@@ -59,7 +59,7 @@ def check_time_zone(name: str) -> str:
     """Return the name of a time zone that this machine knows.
 
     Raises:
-        ValueError: it knows none of this name.
+        ValueError: it knows no such zone.
     """
     try:
         ZoneInfo(name)
@@ -69,7 +69,7 @@ def check_time_zone(name: str) -> str:
 
 
 def interval_of(text: str) -> float | None:
-    """Seconds between two runs for `5m`, `2h` or `@every 90m`; None for what names times of the clock.
+    """Return the seconds between two runs for `5m`, `2h` or `@every 90m`; None for clock times.
 
     Raises:
         ValueError: `@every` without a duration.
@@ -77,7 +77,7 @@ def interval_of(text: str) -> float | None:
     words = text.split()
     if words and words[0] == "@every":
         return parse_duration(" ".join(words[1:]))
-    # a bare number is no schedule: it may be meant as a minute of the hour
+    # a bare number is not a schedule: it may be meant as a minute of the hour
     return parse_duration(text) if _INTERVAL.fullmatch(text.strip()) else None
 
 
@@ -104,7 +104,7 @@ def _values(word: str, name: str, lowest: int, highest: int) -> set[int]:
 
 
 def _number(text: str) -> int:
-    """The number that a text is or names; one that is never allowed if it is neither."""
+    """Return the number that a text is or names; if it is neither, a number that is never allowed."""
     if text.isdigit():
         return int(text[:9])
     return _NAMES.get(text.lower(), -1)

@@ -21,7 +21,7 @@ _MAX_ENV_BYTES: Final = 1 << 20
 def load_environment(env_file: Path, environ: Mapping[str, str], problems: Problems) -> dict[str, str]:
     """Load the variables of a `.env` file, if it exists, overridden by `environ`.
 
-    A line that is no assignment is a problem; its text is not shown, it may hold a secret.
+    A line that is not an assignment is a problem; its text is not shown, since it may hold a secret.
     """
     try:
         with env_file.open("rb") as stream:
@@ -48,7 +48,7 @@ def _dotenv(text: str, file: str, problems: Problems) -> dict[str, str]:
         problems.add(Place(file, binding.original.line, 1), "not an assignment", "write NAME=value")
     if broken:
         return {}
-    # `interpolate` would look into the process environment, which this function is not given
+    # `interpolate` would read the process environment instead of `environ`
     values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: value for name, value in values.items() if value is not None}
 

@@ -9,9 +9,9 @@
 `$${`                 a literal `${`
 ====================  ==========================================================================
 
-The forms with `:-` and `:?` mean what they mean in a POSIX shell. What is inserted is never expanded again,
-so nothing in the environment can smuggle in another `${…}`; and it is put in after the YAML was parsed,
-so it can never change the structure of the file.
+`:-` and `:?` mean the same as in a POSIX shell. Inserted text is never expanded again, so nothing in the
+environment can smuggle in another `${…}`; and it is inserted after the YAML was parsed, so it can never
+change the structure of the file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Scope:
         environ: environment variables.
         params: the pipeline's parameters; None where parameters cannot be used.
         read_file: reads the file of `${file:…}`; raises OSError or ValueError.
-        asked: what was asked for from outside so far, and where: a variable's name, or `file:path`.
+        asked: external values requested so far (a variable's name or `file:path`), and where.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -50,7 +50,7 @@ class Scope:
 
 
 class _InvalidError(Exception):
-    """A `${…}` that cannot be put in; its text is the message."""
+    """A `${…}` that cannot be resolved; its text is the message."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class _InvalidError(Exception):
 
 @dataclass(slots=True)
 class _Expansion:
-    """What one string becomes, and which texts in it must not be shown."""
+    """The result for one string, and the texts in it that must not be shown."""
 
     parts: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ def escape(text: str) -> str:
 
 
 def interpolate(value: Value, scope: Scope, problems: Problems) -> Value:
-    """Resolve `${…}` in string leaves; a leaf where that fails is marked `failed`."""
+    """Resolve `${…}` in string leaves; a leaf that cannot be resolved is marked `failed`."""
     if isinstance(value.data, dict):
         return replace(
             value, data={key: interpolate(item, scope, problems) for key, item in value.data.items()}
@@ -97,7 +97,7 @@ def _interpolate_leaf(value: Value, text: str, scope: Scope, problems: Problems)
     if expansion.failed:
         return replace(value, data=None, failed=True)
     if whole is not None:
-        # what is wrong with a value from the command line has to be mended there
+        # a problem with a value from the command line has to be fixed there
         place = whole.place if whole.place.file == "--param" else value.place
         place = replace(place, hidden=(*place.hidden, *whole.secrets()))
         data = _at(whole.data, replace(value, place=place))
@@ -109,7 +109,7 @@ def _interpolate_leaf(value: Value, text: str, scope: Scope, problems: Problems)
 
 
 def _at(data: Plain, where: Value) -> Plain:
-    """The inside of a parameter that is a list or mapping, with the position of the place it is used."""
+    """Return the items of a list or mapping parameter, with the position where it is used."""
     if isinstance(data, dict):
         return {
             key: replace(item, place=where.place.at(key), data=_at(item.data, where))
@@ -229,7 +229,7 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
 
 
 def _flatten(expansion: _Expansion) -> None:
-    """A parameter that is not alone in its string becomes text."""
+    """Convert a parameter to text that is not alone in its string."""
     whole, expansion.whole = expansion.whole, None
     if whole is None:
         return

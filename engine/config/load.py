@@ -35,11 +35,11 @@ def load_file(
 ) -> FileConfig:
     """Read and check a file.
 
-    What can be checked without knowing the components is checked; what is wrong is in the `problems` of
-    the result, for `engine.plan.compile` to raise together with its own (or `check()` to raise alone).
+    Checks everything that does not depend on components. The problems are in the `problems` of the result;
+    `engine.plan.compile` raises them together with its own, `check()` alone.
 
     Args:
-        path: the file; a `.env` beside it and `${file:…}` with relative paths are read too.
+        path: the file; a `.env` in its folder and files of `${file:…}` are read too.
         environ: the environment, which wins over `.env`; usually `os.environ`.
         overrides: parameters and settings from the command line or the caller.
 
@@ -126,7 +126,7 @@ def _build(
 
 
 def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Declared | None:
-    """The models that the file declares, once they can all be made."""
+    """Return the models that the file declares, if all of them are valid."""
     if section is None or section.any_failed():
         return None
     try:
@@ -180,8 +180,7 @@ def _read_connections(section: Value | None, problems: Problems) -> dict[str, Co
 
 
 def _asks_for_sandbox(fields: Value) -> bool:
-    """Whether a field is the word; but the embedded services' own keys read so too, and beside an address
-    of somebody else the word is such a key."""
+    """Return whether a field is the word `sandbox`; as a key next to a foreign address it is not."""
     texts = [field.data for _, field in fields.items() if isinstance(field.data, str)]
     return SANDBOX in texts and not any("://" in text for text in texts)
 
@@ -197,7 +196,7 @@ def _read_pipelines(
     section = root.get("pipelines")
     if section is None or section.data == {}:
         if section is None and any(nearest(name, ["pipelines"]) for name, _ in root.items()):
-            return {}  # misspelt: that it is unknown says enough
+            return {}  # a misspelt name: the report of the unknown key is enough
         place = root.keys.get("pipelines", root.place)
         problems.add(place, "no pipelines defined", "write pipelines: {name: {nodes: {…}}}")
         return {}

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SANDBOX = "sandbox"
-"""The literal that means the embedded service, as a connection or as one of its fields."""
+"""The word for the embedded service, as a connection or as one of its fields."""
 
 MEBIBYTE = 1 << 20
 
@@ -48,9 +48,10 @@ class OnStall(StrEnum):
 
 
 class OnError(StrEnum):
-    """What to do with a record for which a node's own code fails without meaning to.
+    """What to do with a record for which a node's own code fails unexpectedly.
 
-    `stop`: the run ends. `dead_letter`: the record dies. `drop`: it is dropped by the name of the error.
+    `stop`: the run ends. `dead_letter`: the record dies. `drop`: it is dropped, with the error's name as the
+    reason.
     """
 
     STOP = "stop"
@@ -63,9 +64,9 @@ class RetryOptions:
     """How transient failures of a node are retried: exponential backoff with full jitter.
 
     Args:
-        attempts: tries in all, the first included; 1 means no retry.
-        base: seconds before the second try, at most; doubled for each one after.
-        cap: no wait is longer than this, in seconds (a Retry-After from the other side may be).
+        attempts: total attempts, including the first; 1 means no retry.
+        base: maximum seconds before the second attempt; doubles for each one after.
+        cap: upper bound of every wait in seconds, except for a Retry-After from the service.
     """
 
     attempts: int = 5
@@ -75,19 +76,19 @@ class RetryOptions:
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """Options of a node for the engine rather than for the component.
+    """Options of a node that the engine, not the component, uses.
 
     Args:
-        retry: transient failures.
-        concurrency: batches worked on at once; None leaves it to the component.
-        ordered: hand batches on in the order they came although several are worked on at once.
-        batch: how batches are cut for this node; None leaves it to the component.
-        on_stall: what to do when nothing succeeds any more.
+        retry: how transient failures are retried.
+        concurrency: batches processed concurrently; None leaves it to the component.
+        ordered: pass batches on in input order even when several are processed concurrently.
+        batch: how batches are formed for this node; None leaves it to the component.
+        on_stall: what to do when nothing succeeds any longer.
         on_error: what to do with a record that fails unplanned; None: functions stop the run, and transforms
             in YAML dead-letter the record.
         buffer: batches that may wait on each edge into this node; None leaves it to the engine.
-        key_suffix: appended to the keys of everything this node hands on ("" appends nothing); the only
-            option that is part of the plan's identity.
+        key_suffix: appended to the keys of all records that this node passes on ("" appends nothing); the
+            only option that is part of the plan's identity.
     """
 
     retry: RetryOptions = field(default_factory=RetryOptions)
@@ -102,7 +103,7 @@ class NodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Where to post how a run ended, and after which ends. `url` may hold a secret."""
+    """Where to post the result of a run, and which results. `url` may hold a secret."""
 
     url: str = field(repr=False)
     when: frozenset[str]
@@ -116,19 +117,19 @@ class Settings:
         memory_bytes: bytes in flight.
         outage_limit: seconds a source pauses while nothing succeeds, before the run stops.
         timeout: seconds the run may take; None means no limit.
-        retries: how often a failed run is started again.
+        retries: how often a failed run is restarted.
         on_complete: pipelines to run after this one completed.
         on_cancel: pipelines to run after this one was cancelled.
         on_failure: pipelines to run after this one failed for good.
-        notify: where to post how a run ended.
-        schedule: five cron fields, `@daily` and its like, or an interval (`10m`, `@every 10m`); "" means
-            none.
+        notify: where to post the result of a run.
+        schedule: five cron fields, a shorthand such as `@daily`, or an interval (`10m`, `@every 10m`); ""
+            means none.
         time_zone: that of the schedule.
         catch_up: seconds that a scheduled run may begin late, after the service was down.
-        min_records: fewer records that come in make a run fail at its end.
-        require_match: a source that finds nothing to read makes a run fail at its end.
-        if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
-            allow; "" means to refuse where a node leaves bookmarks, else to allow it.
+        min_records: a run that reads fewer records fails at its end.
+        require_match: a run with a source that finds nothing to read fails at its end.
+        if_running: what a run does while another run of the pipeline is in progress: refuse, wait, skip or
+            allow; "" means refuse if a node leaves bookmarks, else allow.
         budget_usd: what a run may pay for answers, over all nodes and attempts; None means no limit.
         budget_usd_per_day: what all runs of the pipeline may pay in a day, UTC; None means no limit.
     """
@@ -207,7 +208,7 @@ class InputConfig:
 
     @property
     def text(self) -> str:
-        """The input as it is written."""
+        """Return the input as it is written in the file."""
         return f"{self.name}.{self.branch}" if self.branch else self.name
 
 
@@ -244,9 +245,9 @@ class PipelineConfig:
     Attributes:
         parameters: as declared.
         values: the values in effect, JSON-safe; parameters whose value came from the environment or a
-            file are left out, for they may be secret and are there again when a run is resumed.
+            file are left out, since they may be secret and are available again when a run is resumed.
         nodes: in the order of the file.
-        unreadable: names of nodes that could not be understood, or whose input could not.
+        unreadable: names of nodes that are invalid or have an invalid input.
     """
 
     name: str
@@ -261,12 +262,12 @@ class PipelineConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExternalValue:
-    """A value of the file that comes from the environment or from another file.
+    """A value that the file takes from the environment or from another file.
 
     Args:
         name: the variable, or `file:path`.
-        is_set: it was there; otherwise a default holds, or a problem was reported.
-        dotenv: it came from the `.env` beside the file.
+        is_set: it exists; otherwise a default applies, or a problem was reported.
+        dotenv: it came from the `.env` file.
     """
 
     name: str
@@ -280,11 +281,11 @@ class FileConfig:
     """A file.
 
     Attributes:
-        file: how the file is called in messages; "" for a mapping.
-        problems: what is wrong so far. `compile_plan` and `compile_file` raise these together with what
-            they find themselves, so that the user sees everything at once.
+        file: the file's name in messages; "" for a mapping.
+        problems: problems found so far. `compile_plan` and `compile_file` raise these together with their
+            own, so that the user sees everything at once.
         aliases: other names of pipelines, each with the pipeline's own.
-        external: what was taken, or looked for, outside of the file, in the order it was asked for.
+        external: values that were read or looked up outside of the file, in the order of requests.
         warehouse: the models that it declares, None without any.
     """
 

@@ -17,7 +17,7 @@ from engine.errors import ConfigError
 
 __all__ = ["Overrides", "apply_assignments", "check_param_names", "given_params"]
 
-# Levels whose names the user makes up: assigning below a name that does not exist is a slip.
+# Levels with user-defined names: assigning below a name that does not exist is a mistake.
 _NAMED: Final = (("pipelines",), ("connections",), ("pipelines", "*", "nodes"))
 _SINGULAR: Final = MappingProxyType({"pipelines": "pipeline", "connections": "connection", "nodes": "node"})
 
@@ -52,7 +52,7 @@ def apply_assignments(root: Value, texts: Iterable[str], problems: Problems) -> 
 
 
 def _through_alias(root: Value, steps: list[str]) -> list[str]:
-    """The path with a pipeline's own name in place of an alias."""
+    """Return the path with an alias replaced by the pipeline's own name."""
     section = root.get("aliases")
     own = section.get(steps[1]) if section and steps[0] == "pipelines" and len(steps) > 1 else None
     return [steps[0], own.data, *steps[2:]] if own is not None and isinstance(own.data, str) else steps
@@ -106,7 +106,7 @@ def _assigned(target: Value, steps: list[str], value: Value, place: Place, probl
 
 
 def check_param_names(overrides: Overrides, pipelines: Iterable[str], problems: Problems) -> None:
-    """Report parameters given for pipelines that do not exist, and texts that are no assignment."""
+    """Report parameters of pipelines that do not exist, and texts that are not assignments."""
     known = list(pipelines)
     for name in overrides.params:
         if name not in known:

@@ -44,7 +44,7 @@ _NOUNS: Final[Mapping[ParamType, str]] = MappingProxyType(
 
 
 def declare(section: Value, problems: Problems) -> dict[str, ParameterConfig]:
-    """Read the parameters under `params:`; report broken declarations and treat them as nullable text."""
+    """Read the parameters under `params:`; report invalid declarations and treat them as nullable text."""
     declared: dict[str, ParameterConfig] = {}
     for name, value in section.items():
         place = section.key_place(name)
@@ -108,7 +108,7 @@ def _type_of(data: Plain) -> ParamType:
 def from_text(parameter: ParameterConfig, text: str, place: Place) -> Value:
     """Convert a value given as text on the command line.
 
-    Texts are taken as they are, but for `null` and `~`; the rest is read as YAML.
+    Text parameters are used verbatim, except for `null` and `~`; other types are read as YAML.
     """
     scalar = parse_scalar(text)
     stands_for_null = scalar is None and (parameter.nullable or text.strip())
@@ -124,8 +124,8 @@ def resolve(
 ) -> dict[str, Value]:
     """Return the value of each parameter: the given one, else its default.
 
-    null means the default where the parameter does not allow null. A value that is missing or does not
-    fit is reported, and marked `failed`.
+    null means the default if the parameter does not allow null. A missing or invalid value is reported, and
+    marked `failed`.
     """
     values: dict[str, Value] = {}
     for name, parameter in declared.items():
@@ -142,7 +142,7 @@ def resolve(
 
 
 def known_values(values: Mapping[str, Value]) -> dict[str, JsonValue]:
-    """Return the values that may be stored: those without data of the environment or of files."""
+    """Return the values that may be stored: those without data from the environment or files."""
     return {
         name: _json_safe(value.plain())
         for name, value in values.items()
@@ -178,7 +178,7 @@ def _checked(parameter: ParameterConfig, value: Value, what: str, problems: Prob
 
 
 def _coerce(type_: ParamType, value: Value) -> tuple[bool, Plain]:
-    """Whether the value is of the type, and the value in it. Text is read first: `${NAME:-5}` gives text."""
+    """Return whether the value has the type, and the converted value. Text of `${NAME:-5}` is parsed."""
     data = value.data
     if isinstance(data, str) and type_ is not ParamType.STRING:
         data = parse_scalar(data)

@@ -42,7 +42,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def check_name(what: str, name: str, place: Place, problems: Problems) -> None:
-    """Report a name that could not be used in `--set` and `--param`."""
+    """Report a name that cannot be used in `--set` and `--param`."""
     if not _NAME.fullmatch(name):
         message = f"{'an' if what[0] in 'aeiou' else 'a'} {what} cannot be called `{name}`"
         problems.add(place, message, "use letters, digits, _ and -, starting with a letter")
@@ -63,10 +63,10 @@ def read_pipeline(
     *,
     known: Mapping[str, str],
 ) -> PipelineConfig | None:
-    """Check one pipeline of the section `pipelines:`; None when nothing of it can be understood.
+    """Check one pipeline of the section `pipelines:`; return None when it is unreadable.
 
     Args:
-        known: the own name of every pipeline, by name and by alias.
+        known: the actual name of every pipeline, by name and by alias.
     """
     place, value = section.key_place(name), section.data[name]
     check_name("pipeline", name, place, problems)
@@ -105,7 +105,7 @@ def _with_own_names(settings: Settings, names: Mapping[str, str]) -> Settings:
 
 
 def _check_followers(name: str, value: Value | None, known: Mapping[str, str], problems: Problems) -> None:
-    """`on_complete`, `on_cancel` and `on_failure` name other pipelines of the file."""
+    """Check that `on_complete`, `on_cancel` and `on_failure` name other pipelines of the file."""
     if value is None:
         return
     for item in value.data if value.is_list else [value]:
@@ -151,7 +151,7 @@ def _read_nodes(
 
 
 def _has_readable_input(node: NodeConfig, value: Value, above: str | None) -> bool:
-    """False when what was wrong with the input has been reported, so that the graph is not judged on it."""
+    """Return False when the input was reported as wrong, so that the graph is not checked with it."""
     given = value.get("input")
     if node.kind is Kind.SOURCE or node.inputs:
         return True
@@ -173,7 +173,7 @@ def _read_node(
     section = validate(NodeSection, value, problems)
     kinds = [kind for kind in Kind if value.get(kind) is not None]
     if not kinds and any(nearest(name, list(Kind)) for name, _ in value.items()):
-        return None  # misspelt: that it is unknown says enough
+        return None  # a misspelt name: the report of the unknown key is enough
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
         message = "one of `source`, `transform`, `sink` is required"
@@ -226,7 +226,7 @@ def _read_inputs(
 
 
 def _input(text: str, place: Place) -> InputConfig:
-    """`node`, or `node.branch`."""
+    """Parse `node` or `node.branch`."""
     name, _, branch = text.partition(".")
     return InputConfig(name, place, branch)
 

@@ -1,4 +1,4 @@
-"""Wording of problems: nearest names, and safe descriptions of values."""
+"""Wording of problems: suggestions, and safe descriptions of values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.errors import Problem
 __all__ = ["Problems", "describe", "listed", "nearest", "redacted", "unknown"]
 
 _SHOWN_LENGTH = 60
-_MAX_BITS = 14_000  # Python writes no more than 4,300 digits
+_MAX_BITS = 14_000  # Python formats at most 4,300 digits
 
 
 class Problems:
@@ -90,7 +90,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def describe(value: Value) -> str:
-    """Describe a value briefly, without data of the environment or a file."""
+    """Describe a value briefly, without data from the environment or a file."""
     if value.shown is not None:
         return f"the value of `{value.shown}`"
     data = value.data
@@ -109,7 +109,7 @@ def describe(value: Value) -> str:
 
 
 def redacted(message: str, secrets: Iterable[str]) -> str:
-    """Remove texts of the environment or of files from a foreign message."""
+    """Remove texts from the environment or files from a foreign message."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if secret:
             message = message.replace(secret, "***").replace(repr(secret)[1:-1], "***")

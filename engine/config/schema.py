@@ -1,4 +1,4 @@
-"""The JSON Schema of the file, for editors: completion, descriptions and the first checks while typing."""
+"""The JSON Schema of the file, for editors: completion, descriptions and checks while typing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAME_PATTERN: Final = "^[A-Za-z_][A-Za-z0-9_-]*$"
 def file_schema(registry: Registry) -> JsonValue:
     """Return the JSON Schema with the parameters of every importable component.
 
-    Wherever something other than text is expected, a text with `${…}` is allowed too.
+    Text with `${…}` is allowed in place of any other type.
     """
     definitions: Schema = {
         "interpolated": {"type": "string", "pattern": r"\$\{", "description": "A value with ${…} in it"}
@@ -81,7 +81,7 @@ def _specs(registry: Registry) -> list[ComponentSpec]:
 
 
 def _section(model: type[BaseModel], definitions: Schema) -> Schema:
-    """A model's schema, its own definitions moved to the file's, texts with `${…}` let in."""
+    """Return a model's schema, with its definitions moved to the file's and text with `${…}` allowed."""
     schema = model.model_json_schema(by_alias=True, ref_template=f"#/$defs/{model.__name__}.{{model}}")
     for name, inner in schema.pop("$defs", {}).items():
         definitions[f"{model.__name__}.{name}"] = _lenient(inner)
@@ -92,11 +92,11 @@ def _lenient(schema: Schema) -> Schema:
     schema = {key: value for key, value in schema.items() if key not in ("title", "operational")}
     properties: Mapping[str, Schema] = schema.get("properties", {})
     if properties:
-        schema["properties"] = {name: _letting_text_in(part) for name, part in properties.items()}
+        schema["properties"] = {name: _allowing_text(part) for name, part in properties.items()}
     return schema
 
 
-def _letting_text_in(part: Schema) -> Schema:
+def _allowing_text(part: Schema) -> Schema:
     part = {
         key: value
         for key, value in part.items()
@@ -135,7 +135,7 @@ def _node(spec: ComponentSpec, definitions: Schema) -> Schema:
 
 
 def _short(spec: ComponentSpec, definitions: Schema) -> Schema:
-    """A node in its short form, `filter: "amount > 0"`."""
+    """Return the schema of a node in its short form, `filter: "amount > 0"`."""
     schema = _section(NodeSection, definitions)
     properties = {
         name: part for name, part in schema["properties"].items() if name not in {*Kind, *SHORTHANDS}
@@ -160,7 +160,7 @@ def _for_component(schema: Schema, spec: ComponentSpec, definitions: Schema, dro
 
 
 def _foreign(definitions: Schema) -> Schema:
-    """A node whose component is `package.module:Class`, or a `${…}`."""
+    """Return the schema of a node whose component is `package.module:Class`, or a `${…}`."""
     schema = _section(NodeSection, definitions)
     foreign = {"type": "string", "pattern": r":|\$\{"}
     schema["properties"] |= {str(kind): foreign for kind in Kind}

@@ -1,7 +1,6 @@
 """The sections of the file as Pydantic models.
 
-They are the source of the checks in `load` and of the editor's schema. `with:` is open here; the
-component's own model closes it.
+`load` and the editor's schema use them. `with:` is unchecked here; the component's own model checks it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type
 
 
 def _names(value: Any) -> Any:
-    """One name, or a list of names, as a list."""
+    """Return one name or a list of names as a list."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -55,7 +54,7 @@ TimeZone = Annotated[str, AfterValidator(check_time_zone)]
 
 
 class Section(BaseModel):
-    """Base: unknown keys are problems."""
+    """Base of the sections; unknown keys are problems."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -190,17 +189,17 @@ def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # what is in brackets is no address, or the port no port
+    except ValueError:  # an invalid IPv6 address in brackets, or an invalid port
         return False
 
 
 class NotifySection(Section):
-    """Where to post how a run ended."""
+    """Where to post the result of a run."""
 
     url: str = ""
     """An http or https address; empty: nowhere."""
     when: list[Literal["completed", "failed", "outage", "interrupted"]] = ["failed", "outage"]
-    """The ends that are told of (default: failed and outage)."""
+    """The results to report (default: failed and outage)."""
 
     @field_validator("url")
     @classmethod
@@ -240,7 +239,7 @@ class PipelineSection(Section):
     on_failure: Names = []
     """Pipelines to run after this one failed, once its retries are exhausted."""
     notify: NotifySection | None = None
-    """Post how a run ended, with its counts, to an address."""
+    """Post the result of a run, with its counts, to an address."""
     memory: Size = Field(default=64 << 20, ge=1 << 20)
     """Bytes in flight."""
     outage_limit: Duration = 600.0
@@ -285,7 +284,7 @@ class FileSection(Section):
     """The file."""
 
     version: int = 1
-    """The version of the format: 1, the only one there is (default: 1)."""
+    """The version of the format; only 1 exists (default: 1)."""
     connections: dict[str, Any] = {}
     """External services by name, each with its fields, or `sandbox` for the embedded service."""
     pipelines: dict[str, Any] = {}
@@ -293,4 +292,4 @@ class FileSection(Section):
     aliases: dict[str, str] = {}
     """Other names of pipelines, each as `alias: pipeline`."""
     warehouse: WarehouseSection = WarehouseSection()
-    """Models of your own for the embedded warehouse, and for `serve`."""
+    """Custom models of the embedded warehouse and of `serve`."""

@@ -19,7 +19,7 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
 
     Args:
         wanted: names or aliases.
-        asked_by: what the names were given with, for messages.
+        asked_by: the option with the names, for messages.
 
     Raises:
         ConfigError: there is no pipeline of that name.
@@ -31,7 +31,7 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
         if name not in known:
             raise ConfigError([Problem(unknown("pipeline", name, [*known, *file.aliases]), file=asked_by)])
     settings = {name: pipeline.settings for name, pipeline in file.pipelines.items()}
-    for name in chosen:  # grows while it is walked
+    for name in chosen:  # grows during the iteration
         if name in settings:
             following = settings[name].followers
             chosen += [other for other in following if other not in chosen]
@@ -48,6 +48,6 @@ def _in_pipeline(problem: Problem) -> bool:
 
 
 def _owner(where: Problem | Place) -> str:
-    """The pipeline that a place of the document is in, "" when it is in none."""
+    """Return the pipeline that contains a place of the document, or ""."""
     section, _, rest = where.path.partition(".")
     return rest.partition(".")[0] if section == "pipelines" else ""

@@ -1,7 +1,7 @@
 """The short forms of nodes: `filter: "amount > 0"` is `transform: filter, with: {where: "amount > 0"}`.
 
-They are for transforms that come with the engine. Beside a mapping, which is the whole of `with`, each takes
-the one thing that it cannot do without.
+They exist for built-in transforms. The value is either a mapping, which is the whole of `with`, or the
+transform's one required parameter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHORTHANDS: Final[Mapping[str, str]] = {
 
 
 def expanded(node: Value, place: Place, problems: Problems) -> Value:
-    """Return a node with its short form spelled out; one without is returned as it is."""
+    """Return a node with its short form spelled out, or unchanged without one."""
     short = [name for name, value in node.items() if name in SHORTHANDS and value.data is not None]
     if not short:
         return node
@@ -45,7 +45,7 @@ def expanded(node: Value, place: Place, problems: Problems) -> Value:
     if not given.is_mapping:
         given = Value({SHORTHANDS[name]: given}, given.place, {SHORTHANDS[name]: given.place})
     elif more is not None and more.data:
-        message = f"`with` beside a mapping under `{name}`"
+        message = f"`with` next to a mapping under `{name}`"
         problems.add(node.key_place("with"), message, f"write all of it under `{name}`")
     if more is not None and more.is_mapping:
         given = replace(given, data={**more.data, **given.data}, keys={**more.keys, **given.keys})

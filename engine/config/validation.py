@@ -1,4 +1,4 @@
-"""Translate Pydantic's errors to problems at their place in the file."""
+"""Translate Pydantic's errors into problems at their place in the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Pydantic's own messages never repeat the input; those of validators may, so even short texts are hidden.
 _MIN_SECRET: Final = 4
-_SURELY: Final = 0.75  # a name that is less like a key of a node may be a parameter of its component
+_SURELY: Final = 0.75  # a name less similar to a node's key may be a parameter of its component
 
 
 def validate(
@@ -29,11 +29,11 @@ def validate(
 ) -> M | None:
     """Validate a mapping; on failure, report to `problems` and return None.
 
-    What was reported before (a leaf marked `failed`) is not reported again.
+    Problems reported before (leaves marked `failed`) are not reported again.
 
     Args:
-        partial: some fields are not known yet, so neither what is missing nor the whole can be judged.
-        what: what an unknown name is called.
+        partial: some fields are not known yet, so missing fields and rules of the whole are not checked.
+        what: the noun for an unknown name in messages.
     """
     if value.failed:
         return None
@@ -47,7 +47,7 @@ def validate(
         meant = _meant(details, model)
         for group in _by_place(details, value):
             if group[0]["type"] == "missing" and tuple(group[0]["loc"]) in meant:
-                continue  # it is there, under a name that is reported
+                continue  # it exists, under a misspelt name that is reported
             if not partial or (group[0]["loc"] and group[0]["type"] != "missing"):
                 _report(group, model, value, problems, what)
         return None
@@ -76,7 +76,7 @@ def allows_null(annotation: Any) -> bool:
 
 
 def _by_place(details: Sequence[ErrorDetails], value: Value) -> Iterator[list[ErrorDetails]]:
-    """The errors of one value together: a union reports one for each of its members."""
+    """Group errors by value: a union reports one for each of its members."""
     groups: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for detail in details:
         depth = len(detail["loc"])
@@ -87,7 +87,7 @@ def _by_place(details: Sequence[ErrorDetails], value: Value) -> Iterator[list[Er
 
 
 def _depth(value: Value, loc: Sequence[int | str]) -> int:
-    """How many steps of `loc` lead to a value; what follows are names of union members and the like."""
+    """Return how many steps of `loc` lead to a value; the rest are names of union members and the like."""
     current: Value | None = value
     for depth, step in enumerate(loc):
         current = current.step(step) if current else None
@@ -106,7 +106,7 @@ def _find(value: Value, loc: Sequence[int | str]) -> Value:
 
 
 def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[tuple[int | str, ...]]:
-    """The places of fields that misspelt keys were meant for."""
+    """Return the places of fields that misspelt keys were meant for."""
     found: set[tuple[int | str, ...]] = set()
     for detail in details:
         if detail["type"] == "extra_forbidden":
@@ -175,7 +175,7 @@ def _hint(value: Value, kind: str) -> str:
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
-    """The model of the mapping at `loc`."""
+    """Return the model of the mapping at `loc`."""
     current: type[BaseModel] | None = model
     for step in loc:
         annotation = None
@@ -191,7 +191,7 @@ def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseMode
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """An annotation and everything inside it."""
+    """Yield an annotation and everything inside it."""
     yield annotation
     if typing.get_origin(annotation) is not None or isinstance(annotation, types.UnionType):
         for part in get_args(annotation):

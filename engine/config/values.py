@@ -21,7 +21,7 @@ _LONG_WORD = re.compile(r"[^\s.`]{200,}")
 
 
 def _brief(text: str) -> str:
-    """Cut words of 200 characters and more: a name of a file may be as long as its author likes."""
+    """Shorten words of 200 characters and more: names in a file have no length limit."""
     return _LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)
 
 
@@ -29,8 +29,8 @@ def _brief(text: str) -> str:
 class Place:
     """A position: `line` and `column` from 1, or 0 if unknown; `path` is the path in the document.
 
-    `hidden`: texts from the environment or a file that were put in here. No problem shows them, whatever
-    the value was meant to be: a secret may stand in the place of a name by mistake.
+    `hidden`: texts from the environment or a file that were inserted here. No problem shows them, not even
+    for a name: it may be a secret by mistake.
     """
 
     file: str = ""
@@ -57,11 +57,11 @@ class Value:
     Attributes:
         data: the scalar, a list of `Value`, or a dict of text to `Value`.
         place: where the value begins.
-        keys: for a mapping, where each key stands.
-        shown: what may be shown instead of `data`: the text as written, when something from the
-            environment or a file was put into it. None when `data` itself may be shown.
-        hidden: the texts that were put in from the environment or files.
-        failed: something was wrong with this value and has been reported; nothing more should be.
+        keys: for a mapping, the place of each key.
+        shown: the text as written, to show instead of `data` when something from the environment or a file
+            was inserted. None when `data` itself may be shown.
+        hidden: the texts inserted from the environment or files.
+        failed: a problem with this value was reported; report no further ones.
     """
 
     data: Plain
@@ -82,12 +82,12 @@ class Value:
         return isinstance(self.data, list)
 
     def get(self, key: str) -> Value | None:
-        """The value of a key of a mapping, None when it has none."""
+        """Return the value of a key of a mapping, or None."""
         found = self.data.get(key) if isinstance(self.data, dict) else None
         return found if isinstance(found, Value) else None
 
     def items(self) -> list[tuple[str, Value]]:
-        """Keys and values of a mapping; empty for anything else."""
+        """Return keys and values of a mapping; empty for anything else."""
         return list(self.data.items()) if isinstance(self.data, dict) else []
 
     def key_place(self, key: str) -> Place:
@@ -95,7 +95,7 @@ class Value:
         return self.keys.get(key, self.place.at(key))
 
     def step(self, key: str | int) -> Value | None:
-        """The value one step down, by key or index."""
+        """Return the value one step down, by key or index."""
         if isinstance(key, str):
             return self.get(key)
         if isinstance(self.data, list) and -len(self.data) <= key < len(self.data):
@@ -112,7 +112,7 @@ class Value:
         return self.data
 
     def without(self, *names: str) -> Value:
-        """A mapping without some of its keys."""
+        """Return a mapping without some of its keys."""
         kept = {key: value for key, value in self.items() if key not in names}
         return replace(self, data=kept)
 

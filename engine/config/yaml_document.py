@@ -1,7 +1,7 @@
 """Parse YAML to values with positions, as `yaml.safe_load` does, within limits.
 
-The text is read twice by libyaml: once as events, which needs no recursion and so can refuse nesting that
-would exhaust the stack, and once as nodes, which carry the marks that make messages exact.
+libyaml reads the text twice: once as events, without recursion, to reject nesting that would exhaust the
+stack, and once as nodes, whose marks give exact positions for messages.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from engine.errors import ConfigError, Problem
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "parse_bytes", "parse_scalar", "parse_yaml"]
 
 MAX_BYTES: Final = 1 << 20
-"""Larger files are refused; a hand-written file of this size would have some 30,000 lines."""
+"""Larger files are rejected; a hand-written file of this size would have about 30,000 lines."""
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
-"""Bound of the number of values once aliases are followed, so that aliases of aliases cannot explode."""
+"""Maximum number of values once aliases are followed, so that nested aliases cannot explode."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _SCALAR_TAGS = frozenset(
@@ -32,7 +32,7 @@ _SCALAR_TAGS = frozenset(
 )
 _COLLECTION_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("seq", "map"))
 _MISREAD = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(?::[0-9_]+)+(?:\.[0-9_]*)?|NO|YES|ON|OFF")
-"""Plain scalars whose meaning in YAML 1.1 surprises: octal and base-60 numbers, `NO` for Norway."""
+"""Plain scalars with a surprising meaning in YAML 1.1: octal and base-60 numbers, `NO` for Norway."""
 _FLOW_INTERPOLATION = re.compile(r"[\[{,:]\s*\$\{")
 
 
@@ -40,7 +40,7 @@ def parse_bytes(data: bytes, file: str) -> Value | None:
     """Parse the bytes of a file; None if it is empty.
 
     Raises:
-        ConfigError: too large, not UTF-8, or anything `parse_yaml` refuses.
+        ConfigError: too large, not UTF-8, or anything that `parse_yaml` rejects.
     """
     if len(data) > MAX_BYTES:
         raise ConfigError([Problem(f"the file is larger than {MAX_BYTES >> 20} MiB", file=file)])
@@ -113,7 +113,7 @@ def _mark(marked: Node | CollectionStartEvent | AliasEvent, file: str, path: str
 
 
 class _Document:
-    """Turns nodes into values and collects what is wrong with them."""
+    """Turns nodes into values and collects their problems."""
 
     def __init__(self, loader: CSafeLoader, file: str) -> None:
         self._loader = loader
@@ -121,9 +121,9 @@ class _Document:
         self.problems: list[Problem] = []
 
     def survey(self, root: Node) -> None:
-        """Look at every node once, before merging changes any of them.
+        """Visit every node once, before merging changes any of them.
 
-        Notes duplicate keys; refuses aliases that contain themselves, and structures that are huge once
+        Notes duplicate keys; rejects aliases that contain themselves, and structures that are huge once
         aliases are followed.
         """
         sizes: dict[int, int] = {}
@@ -147,7 +147,7 @@ class _Document:
             raise ConfigError([_mark(root, self._file).problem(message)])
 
     def value(self, node: Node, at: Place) -> Value:
-        """The value of a node; `at` gives its path in the document."""
+        """Return the value of a node; `at` is its path in the document."""
         place = _mark(node, self._file, at.path)
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
@@ -158,7 +158,7 @@ class _Document:
 
     def _mapping(self, node: MappingNode, place: Place) -> Value:
         self._check_tag(node, place)
-        self._loader.flatten_mapping(node)  # resolves `<<`; what is merged in comes first and is overridden
+        self._loader.flatten_mapping(node)  # resolves `<<`; merged keys come first and are overridden
         values: dict[str, Value] = {}
         keys: dict[str, Place] = {}
         for key_node, value_node in node.value:
@@ -191,7 +191,7 @@ class _Document:
         return None
 
     def _scalar(self, node: Node, place: Place) -> Value:
-        assert isinstance(node, ScalarNode)  # mappings and sequences are dealt with
+        assert isinstance(node, ScalarNode)  # mappings and sequences were handled above
         if node.tag not in _SCALAR_TAGS:
             self.problems.append(place.problem(f"the tag `{_short_tag(node.tag)}` is not supported"))
             return Value(None, place, failed=True)
@@ -247,7 +247,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
 
 
 def _last_character(text: str, line: int, column: int) -> tuple[int, int]:
-    """The same place, or the end of the text if it lies beyond: an editor has no such line."""
+    """Return the place, or the end of the text if it lies beyond, since an editor has no such line."""
     lines = text.rstrip().split("\n")
     return (line, column) if line < len(lines) else (len(lines) - 1, len(lines[-1]))
 
@@ -278,9 +278,9 @@ def _code(character: object) -> int:
 
 
 def _tab_near(text: str, line: int, column: int) -> tuple[int, int] | None:
-    """The first tab in the indentation of the marked line or of the next one, counted from 1.
+    """Return line and column, from 1, of the first tab in the indentation of the marked line or the next.
 
-    libyaml marks where it began to look, which can be the line before the tab.
+    libyaml marks where it began to scan, which can be the line before the tab.
     """
     lines = text.split("\n")
     for index in (line, line + 1):

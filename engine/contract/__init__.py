@@ -1,1 +1,1 @@
-"""The contract of connectors: batches of records, keys, acks and component classes."""
+"""The contract with connectors: batches of records, keys, acks and component classes."""

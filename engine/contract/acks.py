@@ -1,11 +1,11 @@
-"""Acknowledgements: track which records are not settled yet.
+"""Acknowledgements: track which records are settled.
 
-A source batch begins one `Ack`. Every record derived from it settles that ack once: written, dropped or
-dead. When all are settled the ack is complete, its bytes go back to the budget, and the low-watermark of
-its split moves over every complete ack from the front, gapless. The watermark is stored with the tally of
-exactly the batches it covers, so a report made from the ledger can never count a record that a crash would
-bring again. Complete acks beyond it are stored beside it, each with its own tally: when a resume comes to
-the same batch again, it is not delivered a second time.
+Each source batch has one `Ack`. Every record derived from it settles that ack once: written, dropped or dead.
+When all are settled the ack is complete, its bytes return to the budget, and the low-watermark of its split
+advances over all complete acks at the front, without gaps. The watermark is stored with the tally of exactly
+the batches it covers, so a report from the ledger never counts a record that would be read again after a
+crash. Complete acks beyond the watermark are stored with their own tallies: a resume that reaches the same
+batch again does not deliver it a second time.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Ack", "AckedRange", "Origin", "SplitTracker", "Tally"]
 
-MAX_OUT_OF_ORDER = 256  # complete acks beyond the watermark that are stored, for each split
+MAX_OUT_OF_ORDER = 256  # maximum of stored complete acks beyond the watermark, per split
 
 
 @dataclass(slots=True)
 class Tally:
     """Outcomes of records; all fields are counts of records, except tokens and cost.
 
-    `read + forked == written + dropped + dead` once everything is settled. `forked` counts the extra
-    records that fan-outs and lists made; `accepted` is the part of `written` that a sink could only hand
-    over without learning its fate.
+    `read + forked == written + dropped + dead` once everything is settled. `forked` counts the extra records
+    of fan-outs and lists; `accepted` is the part of `written` whose outcome the sink could not learn.
     """
 
     read: int = 0
@@ -49,8 +48,8 @@ class Tally:
     drops: dict[str, int] = field(default_factory=dict)
     """Dropped records by `node: reason`."""
     delivered: dict[str, int] = field(default_factory=dict)
-    """Records that each sink has taken, by node, including sinks that other nodes follow. Under "" is
-    what was counted before the ledger knew by whom."""
+    """Records delivered by each sink, by node, including sinks that other nodes follow. Under "" are counts
+    from before the ledger recorded the node."""
     deaths: dict[str, int] = field(default_factory=dict)
     """Dead records by node; "" as above."""
 
@@ -85,10 +84,10 @@ def _add_to(sums: dict[str, int], counts: dict[str, int]) -> None:
 
 
 class Ack:
-    """The open account of one source batch; created by `SplitTracker.begin`.
+    """The account of one source batch; created by `SplitTracker.begin`.
 
-    What nearly every batch needs (records written by one sink, dropped for one reason) is counted in the
-    ack itself; a tally of its own is made only for the batch that has more to say.
+    The usual counts (records written by one sink, dropped for one reason) are kept in the ack itself; a
+    separate tally is created only for a batch with more counts.
 
     Attributes:
         replay: these records may have been delivered before.
@@ -171,7 +170,7 @@ class Ack:
         self._more().forked += count
 
     def delivered(self, count: int, node: str) -> None:
-        """Count `count` records delivered to a sink that may have downstream nodes; settles nothing."""
+        """Count `count` records as delivered by a sink that may have downstream nodes; settles nothing."""
         if not self._delivered:
             self._sink = node
         if node == self._sink:
@@ -204,22 +203,22 @@ class Ack:
             self._settled()
 
     def remember(self, key: str, bookmark: Bookmark) -> None:
-        """Commit a bookmark with this batch, unless the record of this key, or one made of it, dies."""
+        """Commit a bookmark with this batch, unless this record or one derived from it dies."""
         if self._marks is None:
             self._marks = []
         self._marks.append((key, bookmark))
 
     def lost(self, key: str) -> bool:
-        """Whether the record of this key, or one made of it, has died since something was remembered."""
+        """Return whether this record or one derived from it has died since a bookmark was set."""
         return self._lost is not None and any(_made_of(one, key) for one in self._lost)
 
     def take_bookmarks(self) -> Iterator[Bookmark]:
-        """Yield the bookmarks of what did not die, once."""
+        """Yield the bookmarks of records that did not die, once."""
         marks, self._marks = self._marks, None
         return (bookmark for key, bookmark in marks or () if not self.lost(key))
 
     def dead(self, count: int, node: str, keys: Sequence[str] = ()) -> None:
-        """Settle `count` records, which have these keys, as dead at this node."""
+        """Settle `count` records with these keys as dead at this node."""
         if self._marks is not None:
             self._lost = [*(self._lost or ()), *keys]
         rest = self._more()
@@ -258,13 +257,13 @@ class Ack:
 
 
 def _made_of(key: str, origin: str) -> bool:
-    """Whether this is the key of the record `origin`, or of one made of it, whose key is longer."""
+    """Return whether this is the key of the record `origin` or of one derived from it."""
     more = key[len(origin) :]
     return key.startswith(origin) and not (more[:1].isdigit() and origin[-1:].isdigit())
 
 
 Origin = tuple[Ack, int]
-"""An ack and how many consecutive records of a batch answer to it."""
+"""An ack and how many consecutive records of a batch belong to it."""
 
 AckedRange = tuple[object, object, Tally]
 """A complete batch beyond the watermark: where it starts and ends, and its tally."""
@@ -275,18 +274,18 @@ class SplitTracker:
 
     Args:
         key: names the split in the ledger.
-        position: where reading starts; None is the beginning.
+        position: where reading starts; None means the beginning.
         replay: everything in the split may have been delivered before.
-        read_limit: how many records of the split, from its beginning, earlier attempts may have read; they
-            are replays.
-        covered: the tally of what lies before `position`, from the ledger.
-        acked_out_of_order: what an earlier attempt has settled beyond `position`, from the ledger.
+        read_limit: maximum of records, from the beginning of the split, that earlier attempts may have read;
+            they are replays.
+        covered: the tally of the records before `position`, from the ledger.
+        acked_out_of_order: batches beyond `position` that an earlier attempt settled, from the ledger.
         on_progress: called with this tracker whenever an ack is complete or the split is done.
 
     Attributes:
-        begun: how many records of the split were read, from its beginning.
+        begun: number of records read, from the beginning of the split.
         replay_until: records before this number are replays.
-        read_limit, announced: how many may be read, and how many may be by what the ledger has committed.
+        read_limit, announced: how many records may be read, and how many the ledger has committed as such.
         committable_bookmarks: those that the watermark has passed, not committed yet, oldest first.
         dirty: set by the receiver of `on_progress`, which is not called again until it is unset.
     """
@@ -341,8 +340,8 @@ class SplitTracker:
     ) -> Ack:
         """Open the ack of the next batch: `count` records, ending at position `end` (next unread).
 
-        `reservation` is released when everything is settled; an empty batch is complete
-        at once and only moves the position, and so is one that an earlier attempt has settled.
+        `reservation` is released when everything is settled. An empty batch, or one that an earlier attempt
+        has settled, is complete at once and only moves the position.
         """
         start, self._read_to = self._read_to, end
         ack = Ack(self, start, end, count, reservation, bookmarks)
@@ -357,7 +356,7 @@ class SplitTracker:
         return ack
 
     def _restore(self, ack: Ack) -> None:
-        """Take over what an earlier attempt has settled of the very same batch."""
+        """Restore the tally of the same batch from an earlier attempt."""
         for index, (start, end, tally) in enumerate(self._acked_out_of_order):
             if start == ack.start and end == ack.end and tally.read == ack.pending:
                 ack.restore(tally)
@@ -374,7 +373,7 @@ class SplitTracker:
         own = [(ack.start, ack.end, ack.tally) for ack in self._settled_out_of_order()]
         if not self._acked_out_of_order:
             return own
-        # a resume may have cut otherwise than the attempt before it
+        # a resume may form other batches than the attempt before
         starts = [start for start, _, _ in own]
         earlier = (one for one in self._acked_out_of_order if one[0] not in starts)
         return list(islice(chain(own, earlier), MAX_OUT_OF_ORDER))
@@ -386,7 +385,7 @@ class SplitTracker:
         return islice(complete, MAX_OUT_OF_ORDER)
 
     def take_bookmarks(self) -> list[Bookmark]:
-        """Return what is to be committed with the position and with `acked_out_of_order`, once."""
+        """Return the bookmarks to commit with the position and with `acked_out_of_order`, once."""
         found, self.committable_bookmarks = self.committable_bookmarks, []
         for ack in self._settled_out_of_order():
             found += ack.take_bookmarks()
@@ -429,6 +428,6 @@ class SplitTracker:
             self.notify()
 
     def notify(self) -> None:
-        """Have the split committed next."""
+        """Request a commit of the split."""
         if self._on_progress is not None:
             self._on_progress(self)

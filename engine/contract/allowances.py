@@ -15,14 +15,14 @@ __all__ = ["Allowances", "Draw", "NoSpending", "Payment", "Spending"]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one process wants of a shared limit.
+    """One process's request to a shared limit.
 
     Args:
-        name: of the limit, the same in all processes.
-        amount: at most so much; below 0 it gives back.
-        capacity: so much may be taken in all.
-        rate: so much of what was taken is free again each second; 0 is for a budget.
-        force: take all of it even if there is less: it has been used already.
+        name: name of the limit, the same in all processes.
+        amount: maximum to take; a negative amount is returned to the limit.
+        capacity: total that may be taken.
+        rate: amount that becomes free again each second; 0 for a budget.
+        force: take the full amount even if less is left, because it has been used already.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Draw:
 
 
 class Allowances(Protocol):
-    """Shared limits in the state store. A call is a transaction: take enough for a while."""
+    """Shared limits in the state store. Each call is a transaction, so take enough for a while."""
 
     async def draw(self, draws: Sequence[Draw]) -> list[float]:
-        """Return how much of each was granted, from 0 to its amount. Raises `StateError`."""
+        """Return the granted part of each draw, from 0 to its amount. Raises `StateError`."""
         ...
 
 
 @dataclass(slots=True)
 class Payment:
-    """A call that is being paid for. Set `usd` to what it has cost; 0 if it failed."""
+    """A paid call in progress. Set `usd` to its cost; 0 if it failed."""
 
     usd: float = 0.0
 
@@ -52,25 +52,25 @@ class Spending(Protocol):
 
     @property
     def limited(self) -> bool:
-        """Whether there is any budget, so that prices have to be known."""
+        """Whether there is a budget, so that prices have to be known."""
         ...
 
     def book(self, usd: float) -> None:
-        """Book what was paid without a reservation."""
+        """Book a cost without a reservation."""
         ...
 
     def paying(self, estimate: float) -> AbstractAsyncContextManager[Payment]:
-        """Reserve so many USD for one call, and book what it has cost at the end of the block.
+        """Reserve USD for one call, and book its actual cost at the end of the block.
 
         Raises:
-            FatalError: less is left.
-            StateError: the state cannot be used.
+            FatalError: the budget has less left.
+            StateError: the state store cannot be used.
         """
         ...
 
 
 class NoSpending:
-    """For a component without a pipeline, or with one that has no budget."""
+    """Spending without a pipeline, or without a budget."""
 
     limited = False
 

@@ -1,4 +1,4 @@
-"""Tasks that run beside a block of code and end with it."""
+"""Tasks that run concurrently with a block of code and end with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["background_tasks"]
 async def background_tasks() -> AsyncGenerator[TaskGroup, None]:
     """A task group for the duration of the block; its tasks are cancelled when the block ends.
 
-    An exception of the block is raised as it is, where a plain task group would wrap it.
+    An exception of the block is raised unwrapped, unlike with a plain task group.
     """
     failure: Exception | None = None
     async with anyio.create_task_group() as group:

@@ -1,7 +1,7 @@
-"""Batches: what moves through a pipeline.
+"""Batches, the units that move through a pipeline.
 
-There is no wrapper object around a record. What a record needs to be accounted for (its key, the source
-batch it came from) lives in the batch, beside the records.
+Records have no wrapper objects. Their accounting data (the key, the source batch) is in the batch, next to
+the records.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FILTERED: Final = Drop("filtered")
 
 @dataclass(frozen=True, slots=True)
 class DeadItem:
-    """An item of a list that becomes a dead letter of its own, under the key that it would have as a record.
+    """An item of a list that becomes a separate dead letter, under the key that it would have as a record.
 
     Args:
-        record: what the letter has; a replay hands it to the same transform.
-        error: why it is dead.
+        record: the record of the dead letter; a replay passes it to the same transform.
+        error: the reason.
     """
 
     record: Record
@@ -51,33 +51,33 @@ class DeadItem:
 
 
 Outcome: TypeAlias = Any
-"""The outcome of one record: the new record, None or `Drop` (let it go), a list (fan out), a `RecordError`
-(it becomes a dead letter) or a `TransientError` (only this record is tried again). A list may have a
-`DeadItem` in the place of a record."""
+"""The outcome of one record: the new record, None or `Drop` (drop it), a list (fan out), a `RecordError` (it
+becomes a dead letter) or a `TransientError` (only this record is retried). A list may have a `DeadItem`
+instead of a record."""
 
 
 class Batch:
     """Ordered records with their keys and origins; the unit on every edge.
 
-    Read-only once it has been handed on: derive a new batch with `replace`, `select` or `outcomes`.
+    Read-only once it has been passed on: derive a new batch with `replace`, `select` or `outcomes`.
 
     Attributes:
         records: the values, in order.
-        keys: their keys, in the same order, made on demand.
+        keys: their keys, in the same order, created on demand.
         origins: run-length (ack, count) pairs in record order; the runner sets them on source batches.
         nbytes: estimated size in memory; 0 means not estimated yet.
         position: on source batches, the next unread place in the split after this batch (JSON-safe).
-        reservation: on source batches whose source reserved its bytes itself, that reservation.
+        reservation: on source batches, the reservation if the source reserved its bytes itself.
         failures: records that failed while this batch was derived, as (index in the input batch, error): a
-            `RecordError` is final, a `TransientError` asks for another try of that record alone. On a
-            source batch the indices are its own, and only `RecordError` is allowed.
-        dropped: how many records were dropped while this batch was derived, as (the ack they answer to,
-            reason, count), in any order; the ack is None where there are no origins.
-        dead_items: on what a transform derived, the items of its lists that are dead, with their errors as
-            `failures`; None when there are none.
-        branches: on what a router derives, a mask of the records for each of its branches; None elsewhere.
-        bookmarks: on source batches, what holds for later runs once this batch and everything before it in
-            its split is settled; committed together with that.
+            `RecordError` is final, a `TransientError` retries that record alone. On a source batch the
+            indices are its own, and only `RecordError` is allowed.
+        dropped: records dropped while this batch was derived, as (their ack, reason, count), in any order;
+            the ack is None without origins.
+        dead_items: on a derived batch, the dead items of its lists, with their errors as `failures`; None
+            without any.
+        branches: on a router's output, a mask of the records for each of its branches; None elsewhere.
+        bookmarks: on source batches, bookmarks to commit once this batch and everything before it in its
+            split is settled.
     """
 
     __slots__ = (
@@ -151,8 +151,8 @@ class Batch:
     def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
         """Derive a batch from one outcome per record: a record, None or `Drop`, a list, or an error.
 
-        A `RecordError` is final, a `TransientError` asks for another try of that record. Within one
-        `apply` failures can be named only once, before anything else is dropped.
+        A `RecordError` is final, a `TransientError` retries that record. Within one `apply` failures can be
+        given only once, before anything else is dropped.
         """
         return _from_outcomes(self, outcomes)
 
@@ -180,7 +180,7 @@ class Batch:
         return derived
 
     def spend(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
-        """Book the price of a paid call for these records on their origins, shared by record count."""
+        """Book the cost of a paid call for these records on their origins, in proportion to record counts."""
         left, total = len(self.records), len(self.records)
         for ack, count in self.origins:
             share_in, share_out = tokens_in * count // left, tokens_out * count // left
@@ -188,12 +188,12 @@ class Batch:
             tokens_in, tokens_out, left = tokens_in - share_in, tokens_out - share_out, left - count
 
     def _derive(self, records: list[Record], keys: Keys, origins: Sequence[Origin]) -> Batch:
-        # without `__init__`, which would first set what is set here to something else
+        # without `__init__`, which would set these attributes twice
         derived = Batch.__new__(Batch)
         derived.records = records
         derived.keys = keys
         derived.origins = origins
-        # a transform may derive in several steps; what it dropped in the first ones still counts
+        # a transform may derive in several steps; drops of earlier steps still count
         derived.failures = self.failures
         derived.dropped = self.dropped
         derived.dead_items = self.dead_items
@@ -281,7 +281,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
             records.append(outcome)
             counts.append(1)
     if fanned:
-        # a plain record beside lists keeps its key; only the items of a list get `key/i`
+        # a plain record among lists keeps its key; only the items of a list get `key/i`
         keys = _fan_keys(batch.keys, outcomes, counts)
     elif len(records) == len(outcomes):
         return batch.replace(records)
@@ -303,7 +303,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
 
 
 def _without_dead_items(whole: Batch) -> Batch:
-    """The batch without its dead items, which keep their keys and their share of the origins."""
+    """Return the batch without its dead items, which keep their keys and their share of the origins."""
     dead = [place for place, record in enumerate(whole.records) if isinstance(record, DeadItem)]
     gone = set(dead)
     derived = whole.take([place for place in range(len(whole.records)) if place not in gone])
@@ -329,7 +329,7 @@ def _fan_keys(keys: Keys, outcomes: Sequence[Outcome], counts: Sequence[int]) ->
 def _owned(
     origins: Sequence[Origin], dropped: Sequence[int], reasons: Sequence[str]
 ) -> list[tuple[Ack | None, str, int]]:
-    """Which acks the records at these ascending indices answer to, counted by reason."""
+    """Return the acks of the records at these ascending indices, with counts by reason."""
     if len(origins) < 2:
         owner = origins[0][0] if origins else None
         return [(owner, reason, count) for reason, count in Counter(reasons).items()]

@@ -1,8 +1,8 @@
-"""Bookmarks: what a node keeps from one run to the next.
+"""Bookmarks: data that a node keeps from one run to the next.
 
-A node reaches them as `ctx.bookmarks`. A source sets new ones by handing them on with the batch that they
-stand for (`Batch.bookmarks`), a transform with the ack of the record that they stand for (`Ack.remember`).
-They belong to one node of one pipeline.
+A node reads them with `ctx.bookmarks`. A source sets new ones by passing them on with their batch
+(`Batch.bookmarks`), a transform with the ack of their record (`Ack.remember`). They belong to one node of one
+pipeline.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["Bookmark", "Bookmarks", "NoBookmarks"]
 
 
 class Bookmark(NamedTuple):
-    """How far a source has read one thing of its input.
+    """How far a source has read one item of its input.
 
     Args:
-        scope: where the thing is, as far as its key does not say so (a server and a bucket); may be "".
-        key: names the thing within its scope (an object, a file).
-        value: JSON-safe; what was delivered of it (an ETag, an offset). Replaces an earlier one.
-        node: the node that it belongs to; "" is the source of the batch.
+        scope: the location of the item that is not part of its key (a server and a bucket); may be "".
+        key: names the item within its scope (an object, a file).
+        value: JSON-safe; what was delivered (an ETag, an offset). Replaces an earlier value.
+        node: the node that it belongs to; "" means the source of the batch.
     """
 
     scope: str
@@ -33,18 +33,18 @@ class Bookmark(NamedTuple):
 
 
 class Bookmarks(Protocol):
-    """The bookmarks that earlier runs of a node have left."""
+    """The bookmarks from earlier runs of a node."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
         """Return the existing values of these keys, by key.
 
-        There may be millions: ask for those of a page of the input, never for all. Raises `StateError`.
+        There may be millions: request those of a page of the input, never all. Raises `StateError`.
         """
         ...
 
 
 class NoBookmarks:
-    """Bookmarks of a node without a pipeline: nothing is stored."""
+    """Bookmarks without a pipeline: nothing is stored."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
         return {}

@@ -1,4 +1,4 @@
-"""The branches of a transform: the named outputs that a router gives its records to."""
+"""The branches of a transform: the named outputs of a router."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Branches"]
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The outputs of a transform, which other nodes read as `input: node.branch`.
+    """The named outputs of a transform, which other nodes read as `input: node.branch`.
 
     Args:
-        names: every branch that has to be read by some node.
-        exclusive: no record goes to two of them, so they can be merged again without a key suffix.
-        dropped: branches whose records are dropped on purpose, and which no node can read.
+        names: the branches, each of which has to be read by a node.
+        exclusive: no record goes to two branches, so they can be merged again without a key suffix.
+        dropped: branches whose records are dropped on purpose; no node can read these.
     """
 
     names: tuple[str, ...]

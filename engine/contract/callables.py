@@ -1,6 +1,6 @@
-"""Check that a user's function or class can be the component that it is declared as, and name its place.
+"""Check that a user's function or class fits the kind of component that it is declared as.
 
-It is checked when it is declared, so that a mistake is an error of the user's line and not of a run.
+The check happens at the declaration, so that the error points at the user's line instead of failing a run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 UNFINISHED: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-"""Types of what somebody still has to await or to iterate over: no record, and no outcome."""
+"""Types of values that must still be awaited or iterated over: neither records nor outcomes."""
 
 _ASYNC_ITERABLES: Final = (AsyncGenerator, AsyncIterator, AsyncIterable)
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself, without `partial` and the `__call__` of an object."""
+    """Return the function itself, without `partial` and the `__call__` of an object."""
     while isinstance(function, partial):
         function = function.func
     if not inspect.isroutine(function) and not isinstance(function, type) and callable(function):
@@ -43,12 +43,12 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """True for a function that has to be awaited."""
+    """Return whether a function has to be awaited."""
     return inspect.iscoroutinefunction(unwrapped(function))
 
 
 def place_of(function: Callable[..., Any]) -> str:
-    """Name, file and line of a function, for messages."""
+    """Return name, file and line of a function, for messages."""
     inner = unwrapped(function)
     name = getattr(inner, "__qualname__", repr(inner)).rpartition("<locals>.")[2]
     code = getattr(inner, "__code__", None)
@@ -58,10 +58,10 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 def check_source_function(function: Callable[..., Any]) -> None:
-    """Refuse what is no async generator function, nor declared to return what one returns.
+    """Reject a function that is not an async generator function, nor annotated to return an async iterator.
 
     Raises:
-        TypeError: says where it stands and what to write.
+        TypeError: names the place and the remedy.
     """
     inner = unwrapped(function)
     if inspect.isasyncgenfunction(inner) or _returns_async_iterable(inner):
@@ -84,15 +84,15 @@ def _refuse_source(function: Callable[..., Any]) -> NoReturn:
 
 
 def check_function(function: Callable[..., Any], kind: str, *, returns: bool, may_wait: bool = True) -> None:
-    """Refuse a transform, filter or sink that can never do what its kind does.
+    """Reject a function that can never work as a transform, filter or sink.
 
     Args:
         kind: for the message.
-        returns: what it returns counts.
+        returns: its return value is used.
         may_wait: it may be `async`.
 
     Raises:
-        TypeError: says where it stands and what to write.
+        TypeError: names the place and the remedy.
     """
     inner = unwrapped(function)
     where = f"the {kind} {place_of(function)}"
@@ -155,7 +155,7 @@ def type_shown(value: object) -> str:
 def _returns_async_iterable(function: Callable[..., Any]) -> bool:
     try:
         declared = get_type_hints(function).get("return")
-    except (NameError, TypeError, AttributeError):  # names that are there for type checkers alone
+    except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
         declared = None
         written = str(getattr(function, "__annotations__", {}).get("return", ""))
         return any(one.__name__ in written for one in _ASYNC_ITERABLES)
@@ -164,7 +164,7 @@ def _returns_async_iterable(function: Callable[..., Any]) -> bool:
 
 
 def _returns_nothing(function: Callable[..., Any]) -> bool:
-    """True when every `return` of a function's own code returns the constant None."""
+    """Return whether every `return` in a function's own code returns the constant None."""
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         return False
@@ -173,10 +173,10 @@ def _returns_nothing(function: Callable[..., Any]) -> bool:
     for one in dis.get_instructions(code):
         if one.opname in ("RETURN_VALUE", "RETURN_CONST"):
             giver = one if one.opname == "RETURN_CONST" else before
-            # where branches meet, what is returned is not to be seen from the instruction before
+            # where branches meet, the instruction before does not show what is returned
             meets = one.opname == "RETURN_VALUE" and one.is_jump_target
             if meets or giver is None or not giver.opname.endswith("_CONST") or giver.argval is not None:
                 return False
             found = True
         before = one if one.opname not in ("NOP", "CACHE") else before
-    return found  # one that only raises sends every record to the dead letters, on purpose
+    return found  # a function that only raises dead-letters every record on purpose

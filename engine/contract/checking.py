@@ -1,4 +1,4 @@
-"""What a component may offer besides: to reach the outside for real, or to judge records without it."""
+"""Optional methods of components: try the connection, or check records without it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from engine.errors import RecordError
 __all__ = ["ChecksConnection", "ChecksOthers", "ChecksRecords", "RecordCheck"]
 
 RecordCheck: TypeAlias = Callable[[Sequence[Record]], Mapping[int, RecordError]]
-"""Finds the records that would be refused, by their places."""
+"""Finds the records that the receiver would reject, by index."""
 
 
 @runtime_checkable
 class ChecksConnection(Protocol):
-    """A component that can try its connection; called on one that has not been opened."""
+    """A component that can try its connection; called before it is opened."""
 
     async def check_connection(self) -> str:
-        """Ask the other side something that costs nothing and changes nothing, with the credentials given.
+        """Send the service a request that costs and changes nothing, with the given credentials.
 
         Returns:
-            What was found, in a few words and without secrets ("42 models, gpt-4o-mini among them").
+            The result, in a few words and without secrets ("42 models, gpt-4o-mini among them").
 
         Raises:
-            ComponentError: it cannot be reached or refuses the credentials; the text has the remedy.
+            ComponentError: the service cannot be reached or rejects the credentials; the message has the
+                remedy.
         """
         ...
 
 
 @runtime_checkable
 class ChecksOthers(Protocol):
-    """A component that may ask others besides its connection, also where that is the sandbox."""
+    """A component that may use other services than its connection, even if that is the sandbox."""
 
     async def check_others(self) -> str:
-        """Do as `check_connection` with the others alone; "" if there are none."""
+        """Do the same as `check_connection` with only the other services; return "" if there are none."""
         ...
 
 
 @runtime_checkable
 class ChecksRecords(Protocol):
-    """A sink's class that knows, without delivering, which records its receiver would refuse."""
+    """A sink class that can find, without delivering, the records that its receiver would reject."""
 
     def record_check(self, params: Any, declared: Sequence[Any]) -> RecordCheck | None:
-        """Return the check of a sink with these parameters, None when only the receiver knows.
+        """Return the check of a sink with these parameters; None when only the receiver can decide.
 
         A class method. `declared` are the models of the file's `warehouse:` section.
         """

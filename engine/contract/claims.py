@@ -1,4 +1,4 @@
-"""What a component uses of the outside world, so that two nodes do not get into each other's way."""
+"""External resources of components, so that two nodes do not interfere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Claim"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one component uses: a file, a table, the standard input.
+    """A resource that a component uses: a file, a table, the standard input.
 
     Args:
-        place: the same text for all components that use the same thing (through the same connection).
-        use: a verb and the thing, for messages: `reads the standard input`.
-        alone: what goes wrong when another node uses it at the same time; "" when nothing does.
-        remedy: what to do then.
+        place: the same text for all components that use the same resource (through the same connection).
+        use: a verb and the resource, for messages: `reads the standard input`.
+        alone: the problem when another node uses it at the same time; "" for none.
+        remedy: how to solve it.
     """
 
     place: str

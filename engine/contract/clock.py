@@ -40,7 +40,7 @@ class SystemClock:
 
 
 class FrozenClock(SystemClock):
-    """A clock whose wall-clock time stays the same; sleeping takes its time."""
+    """A clock whose wall-clock time is fixed; sleeping takes real time."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now

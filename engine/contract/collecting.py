@@ -1,4 +1,4 @@
-"""Sinks whose records a program takes from the report of the run."""
+"""Sinks whose records a program takes from the run's report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Collects"]
 
 @runtime_checkable
 class Collects(Protocol):
-    """A sink that keeps what it gets."""
+    """A sink that keeps its records."""
 
     def collected(self) -> Sequence[Record]:
-        """Return the records in the order in which they came, each as often as it came."""
+        """Return the records in order of arrival, including duplicates."""
         ...

@@ -1,8 +1,7 @@
-"""The contracts of sources, transforms and sinks, and the specification that goes with each.
+"""The contracts of sources, transforms and sinks, and their specifications.
 
-A component is cheap to build, does I/O only between `__aenter__` and `__aexit__`, raises the
-`ComponentError`s of `engine.errors`, and leaves retrying, limiting, batching and acknowledging to the
-engine.
+A component is cheap to build, does I/O only between `__aenter__` and `__aexit__`, raises `ComponentError`s,
+and leaves retries, limits, batching and acknowledgements to the engine.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ class Kind(StrEnum):
 
 
 class Locality(StrEnum):
-    """From where a component's data can be reached.
+    """Where a component's data can be reached from.
 
-    `machine`: from any process of this machine, as its files can. `process`: from this process alone, as its
-    standard output can.
+    `machine`: from any process of this machine, such as files. `process`: only from this process, such as its
+    standard output.
     """
 
     ANYWHERE = "anywhere"
@@ -76,7 +75,7 @@ class Locality(StrEnum):
 class BatchLimits:
     """Limits of a batch: `records`, `nbytes` (estimated), or `linger` seconds.
 
-    The defaults mean: take batches as they come.
+    The defaults leave batches as they arrive.
     """
 
     records: int = 0
@@ -93,7 +92,7 @@ class MemoryBudget(Protocol):
     """A budget of bytes in flight."""
 
     async def reserve(self, nbytes: int) -> Reservation:
-        """Wait until `nbytes` are available. More than the whole budget counts as all of it."""
+        """Wait until `nbytes` are available. More than the whole budget counts as the whole budget."""
         ...
 
 
@@ -111,7 +110,7 @@ class Retry(Protocol):
 
 
 class _Unlimited:
-    """The memory budget of a component outside a pipeline: no limit."""
+    """The memory budget outside a pipeline: no limit."""
 
     async def reserve(self, nbytes: int) -> Reservation:
         return _Nothing()
@@ -132,33 +131,29 @@ class _Nothing(Reservation):
 
 @dataclass(slots=True)
 class Context:
-    """What a component knows about its run; the defaults are for use without a pipeline.
+    """A component's view of its run; the defaults are for use without a pipeline.
 
     Attributes:
         run_id: the run; stable over resumes.
-        seed: text that fixes everything random in this run; stable over resumes.
+        seed: text that seeds all randomness of this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
-        attempt: which attempt of the run this is, counted from 1; each resume is one more.
-        epoch: grows with each attempt at the run and at any chunk of it: the larger one is the later.
-        chunk: the part of the run that this process works on by itself; "" is all of it.
+        attempt: number of the attempt, counted from 1; each resume is a new one.
+        epoch: increases with each attempt at the run or at a chunk of it; a larger number is later.
+        chunk: the part of the run that this process works on; "" is the whole run.
         memory_budget: reserve bytes here before reading them (sources with `reserves = True`).
-        distinct_keys: no key comes twice in the run, as far as the sources before this component know.
-        keep_newer: what others deliver after this component was opened is not to be replaced by what it
-            writes: its records are those of old dead letters.
+        distinct_keys: no key occurs twice in the run, according to the upstream sources.
+        keep_newer: replace nothing delivered after this component was opened (a replay of dead letters).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
-        aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
-        journal: answers that were paid for; ask here before paying, and keep here before handing on.
-        bookmarks: what this node has left for its later runs (`Batch.bookmarks`, `Ack.remember`); a source
-            asks in `splits`, for what `read` does must follow from the split alone.
-        survives_errors: the node's `on_error` makes unplanned exceptions the failures of
-            single records: what can tell the record returns `unplanned_error` in its place.
-        retry: for a source that retries the parts of a split one by one (objects of a listing); None
-            without a pipeline, where nothing is retried.
-        listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
-            `splits` can continue there; None: list from the beginning.
-        shared: what the components of this engine share, such as the limits of an endpoint.
-        allowances: limits that all processes with the same state share; None without a pipeline.
-        spending: the budgets of the pipeline; whoever pays for a call asks here first.
+        aggregate: custom numbers for the node's stats, by name (`calls`, `bytes`).
+        journal: paid answers; look here before paying, and store answers here before passing them on.
+        bookmarks: bookmarks from earlier runs of this node; a source may read them in `splits` only.
+        survives_errors: `on_error` makes unplanned exceptions fail their record only, see `unplanned_error`.
+        retry: for a source that retries the parts of a split one by one; None without a pipeline.
+        listed: last stored split, after which `splits` may continue (`can_list_after`); None: from the
+            beginning.
+        shared: objects shared by the components of this engine, such as the limits of an endpoint.
+        allowances: limits shared by all processes with the same state; None without a pipeline.
+        spending: the budgets of the pipeline; ask here before paying for a call.
     """
 
     pipeline: str = ""
@@ -196,27 +191,23 @@ P = TypeVar("P", bound=BaseModel)
 class ComponentSpec:
     """The specification of a component.
 
-    It is the single source of validation, of the editor's schema, of `connectors show` and of the
-    reference documentation.
+    It is the single source for validation, the editor's schema, `connectors show` and the reference.
 
     Args:
         name: as written in YAML.
         kind: source, transform or sink.
         factory: builds the component from its parameters and its resolved connection.
-        params: the Pydantic model of what stands under `with:`.
+        params: the Pydantic model of the parameters under `with:`.
         connection: the model of the connection it needs, None when it needs none.
-        sandbox: which embedded service stands in when that connection's value is `sandbox`.
+        sandbox: the embedded service to use when the connection is `sandbox`.
         summary: one line for lists.
-        description: the whole documentation, Markdown.
-        extra: the extra of this distribution that has its SDK, "" when none is needed.
-        locality: from where it can do its work, which may depend on its parameters. A run on several
-            machines needs components that work anywhere.
-        bookmarks: whether it leaves bookmarks for later runs, which may depend on its parameters. Two runs of
-            such a pipeline at the same time would deliver the same records.
+        description: the full documentation, in Markdown.
+        extra: the extra of this distribution that installs its SDK; "" when none is needed.
+        locality: where it can work, by its parameters. Runs on several machines need `Locality.ANYWHERE`.
+        bookmarks: whether it leaves bookmarks, by its parameters. Concurrent runs would duplicate records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
-        whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
-        claim: what it uses outside, by its parameters. Two nodes of which one needs the same thing alone are
-            refused.
+        whole_run: it compares records of the whole run, so a run cannot be divided into chunks.
+        claim: the external resource that it uses, by its parameters, so that conflicting nodes are rejected.
     """
 
     name: str
@@ -247,7 +238,7 @@ class ComponentSpec:
         return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
-        """Return from where the component can work with these parameters."""
+        """Return where the component can work with these parameters."""
         return self.locality if isinstance(self.locality, Locality) else self.locality(params)
 
     def operational_params(self) -> frozenset[str]:
@@ -262,7 +253,7 @@ class ComponentSpec:
 class Component(Generic[P]):
     """Base of all components.
 
-    Subclasses override `open`, or `__aenter__` and `__aexit__`; they are called once.
+    Subclasses override `open`, or `__aenter__` and `__aexit__`; these are called once.
     """
 
     spec: ClassVar[ComponentSpec]
@@ -285,19 +276,19 @@ class Component(Generic[P]):
         await self._stack.aclose()
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open what the component needs; `stack` closes it at the end, or when `open` fails."""
+        """Open the component's resources; `stack` closes them at the end, or when `open` fails."""
 
     async def is_answering(self) -> bool:
-        """Return whether the other side is up and handles other requests.
+        """Return whether the service is up and handles other requests.
 
-        Called on transforms and sinks when a record has used up its tries and nothing else has succeeded
-        since. After True, one more try decides. False, the default, means no, or that there is no way to
-        ask: it may be an outage, which the engine waits out. Raises nothing.
+        Called on transforms and sinks when a record has used all its attempts and nothing else has succeeded
+        since. After True, one more attempt decides. False, the default, means no or unknown: it may be an
+        outage, which the engine waits out. Raises nothing.
         """
         return False
 
     def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
-        """Return a record, as JSON, without what this component's parameters say should stay hidden.
+        """Return a record, as JSON, without the fields that this component's parameters hide.
 
         Called on every component before a record of any node is shown to a person. Must not change the given
         record. `done`: the record has already been through this component.
@@ -318,15 +309,14 @@ class Component(Generic[P]):
 class Source(Component[P]):
     """A component that produces records.
 
-    A simple source overrides `extract` alone: it yields records or lists of records and is one split. A
-    source with more to offer overrides `splits` and `read`.
+    A simple source overrides only `extract`: it yields records or lists of records and is one split. A source
+    with several splits overrides `splits` and `read`.
 
     Class attributes:
-        reserves: `read` reserves its own bytes from `ctx.memory_budget` and hands the reservation on.
+        reserves: `read` reserves its own bytes from `ctx.memory_budget` and passes the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
-        parallel_splits: how many splits may be read at once.
-        distinct_keys: no key comes twice in a run. False keeps batches apart that share a key, in order, at
-            every later stage, so that two updates of one key never overtake each other.
+        parallel_splits: how many splits may be read concurrently.
+        distinct_keys: no key occurs twice in a run. False keeps updates of a key in order at every stage.
     """
 
     reserves: bool = False
@@ -336,31 +326,31 @@ class Source(Component[P]):
 
     @property
     def fresh_keys(self) -> bool:
-        """Whether these records cannot have been delivered before. False marks every batch as a replay.
+        """Return whether these records are new for certain. False marks every batch as a replay.
 
-        Only a source that makes the ids of its records itself can know: what is appended unmarked is never
-        compared with what is there.
+        Only a source that generates the ids of its records can know this. Unmarked batches are appended
+        blindly.
         """
         return False
 
     @property
     def resumable(self) -> bool:
-        """Whether a record that is read again has the same key, regardless of its position."""
+        """Return whether a record that is read again has the same key, regardless of its position."""
         return self.repeatable or (type(self).read is Source.read and type(self).key is not Source.key)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """List the parts of the input in a stable order; they are stored, and a resume uses them."""
+        """List the parts of the input in a stable order. They are stored for a resume."""
         yield Split("all")
 
     def can_list_after(self, last: Split) -> bool:
-        """True when `splits` can continue after this one, because its input comes in a stable order.
+        """Return whether `splits` can continue after this split, because the input has a stable order.
 
-        Without it, a listing that takes longer than a stopping worker's grace would never end.
+        Without it, a listing that takes longer than a worker's shutdown grace period would never finish.
         """
         return False
 
     def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read one split from `position` (None: the beginning), each batch with its end position.
+        """Read a split from `position` (None: the beginning); each batch has its end position.
 
         Never yield inside a task group or a cancel scope.
         """
@@ -370,7 +360,7 @@ class Source(Component[P]):
         """Yield the records of every split, batch by batch; an `extract` for sources that override `read`.
 
         Raises:
-            RecordError: a record that cannot be read; those of earlier batches were yielded.
+            RecordError: a record cannot be read; those of earlier batches were yielded.
         """
         async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
             async for split in splits:
@@ -392,10 +382,10 @@ class Source(Component[P]):
 class Transform(Component[P]):
     """A component that changes records.
 
-    `apply` takes a batch and derives another with `batch.replace`, `batch.select` or `batch.outcomes`. It
-    may be `async`; then it runs beside the other stages, `concurrency` batches at a time. The engine
-    settles what was dropped, forked or failed by comparing the two batches, so calling `apply` again after
-    a `TransientError` counts nothing twice.
+    `apply` takes a batch and derives another with `batch.replace`, `batch.select` or `batch.outcomes`. It may
+    be `async`; then it runs concurrently with the other stages, `concurrency` batches at a time. The engine
+    settles dropped, forked and failed records by comparing the two batches, so calling `apply` again after a
+    `TransientError` counts nothing twice.
     """
 
     def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
@@ -404,12 +394,12 @@ class Transform(Component[P]):
 
     @property
     def waits(self) -> bool:
-        """Whether `apply` is a coroutine function."""
+        """Return whether `apply` is a coroutine function."""
         return inspect.iscoroutinefunction(self.apply)
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether each output record has the `id` of its input record, at most once.
+        """Return whether each output record has the `id` of its input record, at most once.
 
         Otherwise the ids may not be new, even if the source's are: every batch is a replay.
         """
@@ -418,9 +408,9 @@ class Transform(Component[P]):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a sink knows about a delivered batch.
+    """A sink's information about a delivered batch.
 
-    `confirmed=False`: the other side took the records but does not report their outcome.
+    `confirmed=False`: the receiver took the records but does not report their outcome.
     """
 
     confirmed: bool = True
@@ -430,7 +420,7 @@ class Sink(Component[P]):
     """A component that delivers records; downstream nodes receive what it has acknowledged.
 
     Class attributes:
-        inline: `write` is quick and never waits for the outside, so it runs in its upstream's task.
+        inline: `write` is quick and never waits for I/O, so it runs in its upstream's task.
     """
 
     inline: bool = False

@@ -18,7 +18,7 @@ class DeadLetter:
     """A record that could not be delivered, and why.
 
     `record` is the original as it reached the node that failed, JSON-safe, or None when it was larger than
-    256 KB: then `reference` says where it is. Times are UTC, ISO 8601.
+    256 KB; then `reference` locates it. Times are UTC, ISO 8601.
     """
 
     run_id: str
@@ -34,6 +34,6 @@ class DeadLetter:
     first_failed_at: str = ""
     last_failed_at: str = ""
     status: str = "open"
-    """open, replayed, recovered (its record was delivered since) or discarded."""
+    """open, replayed, recovered (its record was delivered later) or discarded."""
     reason: str = ""
-    """Why it was discarded."""
+    """The reason for discarding it."""

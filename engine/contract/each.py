@@ -16,13 +16,13 @@ R = TypeVar("R")
 def map_each(
     function: Callable[[R], Any], records: Sequence[R], failure: Callable[[Exception, int], Any]
 ) -> tuple[list[Any], bool]:
-    """Apply a function to each record; where it raises, `failure` gives the result in its place.
+    """Apply a function to each record; where it raises, `failure` returns the result instead.
 
     Args:
-        failure: takes the exception and the index of the record; what it raises ends the work.
+        failure: called with the exception and the index of the record; its own exceptions propagate.
 
     Returns:
-        The results in order, and whether one of them is from `failure`.
+        The results in order, and whether any is from `failure`.
     """
     made: list[Any] = []
     remaining: Iterator[R] = iter(records)
@@ -32,7 +32,7 @@ def map_each(
             # on an exception `extend` keeps the results before it, and the iterator is past the record
             made.extend(map(function, remaining))
             if len(made) < len(records):
-                # `extend` takes a StopIteration of the function for the end of the records
+                # `extend` mistakes a StopIteration of the function for the end of the records
                 made.append(function(records[len(made)]))
         except Exception as error:  # noqa: BLE001 - the boundary to users' code and to the operators of values
             made.append(failure(error, len(made)))
@@ -41,7 +41,7 @@ def map_each(
 
 
 def select_or_fail(batch: Batch, marks: Sequence[Any], reason: str) -> Batch:
-    """Keep the records that are true in `marks`; an error in it is the failure of its record."""
+    """Keep the records that are true in `marks`; an error in `marks` fails its record."""
     drop = Drop(reason)
     return batch.outcomes([
         mark if isinstance(mark, RecordError | TransientError) else record if mark else drop

@@ -1,4 +1,4 @@
-"""Paid answers, and the journal as a component sees it.
+"""Paid answers, and a component's view of the journal.
 
 The journal belongs to the engine (`engine.execution.journal`); a component reaches it as `ctx.journal`.
 """
@@ -15,8 +15,8 @@ __all__ = ["ANSWER", "PENDING", "AnswerClaim", "AnswerJournal", "JournalEntry", 
 ANSWER: Final = "answer"
 
 PENDING: Final = "BatchPending"
-"""Outcome of an entry that is no answer yet, but says where one is being made. It is neither listed nor
-purged while the answer may still come."""
+"""Outcome of an entry without an answer yet that tells where one is being computed. It is neither listed nor
+purged while the answer may still arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class JournalEntry:
 
     Args:
         key: a hash of everything that the answer depends on; the same question has the same key.
-        answer: the raw text that was paid for, or the message of a final verdict.
-        outcome: `ANSWER`, `PENDING`, or the error type of a verdict that was paid for too (`Refused`).
-        model: who answered.
-        tokens_in, tokens_out, cost_usd: this answer's share of what the calls cost.
-        this_run_only: the entry holds for the run that paid, not for others: another may be luckier.
-        record: the key of the record that it was paid for; others with the same content only use it.
-        prompt, reply: of the call, redacted, where the component traces its calls; else "".
+        answer: the raw text of the answer, or the message of a final error.
+        outcome: `ANSWER`, `PENDING`, or the type of a final error that was paid for too (`Refused`).
+        model: the model that answered.
+        tokens_in, tokens_out, cost_usd: this answer's share of the usage and cost of its calls.
+        this_run_only: the entry is valid only in the run that paid; another run asks again.
+        record: the key of the record that paid; others with the same content reuse the answer.
+        prompt, reply: prompt and reply of the call, redacted, if the component traces its calls; else "".
         run_id, pipeline, node: where it was paid for.
         created_at: UTC, ISO 8601.
     """
@@ -60,8 +60,8 @@ class AnswerClaim(Protocol):
     """The result of asking the journal for keys.
 
     Attributes:
-        answers: what is known already, by key.
-        ours: the keys to pay for now; no other caller in this engine pays for them until the claim ends.
+        answers: known answers, by key.
+        ours: the keys to pay for now; until the claim ends, no other caller in this engine pays for them.
     """
 
     @property
@@ -71,17 +71,17 @@ class AnswerClaim(Protocol):
     def ours(self) -> Collection[str]: ...
 
     async def keep(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
-        """Store answers durably and wake those who wait for them.
+        """Store answers durably and wake the callers that wait for them.
 
-        `forget`: keys of entries to delete in the same transaction. Not interrupted by cancellation, since
+        `forget`: keys of entries to delete in the same transaction. Cancellation does not interrupt it, since
         the answers are paid for. Raises `StateError`.
         """
         ...
 
     async def others(self) -> None:
-        """Wait until other holders have answered or given up their keys.
+        """Wait until other claims have stored or released their keys.
 
-        Call it after the claim has ended: who waits for others must not keep others waiting.
+        Call it after the claim has ended, so that two callers never wait for each other.
         """
         ...
 
@@ -92,7 +92,7 @@ class AnswerJournal(Protocol):
     def claim(self, keys: Collection[str]) -> AbstractAsyncContextManager[AnswerClaim]:
         """Look up keys and claim those that are neither answered nor being answered.
 
-        When the block ends, what is ours and was not kept is given up: the next one to ask pays. Raises
+        When the block ends, claimed keys without an answer are released: the next caller pays. Raises
         `StateError`.
         """
         ...
@@ -107,7 +107,7 @@ class AnswerJournal(Protocol):
 
 
 class NoJournal:
-    """The journal of a component without a pipeline: nothing is stored."""
+    """The journal without a pipeline: nothing is stored."""
 
     @asynccontextmanager
     async def claim(self, keys: Collection[str]) -> AsyncGenerator[AnswerClaim, None]:

@@ -1,8 +1,8 @@
 """Lazy keys of the records of a batch.
 
-A key is text that always names the same record. Making the text for every record would cost more than moving
-the record, so a batch holds one of these small descriptions instead; the text is made by `to_list()`,
-which only sinks and dead letters call. Every class here is immutable.
+A key is text that always names the same record. Creating the text for every record would cost more than
+moving the record, so a batch holds one of these small descriptions instead; `to_list()`, which only sinks and
+dead letters call, creates the text. Every class here is immutable.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Keys:
         raise NotImplementedError
 
     def ranges(self) -> list[tuple[str, int, int]] | None:
-        """The keys as (prefix, first number, number after the last), in order; None if they are not that."""
+        """Return the keys as ordered (prefix, first number, number after the last); None if impossible."""
         return None
 
     def place(self, index: int) -> str:
-        """Where a record is, for messages: its place and not its key, which may be made of what it says."""
+        """Describe the place of a record for messages, without its key, which may contain values."""
         return f"record {self.ordinals()[index]} or later of its source, counted from 0"
 
     def slice(self, start: int, stop: int) -> Keys:
@@ -54,7 +54,7 @@ class Keys:
         return _Masked(self, mask, count)
 
     def with_suffix(self, suffix: str) -> Keys:
-        """Append `suffix` to each key, which distinguishes the branches of a fan-out when they merge."""
+        """Append `suffix` to each key, to distinguish the branches of a fan-out when they merge."""
         return _Suffixed(self, suffix)
 
     def fan_out(self, counts: Sequence[int]) -> Keys:
@@ -95,7 +95,7 @@ class KeyRange(Keys):
 class KeyList(Keys):
     """Keys created one by one; the first record has the source ordinal `first_ordinal`.
 
-    `counted`: that ordinal is known to be right, and not only the least that it can be.
+    `counted`: that ordinal is exact, not just a lower bound.
     """
 
     __slots__ = ("counted", "first_ordinal", "keys")
@@ -282,7 +282,7 @@ def join_keys(parts: Sequence[Keys]) -> Keys:
 
 
 def _chosen(base: Keys, indices: Sequence[int]) -> list[tuple[str, int, int]] | None:
-    """The ranges of some keys of a range."""
+    """Return the ranges of some keys of a range."""
     ranges = base.ranges()
     if ranges is None or len(ranges) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Parameters of components: what stands under `with:`."""
+"""Parameters of components, under `with:`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     def notes(self) -> list[str]:
-        """What a user should know of the node besides, and `validate` says."""
+        """Return notes on the node for the user, printed by `validate`."""
         return []
 
     def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-        """What these parameters ask for and the connection has not: names of parameters, and what is wrong.
+        """Return parameters that do not fit the connection, each with the problem.
 
-        `validate` reports it. `connection` holds the fields as they are given, and may have secrets.
+        `validate` reports them. `connection` holds the raw fields, which may include secrets.
         """
         return []
 
     @property
     def leaves_sandbox(self) -> bool:
-        """Whether it asks others besides its connection, which cost money where that is the sandbox."""
+        """Whether it uses paid services other than its connection, even if that is the sandbox."""
         return False
 
 
 class NoParams(Params):
-    """Parameters of components without any."""
+    """Parameters of components that take none."""
 
 
 def operational(default: Any = ..., **options: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What components may offer besides, so that `plan` can say what a run would read, write and cost.
+"""Optional methods of components, with which `plan` forecasts what a run would read, write and cost.
 
-All of it is optional: a component has the method, or it does not.
+A component has such a method or not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["DescribesTarget", "Estimate", "EstimatesCost", "MeasuresSplits", "Sp
 
 @dataclass(frozen=True, slots=True)
 class SplitSize:
-    """How much a split holds, as far as its listing says; None where it does not."""
+    """The size of a split according to its listing; None where that is unknown."""
 
     records: int | None = None
     nbytes: int | None = None
@@ -25,14 +25,14 @@ class SplitSize:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the work on some records is expected to take.
+    """The expected usage and cost of processing some records.
 
     Args:
-        calls: to the model or service.
+        calls: calls to the model or service.
         tokens_in: tokens of all prompts.
         tokens_out: tokens of all answers.
         cost_usd: price in USD; None when the price is not known.
-        notes: what the figures rest on, a few words each.
+        notes: the basis of the figures, a few words each.
     """
 
     calls: int = 0
@@ -48,25 +48,26 @@ class MeasuresSplits(Protocol):
     """A source that knows the size of a split from its manifest, without reading it."""
 
     def split_size(self, split: Split) -> SplitSize:
-        """Return how much the split holds."""
+        """Return the size of the split."""
         ...
 
 
 @runtime_checkable
 class EstimatesCost(Protocol):
-    """A transform whose work costs something. Called inside or outside of `async with`; it must not pay."""
+    """A transform with paid work. Called inside or outside of `async with`; it must not pay."""
 
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
-        """Estimate the work on `total` records that are like those of the sample (at least one)."""
+        """Estimate the work on `total` records similar to those of the sample (at least one)."""
         ...
 
 
 @runtime_checkable
 class DescribesTarget(Protocol):
-    """A sink that can tell where it writes and what is there; called on one that has not been opened."""
+    """A sink that can describe its target; called before the sink is opened."""
 
     async def describe_target(self) -> str:
-        """Return it in a few words: "table orders: 1,204 rows, 6 columns; appends". Changes nothing.
+        """Describe the target in a few words: "table orders: 1,204 rows, 6 columns; appends". Changes
+        nothing.
 
         Raises:
             ComponentError: the target cannot be reached.

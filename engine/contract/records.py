@@ -1,6 +1,6 @@
-"""Find what users' code returns in the place of a record by mistake: a number, a text, None.
+"""Find values that users' code returns as records by mistake: a number, a text, None.
 
-The types of a whole batch are checked, at almost no cost; single values only when a type is wrong.
+Checks the types of a whole batch, at almost no cost; single values only when a type is wrong.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def are_records(kind: type) -> bool:
 
 
 def non_records(records: Sequence[Record], function: Callable[..., Any]) -> list[tuple[int, RecordError]]:
-    """The failures of the values that are not records, by their places; `function` returned them."""
+    """Return failures, by index, for values that are not records; `function` returned them."""
     if all(map(are_records, set(map(type, records)))):
         return []
     return [(place, _error(one, function)) for place, one in enumerate(records) if not are_records(type(one))]
 
 
 def with_records_only(outcomes: Sequence[Outcome], function: Callable[..., Any]) -> Sequence[Outcome]:
-    """The outcomes with an error in place of each that is not a record, or has such an item in its list."""
+    """Return the outcomes with an error for each that is not a record, or whose list has such an item."""
     kinds = set(map(type, outcomes))
     has_lists = any(issubclass(kind, list) for kind in kinds)
     lists = (one for one in outcomes if isinstance(one, list)) if has_lists else ()

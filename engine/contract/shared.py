@@ -1,4 +1,4 @@
-"""What the components of one engine share, such as the limits of an endpoint that several pipelines ask."""
+"""Objects shared by the components of one engine, such as the limits of an endpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class Shared:
-    """Objects by key; each is made by whoever asks for it first, and lives as long as the engine."""
+    """Objects by key; the first request creates an object, which lives as long as the engine."""
 
     def __init__(self) -> None:
         self._objects: dict[Hashable, object] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The object of that key, which names the type too: no two callers mean different things."""
+        """Return the object of that key, which includes its type, so that callers agree on what it is."""
         if key not in self._objects:
             self._objects[key] = make()
         return self._objects[key]  # type: ignore[return-value]

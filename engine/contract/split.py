@@ -20,9 +20,9 @@ class Split:
 
     Args:
         key: names the split within its source; stable across a resume.
-        manifest: JSON-safe; all that is needed to read it again (object keys with ETags and sizes, or a
-            range). It is stored before the split is read, and a resume reads it instead of listing again.
-        first_ordinal: how many records of the source come before this split, as far as it is known.
+        manifest: JSON-safe; everything needed to read the split again (object keys with ETags and sizes, or a
+            range). It is stored before the split is read, and a resume uses it instead of listing again.
+        first_ordinal: number of records of the source before this split, as far as it is known.
     """
 
     key: str

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 __all__ = ["JsonValue", "Record", "Reservation"]
 
 
-# A mapping or a Pydantic model. The engine never looks inside; only components give it a type.
+# A mapping or a Pydantic model. The engine never looks inside; only components know its type.
 Record: TypeAlias = Any
 
 
-JsonValue: TypeAlias = Any  # what json.dumps takes; positions and manifests are made of it
+JsonValue: TypeAlias = Any  # what json.dumps accepts; used for positions and manifests
 
 
 class Reservation:

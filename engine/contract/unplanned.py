@@ -1,4 +1,4 @@
-"""Exceptions that no component meant to raise, as failures of one record or of the node."""
+"""Unexpected exceptions of components, as failures of a record or of the node."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _NOT_THE_USERS: Final = tuple(
 def described(error: BaseException) -> str:
     """Return the type and the line of an unexpected error.
 
-    The line is the last one of the user's own code, if there is any: what it calls is seldom to blame. The
-    text is left out, because a `KeyError` or `ValueError` tends to quote the record; errors of the operating
-    system and of imports only name files.
+    The line is the last one in the user's own code, if any, since the code that it calls is rarely to blame.
+    The message is left out, because a `KeyError` or `ValueError` often quotes the record; errors of the
+    operating system and of imports only name files.
     """
     frames = extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
@@ -40,13 +40,13 @@ def described(error: BaseException) -> str:
 
 
 def escaped(error: BaseException) -> Exception:
-    """Return what a component raised as an `Exception`; call it where it is caught.
+    """Convert what a component raised to an `Exception`; call this in the `except` block.
 
     `sys.exit` would end the process, and an unrequested cancellation (of a future that the component awaits)
     the task, both without an error: here they fail the node.
 
     Raises:
-        BaseException: the given one, if it has to end the task: a requested cancellation, or Ctrl-C.
+        BaseException: the given one, if it must end the task: a requested cancellation, or Ctrl-C.
     """
     if isinstance(error, Exception):
         return error
@@ -64,7 +64,7 @@ def escaped(error: BaseException) -> Exception:
 
 
 def _is_requested(cancellation: BaseException) -> bool:
-    """Whether a cancel scope or the owner of the task cancels it."""
+    """Return whether a cancel scope or the owner of the task cancels it."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     if not isinstance(cancellation, asyncio.CancelledError) or (task := asyncio.current_task()) is None:
@@ -74,5 +74,5 @@ def _is_requested(cancellation: BaseException) -> bool:
 
 
 def unplanned_error(error: BaseException) -> RecordError:
-    """Return the failure of the record that an unexpected error came from."""
+    """Return the failure of a record that caused an unexpected error."""
     return RecordError(described(error), kind=type(error).__name__, unplanned=True)

@@ -1,7 +1,7 @@
-"""Counts that must agree: what a run reports, and what exists.
+"""Counts that must agree: those that a run reports, and those that exist.
 
-A sink that can say what it has of a run meets `CountsRecords`; its answers stand beside the comparisons
-that `engine.execution.verification` makes with the ledger.
+A sink that can count a run's records implements `CountsRecords`; its checks complement the comparisons of
+`engine.execution.verification` with the ledger.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     DIFFERS = "differs"
     UNKNOWN = "unknown"
-    """The target cannot say how many there are."""
+    """The target cannot report a count."""
     NOT_COUNTED = "not counted"
-    """They could have been counted, but counting failed."""
+    """Counting is supported, but failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Check:
 
     Args:
         what: what was counted, as in `rows of the table Blob`.
-        expected: by the books of the run; None when these do not say.
-        found: None when it is not known; `note` then says why.
-        fewer: that many may be missing all the same; `note` says why.
-        node: "" when it is about the run as a whole.
-        failed: counting was tried and failed.
+        expected: count according to the run; None when it is unknown.
+        found: actual count; None when it is unknown, and `note` has the reason.
+        fewer: number that may be missing without a mismatch; `note` has the reason.
+        node: the node; "" for the run as a whole.
+        failed: counting was attempted and failed.
     """
 
     what: str
@@ -80,11 +80,11 @@ class Delivered:
     """The ledger's counts for one sink, once everything is settled.
 
     Args:
-        records: that it has taken, in all attempts of the run.
-        here: the part of them that it has taken in this attempt.
-        died: records that died on its other side, under the stage "service".
-        unique: no two of the records have the same id. False: they may have.
-        dead letters: the records are copies of dead letters.
+        records: records delivered, in all attempts of the run.
+        here: records delivered in this attempt.
+        died: records that died in the receiving service, with the stage "service".
+        unique: no two records have the same id; False if they may. dead letters: the records are copies of
+            dead letters.
     """
 
     records: int
@@ -96,11 +96,11 @@ class Delivered:
 
 @runtime_checkable
 class CountsRecords(Protocol):
-    """A sink that can report what it holds of a run."""
+    """A sink that can count the records of a run."""
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
         """Compare what exists with the ledger; called when everything is settled, before the sink closes.
 
-        What cannot be known is a `Check` without `found`. May raise as `Sink.write` does.
+        An unknown count is a `Check` without `found`. May raise the errors of `Sink.write`.
         """
         ...

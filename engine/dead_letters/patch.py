@@ -18,8 +18,8 @@ class Patch:
     """One change.
 
     Args:
-        field: a field's name, with dots for a field inside a mapping (`address.city`).
-        value: what the field is set to, as text; used when there is no `pattern`.
+        field: a field's name, with dots for nested fields (`address.city`).
+        value: the new value as text; used when there is no `pattern`.
         pattern: a Python regular expression, searched for in the field's text.
         replacement: replaces every match; `\\1` inserts a group.
     """
@@ -34,7 +34,7 @@ def parse_patch(text: str) -> Patch:
     """Parse `field=value` or `field~regex~replacement`; the first of `=` and `~` decides.
 
     Raises:
-        ConfigError: it is neither, or the regular expression is none.
+        ConfigError: it is neither, or the regular expression is not valid.
     """
     found = re.match(r"([^=~]+)([=~])(.*)", text, re.DOTALL)
     if found is None:
@@ -56,9 +56,9 @@ def parse_patch(text: str) -> Patch:
 def apply_patches(record: JsonValue, patches: Sequence[Patch]) -> JsonValue:
     """Return a copy of the record with all patches applied in order.
 
-    A set value is text where the field holds text already; elsewhere it is read as JSON (`12`, `true`,
-    `null`, `["a"]`) and is text when it is no JSON. A missing field is added by `field=value` and left
-    alone by a regular expression. What is not a mapping is left as it is.
+    If the field holds text, the new value is text; otherwise it is parsed as JSON (`12`, `true`, `null`,
+    `["a"]`), or is text if it is not JSON. `field=value` adds a missing field; a regular expression ignores
+    it. A record that is not a mapping is returned unchanged.
     """
     for patch in patches:
         record = _patched(record, _steps(record, patch.field), patch)
@@ -66,7 +66,7 @@ def apply_patches(record: JsonValue, patches: Sequence[Patch]) -> JsonValue:
 
 
 def _steps(record: JsonValue, field: str) -> list[str]:
-    """The path to a field; a field whose own name has dots takes precedence."""
+    """Return the path to a field; a field whose own name has dots takes precedence."""
     return [field] if isinstance(record, dict) and field in record else field.split(".")
 
 

@@ -38,7 +38,7 @@ __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 LARGEST_RECORD = 256 * 1024
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
-MAX_INTEGER_BITS = 14_000  # bits; Python writes no more than 4,300 digits
+MAX_INTEGER_BITS = 14_000  # bits; Python formats at most 4,300 digits
 
 
 @runtime_checkable
@@ -54,12 +54,11 @@ class DeadLetterRoute:
     """Stores and forwards the failed records of one run.
 
     Args:
-        store: where dead letters are kept; one that cannot be stored stops the run.
-        forward: the sink that also gets them, already open, with its stats and policy.
-        tally: what the run has read and lost so far, over all of its attempts; `own` is the part of it
-            that this process knows first-hand.
-        epoch: of the lease; a process that has lost it can store no dead letter.
-        chunk: the part of the run that is worked on, "" for all of it.
+        store: stores the dead letters; if it cannot, the run stops.
+        forward: the open sink that also receives them, with its stats and policy.
+        tally: records read and dead so far, over all attempts of the run; `own` is this process's part.
+        epoch: epoch of the lease; a process that has lost it cannot store dead letters.
+        chunk: the part of the run that this process works on; "" for the whole run.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class DeadLetterRoute:
         async def dead_letter(
             batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
         ) -> None:
-            # the dead letters themselves are safe in the store; only their copy was refused
+            # the dead letters are safe in the store; only their copy was rejected
             stats.dead += len(failures)
 
         self._forward_stats = stats
@@ -135,7 +134,7 @@ class DeadLetterRoute:
         """Store, forward and settle these records of a batch.
 
         Raises:
-            DeadLetterBudgetError: there are more now than the pipeline allows.
+            DeadLetterBudgetError: there are now more than the pipeline allows.
             StateError: they could not be stored.
         """
         keys = batch.keys.to_list()
@@ -150,14 +149,14 @@ class DeadLetterRoute:
         self._check_budget(node, len(letters), len(batch), letters[0])
 
     def begin(self) -> None:
-        """Note what earlier attempts have read, just before reading begins."""
+        """Note the counts of earlier attempts, just before reading begins."""
         own = self._own()
         self._base = own.read + own.forked
 
     async def resettle(self, node: NodeStats, batch: Batch) -> None:
-        """Settle records that died in an earlier attempt; dead letters still open are forwarded again.
+        """Settle records that died in an earlier attempt; forward dead letters that are still open again.
 
-        Whether they had been forwarded is not known, and a copy has the same id each time.
+        It is unknown whether they were forwarded, and copies have the same id each time.
         """
         keys = batch.keys.to_list()
         letters: list[DeadLetter] = []
@@ -171,7 +170,7 @@ class DeadLetterRoute:
             self._check_budget(node, len(batch), len(batch), still_open[0])
 
     async def _book_again(self, node: str, keys: Sequence[str], batch: Batch) -> None:
-        """Book what an earlier attempt paid for these records, but did not commit."""
+        """Book costs that an earlier attempt paid for these records but did not commit."""
         if self._paid is None:
             self._paid = {}
             for entry in await self._store.list_journal(JournalFilter(run_id=self._run_id)):
@@ -218,11 +217,11 @@ class DeadLetterRoute:
     def _check_budget(self, node: NodeStats, count: int, batch: int, latest: DeadLetter) -> None:
         if self._exceeded or not self._settings.limited:
             return
-        # each copy that a fan-out made can die, so a share of what was read alone might be over 100 %
+        # each copy of a fan-out can die, so a share of only the read records might exceed 100 %
         tally, base = self._tally(), self._base or 0
         allowed = self._watch.exceeded(node.name, node.records_in, count, batch, self._own(), base, tally)
         if allowed:
-            self._exceeded = True  # once: what other nodes have in flight is seen through to its end
+            self._exceeded = True  # only once, since other nodes finish what they have in flight
             letters = "1 dead letter" if tally.dead == 1 else f"{tally.dead:,} dead letters"
             raise DeadLetterBudgetError(
                 f"{letters}, {allowed}; the last at {latest.node!r}: {latest.error_type}"
@@ -234,13 +233,12 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
     if isinstance(record, BaseModel):
         try:
             record = record.model_dump(mode="json")
-        except ValueError:  # bytes that are no text, and what has no form in JSON
+        except ValueError:  # bytes that are not text, and values without a JSON form
             record = _fields(record)
     try:
         text = orjson.dumps(record, default=_text, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError):
-        # integers over 64 bits, lone surrogates, cycles: a record that cannot be stored as it is would
-        # stop the run over one bad record
+        # integers over 64 bits, lone surrogates, cycles: one such record must not stop the run
         value = _storable(record, DEEPEST)
         return value, len(json.dumps(value, ensure_ascii=False).encode())
     return orjson.loads(text), len(text)
@@ -249,7 +247,7 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
 def _fields(record: BaseModel) -> Record:
     try:
         return record.model_dump()
-    except ValueError:  # a serializer of the model's own fails
+    except ValueError:  # a custom serializer of the model fails
         return dict(record)
 
 

@@ -1,9 +1,9 @@
 """Replay dead letters from the node that failed, as a separate run.
 
-The dead letters become the records of a source, under the keys they had. That source stands in the place of
-everything above the node; the node itself and all that follows it are the pipeline's as it is now. What
-arrives replaces what an earlier delivery of the same key may have left, but nothing newer: letters that were
-closed before the sinks were open are left out, and what is delivered afterwards stays.
+The dead letters become the records of a source, under their original keys. That source replaces everything
+upstream of the node; the node itself and everything downstream are those of the current pipeline. Delivered
+records replace rows of earlier deliveries of the same key, but nothing newer: dead letters that were closed
+before the sinks opened are left out, and later deliveries are kept.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 REPLAY_GROUP = "replay-"
-"""How the group of a run that replays dead letters begins; such a run is not resumed but started again."""
+"""Prefix of the group of a run that replays dead letters; such a run is restarted, not resumed."""
 
 LetterId: TypeAlias = tuple[str, str, str]
 """Run, node and key."""
 
 StillOpen: TypeAlias = Callable[[], Awaitable[Collection[LetterId]]]
-"""Asked once the sinks are open: which dead letters are open now."""
+"""Called once the sinks are open: returns the dead letters that are still open."""
 
 SOURCE_NAME = "dead_letters"
 PAGE = 256
@@ -52,10 +52,10 @@ class ReplayGroup:
     """Dead letters of one node, replayed in one run.
 
     Attributes:
-        letters: of several with one key the last is sent.
+        letters: the dead letters; of several with one key the last is sent.
         plan: the run.
         source: the run's source.
-        changed: how many records the patches changed.
+        changed: number of records that the patches changed.
     """
 
     pipeline: str
@@ -67,7 +67,7 @@ class ReplayGroup:
 
     @property
     def replayed(self) -> list[DeadLetter]:
-        """The dead letters that are settled when the run completes."""
+        """Return the dead letters that are settled when the run completes."""
         return [letter for letter in self.letters if letter.key not in self.source.closed]
 
 
@@ -83,8 +83,8 @@ class ReplaySource(Source[NoParams]):
     """Yields the records of dead letters under their keys; every batch counts as a replay.
 
     Args:
-        letters: those whose records these are, one for each key.
-        still_open: leaves out those that are not open any more; None: sends all.
+        letters: their dead letters, one for each key.
+        still_open: filters out dead letters that are no longer open; None sends all.
 
     Attributes:
         closed: the keys that were left out.
@@ -122,7 +122,7 @@ class ReplaySource(Source[NoParams]):
 
 
 def letter_id(letter: DeadLetter) -> LetterId:
-    """Return what identifies a dead letter."""
+    """Return the identity of a dead letter."""
     return letter.run_id, letter.node, letter.key
 
 
@@ -138,7 +138,7 @@ def group_dead_letters(
         letters: oldest first.
         plans: the pipelines as they are now.
         patches: changes to the records.
-        still_open: None replays them whatever was delivered since.
+        still_open: None replays all of them, even if their records were delivered later.
     """
     by_node: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
@@ -182,11 +182,11 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
 
 
 def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
-    """A run for all dead letters, and further ones where a key has died with other records, oldest first.
+    """Divide dead letters into runs, oldest first: one, or more if a key died with several records.
 
-    A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
-    But some keys name a place (a line of a file that was rewritten): then the records are different
-    ones, and none may be left out.
+    A key may have died in several runs. If it names one record that changed, only the latest is sent. But
+    some keys name a place (a line of a file that was rewritten): then the records are different ones, and all
+    are sent.
     """
     rounds: list[dict[str, list[DeadLetter]]] = []
     for letter in sorted(letters, key=lambda one: one.last_failed_at):
@@ -225,7 +225,7 @@ def _group(
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
     """Return the plan from `node`, with `source` replacing everything before it.
 
-    It has no dead-letter budget, starts no other pipeline, and is not tried again as a whole.
+    It has no dead-letter budget, no followers and no retries.
     """
     kept = {node}
     for one in plan.nodes:  # in topological order

@@ -1,8 +1,8 @@
-"""Merge the dead letters of a state store and of ingest services, each failure once.
+"""Merge the dead letters of a state store and of ingest services, listing each failure once.
 
-A record that the service refused has a dead letter in both: the engine's says which run, node and key it was,
-the service's says what the service made of it. They are matched by the model and the record's id; copies
-that a pipeline forwards are matched by their pipeline, node and key.
+A record that the service rejected has a dead letter in both: the engine's has its run, node and key, the
+service's has the service's status. They are matched by model and record id; copies that a pipeline forwards
+are matched by pipeline, node and key.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters", "search_
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
 Identity = tuple[str, ...]
-"""(model, record id) of a refused record, or (pipeline, node, key) of a forwarded copy."""
+"""(model, record id) of a rejected record, or (pipeline, node, key) of a forwarded copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterQuery:
     """Filter of dead letters; "" and empty mean any.
 
-    A dead letter that only a service has belongs to a run, pipeline and node if its sender named them: asked
-    for one of those, others are left out. `names`: the id or its beginning, the key, or the record's id in
+    A dead letter that only a service has belongs to a run, pipeline and node if its sender named them; a
+    filter by one of these excludes others. `names`: the id or a prefix of it, the key, or the record's id in
     the service.
     """
 
@@ -45,7 +45,7 @@ class DeadLetterQuery:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterMatch:
-    """A dead letter: the engine's, a service's, or both. `service` is where `copy` is."""
+    """A dead letter of the engine, of a service, or of both. `service` holds `copy`."""
 
     letter: DeadLetter | None = None
     copy: ServiceDeadLetter | None = None
@@ -76,7 +76,7 @@ class DeadLetterMatch:
     def status(self) -> str:
         """open, replayed, discarded or recovered.
 
-        A letter is no longer open once the service has a good row of its record, from any sender.
+        A dead letter is closed once the service has a valid row of its record, from any sender.
         """
         if self.letter is None:
             return self.copy.status if self.copy else ""
@@ -111,7 +111,7 @@ class DeadLetterMatch:
         return self.letter.record if self.letter else self.copy.original_record if self.copy else None
 
     def is_called(self, name: str) -> bool:
-        """Return whether a name on the command line means this dead letter."""
+        """Return whether a name on the command line matches this dead letter."""
         names = {self.key, *((self.copy.record_id, self.copy.dead_letter_id) if self.copy else ())}
         return name in names or (len(name) >= 4 and self.id.startswith(name))
 
@@ -122,7 +122,7 @@ async def search_dead_letters(
     """Return all matching dead letters, oldest first.
 
     Args:
-        store: None looks into the services alone.
+        store: None searches only the services.
 
     Raises:
         StateError: the store cannot be read.
@@ -149,10 +149,10 @@ async def search_dead_letters(
 async def search_service_letters(
     store: StateStore, services: Sequence[ServiceClient], query: DeadLetterQuery
 ) -> list[DeadLetterMatch]:
-    """Return the matching dead letters of services alone, oldest first.
+    """Return the matching dead letters that only services have, oldest first.
 
-    Those that do not say whose they are, as older versions left them, are found by the letters that `store`
-    has of the same records. Raises as `search_dead_letters`.
+    Those of older versions, without a run, are matched by the dead letters in `store` of the same records.
+    Raises the same errors as `search_dead_letters`.
     """
     found = await search_dead_letters(None, services, query)
     if not _is_narrow(query):
@@ -173,7 +173,7 @@ async def _engine_letters(
     services: Sequence[ServiceClient],
     query: DeadLetterQuery,
 ) -> list[DeadLetterMatch]:
-    # what is open here may be closed by the service, which has a good row of the record since
+    # a letter that is open here may be closed by the service, which has a valid row of the record by now
     statuses = {query.status, "open"} if query.status in ("recovered", "discarded") else {query.status}
     letters: list[DeadLetter] = []
     for status in sorted(statuses):
@@ -198,9 +198,9 @@ async def _other_copies(
     copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
     query: DeadLetterQuery,
 ) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
-    """The copies of these letters that the query does not find in the services.
+    """Return copies of these letters that the query does not find in the services.
 
-    They are closed there while the letter is open here, or do not say which run they are of.
+    They are closed there while the letter is open here, or do not name their run.
     """
     record_ids: list[str] = []
     keys: list[str] = []
@@ -253,7 +253,7 @@ async def _copies(
 
 
 async def _known(store: StateStore, models: _Models) -> set[Identity]:
-    """The records of the engine's dead letters, of any status; read run by run to save memory."""
+    """Return the records of the engine's dead letters, of any status; read run by run to save memory."""
     known: set[Identity] = set()
     for run in await store.list_runs():
         for letter in await store.dead_letters(DeadLetterFilter(run_id=run.run_id)):
@@ -266,27 +266,27 @@ async def _identities(letter: DeadLetter, models: _Models) -> list[Identity]:
     model = await models.of(letter.run_id, letter.node)
     record_id = letter.record.get("id") if isinstance(letter.record, dict) else None
     if model and isinstance(record_id, str | int):
-        # how a service spells the model does not matter to it
+        # services ignore the spelling of the model's name
         identities.insert(0, (model.partition("/")[0].lower(), str(record_id)))
     return identities
 
 
 def _origin(letter: ServiceDeadLetter) -> Identity:
-    """The origin of a service's dead letter: the record of a pipeline if it names one, else its own."""
+    """Return the origin of a service's dead letter: a pipeline's record if it names one, else its own."""
     if letter.pipeline and letter.node and letter.key:
         return (letter.pipeline, letter.node, letter.key)
     return (letter.model.lower(), letter.record_id or letter.dead_letter_id)
 
 
 class _Models:
-    """The model to which a node of a run sends its records, from the run's stored plan."""
+    """The models to which nodes send their records, from the runs' stored plans."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self._nodes: dict[str, Mapping[str, JsonValue]] = {}
 
     async def of(self, run_id: str, node: str) -> str:
-        """The model's name, "" when the node has none."""
+        """Return the model's name; "" when the node has none."""
         if run_id not in self._nodes:
             try:
                 document = (await self._store.get_run(run_id)).identity_doc

@@ -1,4 +1,4 @@
-"""The components of one attempt at a run, from their opening to the end of the run."""
+"""The components of one attempt of a run, from opening to the end of the run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["Components"]
 
 
 class Components:
-    """Builds and opens the nodes of a plan, and answers for all of them.
+    """Builds and opens the nodes of a plan, and reports on all of them.
 
     Args:
-        draining: tells components whether the run is about to stop.
+        draining: returns whether the run is about to stop.
 
     Attributes:
         runtimes: the open nodes by name, in the plan's order.
@@ -67,7 +67,7 @@ class Components:
         """Build and enter every node, in the plan's order.
 
         Raises:
-            OutageError: what a node needs was away for longer than `outage_limit`.
+            OutageError: a node's service was unavailable for longer than `outage_limit`.
             RunError: a node cannot be opened.
         """
         stack.push_async_callback(self._spending.close)
@@ -94,7 +94,7 @@ class Components:
         return sink, self.forward
 
     async def enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats | None = None) -> Runtime:
-        """Build and enter one node, waiting out an outage of what it needs."""
+        """Build and enter one node, waiting out an outage of its service."""
         stats = stats or self._stats_of(node)
         policy = self.policy(node)
         context = self._context(node, stats, policy)
@@ -135,22 +135,22 @@ class Components:
         )
 
     def policy(self, node: PlanNode) -> RetryPolicy:
-        """The retry policy of a node."""
+        """Return the retry policy of a node."""
         return RetryPolicy.of(node.options, outage_limit=self._plan.settings.outage_limit)
 
     def output(self) -> dict[str, Sequence[Record]]:
-        """Return the records that sinks have kept for the caller, by node."""
+        """Return the records that sinks collected for the caller, by node."""
         kept = {name: runtime.component for name, runtime in self.runtimes.items()}
         return {name: sink.collected() for name, sink in kept.items() if isinstance(sink, Collects)}
 
     def stats(self) -> list[NodeStats]:
-        """The counts of every node that is open or being opened, but for the forward."""
+        """The stats of every node that is open or being opened, except the forward."""
         every = [*(runtime.stats for runtime in self.runtimes.values()), self._opening]
         return [stats for stats in every if stats is not None]
 
     @property
     def in_outage(self) -> bool:
-        """Whether any node waits for an outage to end."""
+        """Return whether a node waits for an outage to end."""
         every = [*self.stats(), self.forward_stats]
         return any(stats is not None and stats.waiting is Waiting.OUTAGE for stats in every)
 
@@ -161,15 +161,15 @@ class Components:
 
     @property
     def distinct_keys(self) -> bool:
-        """Whether no key occurs twice in the run, as far as its sources know."""
+        """Return whether no key occurs twice in the run, according to its sources."""
         return all(source.distinct_keys for source in self.sources().values())
 
     def new_ids(self, name: str) -> bool:
-        """Whether no run can have delivered the ids of a source's records before, and each comes once."""
+        """Return whether the ids of a source's records are new and occur only once."""
         return self.sources()[name].fresh_keys and self._keeps_ids(name)
 
     def _keeps_ids(self, source: str) -> bool:
-        """Whether no transform after a source gives its records other ids."""
+        """Return whether no transform after a source changes the ids of its records."""
         behind = {source}
         for node in self._plan.nodes:  # in topological order
             if behind.intersection(node.inputs):
@@ -178,7 +178,7 @@ class Components:
         return all(one.keeps_ids for one in components if isinstance(one, Transform))
 
     async def tell_completed(self) -> None:
-        """Tell every sink that the run is complete, waiting out an outage of what it needs."""
+        """Notify every sink that the run is complete, waiting out outages of their services."""
         for runtime in [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]:
             if isinstance(runtime.component, Sink):
                 outage = Outage("complete the run", runtime.stats, runtime.policy, self._resources.clock)

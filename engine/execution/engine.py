@@ -1,6 +1,6 @@
-"""The engine: owns what runs share (state, paid answers, memory, services) and starts runs.
+"""The engine: owns the resources that runs share (state, paid answers, memory, services) and starts runs.
 
-Nothing here is a module global: two engines in one process, and two runs of one engine, meet nowhere else.
+There are no module globals: two engines in one process share nothing.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ Endpoints = dict[str, dict[str, str]]
 class Engine:
     """Runs plans. An async context manager.
 
-    Leaving the block drains the runs that other tasks still work on, or cancels them when it is left by an
-    exception or a cancellation, and waits for their ends. Either way they can be resumed.
+    Leaving the block drains the runs of other tasks, or cancels them after an exception or a cancellation,
+    and waits until they have ended. Either way they can be resumed.
 
     Args:
-        state_dir: where runs, watermarks and dead letters are kept; None keeps them in memory only.
+        state_dir: directory of runs, watermarks and dead letters; None keeps them only in memory.
         store: use this store instead of one in `state_dir`.
-        memory: bytes in flight for all runs of this engine together.
+        memory: total bytes in flight for all runs of this engine.
         samples: folder of documents for the embedded S3; None means the default.
         drain_limit: seconds that a run may take to deliver what it has read when it is drained.
         observer: called at each stage of a run.
@@ -112,7 +112,7 @@ class Engine:
                 run.cancel() if at_once else run.drain()
             for run, lease in list(self._runs.items()):
                 await run.leave(at_once=at_once)
-                await lease.release()  # whoever has it may not get to it before the store is closed
+                await lease.release()  # the task that waits for it may not run before the store is closed
         finally:
             self._closing.set()
             await self._close(kind, error, trace)
@@ -123,7 +123,7 @@ class Engine:
         try:
             await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            # the task group wraps what the caller raised, who could not catch it by its name any more
+            # the task group wraps the caller's exception, which the caller could no longer catch by type
             if group.exceptions != (error,):
                 raise
 
@@ -163,26 +163,27 @@ class Engine:
         verify: bool = False,
         given_up: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Run, None]:
-        """A run, started when `wait` is called inside the block.
+        """Return a context manager with a run, which starts when `wait` is called inside the block.
 
-        Leaving the block while another task waits for the run drains it, or cancels it when the block is left
-        by an exception or a cancellation. The run has ended then, and can be resumed.
+        Leaving the block while another task waits for the run drains it, or cancels it after an exception or
+        a cancellation. The run has then ended, and can be resumed.
 
         Args:
             resume: continue this run instead of starting a new one.
-            chunk: do only this part of the run that `resume` names, under a lease of its own; whoever divided
-                the run says how it stands as a whole. The report then is of the chunk alone.
+            chunk: process only this part of the run of `resume`, under a separate lease; the caller that
+                divided the run keeps track of the whole. The report covers the chunk alone.
             group_id: ties the runs of one invocation together.
-            run_id: what a new run is called; "" makes one of the pipeline's name and the time.
-            seed: fixes everything random; "" draws one.
-            verify: at the end, compare the report with the ledger and with what the sinks have (its
-                `checks`). A chunk cannot be verified, only the run as a whole.
-            given_up: true when a run that waits for another one of its pipeline should not begin any more.
+            run_id: id of a new run; "" generates one from the pipeline's name and the time.
+            seed: seeds all randomness; "" draws one.
+            verify: at the end, compare the report with the ledger and with the sinks (see its `checks`). Only
+                a whole run can be verified, not a chunk.
+            given_up: returns true when a run that waits for another run of its pipeline should no longer
+                begin.
 
         Raises:
-            RunMismatchError: the plan is not the one `resume` was begun with.
-            LeaseHeldError: another process works on that run; it is named.
-            RunOverlapError: another run of the pipeline is under way; see `if_running`.
+            RunMismatchError: the run of `resume` was started with a different plan.
+            LeaseHeldError: another process works on that run; the message names it.
+            RunOverlapError: another run of the pipeline is in progress; see `if_running`.
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
         if chunk is not None and (verify or resume is None):
@@ -208,7 +209,7 @@ class Engine:
         chunk: Chunk | None,
         verify: bool,
     ) -> AsyncGenerator[Run, None]:
-        """A run that has its memory, and whose lease is kept, for as long as the block runs."""
+        """Provide a run with its memory budget and a renewed lease for the duration of the block."""
         assert self._group is not None, "use `async with Engine(...)`"
         budget, keeping = self._process.pipeline(plan.settings.memory_bytes), anyio.CancelScope()
         resources = self.resources(budget)
@@ -242,7 +243,7 @@ class Engine:
         """Start these embedded services; they stop with the engine.
 
         Args:
-            warehouse: models that an embedded warehouse started here has besides those installed.
+            warehouse: models for an embedded warehouse started here, in addition to the installed ones.
 
         Raises:
             ServiceError: one cannot be started, or the ingest service lacks fields of these models.
@@ -256,10 +257,10 @@ class Engine:
             await anyio.to_thread.run_sync(warehouse.check_served, self.state_dir)
 
     async def offer_taps(self) -> None:
-        """Let other processes of this user watch samples of the records of runs, until the engine is closed.
+        """Let other processes of this user sample the records of runs, until the engine is closed.
 
-        They reach this one through a socket in the state directory (`tap_socket`). Without a directory, or
-        where there can be no such socket, nothing is offered.
+        They connect to a socket in the state directory (`tap_socket`). Does nothing without a directory, or
+        where sockets are not supported.
         """
         from engine.execution.tapping import serve_taps, tap_socket
 
@@ -273,17 +274,17 @@ class Engine:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where the embedded services are that were started so far."""
+        """The addresses of the embedded services started so far."""
         return dict(self._sandbox)
 
     def share_sandbox(self, endpoints: Mapping[str, dict[str, str]]) -> None:
-        """Use the embedded services of another engine, which has to outlive this one."""
+        """Use the embedded services of another engine, which must outlive this one."""
         self._sandbox |= endpoints
 
     async def _host_sandbox(
         self, services: list[str], warehouse: Declared | None, *, task_status: TaskStatus[Endpoints]
     ) -> None:
-        # a task of its own, so that whoever asks first need not be the one who ends it
+        # a separate task, so that any task may end the services, not only the one that started them
         from engine.sandbox.client import sandbox
 
         state_dir = self.state_dir
@@ -307,7 +308,7 @@ class Engine:
             raise ConfigError(f"the connection of node {node.name!r} is not valid: check {fields}") from None
 
     async def _take_up(self, run_id: str, lease: HeldLease) -> RunRecord:
-        record = await self.store.get_run(run_id)  # another process may have had it since the caller looked
+        record = await self.store.get_run(run_id)  # another process may have had it since the caller checked
         record = replace(record, attempt=record.attempt + 1, status=RunStatus.RUNNING, ended_at="", error="")
         await self.store.update_run(run_id, status=record.status, attempt=record.attempt, epoch=lease.epoch)
         return record
@@ -316,10 +317,10 @@ class Engine:
         """Store a new run without starting it; `start` continues it with `resume`.
 
         Args:
-            run_id: unique in the store; "" makes one of the pipeline's name and the time.
+            run_id: unique in the store; "" generates one from the pipeline's name and the time.
 
         Raises:
-            StateError: the store cannot be used, or has a run of that id.
+            StateError: the store cannot be used, or already has a run with that id.
         """
         now = self.clock.now()
         run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"

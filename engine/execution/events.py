@@ -13,7 +13,7 @@ __all__ = ["Observer", "RunEvent", "Speaker", "null_observer", "speaker", "speak
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """The start or end of a stage of a run; never about a single record, never with its content.
+    """The start or end of a stage of a run. Never concerns a single record or contains its data.
 
     `level` is debug, info, warning or error.
     """
@@ -35,7 +35,7 @@ def null_observer(event: RunEvent) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """The run whose code is at work here, and who is told what it says."""
+    """The run whose code is executing, and the observer of its messages."""
 
     observer: Observer
     pipeline: str
@@ -46,13 +46,13 @@ _SPEAKER: Final[ContextVar[Speaker | None]] = ContextVar("odw_speaker", default=
 
 
 def speaker() -> Speaker | None:
-    """The run that the caller works for; None outside of runs."""
+    """Return the run that the caller belongs to; None outside of runs."""
     return _SPEAKER.get()
 
 
 @contextmanager
 def speaking(who: Speaker) -> Iterator[None]:
-    """Attribute what the user's code logs in this block, its tasks and its threads to this run."""
+    """Attribute log messages of the user's code in this block, its tasks and its threads to this run."""
     token = _SPEAKER.set(who)
     try:
         yield

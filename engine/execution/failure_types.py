@@ -1,7 +1,7 @@
 """Errors for schedulers: a type by name, and whether a retry may help.
 
-Pure, and free of any scheduler's library. The names are part of the contract: retry policies and alarms
-are written against them.
+Independent of any scheduler's library. The names are part of the contract, since retry policies and alarms
+refer to them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES: Final = 2048
 class FailureType(StrEnum):
     """All failure types.
 
-    A new attempt ends like the one before until somebody has mended something: see `retryable`.
+    `retryable` types may succeed when retried; the others fail again until the cause is fixed.
     """
 
     PLAN_MISMATCH = "PlanMismatch"
@@ -77,7 +77,7 @@ _OF_FATAL = {
     "schema": FailureType.SCHEMA,
     "budget": FailureType.BUDGET,
 }
-# the first that fits counts, so subclasses stand before their base
+# the first match counts, so subclasses precede their base
 _OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
     (errors.RunMismatchError, FailureType.PLAN_MISMATCH),
     (errors.RunExistsError, FailureType.RUN_EXISTS),
@@ -102,10 +102,10 @@ class TypedFailure:
     """A failure as data.
 
     Args:
-        type: what kind it is.
-        message: for people; at most `MAX_MESSAGE_BYTES` of UTF-8, never a record.
-        retry_after: seconds the other side asked us to wait, if it said so.
-        outwaited: it ended an outage that had been waited for as long as `outage_limit` says.
+        type: its type.
+        message: human-readable; at most `MAX_MESSAGE_BYTES` of UTF-8, never a record.
+        retry_after: seconds that the service asked to wait, if any.
+        outwaited: an outage lasted as long as `outage_limit`.
     """
 
     type: FailureType
@@ -120,7 +120,7 @@ class TypedFailure:
 
 
 def report_failure(report: RunReport, plan: Plan | None = None) -> TypedFailure | None:
-    """Return why a run ended early, or None if nothing failed (completed, drained or cancelled)."""
+    """Return the failure that ended a run early, or None without one (completed, drained or cancelled)."""
     return typed_failure(report.failure, plan) if report.failure is not None else None
 
 
@@ -128,14 +128,14 @@ def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailur
     """Return the failure for an error.
 
     Args:
-        plan: tells whether the node that failed is a source, a transform or a sink.
+        plan: used to find out whether the failed node is a source, a transform or a sink.
     """
     if isinstance(error, errors.OutageError | errors.NodeFailedError):
         cause = unwrap_group(error.__cause__) if isinstance(error.__cause__, Exception) else None
         wait = cause.retry_after if isinstance(cause, errors.TransientError) else None
         outwaited = isinstance(error, errors.OutageError)
         return TypedFailure(_of_node(error, cause, plan), _bounded(str(error)), wait, outwaited)
-    if isinstance(error, errors.ComponentError):  # a component that was used without a run
+    if isinstance(error, errors.ComponentError):  # a component used without a run
         wait = error.retry_after if isinstance(error, errors.TransientError) else None
         return TypedFailure(_of_component(error, None), _bounded(str(error)), wait)
     for cls, kind in _OF_CLASS:
@@ -156,7 +156,7 @@ def _of_node(
     if isinstance(error, errors.OutageError):
         return _unavailable(where, throttled=False)
     if cause is None:
-        # the engine's own refusal, for instance to read a second time what can be read only once
+        # raised by the engine itself, e.g. for a second read of a source that can be read only once
         return FailureType.CONFIG
     return FailureType.NODE_FAILED
 

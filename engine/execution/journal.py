@@ -1,7 +1,7 @@
 """The journal of paid answers: consulted before paying, written before an answer goes downstream.
 
-An engine has one. Runs of that engine meet here: of several that ask the same question at the same time,
-one pays and the others take its answer.
+Each engine has one, shared by its runs: if several ask the same question at the same time, one pays and the
+others use its answer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["Journal", "NodeJournal"]
 
 
 class Journal:
-    """Paid answers of one store, and the questions in flight.
+    """The paid answers of one store, and the questions in flight.
 
-    Nothing is cached: what is held in memory is the questions in flight, and an event for each that somebody
-    waits for.
+    Answers are not cached: memory holds only the questions in flight, and an event for each that callers wait
+    for.
     """
 
     def __init__(self, store: StateStore, clock: Clock) -> None:
@@ -41,7 +41,7 @@ class Journal:
         return len(self._in_flight)
 
     def take(self, keys: Collection[str]) -> tuple[set[str], dict[str, anyio.Event]]:
-        """Claim those of `keys` that are free, and return them with the events of the others."""
+        """Claim the free keys, and return them with the events of the others."""
         ours: set[str] = set()
         theirs: dict[str, anyio.Event] = {}
         for key in keys:
@@ -53,14 +53,14 @@ class Journal:
         return ours, theirs
 
     def give_back(self, keys: Collection[str]) -> None:
-        """End the taking of these, answered or not, and wake who waits for them."""
+        """Release these keys, answered or not, and wake the callers that wait for them."""
         for key in keys:
             awaited = self._in_flight.pop(key)
             if awaited is not None:
                 awaited.set()
 
     async def look_up(self, keys: Collection[str], run_id: str) -> dict[str, JournalEntry]:
-        """What is stored for `keys` and holds for this run. Raises `StateError`."""
+        """Return the stored answers for `keys` that are valid for this run. Raises `StateError`."""
         found = await self._store.get_journal(keys)
         return {
             key: entry for key, entry in found.items() if not entry.this_run_only or entry.run_id == run_id
@@ -69,7 +69,7 @@ class Journal:
     async def store(
         self, entries: Sequence[JournalEntry], forget: Collection[str], run_id: str, pipeline: str, node: str
     ) -> None:
-        """Have these on disk, with the time and who paid. Not interrupted: they are paid for.
+        """Store these answers durably, with time and payer. Not interrupted, since they are paid for.
 
         `forget`: keys to delete.
 
@@ -83,12 +83,12 @@ class Journal:
             await self._store.put_journal(signed, forget)
 
     async def cost(self, run_id: str, node: str) -> float:
-        """USD that this run has paid at this node. Raises `StateError`."""
+        """Return the USD that this run has paid at this node. Raises `StateError`."""
         return await self._store.journal_cost(run_id, node)
 
 
 class NodeJournal:
-    """Meets `engine.contract.journal.AnswerJournal`, which has the documentation."""
+    """Implements `engine.contract.journal.AnswerJournal`."""
 
     def __init__(self, journal: Journal, pipeline: str, node: str, run_id: str) -> None:
         self._journal = journal
@@ -98,8 +98,8 @@ class NodeJournal:
 
     @asynccontextmanager
     async def claim(self, keys: Collection[str]) -> AsyncGenerator[AnswerClaim, None]:
-        # Claimed first and looked up then: an answer that is stored in between is found, and one that comes
-        # later sets an event that we hold already.
+        # Claim first, then look up: an answer stored in between is found, and a later one sets an event that
+        # we already hold.
         ours, theirs = self._journal.take(keys)
         claim = _Claim(self, ours, theirs)
         try:
@@ -115,20 +115,20 @@ class NodeJournal:
         return (entry.run_id, entry.node) == (self._run_id, self._node)
 
     async def look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
-        """Return the answer that holds for this run."""
+        """Return the answers that are valid for this run."""
         return await self._journal.look_up(keys, self._run_id)
 
     async def store(self, entries: Sequence[JournalEntry], forget: Collection[str]) -> None:
-        """Store with the names of who paid, and delete what is to be forgotten."""
+        """Store the answers with their payer, and delete the keys to forget."""
         await self._journal.store(entries, forget, self._run_id, self._pipeline, self._node)
 
     def give_back(self, keys: Collection[str]) -> None:
-        """End the taking of these."""
+        """Release these keys."""
         self._journal.give_back(keys)
 
 
 class _Claim:
-    """Meets `engine.contract.journal.AnswerClaim`."""
+    """Implements `engine.contract.journal.AnswerClaim`."""
 
     def __init__(self, journal: NodeJournal, ours: set[str], theirs: Mapping[str, anyio.Event]) -> None:
         self._journal = journal
@@ -138,7 +138,7 @@ class _Claim:
         self.ours: frozenset[str] = frozenset(ours)
 
     async def look_up(self, keys: Collection[str]) -> None:
-        """Find what is answered already; none of that is ours."""
+        """Look up keys that are already answered, and release these."""
         self.answers = await self._journal.look_up(keys)
         self.ours = frozenset(self._taken - self.answers.keys())
         for key in self.answers:
@@ -154,7 +154,7 @@ class _Claim:
             await event.wait()
 
     def end(self) -> None:
-        """Give up what is still taken."""
+        """Release the remaining keys."""
         self._give_back(self._taken)
 
     def _give_back(self, keys: Collection[str]) -> None:

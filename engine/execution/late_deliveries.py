@@ -1,4 +1,4 @@
-"""Dead letters of earlier runs that a run closes, because it delivers their records."""
+"""Close dead letters of earlier runs whose records a run delivers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from engine.state.store import StateStore
 
 __all__ = ["LateDeliveries"]
 
-MAX_OPEN_LETTERS = 2_000  # of earlier runs that one run looks out for
+MAX_OPEN_LETTERS = 2_000  # maximum of earlier runs' dead letters that a run tracks
 
 
 class LateDeliveries:
-    """What the sinks of one run deliver of what earlier runs of its pipeline could not."""
+    """Tracks deliveries of one run that earlier runs of its pipeline could not make."""
 
     def __init__(self, store: StateStore, plan: Plan, run_id: str) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class LateDeliveries:
         self._watched: list[OpenDeadLetters] = []
 
     async def watch(self, runtimes: Iterable[Runtime]) -> None:
-        """Let every sink note which open dead letters its deliveries answer. Raises StateError."""
+        """Let every sink note which open dead letters its deliveries close. Raises StateError."""
         where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
         letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
         if not letters:
@@ -39,13 +39,13 @@ class LateDeliveries:
                 self._watched.append(watched)
 
     async def close(self) -> None:
-        """Mark what was delivered since the last call. Raises StateError."""
+        """Close the dead letters of records delivered since the last call. Raises StateError."""
         delivered = [letter for one in self._watched for letter in one.delivered]
         if delivered:
             await self._store.mark_dead_letters(delivered, "recovered")
 
     def _nodes_before(self, name: str) -> set[str]:
-        """The node and all whose records come to it."""
+        """Return the node and all nodes upstream of it."""
         before = {name}
         for node in reversed(self._plan.nodes):  # against the topological order
             if node.name in before:

@@ -1,8 +1,8 @@
-"""The lease of a run: one process at a time works on it, and a late one is told.
+"""The lease of a run: one process at a time works on it, and a superseded one is stopped.
 
-A lease lasts 30 s and is renewed every 10. It is dead when it has expired, and at once when its holder is a
-process of this host that is no longer there; then the next one takes over, under a higher epoch, and the
-store refuses what a lower one still writes.
+A lease lasts 30 s and is renewed every 10 s. It is dead once it has expired, or at once if its holder is a
+process of this host that no longer exists. Then the next process takes over with a higher epoch, and the
+store rejects writes with a lower one.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class HeldLease:
         """Renew the lease until cancelled.
 
         Args:
-            sleep: the time between is that of the machine, whatever clock the run has: a lease is about
-                processes, and a scripted clock that jumps would do nothing but renew.
+            sleep: waits in real time, regardless of the run's clock: a lease is about processes, and a
+                scripted clock that jumps would renew without end.
 
         Raises:
-            LeaseLostError: somebody else has the run.
+            LeaseLostError: another process has taken over the run.
             StateError: the store cannot be used.
         """
         while True:
@@ -86,7 +86,7 @@ class HeldLease:
     async def release(self) -> None:
         """Release the lease, even if cancelled."""
         with anyio.CancelScope(shield=True), suppress(StateError):
-            # a store that fails now has failed the run before, and the lease expires by itself
+            # a store that fails now has already failed the run, and the lease will expire
             await self._store.release_lease(self._lease)
 
 
@@ -130,7 +130,7 @@ def holder_is_gone(holder: str) -> bool:
     if process is None:
         return False
     if sys.platform == "win32":
-        return False  # asking with signal 0 would end the process
+        return False  # on Windows, signal 0 would end the process
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -142,7 +142,7 @@ def holder_is_gone(holder: str) -> bool:
 
 @lru_cache(maxsize=1)
 def numbering() -> str:
-    """Identify what numbers the processes here: two hosts, or containers, may share a name."""
+    """Identify the process id namespace: two hosts or containers may share a name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
         space = os.stat("/proc/self/ns/pid").st_ino
@@ -163,16 +163,16 @@ async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> 
         except LeaseHeldError as error:
             if error.holder in dead or not holder_is_gone(error.holder):
                 raise
-            dead.add(error.holder)  # and see whether anybody else is in the way
+            dead.add(error.holder)  # and check whether another process is in the way
         except anyio.get_cancelled_exc_class():
             await _release_left_behind(store, run_id, holder)
             raise
 
 
 async def _release_left_behind(store: StateStore, run_id: str, holder: str) -> None:
-    """Release what a call may still acquire whose task was cancelled by asyncio itself, as Temporal does."""
+    """Release a lease acquired after asyncio itself cancelled the task, as Temporal does."""
     with anyio.CancelScope(shield=True), suppress(StateError):
-        # writes are made in their order, so when this one is done, which changes nothing, that call is too
+        # writes are executed in order, so when this no-op write is done, that call is too
         await store.release_lease(Lease(run_id, holder, epoch=0, expires_at="", chunk="", acquisitions=0))
         for lease in await store.leases(run_id):
             if lease.holder == holder:
@@ -184,7 +184,7 @@ def _until(clock: Clock) -> str:
 
 
 def _has_ended(process: int) -> bool:
-    """True for a process that was killed and that its parent has not asked about yet (proc(5), state Z)."""
+    """Return whether a process is a zombie: killed, but not yet reaped by its parent (proc(5), state Z)."""
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Keep the ledger of one run up to date: watermarks with their tallies, committed by time.
+"""Keep the ledger of one run up to date: watermarks with their tallies, committed periodically.
 
 Bookmarks are committed here too, in the transaction of the positions (`engine.state.ledger`).
 """
@@ -26,10 +26,10 @@ __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
 MIN_READ_AHEAD, MAX_READ_AHEAD = 1_000, 50_000
-"""Records of a split that may be read before the ledger is told of more; a resume marks them as replays."""
+"""Records of a split that may be read before more are announced; a resume marks them as replays."""
 PAGE_SPLITS = 20
 PAGE_SECONDS = 5.0
-"""Listed splits are stored when there are so many, or this time after the last ones."""
+"""Listed splits are stored when there are this many, or after this time."""
 
 
 class Ledger:
@@ -47,7 +47,8 @@ class Ledger:
         self._dirty: dict[int, tuple[str, SplitTracker]] = {}
         self._settled = Tally()
         self._shared = shared
-        self._committed: dict[tuple[str, str], Tally] = {}  # kept when shared, to tell what others have done
+        # kept when shared, to distinguish the progress of others
+        self._committed: dict[tuple[str, str], Tally] = {}
         self._elsewhere = Tally()
         self._committing = anyio.Lock()
         self._closing = False
@@ -63,17 +64,17 @@ class Ledger:
     ) -> int:
         """Store the splits of a source as they are listed, holding at most one page.
 
-        An unfinished listing means that nothing was read. What it has stored is forgotten, unless the source
-        can continue after it: what has come or gone since would be in two splits, or in none. A complete one
-        is not repeated.
+        An unfinished listing means that nothing was read. Its stored splits are deleted, unless the source
+        can continue after them, since inputs that have come or gone since would be in two splits, or in none.
+        A complete listing is not repeated.
 
         Returns:
-            How many splits the source has.
+            The number of splits of the source.
         """
         _, complete = await self._store.splits(self._run_id, node, limit=0)
         if not complete:
             page: list[Split] = []
-            listed = await self._go_on(node, source, ctx)
+            listed = await self._splits_to_keep(node, source, ctx)
             stored_at = anyio.current_time()
             async for split in source.splits(ctx):
                 page.append(split)
@@ -90,8 +91,8 @@ class Ledger:
             reached("splits_stored")
         return (await self._store.count_splits(self._run_id, node))[1]
 
-    async def _go_on(self, node: str, source: Source[Any], ctx: Context) -> int:
-        """How many splits of an unfinished listing stay, because the source continues after them."""
+    async def _splits_to_keep(self, node: str, source: Source[Any], ctx: Context) -> int:
+        """Return how many splits of an unfinished listing are kept for a source that can continue."""
         _, listed = await self._store.count_splits(self._run_id, node)
         ctx.listed = None
         if not listed:
@@ -111,7 +112,8 @@ class Ledger:
         """Track the acks of a split to be read from its committed position.
 
         Args:
-            replay: all of it may have been delivered before, not only what an earlier attempt may have read.
+            replay: the whole split may have been delivered before, not only the part that an earlier attempt
+                may have read.
         """
         self._note(node, record.split.key, record.tally)
 
@@ -137,7 +139,7 @@ class Ledger:
         self._settled.add(record.tally)
 
     def live(self) -> Tally:
-        """Return the tally of everything settled so far, and what is in flight."""
+        """Return the tally of everything settled so far, and the number in flight."""
         total = Tally()
         total.add(self._settled)
         for _, tracker in self._trackers:
@@ -154,7 +156,8 @@ class Ledger:
         """Refresh the progress of other processes; does nothing for a run that is not shared."""
         if not self._shared:
             return
-        async with self._committing:  # or a commit that is not noted yet would be taken for somebody else's
+        # otherwise our own commit would count as another process's before it is noted
+        async with self._committing:
             others = await self._store.counts(self._run_id)
             for own in self._committed.values():
                 others.read -= own.read
@@ -168,7 +171,7 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Number of records read or made and not yet settled."""
+        """The number of records read or created and not yet settled."""
         return sum(tracker.in_flight for _, tracker in self._trackers)
 
     async def announce(self, tracker: SplitTracker, count: int) -> None:
@@ -184,7 +187,7 @@ class Ledger:
                 await self._commit()
 
     async def close(self) -> None:
-        """Commit the last changes, and that nothing more was read than was begun."""
+        """Commit the last changes, and that only begun records were read."""
         self._closing = True
         for _, tracker in self._trackers:
             if tracker.begun < tracker.announced < inf:
@@ -216,7 +219,7 @@ class Ledger:
         finished = {id(tracker) for tracker in done}
         kept: list[tuple[str, SplitTracker]] = []
         for node, tracker in self._trackers:
-            # a split that ends while a commit is under way comes here again with the next one
+            # a split that ends during a commit is retired with the next one
             if id(tracker) in finished:
                 self._settled.add(tracker.covered)
             else:
@@ -226,7 +229,7 @@ class Ledger:
     async def commit_periodically(self) -> None:
         """Commit every 100 ms until cancelled."""
         while True:
-            await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
+            await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: only the file depends on it
             await self.commit()
 
     async def refresh_other_workers_periodically(self) -> None:
@@ -244,7 +247,7 @@ class Ledger:
 
 
 def _progress(node: str, tracker: SplitTracker, *, closing: bool = False) -> Progress:
-    tracker.dirty = False  # what comes from now on is for the next commit
+    tracker.dirty = False  # later changes belong to the next commit
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.acked_out_of_order()]
@@ -254,7 +257,7 @@ def _progress(node: str, tracker: SplitTracker, *, closing: bool = False) -> Pro
 
 
 def _read_limit(tracker: SplitTracker, *, closing: bool) -> int | None:
-    """How many records of a split may be read before the next commit; None if all of them are replays."""
+    """Return how many records of a split may be read before the next commit; None if all are replays."""
     if tracker.replay_until == inf:
         return None
     if closing:

@@ -1,4 +1,4 @@
-"""Listing of the input: every manifest is in the ledger before anything of it is read."""
+"""Listing of the input: every manifest is in the ledger before any of it is read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from engine.state.store import StateStore
 __all__ = ["Listing"]
 
 PAGE_SPLITS = 1_000
-"""Splits that are stored at once where the same process reads them."""
+"""Splits per transaction where the same process reads them."""
 
 
 class Listing:
-    """Stores the splits of a run's sources, and says which of them are to be read."""
+    """Stores the splits of a run's sources, and returns those to read."""
 
     def __init__(self, identity: RunIdentity, ledger: Ledger, store: StateStore, clock: Clock) -> None:
         self._identity = identity
@@ -32,17 +32,17 @@ class Listing:
         self._clock = clock
 
     async def splits(self, source: Source[Any], runtime: Runtime) -> SplitPages:
-        """Return the splits of a source that are to be read: as listed before, or listed now.
+        """Return the splits of a source to read, listing them unless that was done before.
 
         Raises:
             NodeFailedError: the run is resumed, and the source can be read only once.
-            OutageError: the source was away for longer than `outage_limit`.
+            OutageError: the source was unavailable for longer than `outage_limit`.
         """
         name, identity = runtime.node.name, self._identity
         if identity.resumed and not source.resumable:
             await self._refuse_second_reading(name)
         pages = partial(SplitPages, self._store, self._ledger, identity.run_id, name)
-        if (chunk := identity.chunk) is not None:  # other sources are read in chunks of their own
+        if (chunk := identity.chunk) is not None:  # other sources are read in other chunks
             return pages(first=chunk.first, total=chunk.count if name == chunk.node else 0)
         listed = partial(self._ledger.list_in_pages, name, source, source.ctx, page_splits=PAGE_SPLITS)
         return pages(total=await self._outage(runtime).through(listed))
@@ -51,14 +51,14 @@ class Listing:
         """Store the splits of a source page by page; return their number.
 
         Raises:
-            OutageError: the source was away for longer than `outage_limit`.
+            OutageError: the source was unavailable for longer than `outage_limit`.
             RunError: it cannot be listed.
         """
         outage, furthest = self._outage(runtime), 0
 
         def note(listed: int) -> None:
             nonlocal furthest
-            if listed > furthest:  # each try lists from the beginning, so earlier splits are no progress
+            if listed > furthest:  # each attempt lists from the beginning, so earlier splits are no progress
                 furthest = listed
                 outage.over()
             on_page(listed)
@@ -67,7 +67,7 @@ class Listing:
         return await outage.through(pages)
 
     async def _refuse_second_reading(self, name: str) -> None:
-        """What a source gives a second time under other keys would be delivered twice."""
+        """Reject a second read of a source with unstable keys, which would deliver records twice."""
         _, begun = await self._store.splits(self._identity.run_id, name, limit=0)
         done, total = await self._store.count_splits(self._identity.run_id, name)
         if begun and done < total:

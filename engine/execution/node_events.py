@@ -1,4 +1,4 @@
-"""What the nodes of a run say of themselves: one event when a node gets its first records, one at its end."""
+"""Events of the nodes of a run: one when a node receives its first records, one at its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NodeEvent = Callable[[RunEvent], None]
 
 
 class NodeEvents:
-    """Reports nodes that have begun.
+    """Reports when nodes begin and end.
 
     Args:
-        pipeline, run_id: whose nodes they are.
-        chunk: the part of the run that is worked on, "" for all of it.
-        tell: takes the events.
+        pipeline, run_id: the pipeline and run of the nodes.
+        chunk: the part of the run that this process works on; "" for the whole run.
+        tell: receives the events.
     """
 
     def __init__(self, pipeline: str, run_id: str, chunk: str, tell: NodeEvent | None) -> None:
@@ -34,7 +34,7 @@ class NodeEvents:
         self._begun: set[str] = set()
 
     async def watch(self, nodes: Callable[[], Collection[NodeStats]]) -> None:
-        """Poll until cancelled; the nodes report nothing themselves, so that their work costs nothing."""
+        """Poll until cancelled; the nodes do not report themselves, which would slow their work."""
         while self._tell is not null_observer:
             for node in nodes():
                 if (node.records_in or node.records_out) and node.name not in self._begun:
@@ -43,7 +43,7 @@ class NodeEvents:
             await anyio.sleep(LOOK_EVERY)
 
     def end(self, nodes: Collection[NodeSnapshot]) -> None:
-        """Tell what has become of each node's records."""
+        """Report the final counts of each node."""
         for node in nodes if self._tell is not null_observer else ():
             if node.records_in or node.records_out:
                 message, level, numbers = finished(node)
@@ -55,7 +55,7 @@ class NodeEvents:
 
 
 def finished(node: NodeSnapshot) -> tuple[str, str, dict[str, int | float]]:
-    """Message, level and numbers of a node at its end; a warning when records have died there."""
+    """Return message, level and numbers of a node at its end; a warning if records died there."""
     numbers: dict[str, int | float] = {
         "records_in": node.records_in,
         "records_out": node.records_out,
@@ -76,5 +76,5 @@ def finished(node: NodeSnapshot) -> tuple[str, str, dict[str, int | float]]:
 
 
 def _called(node: NodeStats | NodeSnapshot) -> str:
-    """Its name, and what it is where the name does not say so."""
+    """Return the node's name, with its kind unless the name includes it."""
     return node.name if node.name == node.component else f"{node.name} ({node.component})"

@@ -1,4 +1,4 @@
-"""Tell an address how a run ended, with its counts."""
+"""Post the result of a run, with its counts, to an address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OK = 300
 
 
 def message_of(report: RunReport) -> dict[str, JsonValue]:
-    """Return the message to post; it has no record's content."""
+    """Return the message to post; it contains no record data."""
     tally = report.tally
     return {
         "pipeline": report.pipeline,
@@ -39,9 +39,9 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
 
 
 async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
-    """Post the message if the run ended so, a few times if need be; never raises.
+    """Post the message if this result is to be reported, with a few retries; never raises.
 
-    The observer learns when it could not be delivered.
+    The observer is notified if the message could not be delivered.
     """
     if str(report.status) not in notify.when:
         return
@@ -58,17 +58,18 @@ async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
 
 
 async def _post(url: str, message: dict[str, JsonValue]) -> str:
-    """Why it was not taken; "" when it was."""
-    import httpx  # takes a tenth of a second: only runs that tell somebody pay for it
+    """Post once, and return why the message was rejected; "" if it was accepted."""
+    import httpx  # the import takes a tenth of a second, so only runs that notify pay for it
 
     loopback = (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
     try:
         with anyio.fail_after(_TIMEOUT):
             async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not loopback) as client:
-                # the body is of no interest, and may be without end
+                # the body is not needed and may be endless
                 async with client.stream("POST", url, json=message) as answer:
                     status = answer.status_code
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
-        # the last three: a name that cannot be encoded, and proxies or certificates of the environment
+        # the last three: a name that cannot be encoded, and invalid proxies or certificates in the
+        # environment
         return type(error).__name__
     return "" if status < _OK else f"status {status}"

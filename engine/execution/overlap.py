@@ -1,8 +1,8 @@
 """Concurrent runs of one pipeline: refuse, wait, skip or allow.
 
-Two runs that go by the same bookmarks would both deliver what neither has delivered yet. A run takes its own
-lease first and then looks for others that are being worked on, so of two that begin together at least one
-sees the other; of those that see each other, the older one continues.
+Two runs with the same bookmarks would deliver the same records. A run first takes its own lease and then
+looks for other active runs, so of two that begin together at least one sees the other; if both do, the older
+one continues.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from engine.state.store import StateStore
 __all__ = ["Entry", "entered", "policy_of"]
 
 POLL_EVERY = 0.5
-GIVE_WAY_WITHIN = 5.0  # seconds in which a younger run that sees this one will have given way
+GIVE_WAY_WITHIN = 5.0  # seconds within which a younger run that sees this one has given way
 
 Begin = Callable[[], Awaitable[RunRecord]]
 
 
 def policy_of(plan: Plan) -> str:
-    """What a run does when another one of its pipeline is under way: refuse, wait, skip or allow."""
+    """Return the policy for another run of the pipeline in progress: refuse, wait, skip or allow."""
     if plan.settings.if_running:
         return plan.settings.if_running
     remembers = any(node.spec.keeps_bookmarks(node.params) for node in plan.nodes)
@@ -46,14 +46,14 @@ class _Other:
 
 @dataclass(slots=True)
 class Entry:
-    """A run that is about to begin or to be resumed.
+    """A run that is about to begin or resume.
 
     Args:
         begin: enters a new run into the store.
         resume: the run to resume instead.
-        chunk: the part of it that is worked on; overlaps are not checked then.
-        given_up: true when waiting for others is no use any more.
-        under_way: who works on a run that has no lease, "" for no one.
+        chunk: the part of it that this process works on; overlaps are then not checked.
+        given_up: returns true when waiting for others has become pointless.
+        under_way: returns the process that works on a run without a lease; "" for none.
     """
 
     store: StateStore
@@ -72,10 +72,10 @@ class Entry:
         return "allow" if self.chunk or replays else policy_of(self.plan)
 
     async def give_way(self) -> None:
-        """Wait for others, or refuse to begin beside them.
+        """Wait for other runs, or refuse to begin.
 
         Raises:
-            RunOverlapError: another run is under way.
+            RunOverlapError: another run is in progress.
         """
         while others := await self.others():
             if self.policy != "wait":
@@ -85,10 +85,10 @@ class Entry:
             await anyio.sleep(POLL_EVERY)
 
     async def confirm(self, record: RunRecord) -> None:
-        """Look once more, now that others can see this run.
+        """Check again, now that others can see this run.
 
         Raises:
-            RunOverlapError: another run is under way.
+            RunOverlapError: another run is in progress.
         """
         until = anyio.current_time() + GIVE_WAY_WITHIN
         while others := await self.others(record.run_id):
@@ -98,7 +98,7 @@ class Entry:
             await anyio.sleep(POLL_EVERY / 5)
 
     async def others(self, own: str = "") -> list[_Other]:
-        """The other runs of the pipeline that are under way, for those whom the policy has look."""
+        """Return the other active runs of the pipeline, if the policy checks for them."""
         own = own or (self.resume.run_id if self.resume is not None else "")
         if self.policy == "allow":
             return []
@@ -110,7 +110,7 @@ class Entry:
                 continue
             try:
                 lease = await living(self.store, self.clock, record.run_id)
-            except RunNotFoundError:  # it has given way, and is gone
+            except RunNotFoundError:  # it has given way and ended
                 continue
             holder = lease.holder if lease is not None else ""
             if not holder and self.under_way is not None:
@@ -120,7 +120,7 @@ class Entry:
         return found
 
     def refused(self, other: _Other, *, given_up: bool = False) -> RunOverlapError:
-        """The error that says so."""
+        """Return the error for an overlap."""
         return RunOverlapError(
             self.plan.pipeline,
             other.record.run_id,
@@ -132,12 +132,12 @@ class Entry:
 
 @asynccontextmanager
 async def entered(entry: Entry) -> AsyncGenerator[tuple[RunRecord, HeldLease], None]:
-    """The run and its lease, once no other run of its pipeline is in the way, for as long as the block runs.
+    """Provide the run and its lease for the block, once no other run of its pipeline is in the way.
 
     Raises:
-        RunOverlapError: another run of the pipeline is under way, and the policy is not to wait for it.
-        LeaseHeldError: another process works on this very run.
-        RunMismatchError: the run that is resumed was begun with another plan.
+        RunOverlapError: another run of the pipeline is in progress, and the policy is not to wait.
+        LeaseHeldError: another process works on this run.
+        RunMismatchError: the resumed run was started with a different plan.
     """
     if entry.resume is not None:
         _check_identity(entry.resume, entry.plan)
@@ -161,7 +161,7 @@ async def entered(entry: Entry) -> AsyncGenerator[tuple[RunRecord, HeldLease], N
 
 
 async def _seen(entry: Entry, record: RunRecord, lease: HeldLease, status: RunStatus) -> None:
-    """Have others see a run that is resumed as running, or as it was before."""
+    """Mark a resumed run as running for others, or restore its status."""
     if entry.resume is not None and not entry.chunk and entry.policy != "allow":
         ended, error = ("", "") if status is RunStatus.RUNNING else (record.ended_at, record.error)
         await entry.store.update_run(

@@ -27,15 +27,15 @@ class RunReport:
 
     Attributes:
         tally: from the ledger, over all attempts of the run.
-        seconds: of this attempt.
-        error: why it ended early, "" when it did not. `failure` has the exception.
-        bottleneck: the node whose workers were busiest, None when nothing happened.
-        dead_letters: how many letters of this run are open in the state store.
+        seconds: duration of this attempt.
+        error: why it ended early; "" if it did not. `failure` has the exception.
+        bottleneck: the node with the busiest workers; None when nothing happened.
+        dead_letters: number of open dead letters of this run in the state store.
         first_dead_letter: where and why the first of them died.
-        checks: what was compared, when the run was to be verified.
-        stored: the tally is the ledger's. When the state store failed, it is what this process has counted,
-            which includes records that are neither delivered nor given up.
-        output: what sinks that keep their records have kept, by node; see `records` and `table`.
+        checks: the comparisons, if the run was verified.
+        stored: the tally is from the ledger. If the state store failed, it is this process's count, which
+            includes records that are neither delivered nor given up.
+        output: records of collecting sinks, by node; see `records` and `table`.
     """
 
     pipeline: str
@@ -66,7 +66,7 @@ class RunReport:
         return all(check.passed for check in self.checks) if self.checks else None
 
     def records(self, node: str) -> list[Record]:
-        """Return what the `memory` sink of this name has kept, in order.
+        """Return the records of the `memory` sink of this name, in order.
 
         Raises:
             ConfigError: there is no such sink in the run.
@@ -79,9 +79,9 @@ class RunReport:
         return list(self.output[node])
 
     def table(self, node: str) -> pyarrow.Table:
-        """Return what the `memory` sink of this name has kept, as a pyarrow table.
+        """Return the records of the `memory` sink of this name as a pyarrow table.
 
-        `.to_pandas()` makes a data frame of it.
+        `.to_pandas()` converts it to a data frame.
 
         Raises:
             ConfigError: there is no such sink in the run, or pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""What one attempt at a run is given: who it is, and what it may use."""
+"""The identity and the resources of one attempt of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.state.store import StateStore
 
 __all__ = ["DRAIN_LIMIT", "Connect", "RunIdentity", "RunnerResources"]
 
-DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
+DRAIN_LIMIT = 30.0  # seconds; usual grace period of process supervisors
 
 Connect = Callable[[PlanNode], BaseModel | None]
 
@@ -44,8 +44,8 @@ class RunnerResources:
 class RunIdentity:
     """The identity of a run over all its attempts, and the current attempt.
 
-    `epoch` is that of the lease; attempts are counted from 1. `chunk`: only this part of the run is done
-    here, others do the rest.
+    `epoch` is that of the lease; attempts are counted from 1. `chunk`: the part of the run processed here;
+    None for the whole run.
     """
 
     run_id: str
@@ -58,5 +58,5 @@ class RunIdentity:
 
     @property
     def chunk_name(self) -> str:
-        """Name of the part of the run processed here; "" for all of it."""
+        """The name of the part of the run processed here; "" for the whole run."""
         return self.chunk.name if self.chunk is not None else ""

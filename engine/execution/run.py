@@ -78,11 +78,11 @@ class Run:
         return self._runner.snapshot()
 
     def taps_of(self, node: str) -> NodeTaps:
-        """Return the taps of a node; raises KeyError for a node that the plan has not."""
+        """Return the taps of a node; raises KeyError for an unknown node."""
         return self._runner.taps_of(node)
 
     def redacted(self, node: str, record: JsonValue) -> JsonValue:
-        """Return a record that has left a node, as JSON, without what the plan declares as hidden."""
+        """Return a record that has left a node, as JSON, without fields that the plan hides."""
         return self._runner.redacted(node, record)
 
     async def until_ended(self) -> None:
@@ -102,7 +102,7 @@ class Run:
         self._runner.abort(error)
 
     def abandon(self) -> None:
-        """Abandon a run that does not stop, so that other processes can take it over."""
+        """Give up a run that does not stop, so that other processes can take it over."""
         self._abandoned = True
 
     async def list_splits(self, node: str, *, on_page: Callable[[int], None] = lambda listed: None) -> int:
@@ -112,15 +112,15 @@ class Run:
             on_page: called with the number listed so far.
 
         Returns:
-            How many splits there are.
+            The number of splits.
         """
         return await self._runner.list_splits(node, on_page)
 
     async def wait(self) -> RunReport:
-        """Run until the end and return the report, which has the run's errors; call it once.
+        """Run until the end and return the report, which includes errors of the run; call it once.
 
         Raises:
-            StateError: not even the end of the run could be stored.
+            StateError: the end of the run could not be stored.
         """
         self._begun = True
         try:
@@ -130,9 +130,9 @@ class Run:
             self._ended.set()
 
     async def leave(self, *, at_once: bool = False) -> None:
-        """End a run that another task waits for, by draining or cancelling it, and wait until it has ended.
+        """Drain or cancel a run that another task waits for, and wait until it has ended.
 
-        Being cancelled meanwhile cancels the run as well. One that has not begun never does.
+        A cancellation meanwhile also cancels the run. A run that has not begun never begins.
         """
         if self._abandoned:
             return
@@ -184,7 +184,7 @@ class Run:
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
-            # of a chunk, this process has seen all: what was done before, and what it did itself
+            # for a chunk, this process knows everything: earlier progress and its own
             live = self._identity.chunk is not None
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
@@ -195,7 +195,7 @@ class Run:
         except EngineError as problem:
             if failure is None:
                 raise
-            # the store is what failed: the counters of this process are all there is to report
+            # the store failed, so only the counters of this process can be reported
             if not isinstance(problem, LeaseLostError):
                 failure.add_note(f"and the state store could not be read: {problem}")
             tally, dead, stored = self._runner.ledger.live(), self._runner.dead_letters, False
@@ -224,7 +224,7 @@ class Run:
         return report
 
     async def _checks(self, report: RunReport) -> list[Check]:
-        """The comparisons; a store that cannot be read is a failed one."""
+        """Return the comparisons; an unreadable store is a failed one."""
         runner = self._runner
         try:
             checks = await compare(

@@ -41,14 +41,14 @@ from engine.plan.model import Plan
 
 __all__ = ["Runner"]
 
-STOP_LIMIT = 120.0  # seconds; no supervisor waits then, and what is in flight may have been paid for
+STOP_LIMIT = 120.0  # seconds; no supervisor waits in this case, and records in flight may have been paid for
 
 
 class Runner:
-    """One attempt at a run; call `execute` once.
+    """One attempt of a run; call `execute` once.
 
     Args:
-        count: ask the sinks at the end what they have of the run; what they said is in `counts`.
+        count: let the sinks count the run's records at the end; `counts` has the results.
 
     Attributes:
         finished: everything was read and settled.
@@ -102,7 +102,7 @@ class Runner:
 
     @property
     def distinct_keys(self) -> bool:
-        """Whether no key occurs twice in the run, as far as its sources know."""
+        """Return whether no key occurs twice in the run, according to its sources."""
         return self._components.distinct_keys
 
     def snapshot(self) -> RunSnapshot:
@@ -122,25 +122,25 @@ class Runner:
         )
 
     def taps_of(self, name: str) -> NodeTaps:
-        """Return the taps of a node; raises KeyError for a node that the plan has not."""
+        """Return the taps of a node; raises KeyError for an unknown node."""
         return self._components.taps[name]
 
     def redacted(self, name: str, record: JsonValue) -> JsonValue:
-        """Return a record that has left a node, without what any component of the run declares as hidden."""
+        """Return a record that has left a node, without fields that any component of the run hides."""
         passed = self.plan.ancestors(name) | {name}
         for other, runtime in self._components.runtimes.items():
             record = runtime.component.redact(record, done=other in passed)
         return record
 
     def output(self) -> Mapping[str, Sequence[Record]]:
-        """Return the records that sinks have kept for the caller, by node."""
+        """Return the records that sinks collected for the caller, by node."""
         return self._components.output()
 
     def drain(self) -> None:
         """Stop reading; deliver and commit what is in flight, or give it up after the drain limit.
 
-        What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
-        because a resume reads it again.
+        Records that wait for an outage to end are given up at once: they could not be delivered, and nothing
+        is lost, since a resume reads them again.
         """
         self._begin_drain(self._resources.drain_limit)
 
@@ -168,7 +168,7 @@ class Runner:
         """Store the splits of one source without reading any; return their number.
 
         Raises:
-            OutageError: the source was away for longer than `outage_limit`.
+            OutageError: the source was unavailable for longer than `outage_limit`.
             RunError: it cannot be opened or listed.
         """
         async with AsyncExitStack() as stack:
@@ -208,12 +208,12 @@ class Runner:
             self._stop.take(PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s"))
 
     async def _bound_drain(self) -> None:
-        """Once a drain is asked for, end the run when it cannot or must not take any longer."""
+        """After a drain request, end the run when its time is up or waiting is pointless."""
         await self._drain.over(lambda: self._reading and not self._components.in_outage)
         self.cancel()
 
     async def _close_books(self, *, failed: bool = False) -> None:
-        """Commit what is settled; when the run has failed already, that is the error to show."""
+        """Commit settled records; an earlier error of the run takes precedence."""
         self._ended = perf_counter()
         self._events.end(self.snapshot().nodes)
         with anyio.CancelScope(shield=True):
@@ -230,17 +230,17 @@ class Runner:
             wiring = await self._open(stack)
             await self._prepare_sources(wiring)
             if self.plan.dead_letters.limited:
-                # a short chunk may be done before it has looked once
+                # a short chunk may end before the first poll
                 await self.ledger.refresh_other_workers()
             self._route.begin()
             self._reading = True
             await self._process(wiring)
             if self._stop.error is not None:
-                return  # what the failed node left unsettled is read again by a resume
+                return  # a resume re-reads records that the failed node left unsettled
             await self._conclude()
 
     async def _open(self, stack: AsyncExitStack) -> Wiring:
-        """Open every component, and join them."""
+        """Open every component, and connect them."""
         components = self._components
         await components.open_nodes(stack)
         await self._late.watch(components.runtimes.values())
@@ -252,7 +252,7 @@ class Runner:
         return wiring
 
     async def _prepare_sources(self, wiring: Wiring) -> None:
-        """Put every manifest in the ledger before anything is read."""
+        """Store every manifest in the ledger before anything is read."""
         for segment in wiring.segments:
             runtime = segment.head
             name, source = runtime.node.name, runtime.component
@@ -277,7 +277,7 @@ class Runner:
                 task.drain()
 
     async def _process(self, wiring: Wiring) -> None:
-        """Read, and pass on what is read, until everything is settled or the run stops."""
+        """Read and process records until everything is settled or the run stops."""
         async with anyio.create_task_group() as keeper:
             keeper.start_soon(self.ledger.commit_periodically)
             keeper.start_soon(self._events.watch, self._components.stats)
@@ -292,7 +292,7 @@ class Runner:
             keeper.cancel_scope.cancel()
 
     async def _conclude(self) -> None:
-        """Check that every record is accounted for, and tell and ask the sinks."""
+        """Check that every record is accounted for, then notify and query the sinks."""
         undone = sum(stats.undone for stats in self._components.stats()) if self._drain.asked else 0
         if left := self.ledger.in_flight - undone:
             raise EngineError(f"{left} records are unaccounted for (internal error)")
@@ -306,7 +306,7 @@ class Runner:
             return
         await self.ledger.commit()  # before the sinks are told that the run is complete
         if self.identity.chunk is None:
-            # before a sink replaces what is there by what came in
+            # before a sink replaces existing rows by the new ones
             error = unmet(self.plan, self.ledger.live(), self._matched)
             if error is not None:
                 raise error

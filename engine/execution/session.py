@@ -1,7 +1,7 @@
 """Several runs together: start, retry, follow, drain and cancel them.
 
-What a pipeline's `retries`, `on_complete` and `on_cancel` ask for is done here, for the command line and for
-`engine.run` alike. Prints nothing and installs no signal handlers.
+Implements a pipeline's `retries`, `on_complete`, `on_failure` and `on_cancel`, for the command line and for
+`engine.run`. Prints nothing and installs no signal handlers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_BACKOFF = 60.0
 
 
 def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
-    """Return the pipelines to start: the requested ones, or all that do not follow another one."""
+    """Return the pipelines to start: the requested ones, or all that follow no other."""
     if only:
         return [name for name in plans if name in only]
     led_to = {other for name, plan in plans.items() for other in plan.settings.followers if other != name}
@@ -43,7 +43,7 @@ def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]
 
 @dataclass(slots=True)
 class Entry:
-    """One pipeline of the session: its run once it has one, its report once it has ended.
+    """A pipeline of the session, with its run once started and its report once ended.
 
     `trouble`: why an earlier attempt in this session failed.
     """
@@ -64,18 +64,18 @@ class Entry:
 
 
 class Session:
-    """Runs pipelines side by side in one engine.
+    """Runs pipelines concurrently in one engine.
 
     Args:
-        plans: everything that may be run, by pipeline. Others never follow a run.
-        first: what is started at once; the others when a pipeline that names them ends.
+        plans: all plans that may be run, by pipeline. Other pipelines never follow a run.
+        first: pipelines to start at once; the others start when a pipeline that names them ends.
         resumes: runs to continue instead of starting new ones, by pipeline.
-        begun: pipelines that have a run in this group already: `on_complete` starts none of them again.
+        begun: pipelines that already have a run in this group; `on_complete` does not start them again.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
-        raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
-            others are cancelled; otherwise it becomes a report of its own.
-        verify: compare the figures of each run with what is there when it has ended.
-        run_ids: what new runs are called, by pipeline; one that exists already makes its run fail.
+        raising: if a run cannot begin, or its end cannot be stored, `execute` raises the error and cancels
+            the others; otherwise the error becomes that run's report.
+        verify: verify the counts of each run when it has ended.
+        run_ids: ids of new runs, by pipeline; a run whose id exists already fails.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class Session:
         self._cancelled = False
         self._begun = frozenset(begun)
         self.entries: dict[str, Entry] = {}
-        """What has been started, in order."""
+        """Started pipelines, in order."""
         self.put_off: dict[str, str] = {}
-        """What has not been started because of a drain, and the pipeline that it follows."""
+        """Pipelines not started because of a drain, each with the pipeline that it follows."""
         groups = [group_id, *(record.group_id for record in self._resumes.values()), new_group(engine)]
         self.group_id = next(filter(None, groups))
 
@@ -121,7 +121,7 @@ class Session:
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Let every run deliver what it has read, and end."""
+        """Drain every run: deliver what it has read, and end."""
         self._draining.set()
         self._starting.cancel()
         for run in self._active():
@@ -135,10 +135,10 @@ class Session:
             run.cancel()
 
     async def execute(self) -> None:
-        """Run everything; the results are in `reports`. After an early drain nothing starts.
+        """Run all pipelines; the results are in `reports`. After an early drain nothing starts.
 
         Raises:
-            ConfigError: two of what starts at once cannot run at the same time.
+            ConfigError: two pipelines that start at once cannot run concurrently.
             ServiceError: an embedded service cannot be started.
             EngineError: see `raising`.
         """
@@ -147,7 +147,7 @@ class Session:
         check_together([self._plans[name] for name in self._first])
         services = {service for name in self._first for service in self._plans[name].sandbox_services}
         with self._starting:
-            # all at once, so that one child process serves all the runs
+            # all together, so that one child process serves all runs
             declared = [self._plans[name].warehouse for name in self._first]
             await self._engine.provide(services, next(filter(None, declared), None))
         if self.draining:
@@ -166,7 +166,7 @@ class Session:
             return
         if (notify := entry.plan.settings.notify) is not None:
             await tell(notify, entry.report, self._engine.observer)
-        # what `on_cancel` names cleans up after a drained run, so it starts although a drain is on
+        # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
         following: list[str] = []
         if entry.report.ok:
             settings = entry.plan.settings
@@ -189,7 +189,7 @@ class Session:
         for attempt in range(retries + 1):
             report = await self._once(entry)
             if before and report.error and report.error != before:
-                # a retry may only say that there can be none
+                # the retry's error may only say that a retry is impossible
                 report = replace(report, error=f"{report.error}; attempt 1 failed: {before}")
             if attempt == retries or self.draining or not _worth_another(report):
                 break
@@ -207,7 +207,7 @@ class Session:
         entry.report = report
 
     async def _once(self, entry: Entry) -> RunReport:
-        """One attempt; errors that come before or after the run proper are put into a report too."""
+        """Make one attempt; errors before or after the run itself become a report too."""
         run_id = entry.resume.run_id if entry.resume else ""
         asked_before = self.draining
         try:
@@ -222,7 +222,7 @@ class Session:
                 run_id, entry.run = run.run_id, run
                 if self._cancelled:
                     run.cancel()
-                elif self.draining and not asked_before:  # while the run was being entered into the store
+                elif self.draining and not asked_before:  # while the run was being stored
                     run.drain()
                 return await run.wait()
         except RunOverlapError as error:
@@ -234,7 +234,7 @@ class Session:
             return self._failed(entry, run_id, error)
 
     def _with_followers(self, plan: Plan) -> Plan:
-        """The plan, with what the pipelines that may follow it are given: a resume begins them like that."""
+        """Return the plan with the parameters of its followers, which a resume uses to start them."""
         names, doc = [plan.pipeline], plan.operational_doc
         for name in names:
             settings = self._plans[name].settings if name in self._plans else plan.settings
@@ -263,11 +263,11 @@ class Session:
 
 
 def _worth_another(report: RunReport) -> bool:
-    """Whether resuming the run may end differently without anyone having changed anything."""
+    """Return whether a resume may succeed without any change."""
     if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
         return False
     failure = report_failure(report)
-    # somebody else may have taken the run over: that is not to be fought
+    # another process may have taken the run over; do not compete with it
     return failure is not None and failure.retryable and not isinstance(report.failure, StateError)
 
 

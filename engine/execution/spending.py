@@ -1,8 +1,8 @@
 """The budgets of a pipeline, for a run and for a day, shared by all its nodes, runs and workers.
 
-A process takes a part of what is left from the state store, a hundredth of the budget at a time, and pays
-its calls out of that: no call costs a write of its own. What it has left it gives back when its run ends.
-After a crash that part counts as spent, so that a budget is never exceeded by it.
+A process takes a hundredth of the budget at a time from the state store and pays its calls from that, so that
+calls do not need a write each. It returns the rest when its run ends. After a crash the rest counts as spent,
+so a budget is never exceeded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engine.state.store import StateStore
 
 __all__ = ["PipelineSpending", "StoredAllowances"]
 
-_PART: Final = 0.01  # of a budget, taken from the store at a time
+_PART: Final = 0.01  # share of a budget taken from the store at a time
 _ROUNDING: Final = 1e-9  # USD
 
 
 class PipelineSpending:
-    """Meets `engine.contract.allowances.Spending`, which has the documentation.
+    """Implements `engine.contract.allowances.Spending`.
 
     Args:
         per_run: USD for one run, over all its attempts and workers.
@@ -46,7 +46,7 @@ class PipelineSpending:
         self._run = _Purse(f"usd/run/{run_id}", per_run, "budget_usd", "raise it") if per_run else None
         self._per_day = per_day
         self._day: _Purse | None = None
-        self._early = 0.0  # USD that were booked before there was a purse of the day
+        self._early = 0.0  # USD booked before the day's purse existed
         self._date: date | None = None
         self._lock = anyio.Lock()
 
@@ -72,7 +72,7 @@ class PipelineSpending:
                 purse.in_hand += estimate - payment.usd
 
     async def close(self) -> None:
-        """Give back what was not spent. Raises `StateError`."""
+        """Return unspent money to the budgets. Raises `StateError`."""
         with anyio.CancelScope(shield=True):
             if self._early:
                 await self._turn_day()
@@ -81,7 +81,7 @@ class PipelineSpending:
                     await self._return(purse)
 
     async def _reserve(self, estimate: float) -> list[_Purse]:
-        """The purses that have reserved so much, which are all or none."""
+        """Reserve the amount in all purses or in none, and return those that reserved it."""
         if not self.limited:
             return []
         async with self._lock:
@@ -106,11 +106,11 @@ class PipelineSpending:
         self._early = 0.0
 
     async def _fill(self, purse: _Purse, estimate: float) -> None:
-        """Have so much in hand. Raises FatalError."""
+        """Take money from the store until the purse has this much in hand. Raises FatalError."""
         lacks = estimate - purse.in_hand
         if lacks <= 0:
             return
-        if purse.in_hand < 0:  # calls have cost more than was reserved for them
+        if purse.in_hand < 0:  # calls cost more than was reserved for them
             await self._draw(purse, -purse.in_hand, force=True)
             lacks = estimate
         await self._draw(purse, max(lacks, purse.limit * _PART))
@@ -123,7 +123,7 @@ class PipelineSpending:
             )
 
     async def _draw(self, purse: _Purse, amount: float, *, force: bool = False) -> None:
-        # not interrupted: what is taken from the store has to arrive here
+        # not interrupted, since money taken from the store must be counted here
         with anyio.CancelScope(shield=True):
             (granted,) = await self._store.draw(
                 [Draw(purse.name, amount, purse.limit, force=force)], self._clock.now().timestamp()
@@ -137,7 +137,7 @@ class PipelineSpending:
 
 
 class StoredAllowances:
-    """Meets `engine.contract.allowances.Allowances`, with the limits in a store."""
+    """Implements `engine.contract.allowances.Allowances` with the limits in a store."""
 
     def __init__(self, store: StateStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
@@ -147,7 +147,7 @@ class StoredAllowances:
 
 
 class _Purse:
-    """One budget. `in_hand`: USD that this process has taken from the store and not reserved."""
+    """A budget. `in_hand`: USD that this process has taken from the store but not reserved."""
 
     def __init__(self, name: str, limit: float, setting: str, remedy: str) -> None:
         self.name, self.limit, self.setting, self.remedy = name, limit, setting, remedy

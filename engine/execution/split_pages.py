@@ -1,4 +1,4 @@
-"""The splits of a run that are to be read, loaded from the state store page by page."""
+"""The splits of a run still to read, loaded from the state store page by page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAGE = 100
 
 
 class SplitPages:
-    """The splits of one node that are not done, in the order of the ledger. Holds one page of manifests.
+    """The unfinished splits of one node, in the order of the ledger. Holds one page of manifests.
 
-    Done splits are counted in the ledger as they are passed.
+    Finished splits are counted in the ledger as they are skipped.
 
     Args:
-        first, total: the part of the node's splits that is read here.
+        first, total: the part of the node's splits to read here.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SplitPages:
             return self._page.popleft() if self._page else None
 
     async def skip_done(self) -> None:
-        """Count the done splits among those that were not passed yet, and return no more splits."""
+        """Count the remaining finished splits, and return no further splits."""
         async with self._loading:
             while self._next < self._end:
                 await self._load()

@@ -1,9 +1,9 @@
-"""Samples of the records that leave a node of a run in progress, for another process of the same user.
+"""Send samples of the records that leave a node of a run in progress to another process of the same user.
 
-A process that runs pipelines listens at a socket in its state directory. Whoever connects writes one line,
-`{"run": …, "node": …, "limit": …}`, and reads lines: `{"record": …}` for each sample, then
-`{"end": "limit" | "run", "passed": N}`, or `{"error": …}` at once. Nothing is stored, and a run never waits
-for a tap: what its reader is too slow for is passed by.
+A process that runs pipelines listens on a socket in its state directory. A client writes one line, `{"run":
+…, "node": …, "limit": …}`, and reads lines: `{"record": …}` for each sample, then `{"end": "limit" | "run",
+"passed": N}`, or `{"error": …}` at once. Nothing is stored, and a run never waits for a tap: a slow reader
+misses records.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from engine.execution.run import Run
 __all__ = ["MAX_SAMPLES", "MAX_SOCKET_PATH", "serve_taps", "short_path", "tap_socket"]
 
 MAX_SAMPLES: Final = 10_000
-MAX_SOCKET_PATH: Final = 103  # bytes; what every system takes
-MAX_TAPS: Final = 8  # at once in a process
+MAX_SOCKET_PATH: Final = 103  # bytes; accepted by every system
+MAX_TAPS: Final = 8  # concurrent taps of a process
 OF_EACH_BATCH: Final = 10
-BUFFERED: Final = 64  # samples that wait for their reader
+BUFFERED: Final = 64  # samples waiting for their reader
 MAX_TEXT: Final = 2_000  # characters of each text of a record
 MAX_RECORD: Final = 64_000  # characters of a record as JSON
 MAX_REQUEST: Final = 4_096
@@ -57,10 +57,10 @@ def short_path(path: Path) -> str | None:
 async def serve_taps(
     path: Path, find: Find, closing: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
-    """Answer at a socket that only this user can open, until `closing`.
+    """Serve taps on a socket that only this user can open, until `closing`.
 
     Args:
-        find: returns the run of an id, if this process works on it.
+        find: returns the run with an id, if this process works on it.
     """
     listener = await _listen(path)
     task_status.started()
@@ -69,7 +69,7 @@ async def serve_taps(
     taps = anyio.Semaphore(MAX_TAPS)
 
     async def answer(stream: SocketStream) -> None:
-        # the reader may leave at any moment, which is its own business; `suppress` sees through no group
+        # the reader may leave at any moment; `suppress` does not look into exception groups
         try:
             async with stream:
                 await _answer(stream, find, taps)
@@ -79,7 +79,7 @@ async def serve_taps(
     async def listen() -> None:
         try:
             await listener.serve(answer)
-        except* OSError:  # no file descriptor is left: a run is worth more than its taps
+        except* OSError:  # no file descriptor is left; taps must not fail a run
             pass
 
     try:
@@ -100,7 +100,7 @@ async def _listen(path: Path) -> SocketListener | None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(path)
         return await anyio.create_unix_listener(where, mode=0o600)
-    except OSError:  # a file system without sockets: a run is worth more than its taps
+    except OSError:  # a file system without sockets; taps must not fail a run
         return None
 
 
@@ -119,7 +119,7 @@ async def _answer(stream: SocketStream, find: Find, taps: anyio.Semaphore) -> No
     run = find(str(request.get("run")))
     node, limit = str(request.get("node")), request.get("limit")
     if run is None:
-        await _send(stream, {"error": "this process does not work on the run any more"})
+        await _send(stream, {"error": "this process no longer works on the run"})
     elif node not in {one.name for one in run.plan.nodes}:
         await _send(stream, {"error": "unknown node", "nodes": [one.name for one in run.plan.nodes]})
     elif not isinstance(limit, int) or not 1 <= limit <= MAX_SAMPLES:
@@ -137,7 +137,7 @@ async def _answer(stream: SocketStream, find: Find, taps: anyio.Semaphore) -> No
 
 
 def _is_own_user(stream: SocketStream) -> bool:
-    """Whether the other side is this user or the administrator, where the system tells."""
+    """Return whether the client is this user or root, where the system reports it."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return True
@@ -173,7 +173,7 @@ async def _tap(stream: SocketStream, run: Run, node: str, limit: int) -> None:
 
 
 async def _end_when_left(stream: SocketStream, scope: anyio.CancelScope) -> None:
-    """End a tap whose reader has gone: it has nothing more to say."""
+    """End a tap whose reader has gone; a reader sends nothing after its request."""
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
         while True:
             await stream.receive()
@@ -189,7 +189,7 @@ def _line(message: JsonValue) -> bytes:
 
 
 class _Samples:
-    """What a tap has seen and its reader has not got yet."""
+    """Samples of a tap that its reader has not received yet."""
 
     def __init__(self, run: Run, node: str, limit: int) -> None:
         self._run = run
@@ -201,7 +201,7 @@ class _Samples:
         self._changed = anyio.Event()
 
     def see(self, records: Sequence[Record]) -> None:
-        """Take samples of a batch. They are written at once: later nodes may change a record."""
+        """Take samples of a batch. They are serialised at once, since later nodes may change a record."""
         self._passed += len(records)
         room = min(self._left, OF_EACH_BATCH, BUFFERED - len(self._lines))
         if room > 0:
@@ -210,18 +210,18 @@ class _Samples:
             self._changed.set()
 
     async def next(self) -> bytes | None:
-        """The next sample as a line, or None when there are no more."""
+        """Return the next sample as a line, or None when there are no more."""
         while not self._lines and self._left and not self._ended:
             self._changed = anyio.Event()
             await self._changed.wait()
         return self._lines.popleft() if self._lines else None
 
     def end(self) -> JsonValue:
-        """The last line."""
+        """Return the last line."""
         return {"end": "run" if self._left else "limit", "passed": self._passed}
 
     async def end_with_run(self) -> None:
-        """Give out no more samples once the run has ended."""
+        """Stop sampling once the run has ended."""
         await self._run.until_ended()
         self._ended = True
         self._changed.set()

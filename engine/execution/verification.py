@@ -1,6 +1,6 @@
 """Verify a run's counts against each other, the ledger and the sinks.
 
-The sinks are asked while they are still open, the ledger when the run has ended.
+The sinks are queried while they are still open, the ledger when the run has ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.state.store import StateStore
 
 __all__ = ["ask_sinks", "not_asked", "verify"]
 
-OTHER_SIDE = "service"  # the stage of records that a sink has delivered and that died there
+OTHER_SIDE = "service"  # the stage of records that a sink delivered and that died there
 _IN_LEDGER = ("read", "forked", "written", "accepted", "dropped", "dead")
 
 
@@ -32,8 +32,8 @@ async def verify(
     """Make all possible comparisons for an ended run.
 
     Args:
-        settled: nothing was in flight when the run ended: it completed, or was drained to the last record.
-        distinct_keys: no key comes twice in the run.
+        settled: nothing was in flight when the run ended: it completed, or was drained completely.
+        distinct_keys: no key occurs twice in the run.
 
     Raises:
         StateError: the store cannot be read.
@@ -49,7 +49,7 @@ async def verify(
 
 
 def _within(report: RunReport, plan: Plan) -> Iterator[Check]:
-    """The report's figures against each other."""
+    """Compare the report's figures with each other."""
     tally = report.tally
     settled = tally.written + tally.dropped + tally.dead
     yield Check("written + dropped + dead, of all read and made", tally.read + tally.forked, settled)
@@ -79,14 +79,14 @@ async def _with_ledger(store: StateStore, report: RunReport) -> list[Check]:
 
 
 def _with_nodes(report: RunReport) -> Iterator[Check]:
-    """What the nodes have counted. They count this attempt only, so it has to be the only one."""
+    """Compare with the counts of the nodes, which cover only this attempt, so it must be the only one."""
     if report.attempt > 1:
         return
     tally = report.tally
     for node in report.nodes:
         if node.name in tally.delivered:
             yield Check(
-                "records that the sink handed on",
+                "records that the sink passed on",
                 tally.delivered[node.name],
                 node.records_out,
                 node=node.name,
@@ -100,7 +100,7 @@ def _with_nodes(report: RunReport) -> Iterator[Check]:
 
 
 async def _dead_letters(store: StateStore, report: RunReport, *, distinct_keys: bool) -> list[Check]:
-    """A dead letter in the store for each dead record, whatever has become of it since."""
+    """Compare dead records with the dead letters in the store, of any status."""
     keys = await store.dead_letter_keys(report.run_id)
     deaths = report.tally.deaths
     note = "" if distinct_keys else "records with the same key share a dead letter"
@@ -120,7 +120,7 @@ def _letters(node: str, dead: int, stored: int, note: str) -> Check:
 
 
 async def _splits(store: StateStore, plan: Plan, report: RunReport) -> list[Check]:
-    """Nothing of a completed run's input is left to read."""
+    """Check that a completed run has read all its input."""
     checks = []
     for source in plan.sources:
         done, total = await store.count_splits(report.run_id, source.name)
@@ -140,10 +140,10 @@ async def ask_sinks(
     clock: Clock,
     unique: bool,
 ) -> list[Check]:
-    """Compare what the sinks hold of a run with its ledger; everything must be settled.
+    """Compare the sinks' counts of a run with its ledger; everything must be settled.
 
     Args:
-        forward: the sink that gets copies of the dead letters.
+        forward: the sink that receives copies of the dead letters.
         unique: no two records of the run have the same id.
     """
     checks: list[Check] = []
@@ -178,7 +178,7 @@ _OLD = "the run was started by a version that did not count by sink"
 
 
 async def _ask(sink: Runtime, delivered: Delivered, clock: Clock) -> list[Check]:
-    """One sink's answer; a sink that cannot be asked is no reason for the run to fail."""
+    """Return one sink's checks; a sink that cannot be queried does not fail the run."""
     name, component, attempt = sink.node.name, sink.component, 0
     if not isinstance(component, CountsRecords):
         note = f"the sink `{sink.node.spec.name}` cannot report what it holds of a run"

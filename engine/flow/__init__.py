@@ -1,1 +1,1 @@
-"""The moving parts of a run: edges, batching, the byte budget, retries, segments."""
+"""The parts of a run: edges, batching, the byte budget, retries, segments."""

@@ -1,4 +1,4 @@
-"""Divide a batch among the nodes that read the branches of a router."""
+"""Divide a batch between the nodes that read the branches of a router."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def divide(batch: Batch, readers: Sequence[Sequence[str]], unread: str) -> list[
     A record that goes to several readers is forked; one that goes to none is dropped under `unread`.
 
     Args:
-        batch: with `branches`, a mask for each.
-        readers: the branches that each reader takes; one that names none takes every record.
+        batch: the output of a router, with `branches`.
+        readers: the branches of each reader; a reader without any receives every record.
     """
     assert batch.branches is not None
     masks = [_mask(batch, names, batch.branches) for names in readers]
@@ -50,6 +50,6 @@ def _settle(batch: Batch, times: Sequence[int], unread: str) -> None:
 def _part(batch: Batch, mask: Sequence[bool]) -> Batch:
     part = batch.select(mask)
     if part is batch:
-        return batch.replace(batch.records)  # without the branches, which mean nothing further on
-    part.dropped = ()  # they are not dropped but somewhere else
+        return batch.replace(batch.records)  # without the branches, which later nodes do not use
+    part.dropped = ()  # these records are not dropped but sent elsewhere
     return part

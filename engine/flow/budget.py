@@ -1,8 +1,8 @@
 """The memory budget: bytes in flight, bounded. Reserved by `paging`, or by sources with `reserves = True`.
 
-A source reserves before it reads; the reservation is given back when everything made of that read has been
-acknowledged. Two levels: each pipeline has a budget of its own, and what it holds above its floor counts
-against the budget of the process as well, so one pipeline can neither starve the others nor be starved.
+A source reserves before it reads; the reservation is released when everything derived from that read has been
+acknowledged. There are two levels: each pipeline has its own budget, and bytes above its floor also count
+against the budget of the process, so a pipeline can neither starve the others nor be starved.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DEFAULT_FLOOR = 4 * 1024 * 1024
 
 
 class ProcessBudget:
-    """The shared budget of all pipelines of a process above their floors, in bytes.
+    """The budget in bytes that all pipelines of a process share above their floors.
 
-    A pipeline that waits for room here is served before any that comes later, so a busy one cannot starve
-    it by taking back every byte it returns.
+    Waiting pipelines are served in order, so a busy one cannot starve another by retaking every byte that it
+    returns.
 
     Raises:
         ValueError: the budget is not positive.
@@ -61,14 +61,14 @@ class ProcessBudget:
         return budget in self._queue
 
     def allows(self, budget: ByteBudget, more: int) -> bool:
-        """Return whether `budget` may take `more` bytes above its floor now."""
+        """Return whether `budget` may now take `more` bytes above its floor."""
         if self._queue and self._queue[0] is not budget:
             return False
-        # more than the whole process budget must still get its turn, alone
+        # a request above the whole process budget must still be granted, alone
         return self.in_use + more <= self.capacity or self.in_use == 0
 
     def enqueue(self, budget: ByteBudget) -> None:
-        """Queue `budget` for room, and make every pipeline flush its partial batches."""
+        """Queue `budget`, and make every pipeline flush its partial batches."""
         if budget in self._queue:
             return
         self._queue.append(budget)
@@ -97,8 +97,8 @@ class ByteBudget:
     """The memory budget of one pipeline, granted first come, first served.
 
     Args:
-        capacity: bytes. A larger single reservation counts as all of it, so that it can always be granted.
-        floor: bytes that need no room in the process's budget.
+        capacity: bytes. A larger single reservation counts as the whole capacity, so that it can be granted.
+        floor: bytes that do not count against the process's budget.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ByteBudget:
 
     @property
     def waiting(self) -> bool:
-        """Whether a reservation is waiting; then no node may hold records back to fill a batch."""
+        """Whether a reservation is waiting; then no node may hold back records to fill a batch."""
         return bool(self._waiters) or (self._process is not None and self._process.waiting)
 
     def on_wait(self, callback: Callable[[], None]) -> None:
@@ -166,7 +166,7 @@ class ByteBudget:
             self._take(waiter.nbytes)
             waiter.granted.set()
             if process is not None and self in process:
-                process.dequeue(self)  # and to the back of it, if more is waiting here
+                process.dequeue(self)  # and to the end of the queue, if more is waiting here
         self._queue_up()
 
     def announce(self) -> None:
@@ -175,7 +175,7 @@ class ByteBudget:
             callback()
 
     def _queue_up(self) -> None:
-        """Stand in the process's queue exactly while its room is what the first waiter lacks."""
+        """Be in the process's queue exactly while the first waiter lacks only its bytes."""
         process = self._process
         if process is None:
             return
@@ -212,7 +212,7 @@ class ByteBudget:
         above, before = in_use - self.floor, self._above_floor
         if above <= 0:
             if not before:
-                return  # the usual case by far: the process need not know
+                return  # by far the usual case: the process budget is not affected
             above = 0
         self._above_floor = above
         if self._process is not None:
@@ -269,7 +269,7 @@ class BudgetReservation(Reservation):
 
 
 class WatchedAllowance:
-    """A source's view of the byte budget: waiting for it shows in the source's stats."""
+    """A source's view of the byte budget, which records waits in the source's stats."""
 
     def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
         self._budget = budget

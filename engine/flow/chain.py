@@ -37,7 +37,7 @@ def chain(
 ) -> Next | None:
     """Return the function that passes a batch through these nodes and `outlet`, or None."""
     onward = outlet
-    behind: Step | None = None  # the step that `onward` leads to, if it leads straight there
+    behind: Step | None = None  # the step that `onward` calls directly, if any
     if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
         onward = drop_unrouted(nodes[-1].stats)
     for runtime in reversed(nodes):

@@ -1,8 +1,8 @@
-"""Process one batch at one node, and handle everything that can go wrong.
+"""Process one batch at one node, and handle all failures.
 
-*Transient* failures are tried again with growing, jittered waits. *Permanent* ones of a record go to the
-dead letters while the rest of the batch continues. A side that has too much to do is neither: it is waited
-for, and that uses up no try. A `Redelivery` handles what the first try leaves over.
+*Transient* failures are retried with growing, jittered waits. *Permanent* failures of a record go to the dead
+letters while the rest of the batch continues. An overloaded service is neither: waiting for it uses up no
+attempt. A `Redelivery` handles the rest of the first attempt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Failure: TypeAlias = TransientError | RecordError | BatchError
 class Outcome:
     """The result of one attempt: the batch to pass on (or None), and failures by input index.
 
-    The indices are ascending, each comes once.
+    The indices are ascending and unique.
     """
 
     derived: Batch | None
@@ -44,12 +44,13 @@ class Delivery:
     """Runs `call` on batches until each record has reached `emit` or `dead_letter`.
 
     Args:
-        call: one try; raises `TransientError`, `RecordError` or `BatchError`, or returns an `Outcome`.
-        emit: takes what succeeded: (the input records of this try, its outcome).
-        dead_letter: takes records for the dead letters: (batch, [(index, error)], attempts).
-        is_answering: asks whether the other side does other work now (`Component.is_answering`).
-        derives: `call` makes something of the records. Those that a `BatchError` does not name have been
-            taken by a sink, but a transform has to be called for them again.
+        call: makes one attempt; raises `TransientError`, `RecordError` or `BatchError`, or returns an
+            `Outcome`.
+        emit: receives successes: (the input records of this attempt, its outcome).
+        dead_letter: receives records for the dead letters: (batch, [(index, error)], attempts).
+        is_answering: returns whether the service handles other requests now (`Component.is_answering`).
+        derives: `call` derives new records. Records that a `BatchError` does not name were delivered by a
+            sink, but a transform has to be called for them again.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Delivery:
 
         Raises:
             OutageError: nothing succeeded at this node for the policy's limit.
-            Exception: whatever else `call`, `emit` or `dead_letter` raised.
+            Exception: any other error of `call`, `emit` or `dead_letter`.
         """
         redelivery = self._redelivery()
         await redelivery.finish(await self._try(batch, 1))
@@ -127,13 +128,13 @@ class Delivery:
             return await self._sort_out(batch, Outcome(None, failures), attempt)
         if len(batch) == 1:
             return await self._sort_out(batch, Outcome(None, [(0, failure)]), attempt)
-        # the component blamed a record without saying which: find it
+        # the component blamed a record without naming it: find it
         for index in range(len(batch)):
             await self.deliver(batch.slice(index, index + 1))
         return None
 
     async def _passed(self, part: Batch, *, confirmed: bool) -> None:
-        """The records that a partial failure does not name."""
+        """Return the records that a partial failure does not name."""
         if self._derives:
             await self.deliver(part)
             return
@@ -141,7 +142,7 @@ class Delivery:
         await self._emit(part, Outcome(part, confirmed=confirmed))
 
     async def _sort_out(self, batch: Batch, outcome: Outcome, attempt: int) -> Remainder | None:
-        """Hand on what succeeded and what is final; returns what should be tried again."""
+        """Pass on successes and final failures; return the records to retry."""
         final = [(index, one) for index, one in outcome.failures if isinstance(one, RecordError)]
         waiting = [(index, one) for index, one in outcome.failures if isinstance(one, TransientError)]
         again = [(index, one) for index, one in waiting if not isinstance(one, StoppingError)]
@@ -151,7 +152,7 @@ class Delivery:
                 self._health.succeeded()
             await self._emit(batch, outcome)
         if final:
-            # a verdict on a record is an answer too: the other side is there
+            # an error for a record is an answer too: the service is available
             self._health.succeeded()
             await self._dead_letter(batch, final, attempt)
         if not again:
@@ -161,7 +162,7 @@ class Delivery:
 
 
 def _together(errors: Sequence[TransientError]) -> TransientError:
-    """What several failures say: the other side is busy only if all say so, and the longest wait counts."""
+    """Combine several failures: the service is busy only if all say so, and the longest wait counts."""
     telling = [one for one in errors if not one.throttled] or errors
     error = max(telling, key=lambda one: one.retry_after or 0.0)
     longest = max((one.retry_after or 0.0 for one in errors), default=0.0)
@@ -169,5 +170,5 @@ def _together(errors: Sequence[TransientError]) -> TransientError:
         return error
     waiting = TransientError(str(error))
     waiting.__cause__ = error
-    waiting.retry_after = longest  # which is no excuse for the failures that are none of a busy side
+    waiting.retry_after = longest  # other failures are not excused by this
     return waiting

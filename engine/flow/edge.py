@@ -1,10 +1,10 @@
 """Edges: small bounded streams of batches.
 
-anyio's streams give way to the event loop at every hop, 30 µs each. An edge tries without waiting first.
-When the two sides keep each other busy, they take turns: the sender gives way as soon as a page is waiting
-(`CROWDED`), the receiver when nothing is. Such a turn costs a third of being woken, and what is handed on is
-still in the processor's cache. Only a side that has nothing to do after a turn waits to be woken, the sender
-until there is room for several batches. Whoever loops over an edge must give way by itself (`Pacer`).
+anyio's streams yield to the event loop at every hop, 30 µs each. An edge first tries without waiting. When
+both sides are busy, they take turns: the sender yields as soon as a page is waiting (`CROWDED`), the receiver
+when nothing is. A turn costs a third of a wake-up, and the batch is still in the processor's cache. Only a
+side that has nothing to do after a turn waits to be woken, the sender until there is room for several
+batches. A loop over an edge has to yield explicitly (`Pacer`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from engine.contract.batch import Batch
 __all__ = ["Edge", "Pacer"]
 
 YIELD_AFTER = 0.001
-CROWDED = 512  # so many records wait in an edge that the receiver should have its turn
+CROWDED = 512  # records waiting in an edge at which the receiver should have its turn
 
 
 class Edge:
-    """A bounded stream of batches from one segment to the next: several senders, one receiver.
+    """A bounded stream of batches between segments, with several senders and one receiver.
 
     A batch stays in the edge until `receive_nowait` has returned it, so a cancelled wait loses none.
 
     Attributes:
-        records: how many are waiting in the edge, in all its batches.
+        records: number of waiting records, in all batches.
     """
 
     def __init__(self, buffer: int) -> None:
@@ -58,7 +58,7 @@ class Edge:
         self._wake_receiver()
 
     def offer(self, batch: Batch) -> bool:
-        """Send a batch if there is room now and no other sender waits; return whether it was sent."""
+        """Send a batch if there is room and no other sender waits; return whether it was sent."""
         if len(self._batches) >= self._buffer or self._room is not None:
             return False
         self._batches.append(batch)
@@ -115,7 +115,7 @@ class Pacer:
     """Yields to the event loop when a task has run for a millisecond.
 
     Args:
-        edges: where the task sends; it gives way when one of them is crowded, too.
+        edges: edges that the task sends to; it also yields when one of them is crowded.
     """
 
     __slots__ = ("_edges", "_since")

@@ -26,11 +26,11 @@ def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool 
     """Return a transient or per-record failure to handle; raise anything else.
 
     Args:
-        survives: an unplanned exception is also the failure of a single record.
+        survives: treat an unplanned exception as the failure of a single record, too.
 
     Raises:
-        NodeFailedError: a `FatalError`, or an error that no component should let out.
-        EngineError: what the engine itself raised further inside.
+        NodeFailedError: a `FatalError`, or an error that no component should raise.
+        EngineError: an error of the engine itself.
     """
     error = unwrap_group(error)
     if isinstance(error, BatchError):
@@ -59,7 +59,7 @@ def as_run_error(node: str, error: Exception) -> EngineError:
 def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
     """Describe an unexpected error by its type, its line and, if known, the position of the record.
 
-    Its text is left to `__cause__`, see `described`.
+    Only `__cause__` has its message, see `described`.
     """
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(AT_RECORD)]
     place = f", {notes[0]}" if notes else ""
@@ -67,11 +67,11 @@ def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
 
 
 def unwrap_group(error: Exception) -> Exception:
-    """Return the gravest error of several failed tasks inside a component."""
+    """Return the most severe error of several failed tasks inside a component."""
     if not isinstance(error, ExceptionGroup):
         return error
     gravest: Exception = max(_leaves(error), key=_gravity)
-    if gravest.__traceback__ is None:  # it was put into the group without being raised
+    if gravest.__traceback__ is None:  # it was added to the group without being raised
         gravest.__traceback__ = error.__traceback__
     return gravest
 

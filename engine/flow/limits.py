@@ -1,8 +1,8 @@
 """Limits of a whole run: dead records and minimum input.
 
-A number of dead letters is compared with all of the run. A share is compared twice: while the run goes with
-the last records of each node, so that a fault of everything ends it early however much went well before, and
-at its end with all of it, however little that is.
+A number of dead letters is a limit for the whole run. A share is checked twice: during the run for the last
+records of each node, so that a general fault ends it early even after many successes, and at the end for all
+records, however few.
 """
 
 from __future__ import annotations
@@ -18,27 +18,25 @@ from engine.plan.model import DeadLetterSettings, Plan
 
 __all__ = ["DEFAULT_WINDOW", "WINDOW", "DeathWatch", "unmet"]
 
-WINDOW: Final = 1_000  # records of a node that a share is compared with while the run goes
+WINDOW: Final = 1_000  # last records of a node for which a share is checked during the run
 JUDGED_FROM: Final = 100
-DEFAULT_WINDOW: Final = (
-    10_000  # the same where the share is not the file's own; never judged before it is full
-)
+DEFAULT_WINDOW: Final = 10_000  # the same for the default share; never checked before it is full
 
 
 @dataclass(slots=True)
 class _Window:
-    """How many of the last records of a node have died there."""
+    """Counts how many of the last records of a node died there."""
 
     marks: deque[tuple[int, int, int]] = field(default_factory=lambda: deque([(0, 0, 0)]))
-    """(records that had come, records that had died, where the batch began in which they did), oldest first;
-    the first is where the window begins."""
+    """(records so far, dead records so far, start of the batch with these deaths), oldest first; the first
+    entry is the start of the window."""
     dead: int = 0
 
     def died(self, came: int, count: int, batch: int, size: int) -> tuple[int, int]:
-        """Note that `count` of a batch died, with which `came` records had come.
+        """Note that `count` records of a batch died, after `came` records in total.
 
-        Returns how many came and died lately: of the last `size`, or a few more, so that no batch whose dead
-        are counted is cut.
+        Returns how many came and died recently: of the last `size`, or a few more, so that no counted batch
+        is cut.
         """
         self.dead += count
         marks, start = self.marks, came - size
@@ -53,7 +51,7 @@ class _Window:
 
 
 class DeathWatch:
-    """Compares a run's dead letters with what the pipeline allows, as they come."""
+    """Compares a run's dead letters with the pipeline's limit as they occur."""
 
     def __init__(self, settings: DeadLetterSettings) -> None:
         self._settings = settings
@@ -62,13 +60,13 @@ class DeathWatch:
     def exceeded(
         self, node: str, came: int, count: int, batch: int, own: Tally, base: int, run: Tally
     ) -> str:
-        """Return how many may die, in words, when there are more than that; else "".
+        """Return the limit, in words, if it is exceeded; else "".
 
         Args:
-            node: where records died just now, and `count`, how many, of a batch of so many.
-            came: records that this node has been given in this attempt.
-            own: what this process has read and lost in all attempts; `base` of it before this attempt.
-            run: what the whole run has.
+            node: where `count` records of a batch just died.
+            came: records that this node received in this attempt.
+            own: this process's counts in all attempts; `base` is the part before this attempt.
+            run: the counts of the whole run.
         """
         settings = self._settings
         if settings.max_count is not None and run.dead > settings.max_count:
@@ -82,7 +80,7 @@ class DeathWatch:
         lately, dead, size = self._lately(node, came, count, batch)
         if lately < (size if settings.implied else JUDGED_FROM):
             return ""
-        # the share is of what was read: where only some of it comes to a node, fewer may die there
+        # the share refers to records read: if only some of them reach a node, fewer may die there
         read = own.read + own.forked - base
         if dead * came > share * lately * max(read, came):
             return f"{_percent(share)} are allowed, and {dead:,} of the last {lately:,} at {node!r} died"
@@ -95,10 +93,10 @@ class DeathWatch:
 
 
 def unmet(plan: Plan, tally: Tally, matched: Collection[str]) -> RunError | None:
-    """Why a run that has done all of its work has failed nevertheless; None when it has not.
+    """Return why a run that has processed everything has failed; None if it has not.
 
     Args:
-        matched: the sources that found something, whether or not it was new.
+        matched: the sources that found input, new or not.
     """
     settings, limits = plan.settings, plan.dead_letters
     if settings.require_match:

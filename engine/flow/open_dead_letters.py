@@ -1,4 +1,4 @@
-"""Dead letters of earlier runs whose records arrive after all."""
+"""Dead letters of earlier runs whose records are delivered later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OpenDeadLetters:
     """The open dead letters that a delivery at one sink closes, by key.
 
     Attributes:
-        delivered: those whose records this run has delivered.
+        delivered: dead letters whose records this run has delivered.
     """
 
     def __init__(self, letters: Iterable[DeadLetter]) -> None:
@@ -27,7 +27,7 @@ class OpenDeadLetters:
         self.delivered: list[DeadLetter] = []
 
     def deliver(self, batch: Batch) -> None:
-        """Note which letters the records of a delivered batch answer."""
+        """Note which dead letters a delivered batch closes."""
         if not self._by_key:
             return
         for index, key in enumerate(batch.keys.to_list()):
@@ -42,10 +42,10 @@ class OpenDeadLetters:
 
 
 def is_same_record(key: str, dead: JsonValue, delivered: Mapping[str, object]) -> bool:
-    """Whether the record of a letter and one that was delivered under its key are the same.
+    """Return whether a dead letter's record and one delivered under its key are the same.
 
-    Some keys name a place, such as a line of a file that may have been rewritten. So the records have to
-    agree about an id, or about a value that is the key itself, or in everything.
+    Some keys name a place, such as a line of a file that may have been rewritten. So the records must have
+    the same id, the same value that is the key itself, or be equal.
     """
     if not isinstance(dead, dict):
         return key in map(str, delivered.values())

@@ -21,7 +21,7 @@ class Outage:
     """Consecutive failures of one operation of a node.
 
     Args:
-        what: what it cannot do, for the message.
+        what: the operation that fails, for the message.
     """
 
     def __init__(self, what: str, stats: NodeStats, policy: RetryPolicy, clock: Clock) -> None:
@@ -37,7 +37,7 @@ class Outage:
 
         Raises:
             OutageError: it has failed for longer than the policy's limit.
-            EngineError: it failed in a way that waiting does not mend.
+            EngineError: it failed in a way that waiting cannot fix.
         """
         while True:
             try:

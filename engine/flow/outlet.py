@@ -1,4 +1,4 @@
-"""The way out of a segment: the edges to the next ones, with what the records grew by charged."""
+"""The output of a segment: the edges to the next segments; charges the growth of records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.plan.model import Plan, PlanNode
 __all__ = ["DEFAULT_BUFFER", "Outlet", "Wiring", "wire"]
 
 DEFAULT_BUFFER = 8
-MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
+MEASURE_EVERY = 16  # batches between two measurements of the records' growth
 NOTICEABLE_GROWTH = 1.25
 
 
@@ -27,7 +27,7 @@ class Outlet:
 
     Args:
         edges: by the node that they lead to.
-        branches: which branches of a router a node reads, by the node; a node that is not there reads all.
+        branches: the branches of a router that each node reads; nodes without an entry read all.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Outlet:
             stats.blocked += perf_counter() - started
 
     def _charge_growth(self, batch: Batch) -> None:
-        """Charge what transforms have added to the records: measured now and then, applied to all."""
+        """Charge the growth of records through transforms: measured occasionally, applied to all."""
         if self._batches % MEASURE_EVERY == 0 and batch.nbytes:
             growth = estimate_batch(batch.records) / batch.nbytes
             self._growth = growth if growth > NOTICEABLE_GROWTH else 1.0
@@ -93,20 +93,20 @@ class Outlet:
 
 @dataclass
 class Wiring:
-    """Segments and the edges in front of those that do not begin with a source."""
+    """Segments, and the edges in front of those that do not start with a source."""
 
     segments: list[Segment]
     edges: Mapping[str, Edge]
     outlets: Mapping[int, Outlet] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Nothing is sent any more."""
+        """Close all edges."""
         for edge in self.edges.values():
             edge.close()
 
 
 def wire(plan: Plan, runtimes: Mapping[str, Runtime]) -> Wiring:
-    """Divide a plan into segments, and join them with edges."""
+    """Divide a plan into segments, and connect them with edges."""
     segments = cut(plan, runtimes)
     heads = {segment.head.node.name: segment for segment in segments}
     edges = {

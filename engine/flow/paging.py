@@ -23,7 +23,7 @@ __all__ = ["PageReader", "RecordPager", "page_reader"]
 PAGE_RECORDS = 512
 PAGE_BYTES = 1024 * 1024
 FIRST_GUESS = 64 * 1024
-STRIDE = 8  # of this many records that come one by one, one is measured
+STRIDE = 8  # one of this many single records is measured
 LIST_STRIDE = 64  # records taken from a list at once
 
 
@@ -80,22 +80,22 @@ class _BatchReader:
 class RecordPager:
     """Groups the records of sources with only `extract` into pages.
 
-    A page leaves as soon as the source would wait, so a slow source is not held up to fill a page, and a
-    fast one is cut by count and by the bytes that were reserved for the page. Records are read only while
-    such a reservation is held; one record may be in the reader's hand beyond it.
+    A page is passed on as soon as the source would wait, so a slow source is not delayed to fill a page, and
+    a fast one is cut by count and by the bytes reserved for the page. Records are read only while such a
+    reservation is held; one record may be held beyond it.
     """
 
     def __init__(self, source: Source, split: Split, position: JsonValue, ctx: Context) -> None:  # type: ignore[type-arg]
         self._source = source
         self._ctx = ctx
         self._ordinal = int(position or 0)
-        # what does not repeat has nothing to skip: its next records are new ones
+        # a source that is not repeatable has nothing to skip: its next records are new
         self._skip = self._ordinal if source.repeatable else 0
         # two sources of a run, or of two pipelines that feed one table, must not share keys
         places = (ctx.pipeline, ctx.node) if source.repeatable else (ctx.seed, ctx.pipeline, ctx.node)
         self._prefix = ":".join(place for place in places if place) + "/"
         self._keyed = type(source).key is not Source.key
-        self._function = getattr(source, "function", None)  # of a source made of a function
+        self._function = getattr(source, "function", None)  # of a source made from a function
         self._expected = FIRST_GUESS
         self._page: list[Record] = []
         self._nbytes = 0
@@ -108,7 +108,7 @@ class RecordPager:
         self._ended = False
 
     async def run(self) -> None:
-        """Read the source in a task beside the calls of `next`."""
+        """Read the source in a task concurrent with the calls of `next`."""
         try:
             await self._permit.wait()
             async with aclosing(generator_of(self._source.extract)) as items:
@@ -119,7 +119,7 @@ class RecordPager:
                         self._skip -= 1
                     else:
                         await self._add(item)
-                    item = None  # delivered records must not live on here
+                    item = None  # do not keep delivered records alive here
                     if self._awaited and self._page:
                         self._ready.set()
         except BaseException as error:  # noqa: BLE001 - it crosses to the task that calls `next`, which raises it
@@ -147,7 +147,7 @@ class RecordPager:
             part = records[start : start + min(LIST_STRIDE, PAGE_RECORDS - len(self._page))]
             nbytes = estimate_batch(part)
             if nbytes > self._expected - self._nbytes:
-                # as many as there is room for, at least one
+                # as many as fit, at least one
                 fitting = len(part) * (self._expected - self._nbytes) // nbytes
                 part = part[: max(1, fitting)]
                 nbytes = estimate_batch(part)
@@ -216,4 +216,4 @@ class RecordPager:
         )
 
     async def aclose(self) -> None:
-        """Nothing to close here: the generator belongs to `run`."""
+        """Do nothing: the generator belongs to `run`."""

@@ -32,14 +32,14 @@ from engine.state.records import SplitRecord
 
 __all__ = ["SourceTask"]
 
-CLOSE_WITHIN = 10.0  # seconds a source has to clean up
+CLOSE_WITHIN = 10.0  # seconds for a source to clean up
 
 Track = Callable[[SplitRecord], SplitTracker]
 Announce = Callable[[SplitTracker, int], Awaitable[None]]
 
 
 class Splits(Protocol):
-    """What is left to read of a source, with the position to start at."""
+    """The rest of a source to read, with the position to start at."""
 
     @property
     def total(self) -> int:
@@ -47,22 +47,22 @@ class Splits(Protocol):
 
     @property
     def exhausted(self) -> bool:
-        """Whether no more will come."""
+        """Whether `next` will return None."""
 
     async def next(self) -> SplitRecord | None:
-        """Return the next one; None at the end."""
+        """Return the next split; None at the end."""
 
     async def skip_done(self) -> None:
-        """Count what was done before, and return no more splits."""
+        """Count splits finished before, and return no further splits."""
 
 
 class SourceTask:
     """Reads one source until its end or a drain.
 
     Args:
-        splits: what is left to read.
+        splits: the splits to read.
         track: opens the acks of a split.
-        announce: notes durably that more records of a split may be read, before they are.
+        announce: stores that more records of a split may be read, before they are read.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class SourceTask:
                 async with _running_alongside(reader, self._runtime.stats.name):
                     ended = await self._attempt(reader, tracker, split_reader)
                 if isinstance(ended, TransientError):
-                    if split_reader.given_up:  # a drain came in the very moment of the failure
+                    if split_reader.given_up:  # a drain came at the moment of the failure
                         return
                     await self._wait(ended, split_reader)
                     continue
@@ -176,7 +176,7 @@ class SourceTask:
     async def _attempt(
         self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader
     ) -> bool | TransientError:
-        """As `_drive`; a transient failure is returned, since a task group would wrap it in another error."""
+        """Call `_drive` and return a transient failure, which a task group would wrap."""
         try:
             return await self._drive(reader, tracker, split_reader)
         except TransientError as error:
@@ -190,11 +190,11 @@ class SourceTask:
             return error
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader) -> bool:
-        """See batches through until the split ends (True) or the run drains (False)."""
+        """Process batches until the split ends (True) or the run drains (False)."""
         pacer = Pacer(self._outlet.edges if self._outlet is not None else ())
         runtime = self._runtime
         stats, health = runtime.stats, runtime.health
-        # one scope for the whole loop: a scope for each batch would cost as much as several records
+        # one scope for the whole loop; a scope per batch would cost as much as several records
         with anyio.CancelScope() as split_reader.scope:
             started = perf_counter()
             while not self._draining:
@@ -212,14 +212,14 @@ class SourceTask:
                     split_reader.reading = False
                     stats.busy += perf_counter() - started - (stats.blocked - blocked)
                 if split_reader.given_up:
-                    # the batch came in the very moment the run was told to drain; waiting for anything
-                    # is not possible in here any more, so it counts as unread
+                    # the batch came at the moment of the drain; in this cancelled scope no wait is possible,
+                    # so the batch counts as unread
                     if batch is not None and batch.reservation is not None:
                         batch.reservation.release()
                     return False
                 if batch is None:
-                    # a source may have ended because of the drain; if it really was the end, a resume
-                    # finds nothing more and says so
+                    # a source may have ended because of the drain; if it really was the end, a resume finds
+                    # nothing more
                     return not self._draining
                 split_reader.attempt, split_reader.began = 0, True
                 health.succeeded()
@@ -229,7 +229,7 @@ class SourceTask:
                 if tracker.begun + count > tracker.announced:
                     await self._announce(tracker, count)
                 work = self._see_through(batch, tracker)
-                # its bytes are given back while it is worked on: it must not live on here meanwhile
+                # its bytes are released during processing, so do not keep it alive here
                 batch = None
                 if work is not None:
                     await work
@@ -258,7 +258,7 @@ class SourceTask:
             split_reader.reading = False
 
     def _see_through(self, batch: Batch, tracker: SplitTracker) -> Awaitable[None] | None:
-        """Open the account of a batch; returns what is left to be done, if anything is."""
+        """Open the ack of a batch and process it; return the remaining work, if any."""
         stats = self._runtime.stats
         count = len(batch.records)
         ack = tracker.begin(count, batch.position, batch.reservation, batch.bookmarks)
@@ -267,7 +267,7 @@ class SourceTask:
         stats.batches += 1
         stats.records_in += count
         if not ack.pending:
-            return None  # nothing in it, or an earlier attempt has seen it through
+            return None  # it is empty, or an earlier attempt has settled it
         if batch.failures or self._runtime.dead_keys:
             return self._without_the_dead(batch)
         stats.records_out += count
@@ -293,9 +293,9 @@ class SourceTask:
 
 
 class SplitReader:
-    """One split being read: `reading` is true while it only waits for its source.
+    """A split being read: `reading` is true while it only waits for its source.
 
-    `given_up`: its scope was cancelled while it did.
+    `given_up`: its scope was cancelled during such a wait.
     """
 
     __slots__ = ("attempt", "began", "given_up", "position", "reading", "scope")
@@ -311,7 +311,7 @@ class SplitReader:
 
 @asynccontextmanager
 async def _running_alongside(reader: PageReader, node: str) -> AsyncGenerator[None, None]:
-    """Runs what a reader needs beside it, and closes it for certain."""
+    """Run a reader's background task for the block, and always close the reader."""
     try:
         if isinstance(reader, RecordPager):
             async with anyio.create_task_group() as group:

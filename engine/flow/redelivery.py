@@ -1,10 +1,10 @@
-"""Redelivery of what the first try of a batch left over.
+"""Redelivery of records that the first attempt of a batch left over.
 
-When the tries are used up, the question is whether the fault is in the records or in the other side. A
-single record is sent ahead to find out, and where the component can, it asks the other side for other work.
-If that or anything else at this node gets through, the batch is halved down to the records that keep failing,
-and those become dead letters; if nothing does, it is an outage, which is waited out up to the policy's limit
-and never fills the dead letters.
+When the attempts are used up, either the records or the service may be at fault. To find out, a single record
+is sent ahead, and if supported, the component tests the service with another request. If that or anything
+else at this node succeeds, the batch is halved down to the records that keep failing, which become dead
+letters. If nothing succeeds, it is an outage, which is waited out up to the policy's limit and never fills
+the dead letters.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["DeadLetterCall", "Redelivery", "Remainder", "Tries"]
 
-GIVE_UP_ISOLATING = 8  # failures in a row, nothing succeeding: not a bad record but an outage
+GIVE_UP_ISOLATING = 8  # consecutive failures that mean an outage rather than a bad record
 
 DeadLetterCall = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
 Remainder: TypeAlias = tuple[Batch, TransientError]
-"""The records of a batch that should be tried again, and why."""
+"""The records of a batch to retry, and the reason."""
 Tries = Callable[[Batch, int], Awaitable[Remainder | None]]
-"""Makes one attempt, given its number, and returns what should be tried again."""
+"""Makes one attempt, given its number, and returns the records to retry."""
 
 
 class Redelivery:
-    """The redelivery of one batch at one node, with the patience that is left for it.
+    """The redelivery of one batch at one node, with its remaining patience.
 
-    Create it before the first try, which its owner makes: it remembers what had succeeded at the node until
+    Create it before the first attempt, which its owner makes: it remembers the successes at the node until
     then.
 
     Args:
-        tries: one attempt at a batch or at part of one.
-        dead_letter: takes records for the dead letters: (batch, [(index, error)], attempts).
-        is_answering: asks whether the other side does other work now (`Component.is_answering`).
+        tries: makes one attempt at a batch or a part of it.
+        dead_letter: receives records for the dead letters: (batch, [(index, error)], attempts).
+        is_answering: returns whether the service handles other requests now (`Component.is_answering`).
 
     Attributes:
-        attempt: number of the last attempt at the batch, from 1; those at parts of it have the next number.
+        attempt: number of the last attempt at the batch, from 1; attempts at parts of it have the next
+            number.
     """
 
     def __init__(
@@ -63,14 +64,14 @@ class Redelivery:
         self._stats = stats
         self._clock = clock
         self._is_answering = is_answering
-        self._seen = health.successes  # at the node, before the last try of the whole batch
-        # until when a batch whose other side has too much to do is retried: bounded,
-        # because a request that is too large for any moment is refused like this
+        self._seen = health.successes  # at the node, before the last attempt of the whole batch
+        # until when a throttled batch is retried; bounded, because a request that is always too large is
+        # rejected the same way
         self._patience = clock.monotonic() + policy.outage_limit
         self.attempt = 1
 
     async def finish(self, rest: Remainder | None) -> None:
-        """Try again what the first try left, until it is through, dead, or an outage.
+        """Retry what the first attempt left over, until it is delivered, dead, or an outage.
 
         Raises:
             OutageError: nothing succeeded at this node for the policy's limit.
@@ -86,15 +87,15 @@ class Redelivery:
             await self._exhausted(rest)
 
     def _excuses(self, error: TransientError) -> bool:
-        """True when a failure says nothing about the records, and the node may wait."""
+        """Return whether a failure is unrelated to the records, and the node may wait."""
         return error.throttled and not self._policy.dead_letter_on_stall
 
     def _outwaited(self, error: TransientError) -> bool:
-        """True when such a failure has been heard for so long that the records may be at fault after all."""
+        """Return whether such a failure has lasted so long that the records may be at fault after all."""
         return self._excuses(error) and self._clock.monotonic() >= self._patience
 
     async def _exhausted(self, last: Remainder) -> None:
-        """The tries are used up: find the records that are to blame, or wait for the other side."""
+        """After the last attempt: find the records at fault, or wait for the service."""
         health, turn = self._health, 0
         rest: Remainder | None = last
         while rest is not None:
@@ -108,14 +109,14 @@ class Redelivery:
             if not others and await self._answers():
                 others = True
                 if len(todo) == 1:
-                    # an outage may have ended since the last try: one that begins now tells
+                    # an outage may have ended since the last attempt; a new attempt shows it
                     self.attempt += 1
                     rest = await self._try(todo, self.attempt)
                     if rest is None:
                         return
                     todo, error = rest
             if others:
-                # others got through since the last try, so the fault may be in these records
+                # other records succeeded since the last attempt, so these may be at fault
                 rest = await self._isolate(todo, error)
                 if rest is None:
                     return
@@ -132,13 +133,13 @@ class Redelivery:
                 rest = await self._try(todo, self.attempt)
 
     async def _try(self, batch: Batch, attempt: int) -> Remainder | None:
-        """One try that counts."""
+        """Make one attempt that counts."""
         return await self._outwait(await self._tries(batch, attempt), attempt)
 
     async def _outwait(self, rest: Remainder | None, attempt: int) -> Remainder | None:
-        """Try again for as long as all that the other side says is that it has too much to do.
+        """Retry while the service only reports that it is overloaded.
 
-        That is nothing against the records, so it uses up none of their tries.
+        The records are not at fault, so this uses up none of their attempts.
         """
         turn, seen = 0, self._health.successes
         while rest is not None and self._excuses(rest[1]) and not self._outwaited(rest[1]):
@@ -152,14 +153,14 @@ class Redelivery:
         return rest
 
     async def _answers(self) -> bool:
-        """Ask the other side for other work; that it does it is a success at this node."""
+        """Send the service another request; its success is a success at this node."""
         if not await self._is_answering():
             return False
         self._health.succeeded()
         return True
 
     async def _probe(self, batch: Batch, error: TransientError, turn: int) -> Remainder | None:
-        """Send single records ahead; once one gets through, the others follow."""
+        """Send single records ahead; once one succeeds, the others follow."""
         if len(batch) == 1:
             return batch, error
         for index in _canaries(batch, turn):
@@ -171,9 +172,9 @@ class Redelivery:
         return batch, error
 
     async def _isolate(self, batch: Batch, error: TransientError) -> Remainder | None:
-        """Halve a failing batch, in order, down to the records that fail alone, which die.
+        """Halve a failing batch, in order, down to the records that fail alone; these die.
 
-        Returns None when every record has its fate, or what is left when it turns out to be an outage.
+        Returns None when every record is delivered or dead, or the rest if it turns out to be an outage.
         """
         health = self._health
         if len(batch) == 1:
@@ -205,13 +206,13 @@ class Redelivery:
             if error.retry_after:
                 await self._wait(1, error, Waiting.RETRY)
         if queue or (health.successes == began and not await self._answers()):
-            # nothing at all got through: not these records but the other side
+            # nothing succeeded at all: the service is at fault, not these records
             return join([*(part for part, _ in suspects), *queue]), error
         await self._ask_again(suspects, self.attempt + 1)
         return None
 
     async def _ask_again(self, suspects: Sequence[Remainder], attempt: int) -> None:
-        """Give these every try: no later record tells whether they are bad or an outage begins."""
+        """Use all attempts for these: no later record shows whether they are bad or an outage begins."""
         tries = 1
         while suspects and tries < self._policy.attempts:
             before = self._health.successes
@@ -248,7 +249,7 @@ def _halves(batch: Batch) -> tuple[Batch, Batch]:
 
 
 def _canaries(batch: Batch, turn: int) -> list[int]:
-    """Two records to send ahead, others at each turn; never the second of two with the same key."""
+    """Return two records to send ahead, others at each turn; never the second of two with the same key."""
     first: dict[str, int] = {}
     for index, key in enumerate(batch.keys.to_list()):
         first.setdefault(key, index)

@@ -17,14 +17,14 @@ class RetryPolicy:
     """Attempts and delays of a node's retries.
 
     Args:
-        attempts: tries of a batch as it is, the first included.
-        base: seconds; the wait before try n is random between 0 and `base * 2**n`.
-        cap: seconds; no wait is longer, but for what the other side asks for with Retry-After.
+        attempts: attempts at the unchanged batch, including the first.
+        base: seconds; the wait after attempt n is random between 0 and `base * 2**(n - 1)`.
+        cap: seconds; upper bound of every wait, except for a Retry-After.
         outage_limit: seconds without any success at the node after which the run stops.
-        dead_letter_on_stall: when the tries are used up and nothing succeeds, the records die at once
-            instead of waiting the outage out, so that this node never holds up its siblings.
-        on_error: what an unplanned exception does to its record; None leaves it to the node.
-        longest_hint: seconds; a longer Retry-After is taken as this.
+        dead_letter_on_stall: when the attempts are used up and nothing succeeds, the records die at once
+            instead of waiting out the outage, so that this node never delays its siblings.
+        on_error: what happens to the record of an unplanned exception; None leaves it to the node.
+        longest_hint: seconds; upper bound of a Retry-After.
     """
 
     attempts: int = 5
@@ -51,17 +51,17 @@ class RetryPolicy:
 
     @property
     def survives_errors(self) -> bool:
-        """Whether an unplanned exception is the fault of its record alone."""
+        """Whether an unplanned exception fails only its record."""
         return self.on_error in (OnError.DEAD_LETTER, OnError.DROP)
 
     def delay(self, attempt: int, retry_after: float | None, lasted: float = 0.0) -> float:
         """Return the seconds to wait after failed attempt number `attempt` (from 1).
 
         Args:
-            retry_after: what the other side asks for; it is not waited beyond `outage_limit`.
+            retry_after: seconds that the service asked for; bounded by `outage_limit`.
             lasted: seconds since the last success at the node.
         """
-        # only a failure needs it, and most runs have none
+        # imported late, since most runs have no failure
         from tenacity import RetryCallState, Retrying, wait_random_exponential
 
         state = RetryCallState(Retrying(), None, (), {})
@@ -75,7 +75,7 @@ class RetryPolicy:
 class NodeHealth:
     """The last success of a node, shared by all its workers.
 
-    It tells a bad record from an outage: if others get through meanwhile, the fault is in the record.
+    It distinguishes a bad record from an outage: if others succeed meanwhile, the record is at fault.
     """
 
     successes: int = 0

@@ -1,8 +1,8 @@
 """Segments: groups of nodes that share a task, and the division of a plan into them.
 
-A chain of synchronous transforms belongs in the task of whatever feeds it. A new segment begins only where
-concurrency pays or the graph forces it: at a source, at a node that waits for the outside, where branches
-part or meet, and where batches have to be cut to size.
+A chain of synchronous transforms shares the task of the node before it. A new segment begins only where
+concurrency helps or the graph requires it: at a source, at a node that waits for I/O, where branches split or
+merge, and where batches have to be resized.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Runtime:
     policy: RetryPolicy
     health: NodeHealth = field(default_factory=NodeHealth)
     dead_keys: frozenset[str] = frozenset()
-    """Keys of the records that have died here in an earlier attempt."""
+    """Keys of records that died here in an earlier attempt."""
     open_dead_letters: OpenDeadLetters | None = None
-    """Of earlier runs, which a delivery at this sink closes."""
+    """Dead letters of earlier runs that a delivery at this sink closes."""
 
     @property
     def limits(self) -> BatchLimits:
@@ -41,7 +41,7 @@ class Runtime:
 
     @property
     def stands_alone(self) -> bool:
-        """Whether the node always needs an edge before it."""
+        """Whether the node always needs an edge in front of it."""
         component = self.component
         if isinstance(component, Source) or self.limits.rebatches or (self.node.options.concurrency or 1) > 1:
             return True

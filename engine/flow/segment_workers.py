@@ -1,4 +1,4 @@
-"""The workers of a segment that is fed by an edge."""
+"""The workers of a segment behind an edge."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def run_workers(
 ) -> None:
     """Run a segment after an edge until its input ends.
 
-    `repeated_keys`: two updates of one key may come, which never overtake each other.
+    `repeated_keys`: a key may occur several times; its updates never overtake each other.
     """
     head = segment.head
     sequencer = Sequencer() if head.node.options.ordered and concurrency > 1 else None
@@ -81,7 +81,7 @@ def _worker(
             await first(batch)
             await sequencer.wait(ticket)
         except OutOfTurnError:
-            return  # it stays unsettled: a resume reads it after the one that failed
+            return  # it stays unsettled: a resume reads it after the failed one
         except EngineError:
             sequencer.fail(ticket)
             raise

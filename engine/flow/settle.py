@@ -1,6 +1,6 @@
 """Settle the outcomes of a transform by comparing its input batch with the derived one.
 
-Because nothing is settled before the transform has returned, calling it again counts nothing twice.
+Nothing is settled before the transform has returned, so calling it again counts nothing twice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def settle_dropped(origins: Sequence[Origin], reason: str) -> None:
 def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLabels) -> int:
     """Settle dropped records, count forked ones, and return the number dropped.
 
-    `failed` are the ascending indices in `given` of records that are settled elsewhere, as dead items are.
+    `failed`: ascending indices in `given` of records that are settled elsewhere, like dead items.
     """
     if derived.origins is given.origins and not failed:
         return 0
@@ -69,7 +69,7 @@ def _settle(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLab
         if count < 0:
             ack.fork(-count)
         elif count:
-            drops.append((ack, FILTERED.reason, count))  # left out without saying why
+            drops.append((ack, FILTERED.reason, count))  # left out without a reason
     for ack, reason, count in drops:
         ack.dropped(count, labels[reason])
     return sum(count for _, _, count in drops)

@@ -11,7 +11,7 @@ from engine.contract.types import Record
 
 __all__ = ["RunningEstimate", "estimate_batch", "estimate_record"]
 
-SUMMED = 8  # up to this many records are summed instead of sampled: one large document must not hide
+SUMMED = 8  # up to this many records are summed instead of sampled, so that no large document is missed
 SAMPLES = 4
 CHILDREN = 64  # items sampled inside a container
 
@@ -27,7 +27,7 @@ def estimate_record(record: Record) -> int:
         record = record.__dict__
     size = getsizeof(record)
     for item in record.values():
-        # asked by type first: asking an abstract class what an integer is costs more than all the rest
+        # exact types first: a check against an abstract class costs more than all the rest
         size += getsizeof(item) if type(item) in _FLAT else _estimate(item, 1)
     return size
 
@@ -56,11 +56,11 @@ def estimate_batch(records: Sequence[Record]) -> int:
 
 
 class RunningEstimate:
-    """Estimates sizes of consecutive batches from one place.
+    """Estimates sizes of consecutive batches from one node.
 
-    One record of each batch is measured, another one each time; as long as it is like those before, the
-    batch is taken to be so too. Small differences do not move the estimate, so that batches of one length
-    are estimated alike and what was reserved for them needs no correction.
+    Measures one record of each batch, at another index each time; while it resembles earlier ones, the batch
+    is assumed to do so too. Small differences do not change the estimate, so batches of the same length have
+    the same estimate and reservations need no correction.
     """
 
     def __init__(self) -> None:

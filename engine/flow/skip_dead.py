@@ -1,7 +1,7 @@
 """Skip records that died in an earlier attempt at the run.
 
-A dead letter is stored before its record is settled, so a record may come again after it has died.
-Asking its node once more could pay a model for the same refusal, or deliver a record that counts as dead.
+A dead letter is stored before its record is settled, so a record may come again after it has died. Processing
+it again could pay a model for the same error, or deliver a record that counts as dead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Next: TypeAlias = Callable[[Batch], Awaitable[None]]
 
 
 def skip_dead(process: Next, stats: NodeStats, dead: Set[str], settle: Resettle) -> Next:
-    """Wrap `process` to skip records whose keys are among the `dead` ones of its node."""
+    """Wrap `process` to skip records whose keys are in the node's `dead`."""
 
     async def run(batch: Batch) -> None:
         rest = await split_dead(batch, stats, dead, settle)

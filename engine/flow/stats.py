@@ -30,7 +30,7 @@ _GRAVITY = {state: place for place, state in enumerate(Waiting)}
 
 
 class _Pause:
-    """One of a node's workers waits for something, for as long as the block runs."""
+    """Marks one of a node's workers as waiting during a block."""
 
     __slots__ = ("_stats", "note", "waiting")
 
@@ -52,9 +52,8 @@ class _Pause:
 class NodeStats:
     """Counters of one node; written by the runner only.
 
-    `waiting` is the gravest thing that one of its workers waits for; `note` says what that is: the last
-    answer of the other side, or the node that has no room. `undone`: records that are left for a resume,
-    because the run was told to stop.
+    `waiting` is the most severe wait of its workers; `note` describes it: the last answer of the service, or
+    the node that is full. `undone`: records left for a resume, because the run was stopped.
     """
 
     name: str
@@ -78,7 +77,7 @@ class NodeStats:
     taps: NodeTaps = field(default_factory=NodeTaps)
 
     def waits(self, waiting: Waiting, note: str = "") -> _Pause:
-        """Mark a block in which one worker of the node waits."""
+        """Mark a block in which a worker of the node waits."""
         return _Pause(self, waiting, note)
 
     def look(self) -> None:
@@ -116,7 +115,7 @@ class NodeStats:
 class NodeSnapshot:
     """One node at one moment.
 
-    `busy_seconds`: in the component's own code or waiting for what it called, summed over its workers;
+    `busy_seconds`: time in the component's code, including its own waits, summed over its workers;
     `blocked_seconds`: waiting for room downstream; `utilisation`: busy share of the workers' time, 0 to 1.
     """
 
@@ -147,9 +146,9 @@ class NodeSnapshot:
 class RunSnapshot:
     """One run at one moment.
 
-    `tally` is live: it counts what the ledger will only know after its next commit. `forward` is the sink
-    that gets copies of the dead letters. `state` describes a run that other
-    processes execute, whose nodes are unknown here; "" otherwise.
+    `tally` is live: it is ahead of the ledger until the next commit. `forward` is the sink that receives
+    copies of the dead letters. `state` describes a run of other processes, whose nodes are unknown here; ""
+    otherwise.
     """
 
     run_id: str
@@ -171,13 +170,13 @@ class RunSnapshot:
 
     @property
     def waits_for(self) -> str:
-        """What currently holds up the run, briefly; "" if nothing does."""
+        """What currently delays the run, briefly; "" if nothing does."""
         every = [*self.nodes, *([self.forward] if self.forward is not None else [])]
         for state in (Waiting.OUTAGE, Waiting.RETRY):
             for node in every:
                 if node.waiting is state:
                     return f"{node.name} ({node.note or state})"
-        # of several in a row, the last one waits for the node that is really slow
+        # of several waiting nodes in a chain, the last one waits for the slow node
         blocked = [node for node in self.nodes if node.waiting is Waiting.DOWNSTREAM]
         if blocked:
             return blocked[-1].note

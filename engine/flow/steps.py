@@ -32,14 +32,13 @@ PutDeadLetters = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], 
 class Step:
     """A node in its segment.
 
-    The first try of a batch is written twice. `process` makes it on the shortest way: no `Outcome`, no
+    The first attempt at a batch is implemented twice. `process` takes the shortest path: no `Outcome`, no
     closure, and for a synchronous transform no coroutine, because nearly every batch succeeds at once and
-    each of these would be paid for by all of them. What fails there goes to `delivery`, which tries again
-    with `_work` and `_emit`: the same work, in the form that halving, waiting and partial failures need. A
-    change to what a try does belongs in both.
+    would pay for these. Failures go to `delivery`, which retries with `_work` and `_emit`: the same work in
+    the form that halving, waiting and partial failures need. Change both together.
 
     Args:
-        onward: takes what this node has done; None when nothing follows it.
+        onward: receives this node's output; None when nothing follows.
     """
 
     derives = False
@@ -105,7 +104,7 @@ class Step:
             await self._put_dead_letters(self.stats, batch, failures, attempts)
 
     async def _reject(self, batch: Batch, error: BaseException, started: float) -> None:
-        """End the first try of a batch, which began at `started` and failed."""
+        """End the first attempt at a batch, which began at `started` and failed."""
         self.stats.busy += perf_counter() - started
         await self.delivery.reject(batch, self._classified(error, batch))
 
@@ -115,7 +114,7 @@ class Step:
     def _settle_unplanned(
         self, batch: Batch, failures: Sequence[tuple[int, RecordError]]
     ) -> Sequence[tuple[int, RecordError]]:
-        """Drop the records that failed unplanned, or stop the run, as the node says; return the others."""
+        """Drop records that failed unplanned, or stop the run, according to `on_error`; return the others."""
         if self._on_error is OnError.DEAD_LETTER:
             return failures
         for index, error in failures:
@@ -133,8 +132,8 @@ class TransformStep(Step):
     """A transform; successful synchronous ones run without their own coroutine.
 
     Attributes:
-        following: the step that `onward` leads to, if it is a transform too: as long as all goes well, one
-            call of `process` sees a batch through all of them.
+        following: the step that `onward` calls, if it is a transform too: without failures, one call of
+            `process` passes a batch through all of them.
     """
 
     derives = True
@@ -183,7 +182,7 @@ class TransformStep(Step):
             if step.following is None:
                 break
             step = step.following
-        del derived, made  # only `batch` may hold on to records while they are worked on further
+        del derived, made  # only `batch` may keep records alive while later nodes process them
         if step.onward is not None:
             await step.onward(batch)
 
@@ -233,7 +232,7 @@ class TransformStep(Step):
         stats, dead = self.stats, derived.dead_items
         if derived.origins is not given.origins or failed:
             stats.dropped += settle_derived(given, derived, failed, self._labels)
-            # they are settled: the next node must not find them on the batch it is given
+            # they are settled, so the next node must not see them on its batch
             derived.failures, derived.dropped, derived.dead_items = (), (), None
         stats.records_out += len(derived.records)
         if self.onward is not None and derived.records:

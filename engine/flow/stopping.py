@@ -1,8 +1,8 @@
 """End a run because of one node, while the others finish what is in flight.
 
-A budget that is used up, too many dead letters, a refused key: none of them is a reason to throw away a
-model's answer that is on its way, or to write a batch without noting that it is written. Only a bug ends
-everything at once, since what it has touched is unknown.
+An exhausted budget, too many dead letters or a rejected key are no reason to discard a model's pending
+answer, or to write a batch without recording it. Only a bug ends everything at once, since its effects are
+unknown.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Stop:
     """The error that ends a run, shared by all its segments.
 
     Args:
-        on_stop: called once, with the first error that is taken.
+        on_stop: called once, with the first error taken.
 
     Attributes:
-        error: that error; None as long as the run goes well.
+        error: that error; None until then.
     """
 
     def __init__(self, on_stop: Callable[[Exception], None] = lambda error: None) -> None:
@@ -42,7 +42,7 @@ class Stop:
         self._on_stop = on_stop
 
     def take(self, error: Exception) -> bool:
-        """Return whether other nodes may finish after this error; if so, the first one ends the run."""
+        """Take an error and return whether other nodes may finish; the first such error ends the run."""
         if isinstance(error, ExceptionGroup):
             cause = cause_of(error)
             error = cause if isinstance(cause, Exception) else error
@@ -55,7 +55,7 @@ class Stop:
 
 
 def leaves_others_intact(error: Exception) -> bool:
-    """Return whether an error says nothing against what other nodes are doing."""
+    """Return whether an error does not affect other nodes."""
     if isinstance(error, DeadLetterBudgetError | OutageError | PipelineTimeoutError):
         return True
     cause = error.__cause__
@@ -67,10 +67,10 @@ def leaves_others_intact(error: Exception) -> bool:
 
 
 class Drain:
-    """Whether a run is to deliver what it has read and end, and until when it may take to do so.
+    """Whether a run has to deliver what it has read and end, and its deadline.
 
     Attributes:
-        asked: true once it is.
+        asked: true once a drain was requested.
     """
 
     def __init__(self) -> None:
@@ -79,14 +79,14 @@ class Drain:
         self._until = inf
 
     def ask(self, limit: float) -> None:
-        """Ask for it, with `limit` seconds to take; the shortest of several limits counts."""
-        # real time, whatever the run's clock says: whoever asked may soon kill the process
+        """Request a drain within `limit` seconds; the shortest of several limits counts."""
+        # real time, not the run's clock: the requester may soon kill the process
         self._until = min(self._until, anyio.current_time() + limit)
         self.asked = True
         self._event.set()
 
     async def over(self, worth_waiting: Callable[[], bool]) -> None:
-        """Wait until a drain that was asked for has used up its time, or is not worth waiting for."""
+        """Wait until a requested drain has used up its time, or waiting is pointless."""
         await self._event.wait()
         while anyio.current_time() < self._until and worth_waiting():  # noqa: ASYNC110
-            await anyio.sleep(DRAIN_POLL)  # many workers share this state, and few ask for it: no event
+            await anyio.sleep(DRAIN_POLL)  # polled: many workers change this state, and it is rarely awaited

@@ -1,4 +1,4 @@
-"""Watch what leaves a node of a run in progress; a node that is not watched does nothing for it."""
+"""Watch the records that leave a node of a run in progress; an unwatched node has no overhead."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from engine.errors import BatchError
 __all__ = ["NodeTaps", "Seen", "Watchable", "watched_output", "watched_write"]
 
 Seen: TypeAlias = Callable[[Sequence[Record]], None]
-"""Takes the records of a batch that leave a node. It must neither change nor keep them, nor take long."""
+"""Receives the records that leave a node. It must be quick, and neither change nor keep them."""
 
 
 class Watchable(Protocol):
     """A place where batches leave a node; a node has one for each of its workers."""
 
     def watch(self, seen: Seen | None) -> None:
-        """Tell `seen` of each batch from now on, or nothing any more."""
+        """Pass each batch to `seen` from now on; None stops it."""
         ...
 
 
@@ -31,19 +31,19 @@ class NodeTaps:
         self._taps: list[Seen] = []
 
     def add_place(self, place: Watchable) -> None:
-        """Watch one more place whenever there is a tap."""
+        """Add a place, which is watched whenever there is a tap."""
         self._places.append(place)
         if self._taps:
             place.watch(self._tell)
 
     def attach(self, tap: Seen) -> None:
-        """Tell a tap of each batch from now on."""
+        """Pass each batch to a tap from now on."""
         self._taps.append(tap)
         if len(self._taps) == 1:
             self._watch(self._tell)
 
     def detach(self, tap: Seen) -> None:
-        """Tell a tap of no further batch."""
+        """Stop passing batches to a tap."""
         self._taps.remove(tap)
         if not self._taps:
             self._watch(None)
@@ -58,7 +58,7 @@ class NodeTaps:
 
 
 def watched_output(apply: Callable[[Batch], Any], seen: Seen) -> Callable[[Batch], Any]:
-    """Return a transform's `apply` that also reports the records that it returns."""
+    """Return a transform's `apply` that also reports its returned records."""
 
     def run(batch: Batch) -> Any:
         made = apply(batch)
@@ -77,7 +77,7 @@ def watched_output(apply: Callable[[Batch], Any], seen: Seen) -> Callable[[Batch
 
 
 def watched_write(write: Callable[[Batch], Awaitable[Any]], seen: Seen) -> Callable[[Batch], Awaitable[Any]]:
-    """Return a sink's `write` that also reports the records that the sink has taken."""
+    """Return a sink's `write` that also reports the delivered records."""
 
     async def run(batch: Batch) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""What a tracer is told: when a run begins and ends, and a node's work on a batch. Never of a record."""
+"""Events for tracers: the begin and end of a run, and a node's work on a batch; never a record."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ class NodeTrace(Protocol):
     """A node of a run."""
 
     def begin(self, records: int) -> Callable[[BaseException | None], None]:
-        """Note that work on a batch begins; call what is returned at its end, with the error if it failed."""
+        """Note the start of work on a batch; call the returned function at its end, with any error."""
         ...
 
 
 class RunTrace(Protocol):
-    """One attempt at a run."""
+    """One attempt of a run."""
 
     def begin(self) -> None:
         """Note that the attempt begins."""
         ...
 
     def node(self, name: str, component: str) -> NodeTrace:
-        """Return the trace of a node; it lasts as long as the attempt."""
+        """Return the trace of a node, for the duration of the attempt."""
         ...
 
     def end(self, status: str, numbers: Mapping[str, Mapping[str, float]]) -> None:
-        """Note that the attempt has ended, with the nodes' numbers by the node's name."""
+        """Note that the attempt has ended, with the numbers of each node by name."""
         ...
 
 
 class Tracer(Protocol):
-    """Makes the traces of runs."""
+    """Creates the traces of runs."""
 
     def run(self, pipeline: str, run_id: str, attempt: int) -> RunTrace:
         """Return the trace of an attempt that is about to begin."""
@@ -44,7 +44,7 @@ class Tracer(Protocol):
 
 
 def traced(work: Callable[[Batch], Any], trace: NodeTrace | None) -> Callable[[Batch], Any]:
-    """Return a function that does this work and tells the trace; without a trace the work itself."""
+    """Return a function that does this work and reports to the trace; without a trace, the work itself."""
     if trace is None:
         return work
 

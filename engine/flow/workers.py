@@ -25,8 +25,8 @@ __all__ = ["BatchReader", "KeyGate", "OutOfTurnError", "Sequencer", "work"]
 class BatchReader:
     """Reads an edge and yields batches within the node's limits.
 
-    What is held to fill a batch leaves after `limits.linger` seconds, at the end of the stream, and at
-    once whenever a source waits for bytes: half a batch must not hold memory that its other half needs.
+    Records held to fill a batch are emitted after `limits.linger` seconds, at the end of the stream, and at
+    once whenever a source waits for memory, which a partial batch must not block.
     """
 
     def __init__(self, edge: Edge, limits: BatchLimits, budget: ByteBudget, stats: NodeStats) -> None:
@@ -44,7 +44,7 @@ class BatchReader:
 
     def batches(self) -> AsyncGenerator[Batch, None]:
         """Yield the batches in order."""
-        # no name in here may keep a batch alive after a `yield`: when it is done, its bytes are released
+        # no variable may keep a batch alive after a `yield`, since its bytes are released when it is done
         return self._cut_to_size(Batcher(self._limits)) if self._limits.rebatches else self._as_they_come()
 
     async def _as_they_come(self) -> AsyncGenerator[Batch, None]:
@@ -73,7 +73,7 @@ class BatchReader:
                 out.extend(batcher.add(batch))
                 batch = None
                 if out or not waited:
-                    # what is held now came with this batch
+                    # the records held now came with this batch
                     deadline = anyio.current_time() + self._limits.linger
                 while out:
                     yield out.popleft()
@@ -85,7 +85,7 @@ class BatchReader:
             yield batcher.flush()
 
     async def _receive(self, deadline: float, *, holding: bool) -> Batch | None:
-        """The next batch, or None when it is time to emit what is held."""
+        """Return the next batch, or None when it is time to emit held records."""
         try:
             with self._stats.waits(Waiting.INPUT):
                 if not holding:
@@ -100,7 +100,7 @@ class BatchReader:
 
 
 class OutOfTurnError(Exception):
-    """An earlier batch has failed for good: later ones may not overtake it."""
+    """An earlier batch has failed; later ones may not overtake it."""
 
 
 class Sequencer:
@@ -115,7 +115,7 @@ class Sequencer:
         """Wait until every earlier ticket is done.
 
         Raises:
-            OutOfTurnError: one of them has failed.
+            OutOfTurnError: one of them failed.
         """
         if ticket != self._next and ticket <= self._failed:
             await self._waiting.setdefault(ticket, anyio.Event()).wait()
@@ -130,28 +130,28 @@ class Sequencer:
             event.set()
 
     def fail(self, ticket: int) -> None:
-        """This ticket never gets through, so no later one may."""
+        """Mark this ticket as failed, so that no later one passes."""
         self._failed = min(self._failed, ticket)
         for later in [one for one in self._waiting if one > self._failed]:
             self._waiting.pop(later).set()
 
 
 class KeyGate:
-    """Keeps batches apart that share a key: the later one waits until the earlier one is through."""
+    """Serialises batches that share a key: the later one waits until the earlier one is done."""
 
     def __init__(self) -> None:
         self._held: set[str] = set()
         self._freed = anyio.Event()
 
     async def enter(self, keys: Collection[str]) -> None:
-        """Wait until no batch inside has any of these keys. Called by one task, in the batches' order."""
+        """Wait until no batch inside has any of these keys. Called by one task, in batch order."""
         while not self._held.isdisjoint(keys):
             self._freed = anyio.Event()
             await self._freed.wait()
         self._held.update(keys)
 
     def leave(self, keys: Collection[str]) -> None:
-        """The batch with these keys is through."""
+        """Mark the batch with these keys as done."""
         self._held.difference_update(keys)
         self._freed.set()
 
@@ -164,14 +164,14 @@ async def work(
     *,
     repeated_keys: bool = False,
 ) -> None:
-    """Run each of `processes` (batch, ticket) on batches until there are no more.
+    """Run each of `processes` (batch, ticket) on batches until there are none left.
 
-    After an error that `stop` takes, no further batch is begun: what still comes is left unread, so that
-    whoever sends it does not wait for room, and the other processes finish theirs.
+    After an error that `stop` takes, no further batch is begun: later batches are discarded unread, so that
+    senders do not wait for room, and the other processes finish theirs.
 
     Args:
-        edges: those that they send to.
-        repeated_keys: a key may come twice, and its batches must not overtake each other.
+        edges: the edges that they send to.
+        repeated_keys: a key may occur twice, and its batches must not overtake each other.
     """
     stop = stop or Stop()
     async with aclosing(batches):
@@ -197,7 +197,7 @@ async def _one_by_one(
             if not stop.take(error):
                 raise
             stopped = True
-        # its bytes are given back: it must not live on here while the next one is awaited
+        # its bytes are released, so do not keep it alive while waiting for the next one
         del batch
         ticket += 1
         if pacer.due(perf_counter()):

@@ -26,10 +26,10 @@ class ConnectionRef:
     """The connection that a node uses.
 
     Args:
-        name: its entry under `connections:`; "" when the component runs on the defaults of its model.
-        values: the fields as given, without those that are empty or the word `sandbox`. May hold
-            secrets, so `repr` does not show it.
-        sandbox: the embedded service named by the component's spec stands in.
+        name: its entry under `connections:`; "" when the component uses the defaults of its model.
+        values: the given fields, without those that are empty or `sandbox`. They may be secret, so `repr`
+            hides them.
+        sandbox: use the embedded service named by the component's spec.
     """
 
     name: str
@@ -75,9 +75,9 @@ def bind(
 
 
 def _for_params(arguments: Value, model: type[BaseModel], takes_name: bool) -> Value:
-    """The arguments without `connection`, and without nulls for fields that know no null: they default.
+    """Return the arguments without `connection` and without nulls where a field does not allow null.
 
-    So a nullable run parameter can be handed to a component's optional parameter.
+    This lets a nullable run parameter be passed to a component's optional parameter.
     """
     nulls = [
         info.alias or name
@@ -146,7 +146,7 @@ def _fitting(
     connections: Mapping[str, ConnectionConfig],
     problems: Problems,
 ) -> ConnectionRef | None:
-    """The one connection whose fields are the model's; without one, `sandbox`, or the model's defaults."""
+    """Return the only connection with the model's fields; without one, `sandbox` or the model's defaults."""
     candidates = [connection for connection in connections.values() if _fits(connection, model)]
     if len(candidates) > 1:
         message = f"`{spec.name}` could use any of the connections {listed(c.name for c in candidates)}"
@@ -154,7 +154,7 @@ def _fitting(
         problems.add(node.component_place, message, hint)
         return None
     if not candidates:
-        # Entries that are only the word `sandbox` are all alike: each means whatever service is needed.
+        # Entries that are only `sandbox` are interchangeable: each means the service that is needed.
         candidates = [c for c in connections.values() if c.sandbox and not c.fields.data][:1]
     if candidates:
         return _checked(spec, model, candidates[0], problems)
@@ -191,7 +191,7 @@ def _missing(connection: ConnectionConfig, model: type[BaseModel]) -> list[str]:
 
 
 def _is_given(value: Value | None) -> bool:
-    """An empty text is no value: that is how `${API_KEY:-}` leaves an optional field out."""
+    """Treat an empty text as no value: `${API_KEY:-}` leaves an optional field out."""
     return value is not None and value.data not in ("", None)
 
 
@@ -215,7 +215,7 @@ def _checked(
         message = f"connection `{connection.name}` lacks {listed(missing)}"
         problems.add(connection.place, message, f"needed by the {spec.kind} `{spec.name}`")
     before = len(problems.all())
-    if model.model_config.get("extra") in (None, "ignore"):  # Pydantic would pass over what is misspelt
+    if model.model_config.get("extra") in (None, "ignore"):  # Pydantic would ignore misspelt fields
         known = _spellings(model)
         for name in dict(given.items()):
             if name not in known:

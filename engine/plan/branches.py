@@ -11,16 +11,16 @@ from engine.contract.branches import Branches
 __all__ = ["KnownBranches", "check_branches"]
 
 KnownBranches = Mapping[str, Branches | None]
-"""The branches of every node that is understood, None for a node without."""
+"""The branches of every valid node; None for a node without branches."""
 
 
 def check_branches(
     nodes: Sequence[NodeConfig], known: KnownBranches, taps: Collection[str], problems: Problems
 ) -> bool:
-    """Report inputs that name no branch, and branches that no node reads; return whether all fit.
+    """Report inputs without a valid branch, and branches that no node reads; return whether all fit.
 
     Args:
-        taps: nodes whose whole output is taken by the caller.
+        taps: nodes whose whole output the caller consumes.
     """
     valid = True
     read: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Nodes that get into each other's way: two that read the standard input, a file replaced by one of two."""
+"""Check for nodes that interfere: two that read the standard input, two of which one replaces a file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["check_claims", "check_together", "clashes_together"]
 
 
 def check_claims(nodes: Sequence[tuple[PlanNode, NodeConfig]], problems: Problems) -> None:
-    """Report nodes of one pipeline that use one thing which one of them needs alone."""
+    """Report nodes of one pipeline that use the same resource if one of them needs it exclusively."""
     for place, message, remedy, _ in _clashes((node.name, node) for node, _ in nodes):
         problems.add(nodes[place][1].component_place, message, remedy)
 
 
 def check_together(plans: Iterable[Plan]) -> None:
-    """Refuse pipelines that run at the same time and get into each other's way.
+    """Reject pipelines that interfere when they run concurrently.
 
     Raises:
         ConfigError: names the nodes.
@@ -31,9 +31,9 @@ def check_together(plans: Iterable[Plan]) -> None:
 
 
 def clashes_together(plans: Iterable[Plan]) -> list[Problem]:
-    """What is in the way of running these pipelines at the same time."""
+    """Return the problems of running these pipelines concurrently."""
     named = [(f"{plan.pipeline}.{node.name}", node) for plan in plans for node in plan.nodes]
-    # one after the other, a second writer finds what the first has written all the same
+    # even one after the other, a second writer finds what the first has written
     return [
         Problem(message, hint=remedy if both_write else "run one pipeline after the other")
         for _, message, remedy, both_write in _clashes(named)
@@ -41,7 +41,7 @@ def clashes_together(plans: Iterable[Plan]) -> list[Problem]:
 
 
 def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str, bool]]:
-    """The index of a node that clashes with one before it, what is wrong, the remedy, whether both write."""
+    """Yield the index of each clashing node, the problem, the remedy, and whether both write."""
     before: dict[str, list[tuple[str, Claim]]] = {}
     for index, (name, node) in enumerate(nodes):
         claim = node.spec.claim_of(node.params)

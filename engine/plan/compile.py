@@ -1,7 +1,7 @@
 """The plan: a validated, immutable graph of nodes, compiled from the configuration.
 
-Pure: nothing is opened, started or awaited here. A plan is compiled in milliseconds and can be compared,
-stored (as its documents) and drawn.
+Compiling opens, starts and awaits nothing and takes milliseconds. A plan can be compared, stored (as its
+documents) and drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["compile_file", "compile_plan"]
 
 
 DEFAULT_SHARE = 0.6
-"""A run that loses more of its records than this has failed, unless its pipeline says otherwise."""
+"""Default limit: a run fails if a larger share of its records dies."""
 
 
 def compile_plan(
@@ -38,7 +38,7 @@ def compile_plan(
     """Compile one pipeline.
 
     Args:
-        taps: nodes whose output the caller takes itself, so that they need nothing downstream.
+        taps: nodes whose output the caller consumes, so they need nothing downstream.
 
     Raises:
         ConfigError: with every problem of the file and of this pipeline.
@@ -55,7 +55,7 @@ def compile_file(file: FileConfig, registry: Registry, *, check: NodeCheck | Non
     """Compile every pipeline of a file, in its order.
 
     Args:
-        check: called for every node that can be understood, forwarding sinks included.
+        check: called for every valid node, including forwarding sinks.
 
     Raises:
         ConfigError: with every problem of the file and of all its pipelines.
@@ -79,7 +79,7 @@ def _compile(
     problems: Problems,
     check: NodeCheck | None = None,
 ) -> Plan | None:
-    """None only when there is something in `problems`."""
+    """Return the plan; None only if `problems` has an entry."""
     bound = {node.name: (_node(node, file, registry, problems), node) for node in pipeline.nodes}
     branches = {
         name: node.spec.branches_of(node.params) for name, (node, _) in bound.items() if node is not None
@@ -143,7 +143,7 @@ def _input_branches(config: NodeConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems: Problems) -> None:
-    """The embedded service has the models that are installed and declared; another may have any."""
+    """Check that a model of the embedded service is installed or declared."""
     model = getattr(node.params, "model", None)
     place = config.arguments.get("model")
     if not isinstance(model, str) or place is None or place.failed:

@@ -17,8 +17,7 @@ _SHAPES: Final = {Kind.SOURCE: ("([", "])"), Kind.TRANSFORM: ("[", "]"), Kind.SI
 def mermaid(plan: Plan) -> str:
     """Return a Mermaid flowchart, ending with a newline.
 
-    Sources are rounded, transforms are boxes, sinks are cylinders; dead letters that are forwarded go
-    along a dotted line.
+    Sources are rounded, transforms are boxes, sinks are cylinders; dotted lines show forwarded dead letters.
     """
     ids = {
         node.name: f"n{index}_{re.sub(r'[^A-Za-z0-9_]', '_', node.name)}"
@@ -36,7 +35,7 @@ def mermaid(plan: Plan) -> str:
 
 
 def _label(node: PlanNode, name: str) -> str:
-    """The branches that a node reads, on its arrow."""
+    """Return the branches that a node reads, as the label of its arrow."""
     branches = node.input_branches.get(name)
     return f'|"{", ".join(branches)}"|' if branches else ""
 
@@ -65,7 +64,7 @@ def chains(plan: Plan) -> str:
 def text(plan: Plan) -> str:
     """Return a tree of the nodes with kinds and components, ending with a newline.
 
-    A node that several lead to is drawn below the first of them; the others refer to it.
+    A node with several inputs is drawn below the first of them; the others refer to it.
     """
     lines = [plan.pipeline]
     drawn: set[str] = set()
@@ -75,7 +74,7 @@ def text(plan: Plan) -> str:
         for name in dict.fromkeys(node.inputs):
             below.setdefault(name, []).append(node)
     waiting = _level("", roots, "")
-    while waiting:  # no recursion: a pipeline may be longer than Python's stack
+    while waiting:  # no recursion: a pipeline may be deeper than Python's stack
         above, node, margin, last = waiting.pop()
         branches = node.input_branches.get(above, ())
         branch = f"{margin}{'└─' if last else '├─'} "
@@ -93,12 +92,12 @@ def text(plan: Plan) -> str:
 
 
 def _level(above: str, nodes: Sequence[PlanNode], margin: str) -> list[tuple[str, PlanNode, str, bool]]:
-    """Nodes to draw below one, the first on top of the stack; whether each is the last of them."""
+    """Return the nodes to draw below one, in stack order, each with whether it is the last."""
     return [(above, node, margin, index == 0) for index, node in enumerate(reversed(nodes))]
 
 
 def _where(node: PlanNode) -> str:
-    """The connection, in brackets."""
+    """Return the connection, in brackets."""
     if node.connection is None:
         return ""
     words = [node.connection.name] if node.connection.name != "sandbox" else []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.plan.model import DeadLetterSettings, PlanNode
 
 FOLLOWERS: Final = "followers"
-"""Where a run's operational document keeps the parameters of the pipelines that may follow it."""
+"""Key of the followers' parameters in a run's operational document."""
 
 __all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
 
@@ -89,7 +89,7 @@ def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[st
 
 
 def _safe(data: JsonValue) -> JsonValue:
-    """A parameter, with a digest in the place of what its addresses have no business to show."""
+    """Return a parameter with digests in place of the secrets in its addresses."""
     if isinstance(data, dict):
         return {name: _safe(item) for name, item in data.items()}
     if isinstance(data, list):
@@ -100,9 +100,9 @@ def _safe(data: JsonValue) -> JsonValue:
 
 
 def _shown(value: Value) -> JsonValue:
-    """A value that holds something of the environment: as written, with a digest that tells values apart.
+    """Return a value with data from the environment as written, plus a digest to detect changes.
 
-    32 bits are enough to notice a change, and too few to find a secret by trying.
+    32 bits are enough to notice a change, and too few to find a secret by brute force.
     """
     digest = hashlib.sha256(canonical(_plain(value.plain()))).hexdigest()[:8]
     written = value.shown if value.shown is not None else "(partly from the environment)"
@@ -141,7 +141,7 @@ def _options(node: PlanNode) -> JsonValue:
         "batch": {"records": batch.records, "bytes": batch.nbytes, "linger": batch.linger} if batch else None,
         "on_stall": str(options.on_stall),
         "buffer": options.buffer,
-        # only if it is written, so that runs from before there was such an option show no difference
+        # only if it is set, so that runs from before this option existed show no difference
         **({"on_error": str(options.on_error)} if options.on_error else {}),
     }
 
@@ -157,7 +157,7 @@ def _plain(data: object) -> JsonValue:
 
 
 def _named(data: object) -> str:
-    """Classes and functions by their names: their `repr` may have an address in it."""
+    """Replace classes and functions by their names, since their `repr` may contain a memory address."""
     name = getattr(data, "__qualname__", None)
     return f"{getattr(data, '__module__', '')}.{name}" if name else type(data).__qualname__
 
@@ -168,7 +168,7 @@ def difference(before: JsonValue, after: JsonValue) -> list[str]:
 
 
 def _own(doc: JsonValue) -> JsonValue:
-    """The document without what is about other pipelines."""
+    """Return the document without the parts about other pipelines."""
     return {name: item for name, item in doc.items() if name != FOLLOWERS} if isinstance(doc, dict) else doc
 
 

@@ -27,7 +27,7 @@ __all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
 class PlanNode:
     """A node: a component with its parameters and inputs.
 
-    `params` is not shown by `repr`: it may hold values from the environment.
+    `repr` hides `params`, which may hold values from the environment.
     """
 
     name: str
@@ -37,7 +37,7 @@ class PlanNode:
     inputs: tuple[str, ...] = ()
     options: NodeOptions = field(default_factory=NodeOptions)
     input_branches: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Of inputs that have branches, those that this node reads."""
+    """For inputs with branches, the branches that this node reads."""
 
     @property
     def kind(self) -> Kind:
@@ -46,7 +46,7 @@ class PlanNode:
 
     @property
     def input_names(self) -> list[str]:
-        """Its inputs as they are written, branches included: `by_country.domestic`."""
+        """The inputs as written, including branches: `by_country.domestic`."""
         return [
             f"{name}.{branch}" if branch else name
             for name in self.inputs
@@ -55,7 +55,7 @@ class PlanNode:
 
     @property
     def needs_sandbox(self) -> str:
-        """The embedded service this node needs (`s3`, `llm`, `ingest`), or ""."""
+        """The embedded service that this node needs (`s3`, `llm`, `ingest`), or ""."""
         return self.spec.sandbox if self.connection is not None and self.connection.sandbox else ""
 
     @property
@@ -66,7 +66,7 @@ class PlanNode:
         return "budget_usd" in type(params).model_fields and (leaves or not self.needs_sandbox)
 
     def replaced_by(self, component: Component[Any]) -> PlanNode:
-        """Return the node with this component in its place, which needs no connection."""
+        """Return the node with another component, which needs no connection."""
         spec = replace(self.spec, connection=None, sandbox="", factory=lambda params, connection: component)
         return replace(self, spec=spec, connection=None)
 
@@ -74,8 +74,8 @@ class PlanNode:
         """The validated connection of the component, or None.
 
         Args:
-            sandbox: what the embedded service said about itself; used (and then needed) when the
-                connection is a sandbox. It wins over fields that are given too.
+            sandbox: the address that the embedded service reported; required if the connection is a sandbox.
+                It overrides given fields.
         """
         model = self.spec.connection
         if model is None:
@@ -88,15 +88,15 @@ class PlanNode:
 
 
 NodeCheck: TypeAlias = Callable[[NodeConfig, PlanNode, Problems], None]
-"""A check of one node beyond the usual ones; what it finds goes into the problems."""
+"""An additional check of one node, which adds to the problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSettings:
     """The limit of dead letters, and the sink that stored ones are forwarded to.
 
-    At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or made by fan-outs) is
-    set. `implied`: the share is the default and not the file's own. `forward` is a sink without inputs,
+    At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or created by fan-outs)
+    is set. `implied`: the share is the default, not set in the file. `forward` is a sink without inputs,
     called `dead_letters.forward`.
     """
 
@@ -118,16 +118,17 @@ class Plan:
     Attributes:
         pipeline: its name.
         nodes: in topological order; among nodes that do not depend on each other, in the file's order.
-        identity: SHA-256 (hex) of `identity_doc` as canonical JSON. Runs are resumed under the same one.
-        identity_doc: nodes, edges, components and the parameters that alter records; JSON-safe. Values
-            from the environment stand there as a digest, secrets not at all.
+        identity: SHA-256 (hex) of `identity_doc` as canonical JSON. A run resumes only with the same
+            identity.
+        identity_doc: nodes, edges, components and the parameters that alter records; JSON-safe. Values from
+            the environment appear as digests, secrets are left out.
         operational_doc: what may change between attempts of a run: endpoints, limits, concurrency,
             retries, budgets; JSON-safe, no secrets.
-        settings: what holds for the pipeline as a whole.
+        settings: settings of the whole pipeline.
         dead_letters: their budget and forwarding.
         params: the run parameters in effect, JSON-safe, without those from the environment.
         warehouse: the models that its file declares for the embedded warehouse, None without any.
-        keep_newer: rows that others deliver while it runs stay; see `Context`.
+        keep_newer: keep rows that others deliver while it runs; see `Context`.
     """
 
     pipeline: str
@@ -153,7 +154,7 @@ class Plan:
 
     @property
     def sandbox_services(self) -> frozenset[str]:
-        """The embedded services this plan needs, forwarding of dead letters included."""
+        """The embedded services that this plan needs, including those of forwarded dead letters."""
         forward = self.dead_letters.forward
         nodes = (*self.nodes, forward) if forward else self.nodes
         return frozenset(node.needs_sandbox for node in nodes if node.needs_sandbox)

@@ -1,6 +1,6 @@
 """Check what in a file cannot work with several workers, possibly on several machines.
 
-Pure: it looks at the checked file and its plans, reaches for nothing, and knows no scheduler.
+Uses only the checked file and its plans, contacts nothing, and is independent of the scheduler.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
 
 
 def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
-    """Return warnings about what must be the same for all workers and cannot be checked."""
+    """Return warnings about settings that must be the same for all workers but cannot be checked."""
     unset = {one.name: one.place for one in reversed(file.external) if not one.is_set}
     found = [
         *_together(
@@ -70,7 +70,7 @@ def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
     found += _together(files, "files that every worker needs", "with the same text")
     return [
         *found,
-        *_together(_modules(file), "modules that every worker needs", "installed, or beside its file"),
+        *_together(_modules(file), "modules that every worker needs", "installed, or next to its file"),
     ]
 
 
@@ -100,10 +100,10 @@ def _instead(kind: Kind) -> str:
 
 
 def _check_resumable(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
-    """A chunk whose worker has died is begun again, by another one."""
+    """Check that a source can be read again, since another worker restarts the chunk of a dead one."""
     if node.kind is not Kind.SOURCE or node.spec.locality_of(node.params) is Locality.PROCESS:
         return
-    # components are cheap to build, and reach for nothing before they are entered
+    # components are cheap to build, and contact nothing before they are entered
     connection = None if node.needs_sandbox else node.connection_model()
     component = node.spec.factory(node.params, connection)
     if isinstance(component, Source) and not component.resumable:
@@ -134,7 +134,7 @@ def _check_connection(file: FileConfig, config: NodeConfig, node: PlanNode, prob
 
 
 def _is_loopback(text: str) -> bool:
-    """Whether a text is a URL of this very machine."""
+    """Return whether a text is a loopback URL."""
     if "://" not in text:
         return False
     try:
@@ -151,7 +151,7 @@ def _is_loopback(text: str) -> bool:
 
 
 def _variables_for(file: FileConfig, entry: ConnectionConfig) -> list[str]:
-    """The variables whose absence leaves the word `sandbox` in a connection."""
+    """Return the variables whose absence makes a connection `sandbox`."""
     paths = [field.place.path for _, field in entry.fields.items() if field.data == SANDBOX]
     if not entry.fields.data:
         paths = [entry.place.path]
@@ -159,7 +159,7 @@ def _variables_for(file: FileConfig, entry: ConnectionConfig) -> list[str]:
 
 
 def _together(found: dict[str, Place], message: str, hint: str) -> Iterator[Problem]:
-    """One warning about all of them, where the first stands; they are given last to first."""
+    """Return one warning about all of them, at the place of the first; they are given last to first."""
     if found:
         names = list(reversed(found))
         yield found[names[0]].problem(f"{message}: {listed(names)}", hint)

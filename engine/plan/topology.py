@@ -13,7 +13,7 @@ from engine.plan.branches import KnownBranches, check_branches
 __all__ = ["check_topology", "find_cycle", "ordered"]
 
 Edges: TypeAlias = Mapping[str, Sequence[str]]
-"""Each node and the nodes it takes its batches from."""
+"""Each node with the nodes that feed it."""
 
 
 def check_topology(
@@ -26,10 +26,10 @@ def check_topology(
     """Report all problems of the graph; return whether it is valid and can be ordered.
 
     Args:
-        unreadable: nodes that could not be understood, or whose input could not: with one of them the
-            graph is not known, so only the names of inputs are checked.
-        taps: nodes whose output is taken by the caller.
-        branches: the branches of the nodes that are understood.
+        unreadable: nodes that are invalid or have an invalid input. If there are any, the graph is unknown,
+            so only the names of inputs are checked.
+        taps: nodes whose output the caller consumes.
+        branches: the branches of the valid nodes.
     """
     known = [*(node.name for node in nodes), *unreadable]
     by_name = {node.name: node for node in nodes}
@@ -83,7 +83,7 @@ def find_cycle(edges: Edges) -> list[str]:
 
 
 def _rotated(loop: list[str], order: list[str]) -> list[str]:
-    """The same cycle, beginning with the node that stands first in the file."""
+    """Return the same cycle, starting with the node that comes first in the file."""
     ring = loop[:-1]
     first = min(range(len(ring)), key=lambda index: order.index(ring[index]))
     ring = ring[first:] + ring[:first]
@@ -104,7 +104,7 @@ def ordered(edges: Edges) -> list[str]:
 
 
 def _check_reachable(nodes: Sequence[NodeConfig], problems: Problems) -> bool:
-    """Every transform and sink needs a source somewhere above it."""
+    """Check that every transform and sink has a source upstream."""
     by_name = {node.name: node for node in nodes}
     reached = {node.name for node in nodes if node.kind is Kind.SOURCE}
     for name in ordered({node.name: [given.name for given in node.inputs] for node in nodes}):
@@ -120,7 +120,7 @@ def _check_reachable(nodes: Sequence[NodeConfig], problems: Problems) -> bool:
 
 
 def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: Problems) -> bool:
-    """What sources and transforms give out must go somewhere."""
+    """Check that the output of every source and transform is consumed."""
     taken = {given.name for node in nodes for given in node.inputs} | set(taps)
     valid = True
     for node in nodes:
@@ -132,16 +132,16 @@ def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: P
 
 
 Way: TypeAlias = tuple[str, tuple[str, ...]]
-"""A source, and the key suffixes on the way from it."""
+"""A source, and the key suffixes on the path from it."""
 Choices: TypeAlias = Mapping[str, frozenset[str]]
-"""Through which branches of exclusive routers records may have come."""
+"""The branches of exclusive routers through which records may have come."""
 
 
 def _check_keys(nodes: Sequence[NodeConfig], branches: KnownBranches, problems: Problems) -> bool:
-    """Records of one source that arrive at a node on two ways must not have the same keys there.
+    """Check that records of one source that reach a node on two paths have different keys there.
 
-    What is followed are the ways from each source; when two inputs of a node bring the same way, the keys
-    collide, unless the records have come through different branches of a router that gives each to one.
+    Follows the paths from each source; if two inputs of a node have the same path, the keys collide, unless
+    the records have come through different branches of an exclusive router.
     """
     by_name = {node.name: node for node in nodes}
     arriving: dict[str, dict[Way, Choices]] = {}
@@ -178,7 +178,7 @@ def _chosen(given: InputConfig, branches: KnownBranches, choices: Choices) -> Ch
 
 
 def _collision(found: Sequence[tuple[InputConfig, Choices]]) -> list[str] | None:
-    """Two inputs that may bring the same record."""
+    """Return two inputs that may bring the same record."""
     for index, (other, choices) in enumerate(found):
         for given, more in found[index + 1 :]:
             if not any(not choices[router] & more[router] for router in choices.keys() & more.keys()):
@@ -187,7 +187,7 @@ def _collision(found: Sequence[tuple[InputConfig, Choices]]) -> list[str] | None
 
 
 def _merged(several: Sequence[Choices]) -> Choices:
-    """What holds for the records of all these choices, so that ways which part and meet stay one way."""
+    """Merge these choices, so that paths that split and merge count as one."""
     routers = set(several[0]).intersection(*several[1:])
     return {
         router: frozenset(branch for choices in several for branch in choices[router]) for router in routers

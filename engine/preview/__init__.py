@@ -1,4 +1,4 @@
-"""What a run would do: read, turn into what, write, and cost. Nothing is delivered, stored or paid for."""
+"""Forecast what a run would read, produce, write and cost. Nothing is delivered, stored or paid for."""
 
 from __future__ import annotations
 

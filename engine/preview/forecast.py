@@ -1,4 +1,4 @@
-"""A forecast of one run: listed sources, a sample through the transforms, estimates, and the targets."""
+"""Forecast a run from listed sources, a sample through the transforms, estimates and targets."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = ["Forecast", "NodeForecast", "forecast"]
 
 @dataclass(slots=True)
 class NodeForecast:
-    """What is expected of one node.
+    """The forecast for one node.
 
     Attributes:
-        records: how many come out of it, scaled from the sample; None when the input's size is not known.
-        fields: of what comes out of it, by name; empty when nothing of the sample got there.
+        records: number of output records, scaled from the sample; None when the size of the input is unknown.
+        fields: output fields by name; empty when no sampled record reached the node.
         listing: what a source would read.
-        estimate: what a transform would take.
-        target: where a sink writes and what is there.
-        problem: why something could not be found out.
-        exact: `records` is what the listing says, not an estimate.
+        estimate: usage and cost of a transform.
+        target: where a sink writes, and its current content.
+        problem: why something is unknown.
+        exact: `records` is from the listing, not an estimate.
         pays: its answers cost money.
-        budget_usd: what its answers may cost, None without a limit.
+        budget_usd: limit of the cost of its answers; None without a limit.
     """
 
     name: str
@@ -63,7 +63,7 @@ class NodeForecast:
         return cost is not None and self.budget_usd is not None and cost > self.budget_usd
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the forecast for machines."""
+        """Return the forecast as JSON-safe values."""
         estimate = self.estimate
         document: dict[str, JsonValue] = {
             "kind": str(self.kind),
@@ -89,7 +89,7 @@ class NodeForecast:
 
 @dataclass(slots=True)
 class Forecast:
-    """What a run of a pipeline would do; `sampled`: records read to find out."""
+    """The forecast for a run of a pipeline; `sampled`: number of records read for it."""
 
     pipeline: str
     nodes: list[NodeForecast]
@@ -99,14 +99,14 @@ class Forecast:
 
     @property
     def cost_usd(self) -> float | None:
-        """The expected price of all nodes together; None when none is known."""
+        """The expected total cost of all nodes; None when none is known."""
         known = [one.estimate.cost_usd for one in self.nodes if one.estimate is not None]
         prices = [cost for cost in known if cost is not None]
         return sum(prices) if prices else None
 
     @property
     def unpriced(self) -> list[str]:
-        """The nodes that pay for their answers, at a price that is not known."""
+        """The nodes that pay for their answers at an unknown price."""
         return [
             one.name
             for one in self.nodes
@@ -114,7 +114,7 @@ class Forecast:
         ]
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the forecast for machines."""
+        """Return the forecast as JSON-safe values."""
         return {
             "sampled_records": self.sampled,
             "died_in_sample": dict(self.died),
@@ -126,12 +126,12 @@ class Forecast:
 
 
 async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: float = 10.0) -> Forecast:
-    """Find out what a run of the plan would do.
+    """Forecast a run of the plan.
 
     Args:
-        engine: its store holds the sample, and has the bookmarks of earlier runs.
-        sample: records of each source that are read; 0 reads none, and no schema is known.
-        seconds: for each listing and each question to a target.
+        engine: its store keeps the sample and has the bookmarks of earlier runs.
+        sample: number of records to read from each source; with 0 no fields are known.
+        seconds: timeout of each listing and each query of a target.
 
     Raises:
         EngineError: an embedded service cannot be started.
@@ -153,7 +153,7 @@ def _blank(node: PlanNode) -> NodeForecast:
 
 
 async def _look(node: PlanNode, found: NodeForecast, engine: Engine, plan: Plan, seconds: float) -> None:
-    """List a source, or ask a sink about its target."""
+    """List a source, or describe a sink's target."""
     if node.kind is Kind.TRANSFORM:
         return
     with _noting(found):
@@ -203,17 +203,17 @@ async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
 
 def _what_is_there(path: str) -> str:
     try:
-        return f": {os.stat(path).st_size:,} bytes are there already"
+        return f": {os.stat(path).st_size:,} bytes exist already"
     except OSError:
         return ": not there yet"
 
 
 def _to_read(listing: Listing | None, output: Sequence[Record], sample: int) -> tuple[int | None, bool]:
-    """How many records a source has, and whether that is exact."""
+    """Return how many records a source has, and whether that is exact."""
     if listing is None or listing.records is not None:
         return (None, False) if listing is None else (listing.records, listing.complete)
     if len(output) < sample:
-        return len(output), True  # the sample was all there is
+        return len(output), True  # the sample was the whole input
     if not listing.nbytes or not output:
         return None, False
     mean = sum(as_json(record)[1] for record in output) / len(output)
@@ -228,7 +228,7 @@ async def _expect(
     plan: Plan,
     sample: int,
 ) -> None:
-    """Scale what the sample did, and estimate what a node takes."""
+    """Scale the results of the sample, and estimate a node's cost."""
     found = nodes[node.name]
     output = sampled.output.get(node.name, ())
     found.fields = fields_of(output)
@@ -239,7 +239,7 @@ async def _expect(
     given = sampled.given.get(node.name, before)
     counts = [nodes[name].records for name in node.inputs]
     coming = None if any(count is None for count in counts) else sum(count or 0 for count in counts)
-    if coming is not None and before and given is not before:  # only some branches of its inputs come to it
+    if coming is not None and before and given is not before:  # it receives only some branches of its inputs
         coming = round(coming * len(given) / len(before))
     if node.kind is Kind.SINK or (found.pays and not output):
         found.records = coming

@@ -21,11 +21,11 @@ WHOLE = (None, "document", "text", "binary")  # formats in which an object is on
 
 @dataclass(slots=True)
 class Listing:
-    """What a source would read.
+    """The input of a source.
 
     Attributes:
-        records, nbytes: None when a split does not say.
-        complete: False when the bounds of time or number ended the listing.
+        records, nbytes: None when a split's size is unknown.
+        complete: False when a limit of time or number ended the listing.
         first: key of the first split.
     """
 
@@ -43,7 +43,7 @@ class Listing:
         self.nbytes = None if size.nbytes is None or self.nbytes is None else self.nbytes + size.nbytes
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the listing for machines."""
+        """Return the listing as JSON-safe values."""
         return {
             "splits": self.splits, "records": self.records, "bytes": self.nbytes, "complete": self.complete
         }  # fmt: skip

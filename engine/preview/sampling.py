@@ -1,4 +1,4 @@
-"""Some records through the transforms of a plan, and what came out of each node."""
+"""Send some records through the transforms of a plan, and collect the output of each node."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TAP = "~"
 
 @dataclass(slots=True)
 class Sampled:
-    """The outcome of a sample: records by node, how many were read, and how many died by node.
+    """The result of a sample: records by node, the number read, and the number of dead records by node.
 
-    `given`: what came to the nodes that read branches of others.
+    `given`: input of the nodes that read branches of others.
     """
 
     output: Mapping[str, list[Record]] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Sampled:
 
 
 class _Tap(Sink[NoParams]):
-    """Keeps what a node hands on."""
+    """Collects the output of a node."""
 
     inline = True
 
@@ -48,7 +48,7 @@ class _Tap(Sink[NoParams]):
 
 
 class _NotAsked(Transform[NoParams]):
-    """Takes the place of a node that pays, and emits nothing."""
+    """Replaces a node that pays, and emits nothing."""
 
     def apply(self, batch: Batch) -> Batch:
         return batch.outcomes([Drop("not asked: it pays for its answers")] * len(batch))
@@ -57,7 +57,7 @@ class _NotAsked(Transform[NoParams]):
 async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
     """Run the first `size` records of each source through the plan; sinks and paying nodes are left out.
 
-    Never raises for a run that fails: `error` says why, and the nodes before the failure have their output.
+    Never raises if the run fails: `error` has the reason, and the nodes before the failure have their output.
     """
     counting, _ = with_counting_sinks(with_reading(plan, Reading(limit=size)))
     kept: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if plan.downstream(node.name)}

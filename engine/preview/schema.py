@@ -1,4 +1,4 @@
-"""The fields of some records: names and types as JSON has them."""
+"""The fields of some records: names and JSON types."""
 
 from __future__ import annotations
 

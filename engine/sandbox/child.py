@@ -1,6 +1,6 @@
-"""A child process that reports its readiness on its first line of output and ends with its input.
+"""A child process that reports readiness with its first line of output and ends when its input is closed.
 
-Its pipes are read by threads rather than tasks, so that it may be started in one task and stopped in another.
+Threads, not tasks, read its pipes, so that it can be started in one task and stopped in another.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _TERM_SECONDS = 2.0
 class ChildProcess:
     """A started child.
 
-    `ready` gets its first line of output, or `EOFError` when it ends without one. A second line says that it
-    stays after its input has ended.
+    `ready` receives its first line of output, or `EOFError` if it ends without one. A second line announces
+    that it keeps running after its input is closed.
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         self.ready: Future[bytes] = Future()
         self._left: Future[bool] = Future()
         self._tail = bytearray()
-        # A session of its own keeps the terminal's Ctrl-C from it: the parent needs it while it drains.
+        # A separate session shields it from the terminal's Ctrl-C: the parent needs it while draining.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
             command,
             stdin=subprocess.PIPE,
@@ -65,8 +65,8 @@ class ChildProcess:
     def stop(self, grace: float = GRACE_SECONDS) -> int | None:
         """Close its input, wait up to `grace` seconds, then terminate, then kill; returns the exit code.
 
-        Blocks; afterwards neither process nor pipe nor thread is left. Except that a child which says that it
-        stays for others is left alone: None is returned at once, and a thread reaps it when it ends.
+        Blocks; afterwards no process, pipe or thread is left. A child that announced that it stays for others
+        is left running: None is returned at once, and a thread reaps it when it ends.
         """
         self._stdin.close()
         try:
@@ -104,7 +104,7 @@ class ChildProcess:
         lines = bytearray()
         for chunk in _chunks(self._stdout):
             if self._left.done():
-                continue  # read on, so that the child never blocks on a full pipe
+                continue  # keep reading, so that the child never blocks on a full pipe
             lines += chunk
             is_long = len(lines) > _MAX_LINE_LENGTH
             if not self.ready.done() and (b"\n" in lines or is_long):
@@ -125,7 +125,7 @@ class ChildProcess:
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment; with it a child finds the same `engine`, installed or not."""
+    """Return this process's environment, extended so that a child imports the same `engine`."""
     root = str(Path(__file__).resolve().parents[2])
     if "site-packages" in root:
         return dict(os.environ)

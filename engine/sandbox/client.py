@@ -35,14 +35,13 @@ async def sandbox(
     """Run services (`s3`, `llm`, `ingest`) and yield their addresses by service.
 
     See `engine.sandbox.server.serve_sandbox` for the fields. An ingest service that already runs on the state
-    directory is used instead of a second one; if it is another run's, it stays until this context ends too.
-    The child ends with this context, however it is left, and with this process, however it ends. `deadline`
-    is in seconds, for the start. `warehouse` are models that a service started here has besides those that
-    are installed.
+    directory is used instead of a second one; if another run started it, it stays until this context ends,
+    too. The child always ends with this context and with this process. `deadline`: seconds for the start.
+    `warehouse`: models for a service started here, in addition to the installed ones.
 
     Raises:
-        ConfigError: An unknown service.
-        ServiceError: The child ended or did not get ready in time; the text has the end of its error output.
+        ConfigError: a service is unknown.
+        ServiceError: the child ended or was not ready in time; the message has the end of its error output.
     """
     check_services(services)
     async with AsyncExitStack() as stack:
@@ -85,9 +84,9 @@ async def _start(
 
 
 async def _was_overtaken(state_dir: Path) -> bool:
-    """Whether another run started a service here at the same moment.
+    """Return whether another run started a service here at the same moment.
 
-    It may have the warehouse open already and be announced a little later.
+    It may already have opened the warehouse but not be announced yet.
     """
     for _ in range(_OVERTAKEN_TRIES):
         if await anyio.to_thread.run_sync(find_running, state_dir):
@@ -97,7 +96,7 @@ async def _was_overtaken(state_dir: Path) -> bool:
 
 
 async def _running_ingest(stack: AsyncExitStack, state_dir: Path, deadline: float) -> str | None:
-    """The address of a service on this directory, kept alive until the stack ends; None without one."""
+    """Return the address of a running service, kept alive until the stack ends; None without one."""
     with anyio.move_on_after(deadline):
         while address := await anyio.to_thread.run_sync(find_running, state_dir):
             try:

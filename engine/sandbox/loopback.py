@@ -10,12 +10,12 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-_KEEP_ALIVE_SECONDS = 75  # longer than HTTP clients keep idle connections, so that they close first
-_GRACE_SECONDS = 2  # for answers under way when the server stops
+_KEEP_ALIVE_SECONDS = 75  # longer than HTTP clients keep idle connections, so that clients close first
+_GRACE_SECONDS = 2  # for answers in progress when the server stops
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, and leaves the process's signal handlers alone."""
+    """Reports when it listens, and leaves the process's signal handlers alone."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -43,7 +43,7 @@ async def serve_loopback(app: ASGIApp) -> AsyncIterator[str]:
     )
     server = _Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        # asyncio does this only for sockets that name their protocol; without it small answers wait 40 ms
+        # asyncio does this only for sockets with an explicit protocol; without it small answers wait 40 ms
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, [listener])

@@ -20,7 +20,7 @@ SAMPLES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT / "samples"
 
 
 def main_job() -> bytes:
-    """The text of `pipelines.yaml`.
+    """Return the text of `pipelines.yaml`.
 
     Raises:
         FileNotFoundError: neither a wheel nor a checkout is complete.

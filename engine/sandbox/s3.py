@@ -20,19 +20,19 @@ BUCKET = "unstructured-data"
 REGION = "us-east-1"
 ACCESS_KEY = SECRET_KEY = "sandbox"  # noqa: S105 - moto asks for a key and accepts any
 
-_POLL_SECONDS = 0.05  # how soon the accept loop notices that it should stop
+_POLL_SECONDS = 0.05  # seconds until the accept loop notices that it should stop
 
 
 @contextmanager
 def s3_server(samples: Path, port: int = 0) -> Iterator[str]:
     """Serve a bucket with all files of `samples/memos` under `memos/`; yield the endpoint's address.
 
-    moto keeps its buckets in one place a process, so a process has one such server at a time. It answers in a
-    thread per connection, on HTTP/1.1 with connections kept open. Requests without a key can only read, and
-    pages of other hosts can do nothing.
+    moto's buckets are global to the process, so a process has only one such server at a time. It uses one
+    thread per connection, and HTTP/1.1 with keep-alive. Requests without a key can only read, and pages of
+    other hosts have no access.
 
     Raises:
-        FileNotFoundError: There is no folder `memos` in `samples`.
+        FileNotFoundError: `samples` has no folder `memos`.
     """
     server = _build_server(port)
     thread = threading.Thread(
@@ -51,7 +51,7 @@ def s3_server(samples: Path, port: int = 0) -> Iterator[str]:
 
 
 def _build_server(port: int) -> BaseWSGIServer:
-    # Imported here because moto takes a third of a second, which only those pay who ask for S3.
+    # imported here because moto takes a third of a second, which only users of S3 should pay
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         MotoRequestHandler,
@@ -60,22 +60,22 @@ def _build_server(port: int) -> BaseWSGIServer:
     from werkzeug.serving import make_server
 
     class QuietHandler(MotoRequestHandler):
-        disable_nagle_algorithm = True  # headers and body go out in two writes
+        disable_nagle_algorithm = True  # headers and body are sent in two writes
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """No line per request: object names may be personal data."""
+            """Log nothing: object names may be personal data."""
 
         def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
-            """No line for what is no HTTP, either."""
+            """Log nothing about malformed HTTP, either."""
 
     app = _Guard(DomainDispatcherApplication(create_backend_app))
     return make_server("127.0.0.1", port, app, threaded=True, request_handler=QuietHandler)
 
 
 class _Guard:
-    """Lets through what a client of this machine may do: anything with a key, reading without one.
+    """Allows clients of this machine anything with a key, and reads without one.
 
-    moto itself takes every write, after which the object cannot be read without a key any more.
+    moto itself accepts every write, after which the object can no longer be read without a key.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -106,7 +106,7 @@ def _problem(environ: WSGIEnvironment) -> str | None:
 
 
 def _seed(samples: Path) -> None:
-    """Put the documents straight into moto's backend; over HTTP the same takes ten times as long."""
+    """Put the documents directly into moto's backend; HTTP would take ten times as long."""
     from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.s3.models import get_canned_acl, s3_backends
 
@@ -120,4 +120,4 @@ def _seed(samples: Path) -> None:
             key = backend.put_object(BUCKET, path.relative_to(samples).as_posix(), path.read_bytes())
             kind, _encoding = mimetypes.guess_type(path.name)
             key.set_metadata({"Content-Type": kind or "application/octet-stream"})
-            key.set_acl(get_canned_acl("public-read"))  # whoever views a file has no key
+            key.set_acl(get_canned_acl("public-read"))  # viewers of a file have no key

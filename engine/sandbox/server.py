@@ -16,7 +16,7 @@ from engine.errors import ConfigError, EngineError
 from engine.sandbox.packaged import SAMPLES
 from engine.sandbox.sharing import Leases, offer_leases
 
-SHARED = "shared"  # the line that says: input has ended, but other runs still use the ingest service
+SHARED = "shared"  # this line means: input has ended, but other runs still use the ingest service
 SERVICES = ("s3", "llm", "ingest")
 DEFAULT_SAMPLES = SAMPLES
 
@@ -30,10 +30,10 @@ async def serve_sandbox(
     """Start services, yield their addresses by name, and stop them at exit.
 
     `s3` has `endpoint`, `access_key`, `secret_key` and `region`; `llm` has `base_url`, `api_key` and `model`;
-    `ingest` has `url`. Each imports what it needs only when it is asked for.
+    `ingest` has `url`. Each imports its dependencies only when requested.
 
     Raises:
-        ConfigError: An unknown service, or no samples where some are needed.
+        ConfigError: a service is unknown, or required samples are missing.
     """
     check_services(services)
     async with AsyncExitStack() as stack:
@@ -58,11 +58,11 @@ async def run_sandbox(
 ) -> None:
     """Serve until standard input ends or SIGTERM or SIGINT arrives; call `ready` once with the addresses.
 
-    When standard input has ended but other runs still use the ingest service, call `shared` and serve on
+    When standard input has ended but other runs still use the ingest service, call `shared` and keep serving
     until they have ended too.
 
-    Standard input is a pipe from the parent: the kernel closes it however the parent ends, so a parent that
-    was killed leaves nothing behind. With `watch_stdin=False` only a signal ends it.
+    Standard input is a pipe from the parent, which the kernel closes however the parent ends, so a killed
+    parent leaves nothing behind. With `watch_stdin=False` only a signal ends it.
     """
     check_services(services)
     parent_gone, signalled = asyncio.Event(), asyncio.Event()
@@ -70,7 +70,7 @@ async def run_sandbox(
         stack.enter_context(_signals(signalled))
         if watch_stdin:
             _set_at_end_of_stdin(parent_gone)
-        # Before the service is announced, so that whoever finds it can also find out how to keep it.
+        # before the service is announced, so that every client that finds it can also take a lease
         leases = await stack.enter_async_context(offer_leases(state_dir)) if "ingest" in services else None
         ready(await stack.enter_async_context(serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES)))
         await _first_of(signalled.wait(), _all_gone(parent_gone, leases, shared))
@@ -140,7 +140,7 @@ def read_transcripts(samples: Path) -> dict[str, str]:
     """Return the texts of sample images by the SHA-256 of their bytes, or an empty mapping.
 
     Raises:
-        ConfigError: The file is there but is not a mapping of texts.
+        ConfigError: the file exists but is not a mapping of texts.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -167,7 +167,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 def _set_at_end_of_stdin(stop: asyncio.Event) -> None:
-    """Watch in a daemon thread of its own: unlike a worker thread it cannot hold up the end of the process.
+    """Watch in a daemon thread, which, unlike a worker thread, cannot delay the end of the process.
 
     It reads the descriptor, not `sys.stdin`, whose lock must be free when the interpreter ends.
     """
@@ -178,7 +178,7 @@ def _set_at_end_of_stdin(stop: asyncio.Event) -> None:
             while os.read(0, 4096):
                 pass
         except OSError:
-            pass  # no standard input at all is an ended one
+            pass  # a missing standard input counts as ended
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
 
@@ -189,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the sandbox with the arguments of `python -m engine sandbox`; return the exit code.
 
     `--services s3,llm,ingest` (default all), `--state-dir DIR` (default `.odw`), `--samples DIR` (default:
-    those of the project) and `--no-stdin`. Standard output gets one line of JSON when all services answer.
+    those of the project) and `--no-stdin`. Writes a line of JSON to standard output when all services answer.
     """
     try:
         services, state_dir, samples, watch_stdin = _arguments(argv)
@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
     except ConfigError as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 2
-    except (EngineError, OSError) as error:  # what cannot be started: a port, the state directory
+    except (EngineError, OSError) as error:  # e.g. a port or the state directory cannot be used
         sys.stderr.write(f"sandbox: {error}\n")
         return 3
     return 0
@@ -230,7 +230,7 @@ def _arguments(argv: Sequence[str]) -> tuple[list[str], Path, Path | None, bool]
 
 
 def _write_line(text: str) -> None:
-    # A parent that was killed reads no more; what it would have read does not matter then.
+    # a killed parent no longer reads, so lost output does not matter
     with suppress(BrokenPipeError):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

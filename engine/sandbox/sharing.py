@@ -1,8 +1,8 @@
 """Share one embedded ingest service between several runs with a state directory.
 
-A warehouse can be open in one process only, so a second run uses the first one's. The process that holds it
-must then outlive the first run. Each further run keeps a connection to it open, a *lease*, and it ends when
-its own parent and all leases are gone. The kernel closes a lease however its run ends.
+Only one process can open a warehouse, so a second run uses the first run's service, which must then outlive
+the first run. Each further run keeps a connection to it open, a *lease*, and the service ends when its own
+parent and all leases are gone. The kernel closes a lease however its run ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Leases:
         return self._count > 0
 
     async def ended(self) -> None:
-        """Wait until none is open; from then on none is granted."""
+        """Wait until no lease is open; afterwards none is granted."""
         await self._none_open.wait()
         self._is_ending = True
 
@@ -52,7 +52,7 @@ class Leases:
             while await reader.read(1024):
                 pass
         except ConnectionError:
-            pass  # a killed run may reset its connection: the lease ends all the same
+            pass  # a killed run may reset its connection, which also ends the lease
         finally:
             writer.close()
             self._count -= 1
@@ -62,12 +62,12 @@ class Leases:
 
 @asynccontextmanager
 async def offer_leases(state_dir: Path) -> AsyncIterator[Leases]:
-    """Grant leases on this process for as long as the block runs."""
+    """Grant leases on this process for the duration of the block."""
     leases = Leases()
     server = await asyncio.start_server(leases._hold, "127.0.0.1", 0)
     path = _lease_file(state_dir, os.getpid())
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the warehouse will be in it
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the warehouse will be inside
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps({"port": server.sockets[0].getsockname()[1]}), encoding="utf-8")
         draft.replace(path)
@@ -78,12 +78,12 @@ async def offer_leases(state_dir: Path) -> AsyncIterator[Leases]:
 
 
 def take_lease(state_dir: Path, pid: int) -> socket.socket | None:
-    """Keep process `pid` from ending until the returned socket is closed; None if it needs no lease.
+    """Keep process `pid` running until the returned socket is closed; return None if it needs no lease.
 
-    A `serve` needs none: it has no parent to end with. Blocks up to two seconds.
+    `serve` needs none, since it does not end with a parent. Blocks up to two seconds.
 
     Raises:
-        LeaseRefusedError: It is already ending.
+        LeaseRefusedError: it is already ending.
     """
     try:
         port = int(json.loads(_lease_file(state_dir, pid).read_text(encoding="utf-8"))["port"])
@@ -92,7 +92,7 @@ def take_lease(state_dir: Path, pid: int) -> socket.socket | None:
     try:
         lease = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
     except ConnectionRefusedError:
-        return None  # a file left behind by a killed process that had the same number
+        return None  # a file left behind by a killed process with the same id
     except OSError as error:
         raise LeaseRefusedError from error
     try:

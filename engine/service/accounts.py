@@ -1,8 +1,8 @@
-"""Count what the service holds of a client's deliveries, by the scope of their epochs.
+"""Count a client's deliveries in the service, by the scope of their epochs.
 
-Every row has the sequence of the request that brought it, and the batch ledger knows the scope of each
-request that came with an idempotency key and an epoch. So the rows of a scope are counted, not remembered.
-Only what other rows have replaced has to be written down when it happens.
+Every row has the sequence of the request that brought it, and the batch ledger has the scope of each request
+with an idempotency key and an epoch. So the rows of a scope are counted on demand; only replacements have to
+be recorded when they happen.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ class Account:
     """The deliveries of a scope to one model.
 
     Attributes:
-        acknowledged: records that were answered as written, redeliveries included.
-        present: rows that are there and that the scope was the last to write.
-        replaced: rows of the scope that it has replaced itself.
-        overtaken: rows of the scope that somebody else has replaced, or the retention removed.
-        taken: rows of other scopes that the scope has replaced. So many of the overtaken rows, at most, are
-            there again.
-        doubled: rows of the scope whose id is there more than once.
-        dead: dead letters that were made of its records, each counted once.
-        letters: how many of those exist, of any status, or were removed by the retention.
-        since: deliveries before then were not told apart by scope; None when all were.
+        acknowledged: records that were answered as written, including redeliveries.
+        present: existing rows that the scope was the last to write.
+        replaced: rows of the scope that it replaced itself.
+        overtaken: rows of the scope that other scopes replaced, or the retention removed.
+        taken: rows of other scopes that the scope replaced. At most this many of the overtaken rows exist
+            again.
+        doubled: rows of the scope whose id exists more than once.
+        dead: dead letters of its records, each counted once.
+        letters: how many of these exist, with any status, or were removed by the retention.
+        since: earlier deliveries were not counted by scope; None when all are.
     """
 
     acknowledged: int
@@ -112,7 +112,7 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
     present = doubled = 0
     acknowledged = _number(reader, f"SELECT coalesce(sum(written), 0) FROM {batches}", of_scope)  # noqa: S608 -- marks
     if table is None:
-        present = acknowledged  # they went nowhere, as the model wants it
+        present = acknowledged  # the model stores no rows
     else:
         rows = f"{quote(table.name)} WHERE {SEQUENCE} IN (SELECT sequence FROM {batches})"  # noqa: S608 -- quoted
         present = _number(reader, f"SELECT count(*) FROM {rows}", of_scope)  # noqa: S608 -- quoted
@@ -150,7 +150,7 @@ def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:
 
 
 def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int, int]:
-    """How many rows of the scope were replaced by itself, and by others; and of others by the scope."""
+    """Count rows of the scope replaced by itself and by others, and rows of others replaced by it."""
     if table is None:
         return 0, 0, 0
     by_itself = "coalesce(by_scope = ? OR starts_with(by_scope, ? || '/'), false)"

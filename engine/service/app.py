@@ -45,10 +45,9 @@ def create_app(
 ) -> Starlette:
     """Create the service over an open warehouse, which the caller closes.
 
-    `host` is who starts runs that are asked for; without it there are none. `operations` is what the page
-    shows of runs, and does with them.
-    `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
-    it refuse new work with 503.
+    `host` starts runs on request; without it there are none. `operations` lets the page show and control
+    runs. `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True`
+    makes it reject new work with 503.
     """
     settings = settings or ServiceSettings()
     app = Starlette(
@@ -73,7 +72,7 @@ def create_app(
         middleware=[Middleware(Guard, settings)],
         exception_handlers={404: _not_found, OperationsError: _not_ready},
     )
-    app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
+    app.router.redirect_slashes = False  # a redirect would use the host that the client sent
     app.state.overview = SharedOverview()
     app.state.context = ServiceContext(warehouse, models, settings, host, operations)
     return app

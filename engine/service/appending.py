@@ -1,6 +1,6 @@
-"""Append rows to a DuckDB table: by columns through Arrow where that is exact, else value by value.
+"""Append rows to a DuckDB table: as Arrow columns where that is exact, else value by value.
 
-Arrow costs a quarter of DuckDB's own appender. It is an option: without pyarrow everything works as well.
+Arrow costs a quarter of DuckDB's own appender. pyarrow is optional.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _MIN_ROWS = 100
-"""Fewer rows are appended sooner than planned as a query."""
+"""Fewer rows are appended faster than a query is planned."""
 
 _VIEW = "_odw_appended"
 
@@ -50,7 +50,7 @@ def append(
 ) -> None:
     """Append rows, given as columns of values; `table` is quoted, `types` are names and SQL types in order.
 
-    Raises duckdb.Error, or what DuckDB's appender raises for a value of another type.
+    Raises duckdb.Error, or an error of DuckDB's appender for a value of another type.
     """
     arrow = _arrow_table(types, columns) if columns and len(columns[0]) >= _MIN_ROWS else None
     if arrow is not None:
@@ -71,21 +71,21 @@ def append_tables(connection: DuckDBPyConnection, table: str, tables: Sequence[p
     try:
         connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {_VIEW}")  # noqa: S608 -- quoted
     except duckdb.Error:
-        with suppress(duckdb.Error):  # the transaction is over, and with it the view
+        with suppress(duckdb.Error):  # the transaction, and with it the view, has ended
             connection.unregister(_VIEW)
         raise
     connection.unregister(_VIEW)
 
 
 def with_constant(rows: pa.Table, name: str, number: int) -> pa.Table:
-    """Return the rows with one more column, of the same whole number everywhere."""
+    """Return the rows with an additional column that holds the same integer everywhere."""
     import pyarrow as pa
 
     return rows.append_column(name, pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows))
 
 
 def count_distinct(tables: Sequence[pa.Table]) -> int:
-    """Return how many values the first column of these tables has."""
+    """Return the number of distinct values in the first column of these tables."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -114,9 +114,9 @@ def _arrow_table(types: Mapping[str, str], columns: Sequence[Sequence[Any]]) -> 
 
 
 def arrow_column(sql_type: str, values: Collection[Any]) -> pa.Array | None:
-    """Return the values as an Arrow array that holds just what the column would, or None.
+    """Return the values as an Arrow array with exactly the values that the column would hold, or None.
 
-    None for values that Arrow and DuckDB convert in different ways, or that only one of them takes.
+    None for values that Arrow and DuckDB convert differently, or that only one of them accepts.
     """
     kind = arrow_type(sql_type)
     if kind is None or not _has_types(sql_type, values):
@@ -130,11 +130,11 @@ def arrow_column(sql_type: str, values: Collection[Any]) -> pa.Array | None:
 
 
 def _has_types(sql_type: str, values: Collection[Any]) -> bool:
-    """Whether the values are of the types that need no conversion; subclasses may have one of their own."""
+    """Return whether the values have exactly these types; subclasses may need a conversion."""
     found = set(map(type, values)) - {_NONE}
     if not sql_type.endswith("[]"):
         exact = found <= _PYTHON_TYPES[sql_type]
-        # a time with a zone is converted by that of DuckDB's session
+        # DuckDB would convert a time with a zone by its session's zone
         return exact and (sql_type != "TIMESTAMP" or all(one is None or one.tzinfo is None for one in values))
     return found <= {list} and _has_types(sql_type[:-2], list(_items(values)))
 

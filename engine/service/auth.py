@@ -34,8 +34,8 @@ def is_hash(text: str) -> bool:
 class KeyCheck:
     """Checks `Authorization` headers against a key hash; without one everything is allowed.
 
-    Headers are remembered by their digest, good ones and bad ones, so that the hash (some 0.5 ms) is computed
-    once for each of them; and in a thread, one at a time, so that guessing delays no other client.
+    Digests of headers, valid and invalid, are cached, so the hash (about 0.5 ms) is computed once for each;
+    this happens in a thread, one at a time, so that guessing delays no other client.
     """
 
     def __init__(self, key_hash: str | None) -> None:

@@ -33,8 +33,8 @@ class BodyError(Exception):
 class BodyLimits:
     """Limits of a body: `max_size` bytes, before and after decompression.
 
-    Nothing may come for `timeout` seconds at most, and on the whole `min_rate` bytes a second have to come,
-    from `timeout` seconds after the beginning on.
+    A pause may last `timeout` seconds, and from `timeout` seconds after the start the average rate must be at
+    least `min_rate` bytes per second.
     """
 
     max_size: int
@@ -45,8 +45,8 @@ class BodyLimits:
 class InflightBytes:
     """Bytes of all bodies being read.
 
-    A request's share grows with what has come of it, so one that declares much and sends little holds little.
-    When there is no room, the request that has sent nothing for longest has to make it.
+    A request's share grows with the bytes received, so one that declares much and sends little holds little.
+    When there is no room, the request that has been idle longest is ended.
     """
 
     def __init__(self, limit: int) -> None:
@@ -57,7 +57,7 @@ class InflightBytes:
 
     @property
     def used(self) -> int:
-        """Bytes that are held at present."""
+        """Bytes currently held."""
         return self._used
 
     @property
@@ -67,7 +67,7 @@ class InflightBytes:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """Open the share of one request, released at the end."""
+        """Open the share of one request; it is released at the end."""
         share = Share(self)
         self._shares.add(share)
         try:
@@ -79,7 +79,7 @@ class InflightBytes:
             freed.set()
 
     async def take(self, size: int) -> None:
-        """Wait for room and take it. Raises BodyError (429) after some seconds."""
+        """Wait for room and take it. Raises BodyError (429) after a few seconds."""
         with anyio.move_on_after(_ROOM_TIMEOUT):
             while not self.has_room:
                 self.make_room()
@@ -103,7 +103,7 @@ class InflightBytes:
 
 
 class Share:
-    """What one request holds. `reading` is the scope of its wait for more, which began at `since`."""
+    """The bytes held by one request. `reading` is the scope of its current wait, which began at `since`."""
 
     def __init__(self, inflight: InflightBytes) -> None:
         self._inflight = inflight
@@ -112,7 +112,7 @@ class Share:
         self.since = 0.0
 
     async def grow(self, size: int, end: int) -> None:
-        """Hold `size` bytes; takes twice as much each time, and at most `end`. Raises BodyError (429)."""
+        """Hold at least `size` bytes; doubles each time, up to `end`. Raises BodyError (429)."""
         if size <= self.size:
             return
         wanted = max(size, min(max(2 * self.size, _FIRST_SHARE), end))
@@ -124,7 +124,7 @@ async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes
     """Read the whole body, decompressed for `Content-Encoding: gzip`, without a byte order mark.
 
     Raises BodyError: 413 beyond the size, 415 for another encoding, 400 for a broken body or gzip stream, 408
-    for one that comes too slowly, 429 when there is no room for it.
+    for one that arrives too slowly, 429 when there is no room for it.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
@@ -146,7 +146,7 @@ async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes
 
 
 async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body. Raises BodyError (408) when they come too slowly."""
+    """Yield the chunks of a body. Raises BodyError (408) when they arrive too slowly."""
     started = anyio.current_time()
     received = 0
     async with aclosing(request.stream()) as stream:
@@ -192,7 +192,7 @@ async def _unzip(stream: AsyncIterator[bytes], max_size: int, share: Share) -> b
                 if decoder.eof:  # another member follows
                     decoder = zlib.decompressobj(_GZIP_WINDOW)
                 is_started = True
-                # One byte more than allowed is enough to know: a bomb is never unpacked.
+                # stop one byte above the limit, so that a decompression bomb is never unpacked
                 body += decoder.decompress(chunk, max_size + 1 - len(body))
                 if len(body) > max_size:
                     await _drain(stream, max_size)
@@ -208,7 +208,7 @@ async def _unzip(stream: AsyncIterator[bytes], max_size: int, share: Share) -> b
 
 
 async def _drain(stream: AsyncIterator[bytes], max_size: int) -> None:
-    """Read on for a while: a client that is cut off while sending often never sees the answer."""
+    """Keep reading for a while: a client that is cut off while sending often never sees the answer."""
     size = 0
     async for chunk in stream:
         size += len(chunk)

@@ -1,4 +1,4 @@
-"""A client of an ingest service's dead letters: list them and send their records again."""
+"""A client for an ingest service's dead letters: list them, and send their records again."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ _TOPIC = "DeadLetterQueue"
 class ServiceDeadLetter(BaseModel):
     """A dead letter of the service; see `GET /dead-letters`.
 
-    The original spelled what its API had refused in camel case, and what a transform had refused in snake
-    case. Both are read. It gave them neither ids nor states: they get an id of their content, and are open.
+    The original service used camel case for records rejected by its API, and snake case for records rejected
+    by a transform. Both are read. It assigned neither ids nor states: their ids are derived from the content,
+    and they are open.
     """
 
     @model_validator(mode="before")
@@ -99,7 +100,7 @@ class _Results(BaseModel):
 class ServiceClient:
     """A client of one service.
 
-    Methods raise ServiceError when it cannot be reached, refuses, or answers something else.
+    Methods raise ServiceError when it cannot be reached, rejects the request, or gives an unexpected answer.
     """
 
     http: httpx.AsyncClient
@@ -122,7 +123,7 @@ class ServiceClient:
     ) -> AsyncGenerator[ServiceDeadLetter, None]:
         """Yield dead letters, oldest first, fetched in pages; "" and empty mean any.
 
-        A service of an older version ignores what it does not know, and so yields more.
+        An older service ignores unknown filters, and so yields more.
         """
         asked = {"status": status, "pipeline": pipeline, "run": run, "node": node}
         chosen = {name: value for name, value in asked.items() if value}
@@ -139,16 +140,16 @@ class ServiceClient:
                 return
 
     async def newest(self, model: str) -> int | None:
-        """The number of the latest delivery of a model; None if the service does not tell."""
+        """Return the number of the latest delivery of a model; None if the service does not report it."""
         try:
             return _parsed(
                 _Newest, await self._request("GET", "/deliveries", params={"model": model}), self.url
             ).newest
-        except ServiceError:  # one of another make; what else is wrong, sending finds too
+        except ServiceError:  # a different service; sending will find any other problem
             return None
 
     async def still_open(self, ids: Sequence[str]) -> set[str]:
-        """Those of these dead letters that are still open, by their ids."""
+        """Return the given dead letters that are still open, by their ids."""
         found: set[str] = set()
         for start in range(0, len(ids), IDS_A_REQUEST):
             some = ids[start : start + IDS_A_REQUEST]
@@ -161,7 +162,7 @@ class ServiceClient:
         """Post records as replays; return those that died, by position.
 
         Args:
-            unless_newer: a `newest`; rows that were delivered after it stay.
+            unless_newer: a result of `newest`; rows delivered after it are kept.
         """
         scope = f"dlq-{uuid.uuid4().hex}"
         guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
@@ -189,7 +190,7 @@ class ServiceClient:
         return dead
 
     async def close(self, ids: Sequence[str], status: Literal["discard", "recovered"], reason: str) -> None:
-        """Put these dead letters aside, by their ids, or say that their records were delivered."""
+        """Discard dead letters by their ids, or mark them as recovered."""
         content = orjson.dumps({status: list(ids), "reason": reason})
         headers = {"Content-Type": "application/json"}
         await self._request("POST", "/dead-letters", content=content, headers=headers)
@@ -212,7 +213,7 @@ class ServiceClient:
 @asynccontextmanager
 async def open_service(url: str, token: str = "") -> AsyncGenerator[ServiceClient, None]:
     """Open a client for the duration of the block; nothing is sent before its first use."""
-    import httpx  # imported here: it takes a tenth of a second, and most verbs need none
+    import httpx  # imported here: it takes a tenth of a second, and most verbs do not need it
 
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -230,7 +231,7 @@ async def open_service(url: str, token: str = "") -> AsyncGenerator[ServiceClien
 
 
 def _requests(records: Sequence[JsonValue]) -> list[list[bytes]]:
-    """The records as JSON, cut into requests by count and size."""
+    """Yield the records as JSON, divided into requests by count and size."""
     requests: list[list[bytes]] = []
     room = 0
     for record in records:
@@ -246,7 +247,7 @@ def _requests(records: Sequence[JsonValue]) -> list[list[bytes]]:
 def _dumps(record: JsonValue) -> bytes:
     try:
         return orjson.dumps(record)
-    except TypeError:  # an integer beyond 64 bits, or half of a surrogate pair
+    except TypeError:  # an integer beyond 64 bits, or a lone surrogate
         return json.dumps(record, separators=(",", ":")).encode()
 
 

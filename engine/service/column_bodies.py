@@ -1,15 +1,15 @@
-"""Request bodies as columns: one Arrow record batch in place of a JSON array.
+"""Request bodies as columns: one Arrow record batch instead of a JSON array.
 
-Such a body says the same as the array of its rows, and is judged by the same rules: whatever is not plainly
-good is turned into that array and takes the way of JSON. Only models whose fields Arrow carries exactly are
-offered.
+Such a body is equivalent to the array of its rows and is validated by the same rules: if a value is not
+obviously valid, the body is converted to that array and processed as JSON. Columns are offered only for
+models whose fields Arrow represents exactly.
 
-pyarrow reads and checks the messages. One question it has no answer to: whether a batch is compressed, which
-has to be known before the batch is read, because reading unpacks it at once to whatever size it claims. Its
-`Message` tells kind, version and bytes, its `IpcReadOptions` forbid nothing, and the generated readers of
-Arrow's FlatBuffers are published for other languages than Python. So `_is_compressed` looks up one field by
-hand, in bytes that the library has verified when it made the message. Messages of the format before 1.0 are
-refused: they could announce compression in another place.
+pyarrow reads and checks the messages, but does not report whether a batch is compressed. This must be known
+before the batch is read, because reading unpacks it at once to whatever size it claims. pyarrow's `Message`
+has kind, version and bytes, `IpcReadOptions` cannot forbid compression, and the generated readers of Arrow's
+FlatBuffers are not published for Python. So `_is_compressed` reads one field by hand, from bytes that the
+library verified when it created the message. Formats before 1.0 are rejected, since they could announce
+compression in another place.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ __all__ = ["MEDIA_TYPE", "OFFER_HEADER", "ColumnReader", "column_reader", "to_js
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
 OFFER_HEADER = "X-ODW-Columns"
-"""Header of an answer: the columns, as `name TYPE, …`, that a body of this model may have."""
+"""Response header with the columns, as `name TYPE, …`, that a body of this model may have."""
 
 _MAX_OFFER = 2048
-"""Bytes of that header: clients refuse an answer with one of 8 KiB, and proxies one with 4 KiB of headers."""
+"""Maximum bytes of that header: clients reject a header of 8 KiB, and proxies 4 KiB of headers."""
 
 _SQL_TYPES: Mapping[object, str] = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _HARMLESS_SETTINGS = frozenset({"extra", "title", "frozen"})
-_BODY_COMPRESSION = 3  # the field's place in the format's table RecordBatch
-_HEADER = 2  # and that of the batch in the table Message
+_BODY_COMPRESSION = 3  # the field's index in the format's table RecordBatch
+_HEADER = 2  # and the index of the batch in the table Message
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What the values of a column have to be like."""
+    """The constraints on the values of a column."""
 
     name: str
     sql_type: str
@@ -62,7 +62,7 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class ColumnReader:
-    """Reads bodies of columns for one model; `offer` is what clients are told of it."""
+    """Reads bodies of columns for one model; `offer` describes the columns to clients."""
 
     offer: str
     _model: IngestModel
@@ -72,15 +72,15 @@ class ColumnReader:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether `read` need not import anything any more, which takes some tenths of a second."""
+        """Whether `read` has already done its imports, which take some tenths of a second."""
         return "pyarrow.compute" in sys.modules
 
     def read(self, body: bytes) -> pa.Table:
-        """The columns of a body, as they were sent.
+        """Return the columns of a body as they were sent.
 
         Raises:
-            InvalidBodyError: it is not one record batch of the columns that are offered.
-            TooManyRecordsError: it holds more than a request may.
+            InvalidBodyError: it is not one record batch of the offered columns.
+            TooManyRecordsError: it has more records than a request may.
         """
         import pyarrow as pa
         import pyarrow.compute  # type: ignore[import-untyped]
@@ -102,9 +102,9 @@ class ColumnReader:
         return pa.table(batch.columns, names=batch.schema.names)
 
     def rows(self, columns: pa.Table) -> pa.Table | None:
-        """The rows of the model's table; None when a record needs a look of its own.
+        """Return the rows of the model's table; None when a record has to be checked individually.
 
-        Raises whatever the model's transform does.
+        Raises the errors of the model's transform.
         """
         if not all(_is_good(columns.column(field.name), field) for field in self._fields):
             return None
@@ -119,11 +119,11 @@ class ColumnReader:
 
 
 def column_reader(model: IngestModel, table: Table | None, max_records: int) -> ColumnReader | None:
-    """The reader of a model's columns; None when the model, or this installation, has only JSON."""
+    """Return the reader of a model's columns; None if the model or installation supports only JSON."""
     if table is None or not has_arrow() or not has_plain_fields(model.model):
         return None
     if table.key is None:
-        # only the bytes of a request tell there that it came before, and a resumed run begins with JSON
+        # such models recognise repeats only by the bytes of a request, and a resumed run begins with JSON
         return None
     if model.transform is not None and model.transform_columns is None:
         return None
@@ -138,7 +138,7 @@ def column_reader(model: IngestModel, table: Table | None, max_records: int) -> 
 
 
 def to_json(columns: pa.Table) -> bytes:
-    """The body that would have said the same as a JSON array. NaN stays NaN, for which JSON is refused."""
+    """Return the equivalent JSON array. NaN stays NaN, which the JSON path rejects."""
     records = columns.to_pylist()
     if all(map(_is_finite, columns.columns)):
         return orjson.dumps(records)
@@ -146,12 +146,12 @@ def to_json(columns: pa.Table) -> bytes:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a header can carry a name."""
+    """Return whether a header can carry a name."""
     return name.isascii() and name.isidentifier()
 
 
 def _field_of(name: str, info: FieldInfo) -> _Field | None:
-    """None for a field whose values have rules or forms of their own."""
+    """Return the constraints of a field; None for a field with special rules or formats."""
     if info.metadata or info.exclude:
         return None
     annotation, nullable = info.annotation, is_nullable(info.annotation)
@@ -169,12 +169,12 @@ def _field_of(name: str, info: FieldInfo) -> _Field | None:
 
 
 def _read_batch(body: bytes, types: Mapping[str, str]) -> pa.RecordBatch:
-    """The only batch of a stream, if it has just these columns, in any order."""
+    """Return the only batch of a stream, if it has exactly these columns, in any order."""
     import pyarrow as pa
 
     messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
     message = messages.read_next_message()
-    if message.type != "schema":  # the library takes it for one, and reads beyond its memory
+    if message.type != "schema":  # the library would accept it as a schema and read beyond its memory
         raise InvalidBodyError("it does not begin with a schema")
     _refuse_old(message)
     schema = pa.ipc.read_schema(message)
@@ -202,7 +202,7 @@ def _refuse_old(message: pa.Message) -> None:
 
 
 def _is_compressed(message: bytes) -> bool:
-    """Whether the buffers of a batch are compressed: a small body may then unpack to any size.
+    """Return whether the buffers of a batch are compressed, so that a small body may unpack to any size.
 
     Reads the field from the message's own bytes, a FlatBuffers table; the library unpacks at once.
     """
@@ -213,7 +213,7 @@ def _is_compressed(message: bytes) -> bool:
 
 
 def _offset(message: bytes, table: int, place: int) -> int:
-    """Where a field is in its table; 0 for one that is left out."""
+    """Return the offset of a field in its table; 0 for an omitted field."""
     fields = table - struct.unpack_from("<i", message, table)[0]
     (size,) = struct.unpack_from("<H", message, fields)
     position = 4 + 2 * place
@@ -242,7 +242,7 @@ def _is_good(column: pa.ChunkedArray, field: _Field) -> bool:
 
 
 def _is_finite(column: pa.ChunkedArray) -> bool:
-    """Whether JSON has a word for every number."""
+    """Return whether JSON can represent every number."""
     import pyarrow as pa
     from pyarrow import compute
 

@@ -22,17 +22,17 @@ from engine.service.wire_types import is_nullable
 __all__ = ["JSON", "Column", "columns_of", "fits"]
 
 JSON = "JSON"
-"""The SQL type of whatever has no type of its own."""
+"""The SQL type of values without a more specific type."""
 
 _INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its SQL type, and how a Python value becomes one of it (None: as it is).
+    """A column: its SQL type, and the conversion of Python values (None: unchanged).
 
-    `was_quoted` marks text that the warehouse's second format kept as JSON. `asked` makes of a text that is
-    asked for the one that is stored for the same value.
+    `was_quoted` marks text that the warehouse's second format kept as JSON. `asked` converts a queried text
+    to the stored text of the same value.
     """
 
     name: str
@@ -165,18 +165,18 @@ def _as_stored(annotation: Any, convert: Callable[[Any], object]) -> Callable[[s
     return asked
 
 
-# infinities stay what they are, to be refused: by default they would become null
+# infinities are kept, to be rejected: by default they would become null
 _ANYTHING: TypeAdapter[object] = TypeAdapter(object, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def _as_json(value: object) -> str:
-    """The value as JSON text, integers of any size exact.
+    """Return the value as JSON text, with exact integers of any size.
 
-    Raises ValueError for NaN and infinities: JSON has none, and null would be another value.
+    Raises ValueError for NaN and infinities, which JSON lacks; null would be another value.
     """
     try:
         text = orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # an integer beyond 64 bits, most of all
+    except TypeError:  # mostly an integer beyond 64 bits
         return _exactly(value)
     return _exactly(value) if b"null" in text else text.decode()
 

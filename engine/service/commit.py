@@ -31,7 +31,7 @@ __all__ = ["Encoded", "GroupCommit"]
 
 @dataclass(slots=True)
 class Encoded:
-    """A submission with its commit sequence, its rows as tuples or columns, and all of its dead letters."""
+    """A submission with its commit sequence, its rows as tuples or columns, and all its dead letters."""
 
     submission: Submission
     sequence: int
@@ -55,7 +55,7 @@ class Encoded:
         return [row[0] for row in self.rows]
 
     def as_rows(self) -> list[tuple[Any, ...]]:
-        """The rows as tuples from now on; what looks at single rows needs them so."""
+        """Convert the rows to tuples, for code that handles single rows."""
         if self.columns is not None:
             self.rows, self.columns = tuples_of(self.columns), None
         return self.rows
@@ -63,22 +63,22 @@ class Encoded:
 
 @dataclass(slots=True)
 class _TableRows:
-    """What a group does to one table: of rows with one id only the last is kept."""
+    """The changes of a group to one table; only the last row of an id is kept."""
 
     table: Table
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     parts: list[Encoded] = field(default_factory=list)
-    """Columns, as long as nothing asks for single rows; then `rows` is empty."""
+    """Columns, until single rows are needed; `rows` is empty until then."""
     replayed: list[Any] = field(default_factory=list)
     foreign: bool = False
     latest: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
     replaced: list[tuple[int, int | None]] = field(default_factory=list)
-    """Sequences of rows that are gone, each with that of the row in its place."""
+    """Sequences of removed rows, each with the sequence of its replacement."""
 
     def add(self, encoded: Encoded, delivery: Delivery, newer: Mapping[int, int]) -> None:
-        """Add a submission's rows but those, by their places, whose ids have newer ones.
+        """Add a submission's rows, except those (by index) whose ids have newer rows.
 
-        Those count as written before the newer ones, and replaced by them.
+        The exceptions count as written before the newer rows, and replaced by them.
         """
         self.foreign |= delivery == "foreign"
         is_replay = delivery == "replay" and self.table.key is not None
@@ -97,14 +97,14 @@ class _TableRows:
             self.replayed += [row[0] for row in rows]
 
     def as_rows(self) -> list[tuple[Any, ...]]:
-        """The rows as tuples, the columns among them too."""
+        """Return all rows as tuples, including those in columns."""
         for part in self.parts:
             self.rows += part.as_rows()
         self.parts = []
         return self.rows
 
     def finish(self, has_letters: bool) -> None:
-        """Drop all but the last row of an id. `has_letters`: the rows are looked up for dead letters."""
+        """Drop all but the last row of an id. `has_letters`: rows will be looked up for dead letters."""
         if self.table.key is None or (self.parts and not has_letters and self._are_distinct()):
             return
         self.as_rows()
@@ -117,7 +117,7 @@ class _TableRows:
             self.rows = list(self.latest.values())
 
     def sequence_by_id(self) -> dict[Any, int]:
-        """The sequence of the last row of each id."""
+        """Return the sequence of the last row of each id."""
         if self.parts:
             return {id_: part.sequence for part in self.parts for id_ in part.ids}
         return {row[0]: row[-1] for row in self.rows}
@@ -143,8 +143,8 @@ class GroupCommit:
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
-        # requests whose rows are gone, or that had none, keep their numbers: they are counted by them, and
-        # rows with a number that was given out long ago would count as old
+        # requests without rows keep their sequences, since they are counted by them; a reused sequence would
+        # make new rows count as old
         known = [(name, SEQUENCE) for name in self._tables]
         known += [("_odw_batches", "sequence"), ("_odw_times", "sequence")]
         each = " UNION ALL ".join(f"(SELECT {column} AS n FROM {quote(table)})" for table, column in known)  # noqa: S608
@@ -159,7 +159,7 @@ class GroupCommit:
     def encode(self, submission: Submission) -> Encoded:
         """Assign a commit sequence to a submission; rows that do not fit become dead letters.
 
-        Raises one of `ENCODING_ERRORS` for a submission that makes none.
+        Raises one of `ENCODING_ERRORS` if the submission does not create dead letters.
         """
         self._sequence += 1
         table, letters = submission.table, submission.letters
@@ -178,7 +178,7 @@ class GroupCommit:
     def encode_again(self, encoded: Encoded) -> Encoded | None:
         """Encode a rejected submission again without the rows that do not fit its table.
 
-        None when there is none, or when it makes no dead letters. The rows are the same objects as before.
+        None if all rows fit, or if it does not create dead letters. The rows are the same objects as before.
         """
         submission, table = encoded.submission, encoded.submission.table
         if submission.refuse is None or table is None:
@@ -262,7 +262,7 @@ class GroupCommit:
     def _newer_of_others(
         self, change: _TableRows, item: Encoded, sequence: int, scopes: Mapping[int, str | None]
     ) -> dict[int, int]:
-        """As `_newer`, without rows of the item's own scope: of those the last wins."""
+        """Like `_newer`, but ignores rows of the item's own scope, of which the last wins."""
         newer, scope = self._newer(change, item, sequence), item.submission.scope
         if not newer or scope is None:
             return newer
@@ -272,7 +272,7 @@ class GroupCommit:
         return {place: number for place, number in newer.items() if number not in own}
 
     def _newer(self, change: _TableRows, item: Encoded, sequence: int | None) -> dict[int, int]:
-        """The places of an item's rows whose ids have rows of a later sequence, and the latest of each."""
+        """Return the indices of rows whose ids have later rows, with the latest sequence of each."""
         if sequence is None:
             return {}
         table, ids = change.table, [row[0] for row in item.as_rows()]
@@ -301,10 +301,10 @@ class GroupCommit:
             )
 
     def _delete(self, table: Table, ids: Sequence[Any]) -> list[tuple[Any, int]]:
-        """Delete the rows that have these ids; returns the id and the sequence of each that there was.
+        """Delete the rows with these ids; return the id and sequence of each.
 
-        They are looked up first: `DELETE … RETURNING` reads all columns of all rows to find them, which in a
-        large table takes from twice to eight times as long.
+        They are looked up first: `DELETE … RETURNING` reads all columns of all rows, which takes two to eight
+        times as long in a large table.
         """
         sequences = self._ids.sequences_of(table, ids)
         if sequences is not None and not sequences:
@@ -343,12 +343,12 @@ class GroupCommit:
         if not letters:
             return
         self._letters.put([(*pair, self._is_overtaken(*pair, changes)) for pair in letters])
-        # Before the commit, but harmless if it fails: it only means one look more.
+        # before the commit, but harmless if it fails: it only causes one more lookup
         self._open_letters |= {letter.table for letter, _ in letters if letter.table is not None}
 
     @staticmethod
     def _is_overtaken(letter: RejectedRecord, sequence: int, changes: dict[str, _TableRows]) -> bool:
-        """Whether a later request of the same group brings a row for the dead letter's record."""
+        """Return whether a later request of the same group has a row for the dead letter's record."""
         change = changes.get(letter.table or "")
         row = change.latest.get(letter.record_id) if change is not None else None
         return row is not None and bool(row[-1] > sequence)
@@ -359,7 +359,7 @@ class GroupCommit:
         Raises duckdb.Error; then call `rollback`.
         """
         self._connection.begin()
-        self._connection.execute("UPDATE _odw_meta SET version = version")  # shows whether the disk has room
+        self._connection.execute("UPDATE _odw_meta SET version = version")  # tests whether the disk has room
         for name in self._dirty:
             self._replaced.add_of_compaction(self._tables[name])
             self._remove_overtaken(self._tables[name])
@@ -372,7 +372,7 @@ class GroupCommit:
         self._open_letters = self._letters.open_tables()
 
     def trim(self, trimmer: Trimmer, ledger_days: int) -> None:
-        """Remove a portion of what is not kept. Raises duckdb.Error; then call `rollback`."""
+        """Remove a portion of the expired data. Raises duckdb.Error; then call `rollback`."""
         if trimmer.begins and self._dirty:
             self.compact(ledger_days)  # duplicates would count as rows
         self._marks.add(self._sequence + 1)
@@ -386,7 +386,7 @@ class GroupCommit:
                 f"OVER (PARTITION BY {key} ORDER BY {table.newest_first}) > 1)"
             )
             return
-        self._connection.execute(  # a request brings an id once, so the sequence tells its rows apart
+        self._connection.execute(  # a request has each id once, so the sequence distinguishes its rows
             f"DELETE FROM {name} USING (SELECT {key} AS _id, max({SEQUENCE}) AS _newest "  # noqa: S608
             f"FROM {name} GROUP BY ALL) AS latest "
             f"WHERE {name}.{key} = latest._id AND {name}.{SEQUENCE} < latest._newest"

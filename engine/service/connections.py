@@ -1,7 +1,7 @@
 """Limits of connections: number, header sizes and times, and stalled readers.
 
-uvicorn bounds idle connections alone. Without these, some hundred clients that send slowly, or nothing, use
-up what everybody shares.
+uvicorn only limits idle connections. Without these limits, a few hundred clients that send slowly, or
+nothing, could exhaust shared resources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["bounded_protocol"]
 
 _MAX_HEAD = 64 * 1024
 _UPGRADE = re.compile(rb"(\r\nconnection:[^\r\n]*?)upgrade", re.IGNORECASE)
-_OTHER_FILES = 100  # what the process has open besides connections
+_OTHER_FILES = 100  # file descriptors that the process needs in addition to connections
 _TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large")
 _TOO_MANY = (503, "Service Unavailable", "Too many connections")
 
@@ -36,7 +36,7 @@ def bounded_protocol(settings: ServiceSettings) -> type[HttpToolsProtocol]:
 
 
 def _descriptors() -> int:
-    """How many files and sockets the process may have open."""
+    """Return how many files and sockets the process may have open."""
     try:
         import resource
     except ImportError:  # Windows
@@ -64,11 +64,11 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way on the connection but, at most, headers."""
+        """Return whether the connection has no request in progress, except perhaps headers."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, at the cost of the one that has idled longest when there are too many."""
+        """Accept the connection; if there are too many, end the one that has been idle longest."""
         super().connection_made(transport)
         self.idle_since = self.loop.time()
         self._expect_head()
@@ -76,7 +76,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._refuse(*_TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget its timers."""
+        """Cancel its timers."""
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -102,7 +102,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Begin with the request, unless its headers are too large."""
+        """Start the request, unless its headers are too large."""
         self._in_head = False
         if self._timer is not None:
             self._timer.cancel()
@@ -114,15 +114,15 @@ class _BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Hand on a part of the body."""
+        """Pass on a part of the body."""
         if not self._is_refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request has arrived whole."""
+        """The request has arrived completely."""
         if self._is_refused:
             return
-        if self.cycle.response_complete and self._timer is not None:  # an unread request has ended
+        if self.cycle.response_complete and self._timer is not None:  # a request that was not read has ended
             self._timer.cancel()
             self._timer = None
         super().on_message_complete()
@@ -130,8 +130,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request.
 
-        The rest of a body that was refused unread is thrown away, for a while: a client that is cut off while
-        it sends often never sees the answer.
+        The rest of a rejected body is discarded for a while: a client that is cut off while sending often
+        never sees the answer.
         """
         self.idle_since = self.loop.time()
         if self.cycle.more_body and not self.pipeline and self._timer is None:
@@ -139,12 +139,12 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read: give it a while."""
+        """The client does not read: start a timer."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.write_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads on."""
+        """The client reads again."""
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
@@ -159,7 +159,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _evict(self) -> bool:
-        """End the connection that has been idle for longest; whether there was one."""
+        """End the connection that has been idle longest; return whether there was one."""
         others = (one for one in self.connections if one is not self and isinstance(one, _BoundedProtocol))
         idle = [one for one in others if one.is_idle and not one.transport.is_closing()]
         if not idle:
@@ -177,10 +177,10 @@ class _BoundedProtocol(HttpToolsProtocol):
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """The same without the wish for another protocol.
+    """Return the headers without a request to upgrade the protocol.
 
-    Clients such as Java's ask for HTTP/2 along with their first request, and httptools takes that for the
-    request's end, so that its body would be lost.
+    Clients such as Java's request HTTP/2 with their first request, which httptools treats as the request's
+    end, so its body would be lost.
     """
     end = data.find(b"\r\n\r\n")
     head = data if end < 0 else data[:end]

@@ -31,16 +31,16 @@ __all__ = ["QUERIES", "ConsumptionQuery", "consume", "queries_of"]
 class ConsumptionQuery:
     """One reading route over `table`.
 
-    Newest first by the first of the `newest` columns that the table has, then by id, so that pages never
-    overlap. `equal` are columns that a parameter of the same name must equal, `contains` those it must be
-    found in, ignoring case. `as_text` answers every column as a string. `openable` is a column of URIs:
-    readers who open them know `s3://` and `http(s)://` only, so those of another object store are given as `s3://`,
-    and as they are in `source_uri`. A repeated `id` parameter filters by ids on every route.
+    Rows are sorted newest first by the first of the `newest` columns that the table has, then by id, so that
+    pages never overlap. `equal`: columns that a parameter of the same name must equal; `contains`: columns
+    that must contain it, ignoring case. `as_text` returns every column as a string. `openable` is a column of
+    URIs: clients that open them support only `s3://` and `http(s)://`, so those of another object store are
+    returned as `s3://`, and unchanged in `source_uri`. A repeated `id` parameter filters by ids on every
+    route.
 
-    With `order=id` a route is read through from its beginning to its end: rows come by id, `after` is the
-    last one that was seen, and nothing that is committed meanwhile can move a row from one page to another.
-    `fields` names the columns wanted, `without` a table: its ids are left out. Who reads that way means every
-    word of it, so unknown parameters are refused then.
+    With `order=id` a client reads a route from beginning to end: rows are sorted by id, `after` is the last
+    id seen, and commits meanwhile cannot move a row from one page to another. `fields` selects columns,
+    `without` names a table whose ids are left out. Unknown parameters are then rejected.
     """
 
     name: str
@@ -73,7 +73,7 @@ QUERIES = (
     ),
     ConsumptionQuery("getUnstructuredData", "UnstructuredData", contains=("source_file_path",)),
 )
-"""What is served, for those tables that exist."""
+"""The served tables, as far as they exist."""
 
 _OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without")
 
@@ -89,8 +89,8 @@ _RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
 def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> dict[str, ConsumptionQuery]:
     """Return the reading routes by lower-case name: fixed ones, then `get<Model>` and `get<Table>`.
 
-    A model `ReadingSource` is read at `getReading`, too: its rows are those of the curated table. Every plain
-    column of such a table can be asked for by its value.
+    A model `ReadingSource` is also served as `getReading`: its rows are those of the curated table. Every
+    scalar column of such a table can be filtered by value.
     """
     found = {name: query for name, query in _BY_NAME.items() if query.table in tables}
     fixed = {query.table for query in found.values()}
@@ -109,7 +109,7 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
 
 
 async def consume(request: Request) -> Response:
-    """One page, or a run that was started; unknown parameters are ignored."""
+    """Answer one page, or start a run; unknown parameters are ignored."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -153,7 +153,7 @@ async def _consume_page_views(request: Request, context: ServiceContext) -> Resp
 
 
 def _shape_of(table: Table, *, as_text: bool) -> Callable[[dict[str, object]], dict[str, object]] | None:
-    """What makes JSON of columns that hold JSON as text."""
+    """Return the conversion of columns that hold JSON as text."""
     names = [column.name for column in table.columns if column.sql_type == JSON]
     if not names or as_text:
         return None
@@ -173,7 +173,7 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
     query = Query(lambda reader: reader.rows_of(table), _columns(spec, names), ", ".join(order))
     if ids := parameters.getlist("id"):
         if names[0] != "id":
-            raise ParameterError("id cannot be asked for: the rows of this table have none")
+            raise ParameterError("cannot filter by id: the rows of this table have none")
         asked = [_as_answered(table, "id", value) for value in ids]
         query.where(f"{_text_of(table, 'id')} IN (SELECT unnest(?::VARCHAR[]))", asked)
     for name in spec.equal:
@@ -189,7 +189,7 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
 
 
 def _text_of(table: Table, name: str) -> str:
-    """SQL for a column as the text that it has in an answer."""
+    """Return SQL for a column as its text in an answer."""
     column = quote(name)
     if _column_of(table, name).sql_type == "TIMESTAMP":
         return f"replace(strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000+', '+')"
@@ -202,7 +202,7 @@ def _column_of(table: Table, name: str) -> Column:
 
 
 def _as_answered(table: Table, name: str, value: str) -> str:
-    """A value that is asked for, a moment in any zone most of all, as an answer writes it."""
+    """Return a requested value, such as a moment in any zone, as an answer writes it."""
     column = _column_of(table, name)
     if column.asked is not None:
         return column.asked(value)
@@ -212,7 +212,7 @@ def _as_answered(table: Table, name: str, value: str) -> str:
         return str(int(value)) if _INTEGER.fullmatch(value) else value
     if column.sql_type != "TIMESTAMP":
         return value
-    # a plus that was not encoded arrives as a blank
+    # an unencoded plus arrives as a blank
     for text in (value, "+".join(value.rsplit(" ", 1))):
         try:
             moment = datetime.fromisoformat(text)
@@ -244,7 +244,7 @@ def _read_through(
     known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    # by the text of the id, whatever its type: that is what a reader can compare
+    # by the text of the id, whatever its type, since clients compare texts
     key = quote(table.key) if table.columns[0].sql_type == "VARCHAR" else _text_of(table, table.key)
     query.order = key
     if after := parameters.get("after"):
@@ -252,7 +252,7 @@ def _read_through(
     if other := parameters.get("without"):
         if other not in tables or tables[other].key is None:
             raise ParameterError(f"without must name a table with ids, got {other}")
-        # an id that is there twice changes nothing, so its rows need no deduplicating
+        # duplicate ids do not matter, so no deduplication is needed
         ids = f"SELECT CAST({quote(tables[other].names[0])} AS VARCHAR) FROM {quote(other)}"  # noqa: S608 -- quoted
         query.where(f"{key} NOT IN ({ids})")
     if wanted := parameters.get("fields"):

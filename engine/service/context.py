@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 _READERS = 4
 _QUERIES = 2
-_PARSERS = 2  # each may need a hundred times its body
+_PARSERS = 2  # each may need a hundred times the size of its body
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One ingest model with its validator, its table, and the reader of its columns if it has one."""
+    """An ingest model with its validator, its table, and the reader of its columns, if any."""
 
     model: IngestModel
     validator: BodyValidator
@@ -101,7 +101,7 @@ class ServiceContext:
 
     @contextmanager
     def accepted(self) -> Iterator[None]:
-        """Track one accepted request until its response."""
+        """Track an accepted request until its response."""
         self._accepted += 1
         try:
             yield
@@ -111,7 +111,7 @@ class ServiceContext:
                 self._unanswered.set()
 
     async def finish_accepted(self) -> None:
-        """Wait until every accepted request has its response; new ones must be rejected meanwhile."""
+        """Wait until every accepted request has its response; reject new ones meanwhile."""
         while self._accepted:
             self._unanswered = anyio.Event()
             await self._unanswered.wait()
@@ -121,7 +121,7 @@ class ServiceContext:
         return await anyio.to_thread.run_sync(function, limiter=self._readers)
 
     async def querying(self, function: Callable[[], T]) -> T:
-        """Run a query of a user in a worker thread, at most two at a time."""
+        """Run a user's query in a worker thread, at most two at a time."""
         return await anyio.to_thread.run_sync(function, limiter=self._queries)
 
     async def beside(self, function: Callable[[], T]) -> T:

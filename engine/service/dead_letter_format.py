@@ -1,4 +1,4 @@
-"""Create dead letters with ids that are the same for the same record."""
+"""Create dead letters whose ids are the same for the same record."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def letter_of(
     failed_at: datetime,
     origin: Origin = UNKNOWN_ORIGIN,
 ) -> RejectedRecord:
-    """Create the dead letter of a record, given as the JSON that was sent.
+    """Create the dead letter of a record, given as the JSON text that was sent.
 
-    Its id is a UUID (version 5) of the model and the record's id, or its content where it has none. What is
-    not an object is kept as `{"value": ...}`, what not every reader of JSON takes as its text in `value`.
-    `origin` is what the request said; a record that names its own knows better.
+    Its id is a UUID (version 5) of the model and the record's id, or the content of a record without one. A
+    record that is not an object is stored as `{"value": ...}`, one that some JSON parsers reject as its text
+    in `value`. `origin` is that of the request; the record's own origin takes precedence.
     """
     record = _record_of(original)
     record_id, content = _record_id(record), _content_of(original)
@@ -55,7 +55,7 @@ def letter_of(
 
 
 def _record_of(original: bytes) -> dict[str, Any] | None:
-    """The record, None if it is not an object or cannot be parsed."""
+    """Return the record; None if it is not an object or cannot be parsed."""
     try:
         record = parse(original)
     except (ValueError, RecursionError):
@@ -64,14 +64,14 @@ def _record_of(original: bytes) -> dict[str, Any] | None:
 
 
 def _record_id(record: dict[str, Any] | None) -> str | None:
-    """The record's id if it has one; numbers as text, so that such a dead letter can be found again."""
+    """Return the record's id, if any; numbers as text, so that such a dead letter can be found again."""
     identifier = record.get("id") if record is not None else None
     is_id = isinstance(identifier, str | int) and identifier != ""
     return _encodable(str(identifier)) if is_id else None
 
 
 def _content_of(original: bytes) -> bytes:
-    """The substitute for the id of a record without one: its JSON without blanks."""
+    """Return the substitute for a missing id: the record's JSON without blanks."""
     try:
         record = orjson.loads(original)
         return orjson.dumps(record if isinstance(record, dict) else {"value": record})
@@ -80,5 +80,5 @@ def _content_of(original: bytes) -> bytes:
 
 
 def _encodable(text: str) -> str:
-    """The text with halves of surrogate pairs spelled out: nothing can store them."""
+    """Return the text with lone surrogates escaped, since nothing can store them."""
     return text.encode("utf-8", "backslashreplace").decode()

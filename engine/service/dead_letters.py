@@ -1,4 +1,4 @@
-"""`/dead-letters`: what the service could not store as rows, listed and put aside."""
+"""`/dead-letters`: list and close the records that the service could not store as rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_REQUEST = 256 * 1024
 
 
 class _Closed(BaseModel):
-    """Dead letters to put aside, or whose records were delivered another way, by their ids, and why."""
+    """Ids of dead letters to discard, or to mark as recovered, with a reason."""
 
     discard: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
     recovered: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
@@ -43,7 +43,7 @@ class _Closed(BaseModel):
 
 
 ORIGIN = ("pipeline", "run", "node")
-"""Filters that a dead letter's column has to equal."""
+"""Filters by equality with a dead letter's column."""
 
 _COLUMNS = (
     "dead_letter_id",
@@ -66,7 +66,7 @@ async def list_dead_letters(request: Request) -> Response:
 
     By `model`, `status`, `pipeline`, `run`, `node`, and by `id` and `key`, which may be repeated.
 
-    They hold records, so they are behind the consumption key.
+    They contain records, so they require the consumption key.
     """
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
@@ -98,7 +98,7 @@ async def list_dead_letters(request: Request) -> Response:
 
 
 async def close_dead_letters(request: Request) -> Response:
-    """Close dead letters; behind the ingest key, since it changes what is stored."""
+    """Close dead letters; requires the ingest key, since it changes data."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -124,10 +124,10 @@ async def close_dead_letters(request: Request) -> Response:
         text = f"Expected {{discard or recovered: [up to {_MAX_DISCARDED} ids], reason: a text}} as JSON"
         return PlainTextResponse(text, 400)
     except (QueueFullError, WarehouseDownError, WriteFailedError):
-        return PlainTextResponse("The warehouse cannot be written at present", 503, {"Retry-After": "1"})
+        return PlainTextResponse("The warehouse cannot be written now", 503, {"Retry-After": "1"})
     return PlainTextResponse("SUCCESS")
 
 
 def _item(row: dict[str, object]) -> dict[str, object]:
-    # spliced in as it is kept: to parse it would alter what JSON allows and Python's parsers do not keep
+    # inserted as stored: parsing would change values that JSON allows but Python's parsers do not preserve
     return {**row, "original_record": orjson.Fragment(cast(str, row["original_record"]))}

@@ -1,7 +1,6 @@
-"""Ingest models that a file declares under `warehouse:`, from their fields or from classes.
+"""Ingest models that a file declares under `warehouse:`, by fields or classes.
 
-The section is checked here and nowhere else: for `validate`, for the service, and for the child process that
-stands in for it.
+The section is checked only here: for `validate`, for the service, and for the child process that embeds it.
 """
 
 from __future__ import annotations
@@ -58,15 +57,16 @@ class _Section(BaseModel):
 
 
 class FieldSection(_Section):
-    """A field, spelled out."""
+    """A field in full form."""
 
     type: str
     """`str`, `int`, `float`, `bool`, `date`, `datetime`, `time`, `uuid`, `decimal`, `json`, `object`, or \
 `list[…]` of one; `?` behind it allows null."""
     default: Any = None
-    """The value when a record has none. Without it a field that does not allow null is required."""
+    """The value for records without the field. Without a default, a field that does not allow null is
+    required."""
     values: list[str] | None = None
-    """The only texts that are allowed."""
+    """The allowed texts."""
     description: str = ""
     """What it means."""
 
@@ -81,44 +81,44 @@ class ModelSection(_Section):
     table: str | None = None
     """The table that rows go to. Default: the model's name."""
     transform: str | None = None
-    """A function `module:name` from a list of records to as many rows or exceptions."""
+    """A function `module:name` that maps a list of records to as many rows or exceptions."""
     row: str | None = None
     """The model of a row as `module:Class`, when the transform changes the fields."""
 
 
 class KeepSection(_Section):
-    """What is kept. Without `age` and `rows`, everything."""
+    """What is kept; everything without `age` and `rows`."""
 
     age: Duration | None = None
-    """Remove what is older, such as `30d`."""
+    """Remove older ones, e.g. `30d`."""
     rows: Annotated[int, Field(ge=1)] | None = None
-    """Keep the newest ones, this many."""
+    """Keep this many of the newest ones."""
 
 
 class RetentionSection(_Section):
-    """What `serve` removes when it is old. Default: nothing."""
+    """What `serve` removes by age or number. Default: nothing."""
 
     tables: dict[str, KeepSection] = {}
-    """Rows by table, by when they were stored."""
+    """Rows by table, by the time of storage."""
     dead_letters: KeepSection = KeepSection()
-    """Dead letters that are recovered or discarded, by when they became so; open ones are kept."""
+    """Recovered and discarded dead letters, by the time they were closed; open ones are kept."""
 
 
 class WarehouseSection(_Section):
     """The warehouse behind the ingest service."""
 
     models: dict[str, str | ModelSection] = {}
-    """Models of your own by name, each a mapping or `module:Class`."""
+    """Custom models by name, each a mapping or `module:Class`."""
     retention: RetentionSection = RetentionSection()
-    """What is removed when it is old."""
+    """What is removed by age or number."""
 
 
 DECLARED = "ODW_DECLARED_MODELS"
-"""The variable in which a process that stands in for the warehouse finds what a file declares."""
+"""The variable that passes a file's declarations to the process of the embedded warehouse."""
 
 
 class DeclarationError(Exception):
-    """A model cannot be made of its declaration. `path` leads to what is wrong, below the section."""
+    """A declaration is not a valid model. `path` is the place of the problem within the section."""
 
     def __init__(self, message: str, *path: str) -> None:
         super().__init__(message)
@@ -127,22 +127,22 @@ class DeclarationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The section as JSON, and the folder beside whose file modules are looked for."""
+    """The section as JSON, and the folder of the file, in which modules are searched."""
 
     document: Mapping[str, Any]
     folder: str
 
     @classmethod
     def from_json(cls, text: str) -> Declared:
-        """From the text of `to_json`."""
+        """Parse the text of `to_json`."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        """For another process."""
+        """Serialise it for another process."""
         return json.dumps({"document": self.document, "folder": self.folder}, default=str)
 
     def models(self) -> tuple[IngestModel, ...]:
-        """The models. Raises DeclarationError."""
+        """Return the models. Raises DeclarationError."""
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
         return declared_models(WarehouseSection.model_validate(self.document))
@@ -150,7 +150,7 @@ class Declared:
     def check_served(self, state_dir: Path) -> None:
         """Raise ServiceError if the service of this directory would drop fields of these models.
 
-        It has the models that it was started with: a file that was changed since may declare more.
+        It keeps the models that it was started with; a file changed later may declare more.
         """
         service = announced(state_dir)
         if service is not None and (lacking := service.lacks(fields_of(self.models()))):
@@ -161,7 +161,7 @@ class Declared:
             )
 
     def retention(self) -> Retention:
-        """What is kept, by the tables' own names. Raises DeclarationError for a table that no model fills."""
+        """Return what is kept, by the tables' actual names. Raises DeclarationError for unknown tables."""
         section = WarehouseSection.model_validate(self.document).retention
         tables: dict[str, Keep] = {}
         if section.tables:
@@ -178,7 +178,7 @@ class Declared:
 
 
 def declared_models(section: WarehouseSection) -> tuple[IngestModel, ...]:
-    """The ingest models of a section, in its order. Raises DeclarationError."""
+    """Return the ingest models of a section, in its order. Raises DeclarationError."""
     return tuple(_model(name, given) for name, given in section.models.items())
 
 
@@ -215,10 +215,10 @@ def _from_fields(name: str, fields: Mapping[str, str | FieldSection], *where: st
                 "a field's name is a letter followed by letters, digits or _", *where, field
             )
         if field.startswith("model_") and hasattr(BaseModel, field):
-            raise DeclarationError(f"`{field}` is a name that models need themselves", *where, field)
+            raise DeclarationError(f"`{field}` is a reserved name of models", *where, field)
         made[field] = _field(given, *where, field)
     with warnings.catch_warnings():
-        # a field called `json` or `copy` hides an old method of models that nothing here calls
+        # a field called `json` or `copy` hides a deprecated method of models that nothing here calls
         warnings.filterwarnings("ignore", message="Field name", category=UserWarning)
         return create_model(name, __config__=ConfigDict(protected_namespaces=()), **made)
 

@@ -1,4 +1,4 @@
-"""`GET /deliveries`: what the service holds of a client's scope."""
+"""`GET /deliveries`: count a client's deliveries by scope."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RETRY_SOON = {"Retry-After": "1"}
 async def count_deliveries(request: Request) -> Response:
     """Answer the counts of one `model` and `scope`; requires the ingest key.
 
-    Without a scope only `newest` is answered: the latest commit sequence in the model's table.
+    Without a scope, answers only `newest`, the latest commit sequence in the model's table.
     """
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
@@ -50,7 +50,7 @@ async def count_deliveries(request: Request) -> Response:
 
 
 def _account(context: ServiceContext, endpoint: Endpoint, scope: str) -> Account | None:
-    """The counts; None when the table does not stay clean for as long as counting takes to begin."""
+    """Return the counts; None if the table did not stay clean until counting began."""
     for _ in range(_TRIES):
         with context.warehouse.reading() as reader:
             if not _is_dirty(reader, endpoint):

@@ -29,16 +29,16 @@ _TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """The address and process of a service. `fields`: what the models that it was started with take."""
+    """The address and process of a service. `fields`: the fields of the models that it was started with."""
 
     url: str
     pid: int
     fields: Mapping[str, Sequence[str]] | None = field(default=None, compare=False)
 
     def lacks(self, declared: Mapping[str, Sequence[str]]) -> list[str]:
-        """The fields, as `Model.field`, that its models of these names would drop.
+        """Return the fields, as `Model.field`, that its models of these names would drop.
 
-        A model that it does not have at all is none of them: what is sent to it is refused.
+        Unknown models are not included, since the service rejects their records.
         """
         known = {name.lower(): fields for name, fields in (self.fields or {}).items()}  # routes ignore case
         return [
@@ -76,14 +76,14 @@ def withdraw(state_dir: Path, address: ServiceAddress) -> None:
 
 
 def announced(state_dir: Path) -> ServiceAddress | None:
-    """Return what the file says, without a look at whether it is still so."""
+    """Return the content of the file, without checking that the service still runs."""
     return _read(state_dir)
 
 
 def find_running(state_dir: Path) -> ServiceAddress | None:
     """Return the running service of a directory, or None. Blocks for at most 2 s.
 
-    A file left behind by a process that is gone, or whose address does not answer, is ignored.
+    A file of an ended process, or with an address that does not answer, is ignored.
     """
     address = _read(state_dir)
     if address is None or not _is_alive(address.pid) or not _answers(address.url):
@@ -92,7 +92,7 @@ def find_running(state_dir: Path) -> ServiceAddress | None:
 
 
 def _read(state_dir: Path) -> ServiceAddress | None:
-    """Return what the file says, if only this user can have written it and it names this machine."""
+    """Return the content of the file, if only this user can have written it and it names this machine."""
     path = service_file(state_dir)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def _read(state_dir: Path) -> ServiceAddress | None:
 
 
 def _is_here(host: str) -> bool:
-    """Whether an address is one of this machine: only such can be bound."""
+    """Return whether an address belongs to this machine, by binding it."""
     for family, kind, protocol, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
         with suppress(OSError), socket.socket(family, kind, protocol) as one:
             one.bind(place)
@@ -113,7 +113,7 @@ def _is_here(host: str) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file or folder is this user's, and writable by no other user: a planted one takes records."""
+    """Return whether a file or folder is this user's and writable by no other, i.e. not planted."""
     if not hasattr(os, "geteuid"):
         return True
     status = path.stat()
@@ -122,7 +122,7 @@ def is_own(path: Path) -> bool:
 
 def _is_alive(pid: int) -> bool:
     if sys.platform == "win32":
-        return True  # there, signal 0 would end the process; the health check decides
+        return True  # on Windows, signal 0 would end the process; the health check decides
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -133,7 +133,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Whether something that looks like the service answers there, healthy or not."""
+    """Return whether something like the service answers there, healthy or not."""
     try:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT)

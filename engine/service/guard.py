@@ -1,8 +1,8 @@
 """Access checks: reject requests that web pages make a browser send.
 
-A service without keys trusts whoever reaches it, and a browser on this machine does. So such a service
-answers to names of this machine only (a web page can point its own name here), and not to pages from
-elsewhere.
+A service without keys trusts every client that reaches it, including a browser on this machine. So such a
+service answers only to names of this machine (since a web page can point its own name here), and not to pages
+of other hosts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHARED = ("/consumption/", "/api/")
 
 
 def unauthorized() -> Response:
-    """The answer to a request without the token it needs."""
+    """Return the answer to a request without the required token."""
     text = "Unauthorized: Invalid or missing token"
     return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
 
@@ -37,9 +37,9 @@ def unauthorized() -> Response:
 class Guard:
     """Rejects forbidden requests, and tells browsers which pages may read responses.
 
-    Paths lose the service's prefix, and a slash at their end, which counts as none.
+    Removes the service's prefix and a trailing slash from paths.
 
-    With both keys set, every request needs a token, so any host and any origin may ask.
+    With both keys set, every request needs a token, so any host and origin is allowed.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
@@ -50,7 +50,7 @@ class Guard:
         self._prefix = settings.path_prefix.strip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class Guard:
 
     def _problem(self, headers: Headers, path: str) -> str | None:
         hosts = headers.getlist("host")
-        # without a Host header it is no browser that asks
+        # a request without a Host header is not from a browser
         if len(hosts) > 1 or (hosts and not self._is_known(host_of(hosts[0]))):
             return (
                 "This service has no keys, so it answers to names of this machine only, such as localhost. "
@@ -88,7 +88,7 @@ class Guard:
 
     def _is_known_origin(self, origin: str, hosts: list[str]) -> bool:
         found = _ORIGIN.fullmatch(origin)
-        if found is None:  # "null" as well: a sandboxed frame, or a file
+        if found is None:  # also "null": a sandboxed frame, or a file
             return False
         if self._any_host:
             return hosts == [found[1]]
@@ -114,7 +114,7 @@ def _preflight(origin: str) -> Response:
 
 
 def _sharing(send: Send, origin: str) -> Callable[[Message], Awaitable[None]]:
-    """The same, with the leave for pages of this origin to read the answer."""
+    """Return the headers, with permission for pages of this origin to read the answer."""
 
     async def sharing(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
-"""An index in memory of where the rows of an id are, by hash, so that replays need not scan whole tables.
+"""An in-memory index of the rows of each id, by hash, so that replays need not scan whole tables.
 
-It knows the commit sequences that rows of an id may have. The table keeps the rows of one request together,
-so with these DuckDB reads a few row groups instead of all, and none for new ids. No row is missing from it;
-entries of deleted rows may stay, because the table itself compares the ids.
+It has the commit sequences that rows of an id may have. The table stores the rows of a request together, so
+with these DuckDB reads a few row groups instead of all, and none for new ids. The index is complete; entries
+of deleted rows may remain, because the query compares the ids in the table.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 __all__ = ["IdIndexes"]
 
 MAX_ROWS = 8_000_000
-"""Rows of a table with an index, at 16 bytes each; larger tables are scanned."""
+"""Maximum rows of a table with an index, at 16 bytes each; larger tables are scanned."""
 
 MAX_RECENT = 128_000
-"""Rows that are added one by one before the index is rebuilt; each takes some 150 bytes."""
+"""Rows added one by one before the index is rebuilt; each takes about 150 bytes."""
 
 
 class IdIndex:
     """The index of one table, built at its first use.
 
-    Each use first adds the rows that were committed since the last one. Ask it inside the writer's
-    transaction, before that adds rows of its own.
+    Each use first adds the rows committed since the last one. Use it inside the writer's transaction, before
+    that adds rows.
     """
 
     def __init__(self, connection: DuckDBPyConnection, table: Table) -> None:
         self._connection = connection
         self._name, self._key = quote(table.name), quote(table.names[0])
-        self._last: int | None = None  # the latest commit sequence in it; None before it is built
+        self._last: int | None = None  # the latest indexed commit sequence; None before the index is built
         self._hashes: Sequence[int] = ()
         self._sequences: Sequence[int] = ()
         self._recent: dict[int, tuple[int, ...]] = {}
         self._added = 0  # rows since it was built
 
     def sequences_of(self, ids: Sequence[Any]) -> set[int] | None:
-        """The commit sequences of the rows with these ids, and maybe more; None if the table is too large."""
+        """Return at least the commit sequences of rows with these ids; None if the table is too large."""
         if not self._catch_up():
             return None
         hashes = self._connection.execute("SELECT DISTINCT hash(unnest(?::VARCHAR[]))", [ids]).fetchall()
@@ -78,8 +78,8 @@ class IdIndex:
         """Forget rows that are being deleted, by hash and sequence, so that one id cannot fill the index."""
         for number, sequence in rows:
             entries = list(self._recent.get(number, ()))
-            if sequence in entries:  # else it is older than the index
-                entries.remove(sequence)  # only one: another id may have the same hash
+            if sequence in entries:  # otherwise it is older than the index
+                entries.remove(sequence)  # only one, since another id may have the same hash
                 self._recent[number] = tuple(entries)
 
     def _build(self) -> bool:
@@ -100,7 +100,7 @@ class IdIndex:
 
 
 class IdIndexes:
-    """The indexes of all tables that can have one: those whose ids are text, where pyarrow is installed."""
+    """The indexes of all tables with text ids; requires pyarrow."""
 
     def __init__(self, connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
         self._connection = connection
@@ -125,12 +125,12 @@ class IdIndexes:
             index.remove(rows)
 
     def forget(self) -> None:
-        """Rebuild them at their next use, after a failed transaction."""
+        """Rebuild the indexes at their next use, after a failed transaction."""
         tables = self._tables if has_arrow() else []
         self._indexes = {table.name: IdIndex(self._connection, table) for table in tables}
 
 
 def _numbers(column: pa.ChunkedArray) -> Sequence[int]:
-    """The numbers of a column of type UBIGINT without nulls, as they lie in memory."""
+    """Return the numbers of a UBIGINT column without nulls, without copying."""
     array = column.combine_chunks()
     return memoryview(array.buffers()[1]).cast("Q")[array.offset : array.offset + len(array)]

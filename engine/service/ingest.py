@@ -42,13 +42,13 @@ __all__ = ["ingest"]
 
 _log = logging.getLogger(__name__)
 
-_NOT_FOUND = "Please run `moose ls` to view your routes"  # the contract's own text
+_NOT_FOUND = "Please run `moose ls` to view your routes"  # the text of the original contract
 _MAX_KEY = 200
 _MAX_SCOPE = 200
 _MAX_ORIGIN = 1_000
 _MAX_EPOCH = 2**63 - 1
-_MAX_INLINE = 512 * 1024  # a body of this size is validated in some 2 ms
-_MAX_INLINE_BAD = 16 * 1024  # taking one apart costs twenty times as much
+_MAX_INLINE = 512 * 1024  # a body of this size is validated in about 2 ms
+_MAX_INLINE_BAD = 16 * 1024  # splitting a body into records costs twenty times as much
 _MANY_LETTERS = 100
 _RETRY_SOON = {"Retry-After": "1"}
 _RETRY_LATER = {"Retry-After": "5"}
@@ -68,7 +68,7 @@ async def ingest(request: Request) -> Response:
 
 
 def _wants_details(request: Request) -> bool:
-    """Whether the answer names every record's fate. Raises BodyError: a misspelt wish must not be ignored."""
+    """Return whether the answer lists every record's outcome. Raises BodyError for an unknown value."""
     wanted = request.headers.get("x-odw-results", "").strip().lower()
     if wanted not in ("", "none", "per-record"):
         raise BodyError(400, "X-ODW-Results must be per-record or none")
@@ -76,7 +76,7 @@ def _wants_details(request: Request) -> bool:
 
 
 def _columns_of(request: Request, endpoint: Endpoint) -> ColumnReader | None:
-    """What reads the body if it says that it is columns. Any other body is JSON, whatever it says."""
+    """Return the reader of a body of columns. Any other body is JSON, whatever its content type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return endpoint.columns if kind == MEDIA_TYPE else None
 
@@ -120,9 +120,9 @@ async def store_again(
     audit: Sequence[AuditEntry],
     unless_newer: int | None = None,
 ) -> list[str]:
-    """Store one record, given as JSON, in place of an earlier row; return why it was refused, if it was.
+    """Store one record, given as JSON, in place of an earlier row; return why it was rejected, if it was.
 
-    A row of a later commit sequence than `unless_newer` stays.
+    A row of a later commit sequence than `unless_newer` is kept.
 
     Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError.
     """
@@ -136,16 +136,16 @@ async def store_again(
 
 
 def _model_of(path: str) -> str:
-    """The model's name in lower case, from `<Model>` or `<Model>/<version>`.
+    """Return the model's name in lower case, from `<Model>` or `<Model>/<version>`.
 
-    There is one version of each model: the one that is served.
+    Only one version of each model is served.
     """
     name, _, version = path.partition("/")
     return name.lower() if "/" not in version else ""
 
 
 class _Terms(NamedTuple):
-    """What the headers say about how the rows are to be committed."""
+    """The headers that control how rows are committed."""
 
     delivery: Delivery
     key: str | None
@@ -212,7 +212,7 @@ def _epoch(header: str | None) -> Epoch | None:
 
 
 class _Ingestion:
-    """One request's way from its body to its answer."""
+    """Processes one request from its body to its answer."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class _Ingestion:
         return _answer_to(receipt, is_detailed)
 
     async def _rows_of_columns(self, reader: ColumnReader) -> pa.Table | None:
-        """The rows of a body of columns; None when it has to take the way of JSON, as which it then stands.
+        """Return the rows of a body of columns; None if it was converted to JSON to be processed as such.
 
         Raises InvalidBodyError, TooManyRecordsError, WriteFailedError.
         """
@@ -272,7 +272,7 @@ class _Ingestion:
         return rows
 
     async def _validated(self) -> ValidatedBody:
-        """Large bodies are read, and bad ones taken apart, beside the event loop, two at a time."""
+        """Validate a body; large and invalid ones in a worker thread, two at a time."""
         validator, body = self._endpoint.validator, self._body
         if len(body) > _MAX_INLINE:
             return await self._context.beside(lambda: validator.read(body))
@@ -290,7 +290,7 @@ class _Ingestion:
         return await self._context.beside(make) if is_long else make()
 
     async def _refuse(self, validated: ValidatedBody) -> Response:
-        """The contract without extensions: one bad record refuses all, and all become dead letters."""
+        """Reject a request as in the original contract: one invalid record dead-letters all."""
         message = next(iter(validated.failures.values()))
         originals = validated.originals or []
         letters = await self._in_thread_if_many(
@@ -303,7 +303,7 @@ class _Ingestion:
         )
         self._terms = self._terms._replace(
             key=None
-        )  # a refusal can be repeated: the dead letters are upserted
+        )  # a rejected request can be repeated, since dead letters are upserted
         if letters:
             await self._write([], letters)
         return PlainTextResponse(f"Invalid JSON: {message}", 400)
@@ -321,7 +321,7 @@ class _Ingestion:
         source: Literal["api", "transform", "table"] = "api",
         kind: str = "ValidationError",
     ) -> RejectedRecord:
-        """Return the dead letter of a record; `source` is what refused it."""
+        """Return the dead letter of a record; `source` is what rejected it."""
         return letter_of(
             self._endpoint.model,
             index,
@@ -336,16 +336,16 @@ class _Ingestion:
     def _transform(
         self, validated: ValidatedBody, letters: list[RejectedRecord]
     ) -> tuple[list[Row], list[int] | None]:
-        """The rows of the good records; those that the transform refuses are added to `letters`.
+        """Return the rows of the valid records; those that the transform rejects are added to `letters`.
 
-        Also the place of each row's record among the good ones, None when all of them have rows.
+        Also return the index of each row's record among the valid ones; None when all of them have rows.
         """
         transform = self._endpoint.model.transform
         if transform is None:
             return validated.records, None
         try:
             results = transform(validated.records)
-        except Exception as error:  # somebody else's code: its bug fails its own requests only
+        except Exception as error:  # foreign code: its bugs fail only its own requests
             raise WriteFailedError(f"the transform failed: {type(error).__name__}") from error
         if len(results) != len(validated.records):
             raise WriteFailedError("the transform did not return a result for every record")
@@ -363,7 +363,7 @@ class _Ingestion:
         return rows, places
 
     def originals(self, validated: ValidatedBody) -> list[bytes]:
-        """All records as they were sent."""
+        """Return all records as they were sent."""
         if validated.originals is None:
             body = self._body if self._as_json is None else self._as_json()
             validated.originals = split_body(body, self._context.settings.max_records)
@@ -401,7 +401,7 @@ class _Ingestion:
         return receipt
 
     def _body_hash(self) -> str | None:
-        """What a repeat of this request must have too; only requests with a key can be repeated."""
+        """Return the hash that identifies a repeat of this request; None without a key."""
         if self._terms.key is None:
             return None
         return hashlib.sha256(self._sent, usedforsecurity=False).hexdigest()
@@ -415,7 +415,7 @@ def _answer_to(receipt: Receipt, is_detailed: bool) -> Response:
 
 
 class _Origins:
-    """From rows back to the records that they were made of. The body is cut only when that is asked for."""
+    """Maps rows back to their records. The body is split only on demand."""
 
     def __init__(self, ingestion: _Ingestion, validated: ValidatedBody, places: list[int] | None) -> None:
         self._ingestion = ingestion
@@ -424,7 +424,7 @@ class _Origins:
         self._indexes: list[int] | None = None
 
     def of(self, place: int) -> tuple[int, bytes]:
-        """The index in the request, and the text, of the good record at this place."""
+        """Return the index in the request, and the text, of the valid record at this index."""
         originals = self._ingestion.originals(self._validated)
         if self._indexes is None:
             failures = self._validated.failures
@@ -433,6 +433,6 @@ class _Origins:
         return index, originals[index]
 
     def refuse(self, place: int, message: str) -> RejectedRecord:
-        """The dead letter of the row at this place."""
+        """Return the dead letter of the row at this index."""
         record = place if self._places is None else self._places[place]
         return self._ingestion.rejected(*self.of(record), message, source="table")

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what the service has done since it started, in Prometheus' text format."""
+"""`GET /metrics`: counters since the start of the service, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RateHistory:
         self._steps: deque[list[int]] = deque(maxlen=self.STEPS)
 
     def add(self, written: int, dead: int) -> None:
-        """Count what was just stored."""
+        """Count records that were just stored."""
         step = int(self._clock()) // self.STEP
         if not self._steps or self._steps[-1][0] != step:
             self._steps.append([step, 0, 0])
@@ -39,7 +39,7 @@ class RateHistory:
         self._steps[-1][2] += dead
 
     def rates(self, minutes: int = 60) -> list[tuple[float, float, float]]:
-        """(seconds since 1970, written and dead a second) of every step, the current one last."""
+        """Return (seconds since 1970, written and dead per second) of every step, the current one last."""
         now = int(self._clock()) // self.STEP
         known = {step: (written, dead) for step, written, dead in self._steps}
         first = now - minutes * 60 // self.STEP + 1
@@ -48,7 +48,7 @@ class RateHistory:
 
 
 class Metrics:
-    """Counters of one service. Labels are names that the service knows, never a client's."""
+    """Counters of one service. Labels are the service's own names, never a client's."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -60,7 +60,7 @@ class Metrics:
         self.history = RateHistory()
 
     def lines(self) -> Iterator[str]:
-        """The counters as text."""
+        """Return the counters as text."""
         yield from _counter(
             "odw_ingest_requests_total",
             "Ingest requests by model and status.",
@@ -122,7 +122,7 @@ def _gauge(name: str, text: str, value: float) -> Iterator[str]:
 
 
 async def show_metrics(request: Request) -> Response:
-    """All counters and gauges; behind the consumption key."""
+    """Answer all counters and gauges; requires the consumption key."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -133,8 +133,8 @@ async def show_metrics(request: Request) -> Response:
             "Rows and closed dead letters that the retention has removed, by table.",
             [({"table": name}, count) for name, count in context.warehouse.removed.items() if count],
         ),
-        *_gauge("odw_ingest_ready", "1 while records are taken.", float(context.takes_records)),
-        *_gauge("odw_queued_requests", "Requests that wait for the writer.", context.warehouse.queued),
-        *_gauge("odw_inflight_bytes", "Bytes of bodies that are being read.", context.inflight.used),
+        *_gauge("odw_ingest_ready", "1 while records are accepted.", float(context.takes_records)),
+        *_gauge("odw_queued_requests", "Requests waiting for the writer.", context.warehouse.queued),
+        *_gauge("odw_inflight_bytes", "Bytes of bodies being read.", context.inflight.used),
     ]
     return PlainTextResponse("\n".join(lines) + "\n", media_type=_TYPE)

@@ -1,7 +1,7 @@
 """Migrate a table to the columns of its model when the warehouse is opened.
 
-What keeps every stored value is done without asking: a column is added, or its type changes when every value
-fits the new one exactly. Anything else stops with what to do; rows are never squeezed into another shape.
+Changes that keep every stored value are automatic: a column is added, or its type changes if every value fits
+the new one exactly. Anything else is an error with a remedy; values are never converted with loss.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int
     """Create the table, or migrate it to the columns of the model.
 
     Args:
-        version: the format that the file had before it was opened.
+        version: the format of the file before it was opened.
         is_known: whether the service has stored the table before.
 
     Raises:
-        StateError: stored rows do not fit the model; says which columns, and what to do.
+        StateError: stored rows do not fit the model; the message names the columns and the remedy.
     """
     columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in table.stored_types.items())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {quote(table.name)} ({columns})")
@@ -43,7 +43,7 @@ def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int
 
 
 class _Migration:
-    """The changes to one table, inside the transaction that opens the warehouse."""
+    """The changes to one table, in the transaction that opens the warehouse."""
 
     def __init__(self, connection: DuckDBPyConnection, table: Table, version: int, *, is_known: bool) -> None:
         self._connection = connection
@@ -76,8 +76,8 @@ class _Migration:
             )
         if self._is_known and self._table.key is None and "id" in actual:
             _log.warning(
-                "table %s has no key, so rows of one id are kept side by side. Let its model have an "
-                "`id` that is required if they should replace one another",
+                "table %s has no key, so rows with the same id do not replace each other. Add a "
+                "required `id` to its model if they should",
                 self._table.name,
             )
         declared = {column.name.lower() for column in self._table.columns} | {SEQUENCE}
@@ -121,7 +121,7 @@ class _Migration:
 
 
 def _conversion(name: str, old: str, new: str, *, is_old: bool) -> tuple[str, str | None]:
-    """SQL that gives a column's value in its new type, and from that the old value; None if none is lost."""
+    """Return SQL that converts a column to its new type, and back; None if no value can be lost."""
     iso = f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
     if new == JSON and old == "TIMESTAMP":
         return f"to_json({iso})", None

@@ -28,18 +28,18 @@ __all__ = [
 ENTRY_POINT_GROUP = "odw_engine.ingest_models"
 
 Row: TypeAlias = dict[str, Any]
-"""One record as plain values, field name -> value; values are whatever JSON and the model's types allow."""
+"""One record as plain values, field name -> value; values are those that JSON and the model's types allow."""
 
 RowTransform: TypeAlias = Callable[[list[Row]], Sequence[Row | Exception]]
-"""Validated records in, as many rows or exceptions out, in the same order; it may change the dicts."""
+"""Maps validated records to as many rows or exceptions, in the same order; it may change the dicts."""
 
 
 ColumnTransform: TypeAlias = Callable[[Any], Any]
-"""As a `RowTransform` for many records at once, as a pyarrow table; None where some record is no row."""
+"""Like a `RowTransform` for many records at once, as a pyarrow table; None if a record has no row."""
 
 
 class Origin(NamedTuple):
-    """Which record of which pipeline a request's record is; None is what is unknown."""
+    """The pipeline, run, node and key of a request's record; None for unknown parts."""
 
     pipeline: str | None = None
     run: str | None = None
@@ -50,21 +50,21 @@ class Origin(NamedTuple):
 UNKNOWN_ORIGIN = Origin()
 
 OriginOf: TypeAlias = Callable[[Row], Origin | None]
-"""Reads the origin from a record as it was sent, whatever it looks like; None when it names none."""
+"""Reads the origin from a record as it was sent, even an invalid one; None when it names none."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
 class IngestModel:
-    """One model that `POST /ingest/<name>` accepts.
+    """A model that `POST /ingest/<name>` accepts.
 
-    `model` is what a record must look like on the wire. With `transform`, validated records become rows of
-    the type `row` (default: `model`), or exceptions, which become dead letters with the source "transform".
-    `transform_columns` does the same to columns, and only saves time. Rows go to `table`; None validates and
-    transforms only. Models that share a table must agree on its row.
-    `origin` is asked for each record that becomes a dead letter and names its origin itself.
-    Raises RegistryError for a name that cannot be a path segment or an SQL identifier.
+    `model` describes a record on the wire. `transform` maps validated records to rows of the type `row`
+    (default: `model`), or to exceptions, which become dead letters with the source "transform".
+    `transform_columns` does the same to columns, only faster. Rows go to `table`; with None they are only
+    validated and transformed. Models that share a table must have the same row type. `origin` reads the
+    origin of records that become dead letters. Raises RegistryError for a name that cannot be a path segment
+    or an SQL identifier.
     """
 
     name: str
@@ -90,17 +90,17 @@ class IngestModel:
 
 
 def fields_of(models: Iterable[IngestModel]) -> dict[str, list[str]]:
-    """The names that the records of each model have, on the wire, by the model's name."""
+    """Return the field names of each model's records on the wire, by the model's name."""
     return {
         one.name: [field.alias or name for name, field in one.model.model_fields.items()] for one in models
     }
 
 
 def load_ingest_models() -> tuple[IngestModel, ...]:
-    """The ingest models of all installed packages, in the order of their entry points' names.
+    """Return the ingest models of all installed packages, in the order of their entry points' names.
 
     An entry point's value is a sequence of IngestModel. Raises RegistryError when one cannot be imported,
-    holds something else, or when two models share a name (which ignores case, as paths do).
+    has another type, or when two models share a name (ignoring case, as paths do).
     """
     found: list[IngestModel] = []
     for point in sorted(entry_points(ENTRY_POINT_GROUP), key=lambda item: item.name):
@@ -115,7 +115,7 @@ def load_ingest_models() -> tuple[IngestModel, ...]:
 
 
 def check_names(models: Iterable[IngestModel]) -> tuple[IngestModel, ...]:
-    """The same models. Raises RegistryError when two names differ only in case or not at all."""
+    """Return the models. Raises RegistryError when two names are equal or differ only in case."""
     seen: dict[str, IngestModel] = {}
     for model in models:
         other = seen.setdefault(model.name.lower(), model)

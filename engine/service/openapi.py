@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: what this service serves, with the models that it has at that moment."""
+"""`GET /openapi.json`: the API of this service, with its current models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_COUNT = 2**62 - 1
 
 
 def openapi_of(context: ServiceContext) -> Document:
-    """The document, in OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document."""
     paths: Document = {}
     for endpoint in context.endpoints.values():
         model = endpoint.model
@@ -89,7 +89,7 @@ def _ingest(name: str, model: type[BaseModel]) -> Document:
 
 
 def _inlined(schema: Any, definitions: Document, within: tuple[str, ...]) -> Any:
-    """The schema without references; a model inside itself may hold anything there."""
+    """Return the schema without references; a recursive model allows anything at the recursion."""
     if isinstance(schema, list):
         return [_inlined(item, definitions, within) for item in schema]
     if not isinstance(schema, dict):
@@ -102,7 +102,7 @@ def _inlined(schema: Any, definitions: Document, within: tuple[str, ...]) -> Any
 
 
 _HEADERS = (
-    ("X-ODW-Results", {"type": "string", "enum": ["per-record", "none"]}, "answer every record's fate"),
+    ("X-ODW-Results", {"type": "string", "enum": ["per-record", "none"]}, "answer every record's outcome"),
     (
         "X-ODW-Delivery",
         {"type": "string", "enum": ["fresh", "replay"]},
@@ -257,7 +257,7 @@ def _fixed() -> Document:
         "/snapshots": {
             "post": {
                 "responses": {
-                    "200": {"description": "a file with everything", "content": _OBJECT},
+                    "200": {"description": "a file with all tables", "content": _OBJECT},
                     **_answers({"503": "the copy could not be written"}),
                 }
             }

@@ -1,4 +1,4 @@
-"""The parts of `/openapi.json` about runs, administration, and the fate of records."""
+"""The parts of `/openapi.json` about runs, administration, deliveries and dead letters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
 
 
 def run_paths(context: ServiceContext) -> Document:
-    """Paths by name: the triggers of the pipelines, administration, deliveries, and discarding."""
+    """Return paths by name: triggers of the pipelines, administration, deliveries, and dead letters."""
     return {
         **_triggers(context),
         "/admin/workflows/history": {"get": {"responses": _answers({}, _ROWS), "security": _SECURED}},
@@ -30,7 +30,7 @@ def run_paths(context: ServiceContext) -> Document:
 
 
 def discard_operation() -> Document:
-    """`POST /dead-letters`."""
+    """Return the operation `POST /dead-letters`."""
     wanted: Document = {
         "type": "object",
         "required": ["reason"],
@@ -50,7 +50,7 @@ def discard_operation() -> Document:
         "503": "the warehouse cannot be written",
     }
     return {
-        "summary": "Put dead letters aside, or say that their records were delivered another way",
+        "summary": "Discard dead letters, or mark them as recovered",
         "requestBody": {"required": True, "content": {"application/json": {"schema": wanted}}},
         "responses": _answers(refusals, _TEXT),
         "security": _SECURED,
@@ -84,7 +84,7 @@ def _triggers(context: ServiceContext) -> Document:
                 for one in pipeline.parameters
             ],
             "responses": _answers(
-                {"400": "a parameter does not fit", "500": "it could not be started", "503": "stopping"},
+                {"400": "a parameter does not fit", "500": "the run could not be started", "503": "stopping"},
                 _OBJECT,
                 _OBJECT,
             ),
@@ -122,9 +122,9 @@ def _deliveries() -> Document:
         }
         for name, text in texts.items()
     ]
-    refusals = {"400": "no such model", "503": "the table cannot be counted at present"}
+    refusals = {"400": "no such model", "503": "the table cannot be counted now"}
     return {
-        "summary": "Count what was delivered",
+        "summary": "Count deliveries",
         "parameters": parameters,
         "responses": _answers(refusals, _OBJECT),
         "security": _SECURED,

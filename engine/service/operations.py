@@ -1,7 +1,7 @@
-"""What the operator's page shows of pipelines and runs, as values, and who provides it.
+"""Pipelines and runs as values for the operator's page, and the protocol that provides them.
 
-The page belongs to the service, which knows neither plans nor state stores: whoever hosts runs implements
-`Operations`, and hands over values that hold nothing secret.
+The page is part of the service, which knows neither plans nor state stores: the host of the runs implements
+`Operations`, and returns values without secrets.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
 
 
 class OperationsError(Exception):
-    """What was asked for cannot be done; the text says why, for whoever asked."""
+    """A request cannot be fulfilled; the message has the reason for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node of a pipeline, and of a run what it has done so far.
+    """A node of a pipeline, with its counts so far in a run.
 
-    `share` is the busy share of its workers' time (0 to 1), None when it is unknown here. `waits_for` is ""
-    or what it waits for. `state` is idle, working, waiting, done or failed. `pays`: its answers cost money.
+    `share` is the busy share of its workers' time (0 to 1), None when it is unknown. `waits_for` is what it
+    waits for, or "". `state` is idle, working, waiting, done or failed. `pays`: its answers cost money.
     """
 
     name: str
@@ -113,7 +113,7 @@ class SplitView:
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One line of the log of stages."""
+    """A line of the log of stages."""
 
     at: datetime
     level: str
@@ -122,7 +122,7 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """Everything about one run. `rates` are (moment, written and dead a second), oldest first."""
+    """All data of one run. `rates` are (moment, written and dead per second), oldest first."""
 
     run: RunView
     nodes: Sequence[NodeView]
@@ -155,7 +155,7 @@ class LetterWhere:
 class LetterView:
     """A dead letter of a pipeline. `record` is JSON, None when only a reference was stored.
 
-    `model` is the ingest model that its node sends to, "" when it is no sink of ours.
+    `model` is the ingest model that its node sends to, "" for other sinks.
     """
 
     id: str
@@ -178,10 +178,10 @@ class LetterView:
 
 @dataclass(frozen=True, slots=True)
 class CallView:
-    """A paid model call, with this record's share of tokens and price.
+    """A paid model call, with this record's share of tokens and cost.
 
-    `answer` is what it said of this record. `prompt` and `reply` are as its trace has them, "" where the node
-    keeps none. Texts are redacted as the node declares, and cut where they are long.
+    `answer` is the answer for this record. `prompt` and `reply` are from its trace, "" if the node keeps
+    none. Texts are redacted as the node declares, and long ones are cut.
     """
 
     run_id: str
@@ -213,23 +213,23 @@ class ScheduleView:
 
 
 class DeadRecord(NamedTuple):
-    """The record of a dead letter; `id` is its own, by which it is found where the origin has no key."""
+    """The record of a dead letter; `id` is the record's own, used to find it if the origin has no key."""
 
     origin: Origin
     id: str = ""
 
 
 class Operations(RunHost, Protocol):
-    """What the page shows and does beyond the service itself. Methods raise OperationsError."""
+    """The data and actions of the page beyond the service itself. Methods raise OperationsError."""
 
     def pipelines(self) -> Sequence[PipelineView]:
-        """The pipelines of the file, in its order, without `last`."""
+        """Return the pipelines of the file, in its order, without `last`."""
         ...
 
     async def recent(
         self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""
     ) -> list[RunView]:
-        """Runs, newest first, after the run `before`."""
+        """Return runs, newest first, after the run `before`."""
         ...
 
     async def detail(self, run_id: str) -> RunDetail | None:
@@ -237,11 +237,11 @@ class Operations(RunHost, Protocol):
         ...
 
     async def end(self, run_id: str, *, at_once: bool) -> bool:
-        """Drain or cancel a run of this process; False when it has ended or is elsewhere."""
+        """Drain or cancel a run of this process; return False if it has ended or runs elsewhere."""
         ...
 
     async def letters(self, where: LetterWhere) -> list[LetterView]:
-        """Dead letters of pipelines, newest first, without their records."""
+        """Return dead letters of pipelines, newest first, without their records."""
         ...
 
     async def letter(self, letter_id: str) -> LetterView | None:
@@ -249,32 +249,32 @@ class Operations(RunHost, Protocol):
         ...
 
     async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
-        """(pipeline, error type, number), most frequent first."""
+        """Return (pipeline, error type, number), most frequent first."""
         ...
 
     async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
-        """Send a dead letter's record again from the node where it failed, changed or as it was.
+        """Send a dead letter's record, changed or not, again from the node where it failed.
 
         Returns the id of the run. Raises OperationsError when it could not be delivered.
         """
         ...
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
-        """Put dead letters aside; returns how many were open."""
+        """Discard dead letters; return how many were open."""
         ...
 
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
-        """Close the open dead letters of these records: delivered, or with a reason put aside."""
+        """Close the open dead letters of these records as recovered, or with a reason as discarded."""
         ...
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
-        """The model calls that were paid for a record, by its key or the name of its object, oldest first.
+        """Return the paid model calls of a record, by its key or the name of its object, oldest first.
 
-        Those that this run has paid; if it has paid none, those of the run that paid last: a journal answers
-        later runs.
+        Those that this run paid; if it paid none, those of the last run that did, whose answers the journal
+        reuses.
         """
         ...
 
     async def schedules(self) -> list[ScheduleView]:
-        """The schedules of the file."""
+        """Return the schedules of the file."""
         ...

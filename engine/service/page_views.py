@@ -1,4 +1,4 @@
-"""`getDailyPageViews`: how often pages were seen each day, and by how many visitors."""
+"""`getDailyPageViews`: page views and visitors per day."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["EVENTS", "MAX_DAYS", "page_views"]
 
 EVENTS = "Event"
-"""The table that is counted; a page view is an event whose name is `pageview`."""
+"""The counted table; a page view is an event with the name `pageview`."""
 
 MAX_DAYS = 100_000
 _COLUMNS = ("view_date", "total_pageviews", "unique_visitors")
 
 
 def page_views(tables: Mapping[str, Table], parameters: QueryParams) -> tuple[Query, Page]:
-    """The query, newest day first; `days_back` leaves out days before.
+    """Return the query, newest day first; `days_back` leaves out earlier days.
 
-    It counts the rows that are there at that moment, overtaken ones left out. Raises ParameterError.
+    It counts the current rows, without replaced ones. Raises ParameterError.
     """
     days = parse_count(parameters, "days_back")
     if days is not None and days > MAX_DAYS:

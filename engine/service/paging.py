@@ -1,4 +1,4 @@
-"""Query strings of the reading routes, and answers of the shape `{"items": [...], "total": n}`."""
+"""Query strings of the reading routes, and answers of the form `{"items": [...], "total": n}`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Page", "ParameterError", "Query", "answer_page", "bad_parameter", "p
 _CHUNK = 2_000
 _STREAM_TIMEOUT = 10.0
 _RETRY_SOON = {"Retry-After": "1"}
-_MAX_COUNT = 2**62 - 1  # the sum of limit and offset is a number of 64 bits, too
+_MAX_COUNT = 2**62 - 1  # the sum of limit and offset must fit into 64 bits, too
 _MAX_DIGITS = 19
 
 
 class ParameterError(ValueError):
-    """A parameter of the query string is wrong; the text is the answer."""
+    """A parameter of the query string is not valid; the message is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Page:
 
     @classmethod
     def of(cls, parameters: QueryParams) -> Page:
-        """From `limit` and `offset`; empty counts as absent. Raises ParameterError."""
+        """Parse `limit` and `offset`; empty counts as absent. Raises ParameterError."""
         return cls(parse_count(parameters, "limit"), parse_count(parameters, "offset") or 0)
 
 
 def parse_count(parameters: QueryParams, name: str) -> int | None:
-    """A parameter that is a whole number; None when it is absent or empty. Raises ParameterError."""
+    """Parse a whole-number parameter; None when it is absent or empty. Raises ParameterError."""
     text = parameters.get(name)
     if not text:
         return None
@@ -85,7 +85,7 @@ class _Cursor:
         self.total = 0
 
     def count(self) -> int:
-        """Open, count what matches, and say how many rows of it are on the page."""
+        """Open the query, count all matches, and return the number of rows on the page."""
         self._reader = self._reading.__enter__()
         query, page = self._query, self._page
         condition = f" WHERE {' AND '.join(query.conditions)}" if query.conditions else ""
@@ -96,7 +96,7 @@ class _Cursor:
         return rest if page.limit is None else min(rest, page.limit)
 
     def first(self) -> list[dict[str, object]]:
-        """Fetch the first rows, once they are counted."""
+        """Fetch the first rows, after `count`."""
         assert self._reader is not None
         query, page = self._query, self._page
         limit = f" LIMIT {page.limit}" if page.limit is not None else ""
@@ -110,11 +110,11 @@ class _Cursor:
         return self.more()
 
     def more(self) -> list[dict[str, object]]:
-        """The next rows, none at the end."""
+        """Fetch the next rows; none at the end."""
         return [dict(zip(self._names, row, strict=True)) for row in self._fetch()]
 
     def close(self) -> None:
-        """End the look at the tables, if it has begun."""
+        """End the read of the tables, if it has begun."""
         if self._reader is not None:
             self._reader = None
             self._reading.__exit__(None, None, None)
@@ -128,9 +128,9 @@ async def answer_page(
 ) -> Response:
     """Run the query and answer `{"items": [...], "total": n}`; long answers are streamed.
 
-    `total` counts all rows that match, whatever the page. `shape` changes every item. A value that the
-    query's columns cannot be compared with is answered 400; 503 when memory is short, or when as many long
-    answers as there may be are on their way.
+    `total` counts all matching rows, regardless of the page. `shape` converts every item. Answers 400 for a
+    value that cannot be compared with its column, and 503 when memory is short or the maximum of long answers
+    is in progress.
     """
     import duckdb
 
@@ -146,7 +146,7 @@ async def answer_page(
 
 
 class _NoStreamError(Exception):
-    """As many long answers as there may be are on their way."""
+    """The maximum of long answers is in progress."""
 
 
 async def _answer(
@@ -184,18 +184,18 @@ async def _answer(
 
 
 class _HeldStream(StreamingResponse):
-    """A streamed answer that gives back what it holds, also when it is not read to its end."""
+    """A streamed answer that always releases its resources, even if it is not read to the end."""
 
     def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
         super().__init__(content, media_type="application/json")
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the answer."""
         async with self._held:
             await super().__call__(scope, receive, send)
 
 
 def bad_parameter(error: ParameterError) -> Response:
-    """The answer to a wrong parameter."""
+    """Return the answer to an invalid parameter."""
     return PlainTextResponse(str(error), 400)

@@ -1,4 +1,4 @@
-"""`POST /sql` and `POST /snapshots`: the warehouse for who asks in SQL, here or in another process."""
+"""`POST /sql` and `POST /snapshots`: SQL queries of the warehouse, here or in another process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Question(BaseModel):
 
 
 async def query_warehouse(request: Request) -> Response:
-    """Answer `{"sql": …, "limit": …}` with columns and rows; behind the consumption key."""
+    """Answer `{"sql": …, "limit": …}` with columns and rows; requires the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -54,17 +54,17 @@ def _in_words(error: ValidationError) -> str:
 
 
 async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:
-    """Run a query beside the event loop, as few at a time as there may be. Raises QueryError."""
+    """Run a query in a worker thread, within the limit of concurrent queries. Raises QueryError."""
     try:
         return await context.querying(
             lambda: answer_query(context.warehouse, sql, limit, context.query_limits)
         )
     except StateError as error:
-        raise QueryError("The warehouse cannot be read at present", 503) from error
+        raise QueryError("The warehouse cannot be read now", 503) from error
 
 
 async def take_snapshot(request: Request) -> Response:
-    """Copy the warehouse into a file that other processes can open; behind the consumption key."""
+    """Copy the warehouse into a file that other processes can open; requires the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()

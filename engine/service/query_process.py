@@ -1,8 +1,8 @@
-"""A query in a process of its own, which the kernel keeps within its memory.
+"""Run a query in a separate process, whose memory the kernel limits.
 
-The process has a file with the tables, and in it the rows of those that the query names: it cannot open the
-warehouse itself, which this process holds open for writing. Question and answer are JSON, on its standard
-input and output.
+The process gets a file with the tables, and the rows of those that the query names, since it cannot open the
+warehouse, which this process holds open for writing. Query and answer are JSON on its standard input and
+output.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_query", "main"]
 
-_TO_START = 10.0  # seconds that the process may take beyond those of the query
+_TO_START = 10.0  # seconds that the process may take in addition to the query
 _KEPT = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TZ")
 
 
 def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
-    """Run one SELECT, apart when a single step of it may take much memory. Blocks. Raises QueryError."""
+    """Run one SELECT, in a separate process if a step may need much memory. Blocks. Raises QueryError."""
     began = time.monotonic()
     with warehouse.query_cursor() as cursor, explained():
         text, tree = only_select(cursor, sql)
@@ -64,8 +64,8 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
 
 
 def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) -> Path:
-    """A file with all tables, since a query may list them, and the current rows of those that it may mean."""
-    file = folder / "warehouse.duckdb"  # of the same name, since a query may use it
+    """Create a file with all tables, and the current rows of those that the query may use."""
+    file = folder / "warehouse.duckdb"  # with the same name, since a query may use it
     with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits):
         found = cursor.execute(
             "SELECT table_name, contains(text, lower(table_name)) OR contains(text, 'estimated_size') "
@@ -96,7 +96,7 @@ def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryRe
     }
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    environment["MALLOC_ARENA_MAX"] = "1"  # each more would reserve 64 MiB of the addresses it may use
+    environment["MALLOC_ARENA_MAX"] = "1"  # each further thread would reserve 64 MiB of its address space
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter and arguments
             [sys.executable, "-m", __name__],
@@ -115,12 +115,12 @@ def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryRe
     if "rows" in answer:
         columns = [(str(name), str(kind)) for name, kind in answer["columns"]]
         return QueryResult(columns, answer["rows"], answer["truncated"], answer["seconds"])
-    # a process that ends without a word could not even allocate what it takes to say so
+    # a process that ends without output could not even allocate an error message
     raise QueryError(str(answer.get("error", TOO_MUCH)), int(answer.get("status", 413)))
 
 
 class _Copy:
-    """The tables of the file, opened for reading."""
+    """The tables of the file, opened read-only."""
 
     def __init__(self, file: str, memory: int) -> None:
         import duckdb
@@ -141,7 +141,7 @@ class _Copy:
 
 
 def main() -> None:
-    """Answer the question on standard input."""
+    """Answer the query on standard input."""
     question = orjson.loads(sys.stdin.buffer.read())
     limits = QueryLimits(question["seconds"], question["memory"])
     try:
@@ -160,11 +160,11 @@ def main() -> None:
         answer = {}
     sys.stdout.buffer.write(orjson.dumps(answer))
     sys.stdout.flush()
-    os._exit(0)  # DuckDB's threads may be at work still
+    os._exit(0)  # DuckDB's threads may still be running
 
 
 def _limit(limits: QueryLimits) -> None:
-    """Let the kernel refuse what goes far beyond the limits, even when the parent has been killed."""
+    """Let the kernel stop usage far beyond the limits, even if the parent has been killed."""
     if sys.platform != "linux":
         return
     import resource

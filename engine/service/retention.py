@@ -1,7 +1,7 @@
 """Remove old rows and closed dead letters, a portion at a time.
 
-Rows carry the number of the commit that brought them, and no time. `_odw_times` says when some numbers were
-given out, so the age of a row is known to within `MARK_EVERY`.
+Rows have the sequence of their commit, but no time. `_odw_times` has the times of some sequences, so the age
+of a row is known to within `MARK_EVERY`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = ["DEAD_LETTERS", "Marks", "Trimmer"]
 _log = logging.getLogger(__name__)
 
 PORTION = 20_000
-"""Rows that one step removes at most, unless one request brought more."""
+"""Maximum rows removed by one step, unless one request brought more."""
 LOOK_EVERY = 60.0
 """Seconds from the end of one pass to the next."""
 PAUSE = 0.1
-"""Seconds between two steps of a pass, in which the writer commits what is waiting."""
+"""Seconds between two steps of a pass, in which the writer commits waiting submissions."""
 MARK_EVERY = 600.0
 DEAD_LETTERS = "dead letters"
 _NEVER = 2**63 - 1
 
 
 class Marks:
-    """Notes at which time which commit number was due. Used inside the writer's transaction."""
+    """Records the times of commit sequences. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
@@ -48,7 +48,7 @@ class Marks:
         self._latest = int(found[0]) if found else 0
 
     def add(self, sequence: int) -> None:
-        """Note that this number and higher ones are given out from now on, unless it was noted recently."""
+        """Record that this and higher sequences are assigned from now on, unless recently recorded."""
         if time.monotonic() < self._next or sequence <= self._latest:
             return
         self._connection.execute("INSERT INTO _odw_times VALUES (?, ?)", [sequence, utc_now()])
@@ -56,7 +56,7 @@ class Marks:
 
 
 class Trimmer:
-    """Removes what a retention does not keep. Used by the writer's thread alone.
+    """Removes data beyond the retention. Used only by the writer's thread.
 
     Attributes:
         removed: rows and dead letters removed so far, by table.
@@ -76,11 +76,11 @@ class Trimmer:
         return not self._pass
 
     def postpone(self) -> None:
-        """Let the next step be due when the next pass would be."""
+        """Postpone the next step until the next pass."""
         self.due = time.monotonic() + LOOK_EVERY
 
     def step(self, connection: DuckDBPyConnection) -> None:
-        """Remove one portion in a transaction of its own. Raises duckdb.Error; then roll back."""
+        """Remove one portion in a separate transaction. Raises duckdb.Error; then roll back."""
         connection.begin()
         name, count = self._remove(connection)
         connection.commit()
@@ -95,7 +95,7 @@ class Trimmer:
             self._pass.clear()
 
     def _remove(self, connection: DuckDBPyConnection) -> tuple[str, int]:
-        """The first place where there was something to remove, and how much of it was removed."""
+        """Remove a portion, and return its table and the number removed."""
         for name, keep in self._retention.tables.items():
             if count := _remove_rows(connection, self._tables[name], keep):
                 return name, count
@@ -107,7 +107,7 @@ def _what(place: str) -> str:
 
 
 def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> int:
-    """Remove the rows of some requests, oldest first; returns how many rows."""
+    """Remove the rows of some requests, oldest first; return the number of rows."""
     name = quote(table.name)
     requests: list[tuple[int, int]] = []
     if keep.seconds is not None:
@@ -117,7 +117,7 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
         )
         requests = _oldest_requests(connection, name, mark)
     if not requests and keep.rows is not None:
-        # a table may have become dirty since the pass began, and its duplicates are no rows
+        # a table may have become dirty since the pass began, and duplicates do not count as rows
         current = Reader(connection).rows_of(table)
         excess = _number(connection, f"SELECT count(*) FROM {current}") - keep.rows  # noqa: S608 -- quoted
         requests = _oldest_requests(connection, name, _NEVER) if excess > 0 else []
@@ -132,7 +132,7 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
 
 
 def _oldest_requests(connection: DuckDBPyConnection, name: str, below: int) -> list[tuple[int, int]]:
-    """(sequence, number of rows) of the oldest requests below a sequence that make a portion together."""
+    """Return (sequence, number of rows) of the oldest requests below a sequence that form a portion."""
     first = _number(connection, f"SELECT coalesce(min({SEQUENCE}), 0) FROM {name}")  # noqa: S608 -- quoted
     requests = connection.execute(
         f"SELECT {SEQUENCE}, count(*) FROM {name} WHERE {SEQUENCE} < ? "  # noqa: S608 -- quoted

@@ -1,4 +1,4 @@
-"""Starting and listing runs over HTTP. The service knows pipelines only through a `RunHost`."""
+"""Start and list runs over HTTP. The service accesses pipelines only through a `RunHost`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RunState = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELED", "TERMINATED"]
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """A run that has begun. `workflow_id` names the pipeline, and its parameters where some were given."""
+    """A started run. `workflow_id` names the pipeline, and its parameters, if any were given."""
 
     pipeline: str
     workflow_id: str
@@ -24,7 +24,7 @@ class StartedRun:
 
 @dataclass(frozen=True, slots=True)
 class HostedRun:
-    """A run, under way or ended. Times have a time zone."""
+    """A run, in progress or ended. Times have a time zone."""
 
     pipeline: str
     workflow_id: str
@@ -36,7 +36,7 @@ class HostedRun:
 
 
 class RunStartError(Exception):
-    """A run could not be started. `is_callers`: because of what was asked for, not of the service."""
+    """A run could not be started. `is_callers`: the request is at fault, not the service."""
 
     def __init__(self, message: str, *, is_callers: bool = False) -> None:
         super().__init__(message)
@@ -47,17 +47,17 @@ class RunHost(Protocol):
     """Has pipelines, and runs them."""
 
     def parameters(self, name: str) -> Collection[str] | None:
-        """The names of a pipeline's parameters; None when no pipeline has this name or alias."""
+        """Return the names of a pipeline's parameters; None when no pipeline has this name or alias."""
         ...
 
     async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
-        """Begin a run and return once it is in the state store. Raises RunStartError."""
+        """Start a run and return once it is in the state store. Raises RunStartError."""
         ...
 
     async def list_runs(self, limit: int, states: Collection[RunState] = ()) -> list[HostedRun]:
-        """The latest runs, newest first; `states` leaves out others."""
+        """Return the latest runs, newest first, in one of these `states`."""
         ...
 
     async def terminate(self, name: str) -> HostedRun | None:
-        """End the latest unfinished run of a workflow or pipeline; None when there is none."""
+        """End the latest unfinished run of a workflow or pipeline; return None when there is none."""
         ...

@@ -1,4 +1,4 @@
-"""The service on a socket: embedded in a running event loop, or as a process of its own."""
+"""Run the service on a socket, embedded in a running event loop or as a separate process."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RunningService", "run", "running_service", "serve", "serving_app"]
 
-_KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close them first
+_KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that clients close first
 
 
 LOCK_PATIENCE = 5.0
-"""Seconds; a service that ends withdraws its address before it releases the warehouse, and one whose parent
-was killed while it started has announced none."""
+"""Seconds to wait for a warehouse without an announced service: an ending service withdraws its address
+before it releases the warehouse, and one whose parent was killed during the start has announced none."""
 LOCK_RETRY = 0.1
 
 
@@ -67,12 +67,12 @@ async def running_service(
     host_of_runs: RunHost | None = None,
     operations: Operations | None = None,
 ) -> AsyncIterator[RunningService]:
-    """A service inside this event loop (asyncio) for as long as the block runs; port 0 takes a free one.
+    """Run a service in this event loop (asyncio) for the duration of the block; port 0 picks a free one.
 
-    `models` are by default those of all installed packages. On the way out it refuses new work, finishes
-    what it has accepted (for at most `settings.stop_timeout` seconds), and closes the warehouse. Installs no
-    signal handlers. Raises StateError and its kinds for the directory, ServiceError when the address is
-    taken or open to others without keys, or when another service runs on the directory.
+    `models` default to those of all installed packages. At the end it rejects new work, finishes accepted
+    work (for at most `settings.stop_timeout` seconds), and closes the warehouse. Installs no signal handlers.
+    Raises StateError or a subclass for the directory, ServiceError when the address is in use or open to
+    others without keys, or when another service runs on the directory.
     """
     from engine.service.app import create_app
 
@@ -100,7 +100,7 @@ async def running_service(
 
 @asynccontextmanager
 async def serving_app(app: object, host: str, port: int, settings: ServiceSettings) -> AsyncIterator[str]:
-    """Serve an application that stores nothing, beside the service; yields its URL. Raises ServiceError."""
+    """Serve a stateless application alongside the service; yield its URL. Raises ServiceError."""
     listener = _listen(host, port)
     with listener:
         server = _server(app, settings)
@@ -123,7 +123,7 @@ async def serve(
     on_ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run a service until `stop` is set or the task is cancelled; `on_ready` is told its URL.
+    """Run a service until `stop` is set or the task is cancelled; call `on_ready` with its URL.
 
     Raises what `running_service` raises.
     """
@@ -142,7 +142,7 @@ def run(
     settings: ServiceSettings | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a service as this process's main business: on uvloop where there is one, until SIGINT or SIGTERM.
+    """Run a service as the main task of this process, on uvloop if available, until SIGINT or SIGTERM.
 
     Raises what `running_service` raises.
     """
@@ -173,7 +173,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.add_signal_handler(number, stop.set)
             installed.append(number)
         except NotImplementedError:
-            break  # Windows: Ctrl-C cancels the main task, which stops the service as well
+            break  # on Windows, Ctrl-C cancels the main task, which also stops the service
     try:
         yield
     finally:
@@ -196,7 +196,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # asyncio does this only for sockets that name their protocol; without it small answers wait 40 ms
+        # asyncio does this only for sockets with an explicit protocol; without it small answers wait 40 ms
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(512)
@@ -230,7 +230,7 @@ async def _open_warehouse(
         try:
             return await asyncio.to_thread(Warehouse.open, warehouse_file(state_dir), models, settings)
         except StateError as error:
-            await _refuse_second(state_dir)  # it may have started in the meantime
+            await _refuse_second(state_dir)  # another service may have started in the meantime
             if not isinstance(error, WarehouseLockedError) or anyio.current_time() >= patience:
                 raise
         await anyio.sleep(LOCK_RETRY)
@@ -275,13 +275,13 @@ def _server(app: object, settings: ServiceSettings) -> _EmbeddedServer:
 
 
 class _EmbeddedServer:
-    """uvicorn's server without its signal handlers, in a task of its own."""
+    """uvicorn's server without its signal handlers, in a separate task."""
 
     def __init__(self, server: uvicorn.Server) -> None:
         self._server = server
 
     async def start(self, listener: socket.socket) -> asyncio.Task[None]:
-        """The task in which it serves, once it does."""
+        """Start serving, and return the server's task once it accepts connections."""
         is_up = asyncio.Event()
         inner = self._server.startup
 
@@ -290,7 +290,7 @@ class _EmbeddedServer:
             is_up.set()
 
         self._server.startup = startup  # type: ignore[method-assign]
-        # SIGINT and SIGTERM belong to whoever runs this loop.
+        # SIGINT and SIGTERM belong to the owner of this loop.
         self._server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
         task = asyncio.create_task(self._server.serve([listener]), name="ingest-service")
         waiter = asyncio.create_task(is_up.wait())
@@ -301,7 +301,7 @@ class _EmbeddedServer:
         return task
 
     def stop(self, *, at_once: bool) -> None:
-        """Answer what is answered already, and end; `at_once` cuts off everything else."""
+        """Finish responses in progress, and end; `at_once` cuts off everything else."""
         self._server.should_exit = True
         if at_once:
             self._server.config.timeout_graceful_shutdown = 0
@@ -315,7 +315,7 @@ async def _serving(
     try:
         yield
     finally:
-        # it listens on for as long as something is unfinished, so that new work is refused in words
+        # keep listening while work is unfinished, so that new requests get a proper rejection
         context.is_stopping = True
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(context.settings.stop_timeout) as waiting:

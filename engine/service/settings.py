@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What is kept: nothing older than `seconds`, and the newest `rows`. None: no bound."""
+    """What is kept: nothing older than `seconds`, and only the newest `rows`. None: no limit."""
 
     seconds: float | None = None
     rows: int | None = None
@@ -24,7 +24,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept of tables, by name, and of dead letters that are recovered or discarded."""
+    """What is kept of tables, by name, and of recovered and discarded dead letters."""
 
     tables: Mapping[str, Keep] = field(default_factory=dict)
     dead_letters: Keep = Keep()
@@ -44,20 +44,19 @@ class ServiceSettings:
 
     `max_body_size` bounds one request after decompression; `max_inflight_size` all of them together.
     `max_records` bounds the records of one request, and so its dead letters and its answer.
-    `max_queued_requests` and `max_queued_rows` bound what waits for the writer: beyond it requests are
-    answered 429. `group_requests` and `group_rows` bound what one commit merges. A dirty table is compacted
-    after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
-    `memory_limit` is DuckDB's own, in its notation. The two keys are the hex of
-    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open. Without the
-    admin key and `admin_tokens`, there is no way to the admin routes. Without the other two, the
-    service listens on this machine only, and answers to its names and `allowed_hosts`, unless it is
-    `insecure`. A `path_prefix` of requests is stripped.
+    `max_queued_requests` and `max_queued_rows` bound the writer's queue; beyond them requests are answered
+    429. `group_requests` and `group_rows` bound one commit. A dirty table is compacted after `compact_after`
+    idle seconds. Idempotency keys are remembered for `ledger_days`. `memory_limit` is DuckDB's setting, in
+    its notation. The two keys are the hex of PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None
+    leaves the routes open. Without the admin key and `admin_tokens` the admin routes are closed. Without the
+    other two, the service listens only on this machine, and answers to its names and `allowed_hosts`, unless
+    it is `insecure`. `path_prefix` is stripped from requests.
 
-    Headers have to arrive within `header_timeout`. A body may pause for `body_timeout`, and has to come at
-    `min_rate` bytes a second. A client that reads nothing of its answer for `write_timeout` is cut off.
-    A query of `/sql` may take `query_timeout`, and the process may grow by `query_memory` meanwhile.
-    With more than `max_connections` the one that has idled longest is closed. `max_streams` answers of many
-    rows are sent at a time. `retention` says what is removed when it is old; by default nothing.
+    Headers must arrive within `header_timeout`. A body may pause for `body_timeout`, and must arrive at
+    `min_rate` bytes per second. A client that does not read its answer for `write_timeout` is cut off. A
+    query of `/sql` may take `query_timeout`, and the process may grow by `query_memory` meanwhile. Beyond
+    `max_connections` the connection that has been idle longest is closed. At most `max_streams` long answers
+    are sent concurrently. `retention` determines what is removed; by default nothing.
     """
 
     max_body_size: int = 10 * MIB

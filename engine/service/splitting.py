@@ -1,8 +1,8 @@
-"""The records of a JSON body as the bytes that were sent.
+"""Split a JSON body into records, preserving the sent bytes.
 
-Parsing would alter what JSON allows and Python's parsers do not keep: integers beyond 64 bits, digits beyond
-a double's, halves of surrogate pairs. So a body is cut at its commas, without recursion, and a dead letter
-keeps its record digit by digit.
+Parsing would change values that JSON allows but Python's parsers do not preserve: integers beyond 64 bits,
+digits beyond a double's, lone surrogates. So a body is split at its commas, without recursion, and a dead
+letter keeps every digit of its record.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 MAX_VALUES = 1_000_000
-"""Values in a body, at most: a value costs up to a hundred times its bytes while a body is read."""
+"""Maximum values in a body: a value costs up to a hundred times its bytes while a body is read."""
 
-_MAX_KEPT_DEPTH = 100  # readers of dead letters stop at 128 (serde), 200 (jiter) or 1,000 levels (Python)
+_MAX_KEPT_DEPTH = 100  # parsers of dead letters allow 128 (serde), 200 (jiter) or 1,000 levels (Python)
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,\[\]{}\"]++")
@@ -46,7 +46,7 @@ class TooManyRecordsError(Exception):
 def check_size(body: bytes, limit: int) -> None:
     """Raise TooManyRecordsError for a body of more than `limit` records or a million values.
 
-    Counts of bytes clear almost every body; only others are cut.
+    Byte counts suffice for almost every body; only others are split.
     """
     commas = body.count(b",")
     if commas >= MAX_VALUES or body.count(b"[") + body.count(b"{") > MAX_VALUES:
@@ -58,7 +58,7 @@ def check_size(body: bytes, limit: int) -> None:
 
 
 def split_body(body: bytes, limit: int) -> list[bytes]:
-    """The records of a body, each as it was sent. Values that only some parsers take are let through.
+    """Return the records of a body, each as it was sent. Values that only some parsers accept are allowed.
 
     Raises:
         InvalidBodyError: the body is not JSON, or neither an object nor an array.
@@ -91,30 +91,30 @@ def _in_words(body: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def parse(record: bytes) -> object:
-    """The record's value, integers of any size exact. Raises ValueError or RecursionError if it has none.
+    """Parse a record, with exact integers of any size. Raises ValueError or RecursionError.
 
-    A number with a fraction is a float that knows its text; see `ExactFloat`.
+    A number with a fraction is a float that keeps its text; see `ExactFloat`.
     """
     return json.loads(record, parse_float=ExactFloat, parse_constant=_refuse_constant)
 
 
 class ExactFloat(float):
-    """A float that keeps the digits it was written with."""
+    """A float that keeps its original digits."""
 
     text: str
 
     def __new__(cls, text: str) -> ExactFloat:
-        """From the text of a JSON number."""
+        """Create it from the text of a JSON number."""
         number = super().__new__(cls, text)
         number.text = text
         return number
 
 
 def kept_text(record: bytes, identity: str | None) -> str:
-    """A record as JSON text that every reader takes: as it was sent, digit by digit.
+    """Return a record as JSON text that every parser accepts, with every digit as it was sent.
 
-    What is not an object stands under `value`; so does, as text, what some parsers refuse: NaN, half of a
-    surrogate pair, nesting beyond 100 levels.
+    A record that is not an object is put under `value`, and so is, as text, one that some parsers reject:
+    NaN, a lone surrogate, nesting beyond 100 levels.
     """
     if _is_common(record):
         text = record.decode()
@@ -151,13 +151,13 @@ def _refuse_constant(name: str) -> object:
 
 
 def _check(record: bytes, message: str) -> None:
-    """Raise InvalidBodyError unless this is JSON, or what some writers of JSON make of odd values."""
+    """Raise InvalidBodyError unless this is JSON, or a non-standard form that some JSON writers produce."""
     try:
         json.loads(record.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidBodyError(message) from error
     except (ValueError, RecursionError):
-        pass  # thousands of digits or of levels: odd, and this record's own matter
+        pass  # thousands of digits or levels: a problem of this record only
 
 
 def _split(body: bytes, limit: int, message: str) -> list[bytes]:

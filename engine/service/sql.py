@@ -1,8 +1,8 @@
 """One SELECT over the warehouse, bounded in time, memory and rows.
 
-Three things keep a query from doing more than read: it must parse as one SELECT whose table functions are
-known to be harmless, it runs in a read-only transaction, and the database itself was opened without access
-to files, the network or extensions, and with its configuration locked (`storage`).
+Three measures keep queries read-only: a query must parse as one SELECT with only harmless table functions, it
+runs in a read-only transaction, and the database is opened without access to files, the network or
+extensions, and with its configuration locked (`storage`).
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ TABLE_FUNCTIONS: Final = frozenset(
         *("unnest", "unnest_rewrite"),
     )
 )
-"""Those that read nothing but their arguments or the catalogue; others could checkpoint or log."""
+"""Functions that read only their arguments or the catalogue; others could checkpoint or log."""
 
 
 class Queryable(Protocol):
-    """What queries are run on."""
+    """The target of queries."""
 
     def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        """A cursor for one query, without a transaction."""
+        """Return a cursor for one query, without a transaction."""
         ...
 
 
 class QueryError(Exception):
-    """A query is not answered. `status` is that of the HTTP answer; the text is for whoever asked."""
+    """A query cannot be answered. `status` is that of the HTTP answer; the message is for the client."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -82,7 +82,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """`seconds` of running time, `memory` in bytes by which the database or the process may grow."""
+    """Limits of a query: `seconds` of running time, and bytes of `memory` growth."""
 
     seconds: float = 10.0
     memory: int = 256 * 1024 * 1024
@@ -103,7 +103,7 @@ class QueryResult:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """The answer of the route."""
+        """Return the answer of the route."""
         columns = [{"name": name, "type": kind} for name, kind in self.columns]
         rest = {"truncated": self.truncated, "seconds": round(self.seconds, 4)}
         return {"columns": columns, "rows": self.rows, **rest}
@@ -119,8 +119,8 @@ def run_query(
 ) -> QueryResult:
     """Run one SELECT and return at most `limit` rows. Blocks, so use it in a worker thread.
 
-    Tables show their current rows, without the duplicates that a dirty table still holds; with `is_current`
-    there are none.
+    Tables show their current rows, without the duplicates of dirty tables; `is_current` means that there are
+    none.
 
     Raises:
         QueryError: it is not one SELECT, it is wrong, or it exceeds its limits.
@@ -151,7 +151,7 @@ def explained() -> Iterator[None]:
 
 
 def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
-    """The one SELECT as text, and its serialized form. Raises QueryError."""
+    """Return the only SELECT as text, and its serialised form. Raises QueryError."""
     import duckdb
 
     if len(sql.encode("utf-8", "replace")) > MAX_SQL or "\0" in sql:
@@ -165,7 +165,7 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     (statement,) = statements
     try:
         kind = statement.type
-    except ValueError:  # one that DuckDB's own Python package has no name for
+    except ValueError:  # a statement type unknown to DuckDB's Python package
         raise QueryError("Only SELECT can be run here") from None
     if kind is duckdb.StatementType.MULTI:
         raise QueryError("Name the values of PIVOT, as in PIVOT … ON level IN ('INFO', 'WARN') USING …")
@@ -175,9 +175,9 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     parsed = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
     try:
         tree = orjson.loads(parsed[0]) if parsed else {"error": True}
-    except orjson.JSONDecodeError:  # the only thing that can be wrong with what DuckDB writes
+    except orjson.JSONDecodeError:  # the only possible error with DuckDB's own output
         raise QueryError("The query is nested too deeply") from None
-    if not tree.get("error"):  # DESCRIBE and SHOW have no such form, and no functions
+    if not tree.get("error"):  # DESCRIBE and SHOW have no serialised form, and no functions
         for name in _table_functions(tree):
             if name.lower() not in TABLE_FUNCTIONS:
                 raise QueryError(f"The table function {name} cannot be used here")
@@ -187,10 +187,10 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
 
 
 def _without_end(sql: str) -> str:
-    """The first statement of a text, without its semicolon and everything after that, such as comments."""
+    """Return the first statement of a text, without its semicolon and anything after it, such as comments."""
     import duckdb
 
-    text = sql.encode()  # places are in bytes
+    text = sql.encode()  # positions are in bytes
     for place, kind in duckdb.tokenize(sql):
         if kind == duckdb.token_type.operator and text[place : place + 1] == b";" and text[:place].strip():
             return text[:place].decode().strip()
@@ -204,7 +204,7 @@ def _table_functions(tree: Any) -> Iterator[str]:
 
 
 def current_views(reader: Reader) -> str:
-    """What has to stand before a query so that it sees the current rows of dirty tables; "" without any."""
+    """Return the WITH clause through which a query sees only current rows of dirty tables; "" without any."""
     # only tables whose rows replace one another by their first column, `id`, are ever dirty
     dirty = reader.execute("SELECT DISTINCT table_name FROM _odw_tables WHERE dirty").fetchall()
     views = [
@@ -218,9 +218,9 @@ def current_views(reader: Reader) -> str:
 def _execute(
     cursor: DuckDBPyConnection, head: str, source: str, limit: int
 ) -> tuple[list[tuple[str, str]], DuckDBPyConnection]:
-    """Columns as (name, type), and the result to fetch from.
+    """Return columns as (name, type), and the result to fetch from.
 
-    What Python has no exact object for comes as text: intervals of months, nanoseconds, times with a zone.
+    Values without an exact Python type are text: intervals of months, nanoseconds, times with a zone.
     """
     result = cursor.execute(f"{head}SELECT * FROM {source} AS query LIMIT {limit}")  # noqa: S608 -- checked above
     columns = [(str(one[0]), str(one[1])) for one in result.description or ()]
@@ -252,7 +252,7 @@ def _fetch(result: DuckDBPyConnection, limit: int) -> tuple[list[list[Any]], boo
 
 
 def _size(value: Any) -> int:
-    """About how many bytes a plain value takes in an answer, with what is in it."""
+    """Estimate the bytes of a plain value in an answer, including nested values."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list):
@@ -261,7 +261,7 @@ def _size(value: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can hold it; numbers beyond 64 bits and other types as text."""
+    """Convert a value to JSON-safe types; numbers beyond 64 bits and other types become text."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -281,7 +281,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
-    """Interrupt what runs on the cursor when it exceeds its limits. Raises QueryError then."""
+    """Interrupt the cursor's query when it exceeds its limits, and raise QueryError."""
     import duckdb
 
     done = threading.Event()
@@ -311,7 +311,7 @@ def bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process uses; 0 where the system does not tell."""
+    """Return the memory of this process in bytes; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * 4096
@@ -320,7 +320,7 @@ def _resident() -> int:
 
 
 def _plainly(error: Exception) -> str:
-    """The message of an error in a query, without what DuckDB draws below it."""
+    """Return the message of an error in a query, without DuckDB's marker lines."""
     text = str(error).strip().split("\n\n", 1)[0]
     if text.startswith("INTERNAL"):
         return "DuckDB failed at this query"

@@ -1,8 +1,8 @@
-"""Which queries can be interrupted in time: short ones none of whose steps makes much out of little.
+"""Decide which queries can be interrupted in time: short ones without a step that makes much out of little.
 
-DuckDB works on some 2,000 rows at a time and can be interrupted between two such steps. Its own limits do not
-cover the texts and lists that a function makes. So a query that uses nothing but the functions below grows at
-a rate that can be watched; any other may take gigabytes in a single step, as `repeat('x', 1000000000)` does.
+DuckDB processes about 2,000 rows at a time and can be interrupted between such steps. Its own limits do not
+cover texts and lists created by functions. So a query with only the functions below grows slowly enough to be
+watched; any other may take gigabytes in a single step, like `repeat('x', 1000000000)`.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ list_avg list_count unnest
 """
 
 _PLAIN: Final = frozenset(_HARMLESS.split())
-"""Those whose values are about as large as their arguments, or small."""
+"""Functions whose results are small, or about as large as their arguments."""
 
 _PACKING: Final = frozenset(("||", "concat", "concat_ws", "list_value", "struct_pack", "row"))
-"""What is as long as its arguments together. Nested, each may double what it gets."""
+"""Functions whose results are as long as all arguments together. Nested, each may double its input."""
 
 _MAX_PACKING: Final = 4
 
 _MAX_NODES: Final = 1_500
 _MAX_TABLES: Final = 32
 _MAX_GROUPINGS: Final = 16
-"""Of a query that is planned here: planning cannot be interrupted. 3,000 conditions take gigabytes, and a
-part under WITH is planned again wherever it is named."""
+"""Limits of a query planned in this process, since planning cannot be interrupted. 3,000 conditions take
+gigabytes, and a WITH part is planned again wherever it is named."""
 
 _TABLES: Final = frozenset(
     (
@@ -59,11 +59,11 @@ _TABLES: Final = frozenset(
         *("generate_series", "pragma_table_info", "range", "unnest"),
     )
 )
-"""Functions in FROM whose rows are small."""
+"""Table functions with small rows."""
 
 
 def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
-    """All mappings of a query's serialized form."""
+    """Yield all mappings of a query's serialised form."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -85,7 +85,7 @@ def _is_long(tree: Any) -> bool:
 
 
 def _planned_tables(tree: Any) -> int:
-    """The tables of a query, with those of a part under WITH once more for each time that it is named."""
+    """Count the tables of a query; those of a WITH part count for each use of it."""
     parts: dict[str, list[Any]] = {}
     for node in nodes_of(tree):
         for one in (node.get("cte_map") or {}).get("map", ()):
@@ -97,7 +97,7 @@ def _planned_tables(tree: Any) -> int:
 
     def named(name: str) -> int:
         if name not in numbers:
-            numbers[name] = 1  # what a part that names itself means: its rows so far
+            numbers[name] = 1  # a recursive part refers to its rows so far
             numbers[name] = max(1, sum(map(within, parts.get(name, ()))))
         return numbers[name]
 
@@ -109,7 +109,7 @@ def _is_table(node: dict[str, Any]) -> bool:
 
 
 def is_watchable(tree: Any) -> bool:
-    """Whether no single step of the query (as `json_serialize_sql` gives it) can make huge values."""
+    """Return whether no single step of the query (as of `json_serialize_sql`) can create huge values."""
     packing = 0
     if _is_long(tree):
         return False
@@ -120,7 +120,7 @@ def is_watchable(tree: Any) -> bool:
     }
     for node in nodes_of(tree):
         if str(node.get("type_name", "")).lower() == "array":
-            return False  # of a fixed length, which is taken for each row
+            return False  # of a fixed length, which every row takes
         if "function_name" not in node:
             continue
         name = str(node["function_name"]).lower()

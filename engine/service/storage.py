@@ -1,4 +1,4 @@
-"""The DuckDB file: opening it, cursors for readers, and what its errors mean."""
+"""The DuckDB file: opening it, cursors for readers, and translation of its errors."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _WORK = "query-"
 
 
 class Reader:
-    """One consistent look at the warehouse, on a cursor of its own; for one thread at a time."""
+    """A consistent view of the warehouse on a separate cursor, for one thread at a time."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
 
     def execute(self, sql: str, parameters: list[object] | None = None) -> DuckDBPyConnection:
-        """Run a statement; fetch from what is returned before the next one."""
+        """Run a statement; fetch from the result before running the next one."""
         return self._connection.execute(sql, parameters or [])
 
     def rows_of(self, table: Table) -> str:
-        """SQL for the table's current rows: the table, or while it is dirty its newest row of each id."""
+        """Return SQL for the current rows: the table, or while it is dirty the newest row of each id."""
         found = self.execute(DIRTY_OF, [table.name]).fetchone()
         if not (found and found[0] and table.key):
             return quote(table.name)
@@ -57,13 +57,13 @@ class Storage:
 
     def __init__(self, path: Path, tables: Iterable[Table], memory_limit: str) -> None:
         self._path = path
-        self._place = path.absolute()  # wherever the process may go
+        self._place = path.absolute()  # even if the process changes its directory
         self._tables = tuple(tables)
-        # Extensions would be downloaded, and nothing here needs one.
+        # extensions would be downloaded, and none is needed
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
-            # A checkpoint costs more than the rows since the last one. A log of this size is read again in
-            # half a second by the next start, should there be no time for a checkpoint at the end.
+            # a checkpoint costs more than the rows since the last one; if there is no time for one at the
+            # end, the next start reads a log of this size in half a second
             "checkpoint_threshold": "64MB",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -74,8 +74,8 @@ class Storage:
         self._readers: set[DuckDBPyConnection] = set()
 
     def open(self) -> None:
-        """Open the file, create what is missing. Raises StateError and its kinds."""
-        import duckdb  # takes 0.2 s: only those who open a warehouse pay for it
+        """Open the file, and create what is missing. Raises StateError or a subclass."""
+        import duckdb  # imported late, since it takes 0.2 s
 
         connection = None
         try:
@@ -83,7 +83,7 @@ class Storage:
             connection = duckdb.connect(str(self._path), config=self._config)
             self._path.chmod(0o600)  # rows may be about patients
             create_tables(connection, self._tables)
-            for left in self.snapshots.glob(f"{_WORK}*"):  # by a service that was killed
+            for left in self.snapshots.glob(f"{_WORK}*"):  # left by a killed service
                 shutil.rmtree(left, ignore_errors=True)
             self._close_off(connection)
             self._file = os.stat(self._path)
@@ -99,18 +99,18 @@ class Storage:
 
     @property
     def snapshots(self) -> Path:
-        """The folder of the snapshots: the only one that the open database may touch."""
+        """The folder of snapshots, the only one that the open database may access."""
         return self._place.parent / "snapshots"
 
     def _close_off(self, connection: DuckDBPyConnection) -> None:
-        """Leave the database no files but the snapshots', no network and no extensions, for good."""
+        """Permanently restrict the database to the snapshots' folder, without network and extensions."""
         folder = str(self.snapshots).replace("'", "''")
         connection.execute(f"SET allowed_directories = ['{folder}/']")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
 
     def snapshot(self, path: Path) -> None:
-        """Copy the database as it is now into a new file in `snapshots`. Blocks. Raises StateError."""
+        """Copy the current database into a new file in `snapshots`. Blocks. Raises StateError."""
         import duckdb
 
         cursor = self.cursor()
@@ -131,7 +131,7 @@ class Storage:
 
     @contextmanager
     def working_folder(self) -> Iterator[Path]:
-        """An empty folder that the open database may write to, removed afterwards. Raises StateError."""
+        """Provide an empty temporary folder that the open database may write to. Raises StateError."""
         folder = self.snapshots / f"{_WORK}{uuid4().hex}"
         try:
             folder.mkdir(mode=0o700, parents=True)
@@ -143,7 +143,7 @@ class Storage:
             shutil.rmtree(folder, ignore_errors=True)
 
     def cursor(self) -> DuckDBPyConnection:
-        """A connection of its own to the same database."""
+        """Return a new connection to the same database."""
         with self._lock:
             if self._root is None:
                 raise StateError(f"the warehouse {self._path} is not open")
@@ -151,7 +151,7 @@ class Storage:
 
     @contextmanager
     def query_cursor(self) -> Iterator[DuckDBPyConnection]:
-        """A cursor without a transaction, for one query of a user; closed with the database."""
+        """Return a cursor without a transaction, for one query of a user; closed with the database."""
         cursor = self.cursor()
         with self._lock:
             self._readers.add(cursor)
@@ -164,7 +164,7 @@ class Storage:
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
-        """A read transaction: all its statements see the same state."""
+        """Provide a read transaction, whose statements all see the same state."""
         cursor = self.cursor()
         with self._lock:
             self._readers.add(cursor)
@@ -177,9 +177,9 @@ class Storage:
             cursor.close()
 
     def check_in_place(self) -> None:
-        """Raise StateError when the open file is not the one at its path any more.
+        """Raise StateError when the open file is no longer the one at its path.
 
-        What is written to a file that somebody has removed is lost, although writing it succeeds.
+        Writes to a removed file succeed, but are lost.
         """
         try:
             in_place = self._file is not None and os.path.samestat(self._file, os.stat(self._place))
@@ -188,20 +188,20 @@ class Storage:
         if not in_place:
             raise StateError(
                 f"the warehouse {self._path} was removed or replaced while the service was running, so "
-                "nothing is stored: restore it, or restart the service to use what is there now"
+                "nothing is stored: restore it, or restart the service to use the current file"
             )
 
     def reopen(self) -> None:
-        """Close and open again: the only way on after DuckDB has declared the database invalid.
+        """Close and reopen the file, the only remedy after DuckDB has declared the database invalid.
 
-        Raises StateError and its kinds, also when the file is gone: there is no fresh start by surprise.
+        Raises StateError or a subclass, also when the file is gone: it never silently starts over.
         """
         self.check_in_place()
         self.close()
         self.open()
 
     def close(self) -> None:
-        """Close everything, readers included; what was committed is checkpointed. Idempotent."""
+        """Close everything, including readers, after a checkpoint. Idempotent."""
         import duckdb
 
         with self._lock:
@@ -218,7 +218,7 @@ class WarehouseLockedError(StateError):
 
 
 def state_error(error: Exception, path: Path) -> StateError:
-    """What an operating system's or DuckDB's error means for the user of the state directory."""
+    """Translate an error of the operating system or of DuckDB for the user of the state directory."""
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "File too large" in text:

@@ -1,4 +1,4 @@
-"""What the HTTP side hands to the writer, and what it gets back."""
+"""Values that the HTTP side passes to the writer, and their results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Delivery = Literal["fresh", "replay", "foreign"]
-"""`fresh`: ids never sent before; `replay`: they may have been; `foreign`: the client did not say."""
+"""`fresh`: ids never sent before; `replay`: they may have been; `foreign`: not declared by the client."""
 
 
 RequestKey: TypeAlias = tuple[str, str]
@@ -36,10 +36,10 @@ RequestKey: TypeAlias = tuple[str, str]
 
 
 class Epoch(NamedTuple):
-    """When a client sent a request, as it counts itself: of one scope, the higher number is the later.
+    """The order of a client's requests in its own numbering: within a scope, a higher number is later.
 
-    A request that arrives after one with a higher number was overtaken on its way: its rows may have been
-    delivered again meanwhile. They are not fresh any more, and what was delivered since stays.
+    A request that arrives after one with a higher number was overtaken: its rows may have been delivered
+    again meanwhile. They are no longer fresh, and later deliveries are kept.
     """
 
     scope: str
@@ -48,10 +48,10 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRecord:
-    """A dead letter of the service. `index` is the record's place in its request, counted from 0.
+    """A dead letter of the service. `index` is the record's position in its request, counted from 0.
 
-    `record_id` is the record's own id where it has one; `original_record` the record as sent, as JSON text;
-    `table` the table that a good record of this model goes to; `origin` where the record came from.
+    `record_id` is the record's own id, if any; `original_record` the record as sent, as JSON text; `table`
+    the table for valid records of this model; `origin` where the record came from.
     """
 
     dead_letter_id: str
@@ -67,7 +67,7 @@ class RejectedRecord:
     origin: Origin = UNKNOWN_ORIGIN
 
     def summary(self) -> dict[str, Any]:
-        """This dead letter in an answer with per-record results."""
+        """Return this dead letter for an answer with per-record results."""
         return {
             "index": self.index,
             "id": self.record_id,
@@ -79,7 +79,7 @@ class RejectedRecord:
 
 
 class AuditEntry(NamedTuple):
-    """What somebody has done to a dead letter: `subject` is its id, `detail` never holds a record's value."""
+    """A user's action on a dead letter: `subject` is its id, `detail` never contains a record's value."""
 
     actor: str
     action: str
@@ -89,14 +89,13 @@ class AuditEntry(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Submission:
-    """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
+    """One request's work for the writer: committed as a whole or not at all. The writer owns the rows.
 
-    `columns` are the rows as an Arrow table, in the order of the table's columns, in place of `rows`.
-    `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
-    such row fails the submission. `discard` are ids of dead letters to put aside, and why; `recovered` are
-    ids of those whose records were delivered another way. `unless_newer`: rows of a later commit sequence
-    than this stay, unless they are of the same scope.
-    `audit` is committed with the rest.
+    `columns` are the rows as an Arrow table, in the order of the table's columns, instead of `rows`. `refuse`
+    creates the dead letter of a row, by index, that does not fit its table; without it one such row fails the
+    submission. `discard` are ids of dead letters to discard, with a reason; `recovered` are ids of dead
+    letters whose records were delivered another way. `unless_newer`: rows of a later commit sequence are
+    kept, unless they have the same scope. `audit` is committed with the rest.
     """
 
     model: str
@@ -116,21 +115,21 @@ class Submission:
 
     @property
     def row_count(self) -> int:
-        """Number of rows, in whichever form."""
+        """Number of rows, in either form."""
         return len(self.rows) if self.columns is None else int(self.columns.num_rows)
 
     @property
     def request_key(self) -> RequestKey | None:
-        """What tells a repeated request: the idempotency key, which counts for one model; None without it."""
+        """The identity of a repeatable request: its model and idempotency key; None without a key."""
         return (self.model, self.key) if self.key is not None else None
 
     def is_repeat_of(self, body_hash: str | None) -> bool:
-        """Whether a request of the same key with this hash was the same; one without a hash may have been."""
+        """Return whether a request of the same key with this hash is the same, or may be without a hash."""
         return body_hash is None or self.body_hash is None or body_hash == self.body_hash
 
     @property
     def scope(self) -> str | None:
-        """Under which its rows can be counted later; None without a key or an epoch."""
+        """The scope for counting its rows later; None without a key or an epoch."""
         return self.epoch.scope if self.epoch is not None and self.key is not None else None
 
 
@@ -148,16 +147,14 @@ class Receipt:
 
 
 class KeyReusedError(Exception):
-    """The idempotency key has come before with another body; nothing of this request was stored."""
+    """The idempotency key was used before with another body; nothing of this request was stored."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "The Idempotency-Key was used with another body: send this request under a key of its own"
-        )
+        super().__init__("The Idempotency-Key was used with another body: send this request with a new key")
 
 
 class QueueFullError(Exception):
-    """The writer cannot take more at present; try again in a moment."""
+    """The writer's queue is full; try again in a moment."""
 
 
 class WarehouseDownError(Exception):
@@ -165,4 +162,4 @@ class WarehouseDownError(Exception):
 
 
 class WriteFailedError(Exception):
-    """The warehouse refused this request's rows; nothing of it was stored."""
+    """The warehouse rejected this request's rows; nothing of it was stored."""

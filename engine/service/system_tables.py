@@ -1,6 +1,6 @@
-"""The service's own tables: Idempotency-Keys, dirty marks, epochs, what was replaced, dead letters.
+"""The service's own tables: idempotency keys, dirty marks, epochs, replaced rows, dead letters.
 
-DDL happens at open only: mixed with loading it has been a source of write-ahead-log trouble in DuckDB.
+DDL runs only when the file is opened: mixed with loading it has caused write-ahead-log problems in DuckDB.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _FROM_VERSION = {
         ),
         "ALTER TABLE _odw_dead_letters ADD COLUMN closed_at TIMESTAMP",
         "UPDATE _odw_dead_letters SET closed_at = now() AT TIME ZONE 'UTC' WHERE status <> 'open'",
-        # the format in which pipelines forwarded their dead letters before there were columns for it
+        # the format in which pipelines forwarded dead letters before these columns existed
         """UPDATE _odw_dead_letters SET pipeline = error ->> '$.pipeline', node = error ->> '$.node',
         key = error ->> '$.key'
         FROM (SELECT id, CASE WHEN json_valid(body) THEN json_extract(body, '$.error') END AS error
@@ -80,7 +80,7 @@ _FROM_VERSION = {
                 THEN original_record ->> '$.extracted_data' END AS body
                 FROM _odw_dead_letters WHERE starts_with(record_id, 'dlq_')))
         WHERE dead_letter_id = id AND json_type(error) = 'OBJECT'""",
-        # by the requests that are still known, to within an hour
+        # from the known requests, to within an hour
         """INSERT INTO _odw_times SELECT max(sequence) + 1, max(committed_at) FROM _odw_batches
         WHERE sequence IS NOT NULL GROUP BY date_trunc('hour', committed_at)""",
     ),
@@ -103,7 +103,7 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
         create_or_migrate(connection, table, version, is_known=spelled is not None)
         if spelled is None:
             added.append(table.name)
-        elif spelled != table.name:  # SQL ignores case in names, and so may a model be spelled otherwise
+        elif spelled != table.name:  # SQL ignores case in names, so the spelling may have changed
             connection.execute(
                 "UPDATE _odw_tables SET table_name = ? WHERE lower(table_name) = lower(?)",
                 [table.name, table.name],
@@ -114,7 +114,7 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
 
 
 def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
-    """The format that the file had; it has the current one afterwards. Raises StateVersionError."""
+    """Upgrade the file to the current format, and return its previous one. Raises StateVersionError."""
     found = connection.execute("SELECT max(version) FROM _odw_meta").fetchone()
     version = found[0] if found else None
     if version is None:
@@ -122,7 +122,7 @@ def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
         return VERSION
     if version > VERSION:
         raise StateVersionError(
-            f"the warehouse was written by a newer engine (format {version}, this one knows {VERSION})"
+            f"the warehouse was written by a newer engine (format {version}, this one supports {VERSION})"
         )
     for step in range(version, VERSION):
         for statement in _FROM_VERSION[step]:
@@ -133,15 +133,15 @@ def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
 
 
 MAX_KNOWN_KEYS = 250_000
-"""Idempotency keys whose hashes are held in memory, at some 80 bytes each; with more the table is asked."""
+"""Maximum idempotency keys hashed in memory, at about 80 bytes each; beyond it the table is queried."""
 
 
 class BatchLedger:
-    """Which idempotency keys were committed, and what was answered. Used inside the writer's transaction."""
+    """Committed idempotency keys and their answers. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
-        # at least those of all keys that are in the table; asking it costs as much as appending 500 rows
+        # includes all keys in the table; a query of the table costs as much as appending 500 rows
         self._hashes: set[int] | None = self._read_hashes()
 
     def _read_hashes(self) -> set[int] | None:
@@ -151,7 +151,7 @@ class BatchLedger:
         return set(map(hash, found)) if len(found) <= MAX_KNOWN_KEYS else None
 
     def find(self, submissions: Sequence[Submission]) -> dict[RequestKey, tuple[Receipt, str | None]]:
-        """The receipts of those keys that are known, each with the hash of the body that it was for."""
+        """Return the receipts of known keys, each with the hash of its body."""
         hashes = self._hashes
         keys = [one.key for one in submissions if hashes is None or hash(one.request_key) in hashes]
         if not keys:
@@ -167,7 +167,7 @@ class BatchLedger:
         }
 
     def of_scope(self, sequences: Iterable[int], scope: str) -> set[int]:
-        """Those of these commit sequences whose requests were of this scope."""
+        """Return the commit sequences whose requests had this scope."""
         found = self._connection.execute(
             "SELECT sequence FROM _odw_batches WHERE scope = ? AND sequence IN (SELECT unnest(?::BIGINT[]))",
             [scope, list(sequences)],
@@ -175,7 +175,7 @@ class BatchLedger:
         return {sequence for (sequence,) in found}
 
     def add(self, entries: Sequence[tuple[Submission, Receipt, int]]) -> None:
-        """Remember (submission, receipt, sequence) triples; each has a key."""
+        """Store (submission, receipt, sequence) triples; each has a key."""
         now = utc_now()
         marks = ", ".join("(?, ?, ?, ?, ?, ?, ?, ?, ?)" for _ in entries)
         values: list[object] = []
@@ -188,14 +188,14 @@ class BatchLedger:
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def _remember(self, submissions: Iterable[Submission]) -> None:
-        """Called before the commit; if that fails, a later request is looked up in vain."""
+        """Called before the commit; if that fails, a later request costs a needless query."""
         if self._hashes is not None:
             self._hashes.update(hash(one.request_key) for one in submissions)
             if len(self._hashes) > MAX_KNOWN_KEYS:
                 self._hashes = None
 
     def forget(self, days: int) -> None:
-        """Drop the keys that are older than so many days."""
+        """Drop keys older than this many days."""
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_batches WHERE committed_at < ?", [oldest])
         self._connection.execute("DELETE FROM _odw_replaced WHERE replaced_at < ?", [oldest])
@@ -203,7 +203,7 @@ class BatchLedger:
 
 
 def utc_now() -> datetime:
-    """The time as the tables keep it: UTC, without a zone."""
+    """Return the time as the tables store it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -214,7 +214,7 @@ Place = tuple[str, str]
 class Terms(NamedTuple):
     """How a submission is committed.
 
-    `overtaken_at`: rows of a later sequence than this stay; None for a submission that is not late.
+    `overtaken_at`: rows of a later sequence are kept; None for a submission that is not late.
     """
 
     delivery: Delivery
@@ -224,19 +224,19 @@ class Terms(NamedTuple):
 class EpochStore:
     """The highest epoch of each table and scope. Used inside the writer's transaction.
 
-    A scope `run/load#7` lies within `run/load`: each of the two overtakes the other, but not what else lies
-    within the same one. So the parts of a run are told from the run as a whole, and not from each other.
+    A scope `run/load#7` is part of `run/load`: the part and the whole overtake each other, but parts do not.
+    So a resumed whole run and its chunks are ordered, while chunks are independent.
     """
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
-        self._has_parts: bool | None = None  # not known yet
+        self._has_parts: bool | None = None  # not loaded yet
         self._known: dict[frozenset[str], dict[Place, int]] = {}
 
     def terms(self, submissions: Sequence[tuple[Submission, int]]) -> list[Terms]:
-        """How each submission, given with its commit sequence, is to be committed, in this order.
+        """Return how to commit each submission, given with its commit sequence, in this order.
 
-        Epochs that these submissions raise are known once the transaction is committed.
+        Epochs raised by these submissions count once the transaction is committed.
         """
         scopes = {one.epoch.scope for one, _ in submissions if one.epoch is not None}
         if not scopes:
@@ -267,18 +267,19 @@ class EpochStore:
                     self._has_parts = True
             terms.append(Terms(delivery, overtaken_at))
         self._put({place: number for place, number in highest.items() if known.get(place) != number})
-        # what is written here alone is known until then: to ask costs more than to append a hundred rows
+        # only this process writes epochs, so they are cached: a query costs more than appending a hundred
+        # rows
         self._known = {asked: highest}
         return terms
 
     def doubt(self) -> None:
-        """Ask the table again: what was raised last has not been committed, or epochs were removed."""
+        """Drop the cache: the last raised epochs were not committed, or epochs were removed."""
         self._known = {}
 
     def _overtaken_at(self, late: Submission, before: Sequence[tuple[Submission, int]]) -> int | None:
-        """The commit sequence after which a late submission's rows may have been delivered again.
+        """Return the commit sequence after which a late submission's rows may have been delivered again.
 
-        None when that is not known: requests without an idempotency key are not remembered.
+        None when that is unknown: requests without an idempotency key are not recorded.
         """
         assert late.epoch is not None
         scope, number = late.epoch
@@ -304,7 +305,7 @@ class EpochStore:
         return {(table, scope): number for table, scope, number in found}
 
     def _find_parts(self, scopes: set[str]) -> dict[Place, int]:
-        """The highest epoch within each of these scopes that is not a part itself."""
+        """Return the highest epoch of the parts of each of these scopes."""
         if self._has_parts is None:
             counted = self._connection.execute("SELECT count(*) FROM _odw_epochs WHERE contains(scope, '#')")
             self._has_parts = bool(counted.fetchall()[0][0])
@@ -320,7 +321,7 @@ class EpochStore:
 
     def _put(self, raised: dict[tuple[str, str], int]) -> None:
         now = utc_now()
-        for (table, scope), number in raised.items():  # rarely any: at the start, and after a failure
+        for (table, scope), number in raised.items():  # rarely any, at the start and after a failure
             self._connection.execute(
                 "DELETE FROM _odw_epochs WHERE table_name = ? AND scope = ?", [table, scope]
             )
@@ -329,7 +330,7 @@ class EpochStore:
             )
 
     def forget(self, days: int) -> None:
-        """Drop the epochs that were raised more than so many days ago."""
+        """Drop epochs that were raised more than this many days ago."""
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_epochs WHERE raised_at < ?", [oldest])
         self.doubt()
@@ -340,7 +341,7 @@ def _whole(scope: str) -> str:
 
 
 def add_audit(connection: DuckDBPyConnection, entries: Sequence[AuditEntry]) -> None:
-    """Remember who did what. Used inside the writer's transaction."""
+    """Record user actions. Used inside the writer's transaction."""
     now = utc_now()
     connection.executemany("INSERT INTO _odw_audit VALUES (?, ?, ?, ?, ?)", [(now, *one) for one in entries])
 
@@ -349,13 +350,13 @@ _UNKNOWN = (None, "open", None, None, *UNKNOWN_ORIGIN)
 
 
 class DeadLetterStore:
-    """The dead letters, upserted by their id. Used inside the writer's transaction."""
+    """Dead letters, upserted by id. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
 
     def open_tables(self) -> set[str]:
-        """The tables for which there is a dead letter that no row has recovered yet."""
+        """Return the tables with open dead letters."""
         found = self._connection.execute(
             "SELECT DISTINCT table_name FROM _odw_dead_letters "
             "WHERE status = 'open' AND table_name IS NOT NULL"
@@ -363,7 +364,7 @@ class DeadLetterStore:
         return {name for (name,) in found}
 
     def recover(self, table: str, ids: Sequence[object]) -> None:
-        """Mark the open dead letters of these records: rows with their ids are committed with this."""
+        """Mark open dead letters of these records as recovered, since their rows are committed."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "
             "AND table_name = ? AND record_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -371,7 +372,7 @@ class DeadLetterStore:
         )
 
     def recover_ids(self, ids: Sequence[str]) -> None:
-        """Mark open dead letters, by their own ids, as those whose records were delivered since."""
+        """Mark open dead letters, by their own ids, as recovered."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? "
             "WHERE status = 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -379,7 +380,7 @@ class DeadLetterStore:
         )
 
     def discard(self, ids: Sequence[str], reason: str) -> None:
-        """Put dead letters aside, by their own ids; those that are recovered stay so."""
+        """Discard dead letters by their own ids; recovered ones stay recovered."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'discarded', reason = ?, closed_at = ? "
             "WHERE status <> 'recovered' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -387,11 +388,10 @@ class DeadLetterStore:
         )
 
     def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
-        """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
+        """Store (dead letter, commit sequence, recovered) triples; the last of an id wins.
 
-        A dead letter that was recovered or discarded stays so when the very same record comes again: a
-        redelivery of what somebody has already dealt with is no news. Its origin stays known, too, when
-        somebody sends it again who names none.
+        A recovered or discarded dead letter keeps its status when the same record comes again, since a
+        redelivery is nothing new. It also keeps its origin if the redelivery has none.
         """
         latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
         stored = self._connection.execute(

@@ -1,7 +1,7 @@
 """Warehouse tables from Pydantic models: columns, and rows as tuples.
 
-Tables have no primary key: an index made loading three times slower as a table grew. `SEQUENCE` is the
-commit sequence: of two rows with one id, the one with the higher number is the newer.
+Tables have no primary key: an index made loading three times slower as a table grew. `SEQUENCE` is the commit
+sequence: of two rows with the same id, the one with the higher sequence is newer.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from engine.service.wire_types import is_nullable
 __all__ = ["ENCODING_ERRORS", "SEQUENCE", "Column", "MisfitError", "Table", "quote", "tables_of"]
 
 SEQUENCE = "_seq"
-"""Column of the commit sequence; not part of what a reader sees."""
+"""Column of the commit sequence; hidden from readers."""
 
 ENCODING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What the conversion of a value that does not fit may raise."""
+"""Errors of the conversion of a value that does not fit."""
 
 _KEY = "id"
 
 
 class MisfitError(Exception):
-    """A row does not fit its table; the text names the column, and never the value."""
+    """A row does not fit its table; the message names the column, never the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; `key` is the column by which rows replace one another, always the first, None without one.
+    """A table; `key` is the column by which rows replace each other: always the first, or None.
 
-    `defaults` are the values of fields that a row may leave out; `required` fields have no value of their own
-    that could stand for a missing one.
+    `defaults` are the values of fields that a row may leave out; `required` fields have no default.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """The columns that a reader sees, in order."""
+        """The columns visible to readers, in order."""
         return [column.name for column in self.columns]
 
     @property
@@ -66,21 +65,21 @@ class Table:
 
     @property
     def plain_columns(self) -> list[Column]:
-        """The columns that hold one text, number, time or truth."""
+        """The columns with scalar values: a text, number, time or boolean."""
         return [column for column in self.columns if column.sql_type != JSON and "[" not in column.sql_type]
 
     @property
     def has_rowid(self) -> bool:
-        """Whether DuckDB's `rowid` can be used: a column of that name hides it."""
+        """Whether DuckDB's `rowid` can be used; a column of that name hides it."""
         return all(column.name.lower() != "rowid" for column in self.columns)
 
     @property
     def newest_first(self) -> str:
-        """SQL that orders rows of one id by age."""
+        """SQL that orders rows of an id, newest first."""
         return f"{SEQUENCE} DESC, rowid DESC" if self.has_rowid else f"{SEQUENCE} DESC"
 
     def encode(self, rows: Sequence[Row], sequence: int) -> list[tuple[Any, ...]]:
-        """The rows as tuples in the order of `stored_names`. Fills what a row leaves out.
+        """Return the rows as tuples in the order of `stored_names`. Fills missing fields with defaults.
 
         Raises one of `ENCODING_ERRORS` for a row that lacks a field without default or cannot be converted.
         """
@@ -95,7 +94,7 @@ class Table:
         return list(map(itemgetter(*self.stored_names), rows))
 
     def encode_checked(self, row: Row, sequence: int) -> tuple[Any, ...]:
-        """One row as a tuple, every value of which fits its column. Raises MisfitError."""
+        """Return one row as a tuple, checking that every value fits its column. Raises MisfitError."""
         values = {**dict(self.defaults), **row}
         for column in self.columns:
             try:
@@ -124,14 +123,14 @@ def _misfit(column: Column, values: Row) -> str:
 
 
 def quote(identifier: str) -> str:
-    """The identifier as SQL."""
+    """Quote an identifier for SQL."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
-    """The tables that the models fill, by name. SQL ignores case in names, so names must differ otherwise.
+    """Return the tables that the models fill, by name; names must differ in more than case.
 
-    Raises RegistryError when two models disagree about a table, or a model's fields differ in case alone.
+    Raises RegistryError when two models disagree about a table, or a model's fields differ only in case.
     """
     tables: dict[str, Table] = {}
     owners: dict[str, IngestModel] = {}
@@ -156,7 +155,7 @@ def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
 
 
 def _differing(one: Table, other: Table) -> str:
-    """What two models of a table do not have in common; "" when they agree."""
+    """Return the differences between two models of a table; "" when they agree."""
     types, others = ({c.name: c.sql_type for c in table.columns} for table in (one, other))
     if types == others:
         return "" if list(types) == list(others) else "give the fields the same order"

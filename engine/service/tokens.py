@@ -14,13 +14,13 @@ from engine.service.auth import KeyCheck
 __all__ = ["AdminCheck", "TokenCheck", "TokenSettings"]
 
 _MAX_TOKEN = 8_192
-_LEEWAY = 30  # seconds that clocks may differ by
+_LEEWAY = 30  # tolerated difference of clocks in seconds
 _REQUIRED = ["exp", "iss", "aud"]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """`public_key` is PEM text; a token must name exactly this issuer, and this audience among its own."""
+    """`public_key` is PEM text; a token must have this issuer, and this audience among its own."""
 
     public_key: str = field(repr=False)
     issuer: str
@@ -31,7 +31,7 @@ class TokenCheck:
     """Checks bearer tokens against one RSA key.
 
     Raises:
-        ConfigError: the key is no public RSA key in PEM.
+        ConfigError: the key is not a public RSA key in PEM format.
     """
 
     def __init__(self, settings: TokenSettings) -> None:
@@ -51,7 +51,7 @@ class TokenCheck:
     async def expiry(self, header: str | None) -> float | None:
         """Return when the token of this `Authorization` header expires, in seconds since 1970.
 
-        The difference that clocks may have is included. None: the header holds no good token.
+        Includes the tolerated difference of clocks. None: the header has no valid token.
         """
         scheme, _, token = (header or "").partition(" ")
         if scheme.lower() != "bearer" or len(token) > _MAX_TOKEN or token.count(".") != 2:
@@ -65,7 +65,7 @@ class TokenCheck:
             claims = jwt.decode(
                 token,
                 self._key,
-                algorithms=["RS256"],  # never what the token asks for
+                algorithms=["RS256"],  # never the algorithm that the token names
                 issuer=self._settings.issuer,
                 audience=self._settings.audience,
                 leeway=_LEEWAY,
@@ -77,7 +77,7 @@ class TokenCheck:
 
 
 class AdminCheck:
-    """The admin key or a token opens the routes of administration; without either they stay closed."""
+    """Allows the admin routes to the admin key or a token; without either setting they stay closed."""
 
     def __init__(self, key_hash: str | None, tokens: TokenSettings | None) -> None:
         self._key = KeyCheck(key_hash) if key_hash else None

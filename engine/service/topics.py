@@ -1,4 +1,4 @@
-"""Dead letters as messages of topics, as the original's front end reads them from its topic viewer."""
+"""Dead letters as topic messages, for the original's front end, which reads its topic viewer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = "original_record, error_message, error_type, failed_at, source, statu
 
 
 def create_topic_app(context: ServiceContext) -> Starlette:
-    """`GET /topic/<Model>DeadLetterQueue/messages?offset=&count=`: a bare array, oldest first."""
+    """Create the app of `GET /topic/<Model>DeadLetterQueue/messages?offset=&count=`, oldest first."""
     app = Starlette(
         routes=[Route("/topic/{topic}/messages", _messages)],
         middleware=[Middleware(Guard, context.settings)],
@@ -35,7 +35,7 @@ def create_topic_app(context: ServiceContext) -> Starlette:
 
 
 async def _messages(request: Request) -> Response:
-    """A page of one topic; an unknown topic has no messages."""
+    """Return a page of one topic; an unknown topic has no messages."""
     context: ServiceContext = request.app.state.context
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()

@@ -1,4 +1,4 @@
-"""`GET /consumption/extract-<…>`: starting a pipeline, with the parameters of the query string."""
+"""`GET /consumption/extract-<…>`: start a pipeline with the parameters of the query string."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IGNORED = ("tag",)
 
 
 async def trigger(request: Request, host: RunHost, name: str, known: Collection[str]) -> Response:
-    """Start a run of a pipeline. Parameters that it does not have are ignored, as everywhere."""
+    """Start a run of a pipeline. Unknown parameters are ignored, as on all routes."""
     context = cast("ServiceContext", request.app.state.context)
     if context.is_stopping:
         return answer({"success": False, "message": "The service is stopping"}, 503)
@@ -36,7 +36,7 @@ async def trigger(request: Request, host: RunHost, name: str, known: Collection[
     except BodyError as error:
         return answer({"success": False, "message": str(error)}, error.status)
     except RunStartError as error:
-        if not error.is_callers:  # a caller's own mistake would put what was sent into the log
+        if not error.is_callers:  # an error of the caller would put the request's data into the log
             _log.error("a run of %s could not be started: %s", name, error)
         return answer({"success": False, "message": str(error)}, 400 if error.is_callers else 500)
     context.metrics.runs[started.pipeline] += 1
@@ -56,7 +56,7 @@ async def trigger(request: Request, host: RunHost, name: str, known: Collection[
 async def given_parameters(
     request: Request, context: ServiceContext, known: Collection[str]
 ) -> dict[str, str]:
-    """The parameters of a request: of its query string, and of a JSON object in its body.
+    """Return the parameters in a request's query string and in a JSON object in its body.
 
     Raises BodyError.
     """
@@ -79,15 +79,15 @@ async def given_parameters(
 
 
 def answer(content: object, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Create a JSON answer."""
     return Response(orjson.dumps(content, default=str), status, media_type="application/json")
 
 
 def parameters_of(query: bytes, known: Collection[str]) -> dict[str, str]:
-    """The known parameters of a query string; of one that is repeated the last, empty ones left out.
+    """Return the known parameters of a query string; the last of repeated ones, without empty ones.
 
-    Clients put object patterns into the address as they are. So `&` separates only where the name of a known
-    parameter follows, and in a value that holds `://` unencoded a plus sign is one.
+    Clients put object patterns into the address unencoded. So `&` separates only if a known parameter
+    follows, and a plus sign in a value with an unencoded `://` is literal.
     """
     names = [*known, *_IGNORED]
     start = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
@@ -104,5 +104,5 @@ def parameters_of(query: bytes, known: Collection[str]) -> dict[str, str]:
 
 
 def _first_value(value: str) -> str:
-    """A value without parameters after it that is not known."""
+    """Return a value without the unknown parameters after it."""
     return re.split(r"&[A-Za-z_][A-Za-z0-9_-]*=", value, maxsplit=1)[0]

@@ -1,7 +1,7 @@
-"""Validation of request bodies by the ingest contract.
+"""Validate request bodies by the ingest contract.
 
-The whole body is validated in one call; only a body that fails is taken apart, so that every bad record
-gets its own message and the good ones can go on.
+The whole body is validated in one call; only a failing body is split, so that every invalid record gets its
+own message and the valid ones can continue.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from engine.service.wire_types import (
 __all__ = ["MAX_RECORDS", "BodyValidator", "InvalidBodyError", "TooManyRecordsError", "ValidatedBody"]
 
 MAX_RECORDS = 20_000
-"""Records in a request, at most, unless a service says otherwise."""
+"""Default maximum of records in a request."""
 
 _MAX_MESSAGE = 2_000
 _MAX_ERRORS = 1_000
@@ -48,10 +48,10 @@ _SHORT_MESSAGE = 200
 
 @dataclass(slots=True)
 class ValidatedBody:
-    """What a body held.
+    """The content of a body.
 
-    `records` are the valid ones, in order; `failures` maps the index of every other one in the body to its
-    message. `originals` are all of them as they were sent; None when all went well at once.
+    `records` are the valid records, in order; `failures` maps the index of every other record to its message.
+    `originals` are all records as they were sent; None when the first attempt found all valid.
     """
 
     records: list[Row]
@@ -60,7 +60,7 @@ class ValidatedBody:
 
 
 class _Reader(Protocol):
-    """One way of turning JSON text into plain records; raises pydantic's ValidationError."""
+    """Converts JSON text to plain records; raises pydantic's ValidationError."""
 
     def one(self, body: bytes) -> Row: ...
 
@@ -68,7 +68,7 @@ class _Reader(Protocol):
 
 
 class _DictReader:
-    """For models that are no more than their fields: straight into dicts."""
+    """For models that are just their fields: directly into dicts."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         record: Any = record_type(model)
@@ -79,7 +79,7 @@ class _DictReader:
 
 
 class _ModelReader:
-    """For models with validators, aliases or extras: through instances, which run them."""
+    """For models with validators, aliases or extras: through model instances."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
@@ -111,7 +111,7 @@ class BodyValidator:
         self._is_exact = has_decimals(model)
         self._names = declared_names(model)
         self._max_records = max_records
-        # Nullable fields may be missing on the wire even where the model itself insists on them.
+        # nullable fields may be missing on the wire even if the model requires them
         self._optional: Row = {
             wire_names(name, info)[0]: None
             for name, info in model.model_fields.items()
@@ -123,16 +123,16 @@ class BodyValidator:
 
         Raises:
             InvalidBodyError: it is not JSON, or neither object nor array.
-            TooManyRecordsError: it holds more than a request may.
+            TooManyRecordsError: it has more records than a request may.
         """
         records = self.read_plain(body)
         return self.take_apart(body) if records is None else ValidatedBody(records)
 
     def read_plain(self, body: bytes) -> list[Row] | None:
-        """The records of a body in which all is as it should be, else None. Raises TooManyRecordsError."""
+        """Return the records of an entirely valid body, else None. Raises TooManyRecordsError."""
         check_size(body, self._max_records)
         if self._is_exact or b"NaN" in body or b"Infinity" in body:
-            return None  # what pydantic would round, or take although it is not JSON
+            return None  # values that pydantic would round, or accept although they are not JSON
         try:
             if body.lstrip(b" \t\r\n")[:1] == b"{":
                 return [self._reader.one(body)]
@@ -140,10 +140,10 @@ class BodyValidator:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - foreign code: a validator of the model's own may raise anything
-            return None  # `take_apart` finds which record, and why
+            return None  # `take_apart` finds the record and the reason
 
     def take_apart(self, body: bytes) -> ValidatedBody:
-        """Look at the records one by one. Raises InvalidBodyError, TooManyRecordsError."""
+        """Validate the records one by one. Raises InvalidBodyError, TooManyRecordsError."""
         originals = split_body(body, self._max_records)
         result = ValidatedBody([], originals=originals)
         for index, original in enumerate(originals):
@@ -173,7 +173,7 @@ class BodyValidator:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - foreign code, as above: only this record fails
-            # its text may quote the record
+            # its message may quote the record
             raise _RecordRefusedError(f"{type(error).__name__} in the model's own code") from None
 
     def _convert(self, value: object) -> object:
@@ -183,7 +183,7 @@ class BodyValidator:
 
 
 class _RecordRefusedError(Exception):
-    """One record does not fit; the text is its message."""
+    """One record is not valid; the text is its message."""
 
 
 def _describe_number(error: ValueError) -> str:
@@ -191,17 +191,17 @@ def _describe_number(error: ValueError) -> str:
 
 
 def _dumps(value: object) -> bytes:
-    """JSON of what `parse` gives, every integer digit by digit."""
+    """Serialise a result of `parse`, with exact integers."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def describe(error: ValidationError, names: Container[str]) -> str:
-    """The contract's message for one bad record; never quotes a value of it.
+    """Return the contract's message for an invalid record; it never quotes a value.
 
-    `names` are those that the model declares. Any other name in a path is the record's own, so `*` stands
-    for it.
+    `names` are those that the model declares. Any other name in a path is from the record, so it is shown as
+    `*`.
     """
-    if error.error_count() > _MAX_ERRORS:  # to list them would cost a hundred times the record's size
+    if error.error_count() > _MAX_ERRORS:  # listing them would cost a hundred times the record's size
         return f"{error.error_count()} values do not fit their fields"
     details = error.errors(include_url=False)
     for detail in details:
@@ -247,13 +247,13 @@ _QUOTING = {
     "uuid_parsing": "Input should be a valid UUID",
     "union_tag_invalid": "Input tag does not match any of the expected tags",
 }
-"""Messages of pydantic's that quote the value, or a part of it."""
+"""Messages of pydantic that quote the value, or a part of it."""
 
 _WORD = re.compile(r"\w+")
 
 
 def _without_values(message: str, value: object) -> str:
-    """A validator's message if it shares no word with the value's texts and numbers, else its beginning."""
+    """Return a validator's message if it shares no word with the value, else its beginning."""
     said = {word.casefold() for word in _WORD.findall(message)}
     if said.isdisjoint(_words(value)):
         return message

@@ -41,10 +41,10 @@ class Warehouse:
     def open(
         cls, path: Path, models: Iterable[IngestModel], settings: ServiceSettings | None = None
     ) -> Warehouse:
-        """Open or create the file and start the writer; blocks for some 0.3 s.
+        """Open or create the file and start the writer; blocks for about 0.3 s.
 
         Raises StateError (or StateFullError, StateReadOnlyError, StateCorruptError, StateVersionError), and
-        RegistryError when the models contradict one another.
+        RegistryError when the models contradict each other.
         """
         import duckdb
 
@@ -64,22 +64,22 @@ class Warehouse:
 
     @property
     def is_full(self) -> bool:
-        """Whether a write would be refused at present."""
+        """Whether a write would now be rejected."""
         return self._writer.is_full
 
     @property
     def removed(self) -> Counter[str]:
-        """How many rows and dead letters the retention has removed, by table."""
+        """Numbers of rows and dead letters that the retention has removed, by table."""
         return self._writer.removed
 
     @property
     def queued(self) -> int:
-        """Requests that wait for the writer."""
+        """Number of requests waiting for the writer."""
         return self._writer.queued
 
     @property
     def problem(self) -> str | None:
-        """Why writing fails, or would fail; None while all is well."""
+        """Why writing fails, or would fail; None if it works."""
         try:
             self._storage.check_in_place()
         except StateError as error:
@@ -91,26 +91,26 @@ class Warehouse:
         return self._writer.submit(submission)
 
     async def write(self, submission: Submission) -> Receipt:
-        """Submit and wait until it is committed; being cancelled does not take the submission back.
+        """Submit and wait for the commit; a cancellation does not withdraw the submission.
 
         Raises QueueFullError, WarehouseDownError, WriteFailedError, KeyReusedError.
         """
         return await asyncio.shield(asyncio.wrap_future(self.submit(submission)))
 
     def reading(self) -> AbstractContextManager[Reader]:
-        """A consistent look at the tables; blocking, so use it in a worker thread."""
+        """Provide a consistent view of the tables; blocking, so use it in a worker thread."""
         return self._storage.reading()
 
     def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        """A cursor for a query that a user has written; see `sql.run_query`."""
+        """Return a cursor for a user's query; see `sql.run_query`."""
         return self._storage.query_cursor()
 
     def working_folder(self) -> AbstractContextManager[Path]:
-        """A folder for what a query needs in files; see `Storage.working_folder`."""
+        """Provide a folder for a query's files; see `Storage.working_folder`."""
         return self._storage.working_folder()
 
     def snapshot(self) -> Path:
-        """Copy everything into a file that other processes can open, and return it. Blocks.
+        """Copy the warehouse into a file that other processes can open, and return it. Blocks.
 
         The newest `KEPT_SNAPSHOTS` are kept. Raises StateError.
         """
@@ -128,6 +128,6 @@ class Warehouse:
         self._writer.compact().result()
 
     def close(self) -> None:
-        """Write what was accepted, then close the file. Blocks; idempotent."""
+        """Write accepted submissions, then close the file. Blocks; idempotent."""
         self._writer.stop()
         self._storage.close()

@@ -1,4 +1,4 @@
-"""Runs as workflows, under the names that the original's clients ask for."""
+"""Runs as workflows, on the routes of the original's clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECOND = timedelta(seconds=1)
 
 
 async def list_workflows(request: Request) -> Response:
-    """`GET /workflows/list`: the latest runs as a bare array. Odd values of a parameter are ignored."""
+    """Answer `GET /workflows/list`: the latest runs as an array. Invalid parameter values are ignored."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
@@ -50,7 +50,7 @@ def _row(run: HostedRun) -> dict[str, object]:
 
 
 def duration_text(duration: timedelta) -> str:
-    """`120ms`, `5s`, `2m 3s` or `1h 2m 3s`."""
+    """Format a duration: `120ms`, `5s`, `2m 3s` or `1h 2m 3s`."""
     if duration < _SECOND:
         return f"{max(duration, timedelta()) // timedelta(milliseconds=1)}ms"
     minutes, seconds = divmod(duration // _SECOND, 60)
@@ -61,7 +61,7 @@ def duration_text(duration: timedelta) -> str:
 
 
 async def administrate(request: Request) -> Response:
-    """`/admin/workflows/history` and `/admin/workflows/<name>/trigger|terminate`, behind the admin key."""
+    """Answer the routes below `/admin/workflows`; requires the admin key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.admin_key.allows(request.headers.get("authorization")):
         return unauthorized()

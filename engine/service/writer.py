@@ -1,6 +1,7 @@
 """The one writer thread: a bounded queue, group commit, and idle compaction.
 
-What arrives during one commit becomes the next group; there is no timer, so a lone request never waits.
+Submissions that arrive during a commit become the next group; there is no timer, so a lone request never
+waits.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Item:
-    """Work for the thread; without a submission it asks for a compaction."""
+    """Work for the thread; without a submission it is a request to compact."""
 
     submission: Submission | None
     future: Future[Receipt] = field(default_factory=Future)
@@ -53,9 +54,8 @@ class _Item:
 class Writer:
     """Owns the writing connection. `submit` and `compact` may be called from any thread.
 
-    `connect` gives a connection; it is called again after `reconnect`, which mends a database that its
-    engine has declared invalid (for want of disk space, for instance). `check` raises StateError when what is
-    committed would not be kept.
+    `connect` returns a connection; it is called again after `reconnect`, which repairs a database that DuckDB
+    has declared invalid (e.g. without disk space). `check` raises StateError if a commit would be lost.
     """
 
     def __init__(
@@ -84,38 +84,38 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="warehouse-writer", daemon=True)
 
     def start(self) -> None:
-        """Take the connection and begin. Raises duckdb.Error."""
+        """Open the connection and start the thread. Raises duckdb.Error."""
         self._commit = GroupCommit(self._connect(), self._tables)
         self._commit.compact(self._settings.ledger_days)
         self._thread.start()
 
     @property
     def problem(self) -> str | None:
-        """Why the last commit failed for want of storage; None while all is well."""
+        """The storage error of the last commit; None if there was none."""
         return self._problem
 
     @property
     def removed(self) -> Counter[str]:
         """Return how many rows the retention has removed, by table."""
-        # a copy: the writer's thread may add a table while another reads
+        # a copy, since the writer's thread may add a table during a read
         return Counter() if self._trimmer is None else self._trimmer.removed.copy()
 
     @property
     def queued(self) -> int:
-        """Submissions that wait."""
+        """Number of waiting submissions."""
         return len(self._queue)
 
     @property
     def is_full(self) -> bool:
-        """Whether `submit` would refuse at present."""
+        """Whether `submit` would now reject a submission."""
         limits = self._settings
         return len(self._queue) >= limits.max_queued_requests or self._queued_rows >= limits.max_queued_rows
 
     def submit(self, submission: Submission) -> Future[Receipt]:
         """Queue a submission. Raises QueueFullError, WarehouseDownError, KeyReusedError.
 
-        The future has the receipt once it is committed, else one of these or WriteFailedError. A
-        submission whose key is still queued or being written waits for that one instead.
+        The future has the receipt after the commit, else one of these errors or WriteFailedError. A
+        submission whose key is still queued or being written waits for the earlier one instead.
         """
         with self._changed:
             if self._stopping:
@@ -135,7 +135,7 @@ class Writer:
         return item.future
 
     def compact(self) -> Future[Receipt]:
-        """Ask for a compaction of the dirty tables, after what is queued. Raises WarehouseDownError."""
+        """Request a compaction of the dirty tables, after queued submissions. Raises WarehouseDownError."""
         item = _Item(None)
         with self._changed:
             if self._stopping:
@@ -144,13 +144,13 @@ class Writer:
         return item.future
 
     def _enqueue(self, item: _Item) -> None:
-        item.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+        item.future.set_running_or_notify_cancel()  # it cannot be cancelled from here on
         self._queue.append(item)
         self._queued_rows += item.rows
         self._changed.notify()
 
     def stop(self) -> None:
-        """Write what is queued, then end the thread. Blocks; idempotent."""
+        """Write queued submissions, then end the thread. Blocks; idempotent."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -173,7 +173,7 @@ class Writer:
             self._trim_if_due()
 
     def _next_group(self) -> list[_Item] | None:
-        """The next items to handle together; an empty list when something else is due, None at the end."""
+        """Return the next items to handle together; empty when something else is due, None at the end."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._stopping, self._patience()):
                 return []
@@ -188,7 +188,7 @@ class Writer:
 
     @property
     def _wants_compaction(self) -> bool:
-        # a compaction finds out whether a problem is over; writes are refused until then
+        # a compaction tests whether a problem is over; writes are rejected until then
         return self._commit is None or bool(self._commit.dirty) or self._problem is not None
 
     @property
@@ -196,7 +196,7 @@ class Writer:
         return self._wants_compaction and time.monotonic() >= self._compact_at
 
     def _patience(self) -> float | None:
-        """Seconds to wait for submissions until something else is due; None: as long as it takes."""
+        """Return the seconds to wait for submissions until something else is due; None for no limit."""
         due = [self._compact_at] if self._wants_compaction else []
         if self._trimmer is not None:
             due.append(self._trimmer.due)
@@ -227,13 +227,13 @@ class Writer:
                 self._commit_together([pair])
 
     def _commit_fitting(self, item: _Item, encoded: Encoded) -> bool:
-        """Whether a submission that the table refused could be committed without the rows that do not fit."""
+        """Commit a rejected submission without the rows that do not fit; return whether that worked."""
         commit = self._commit
         again = commit.encode_again(encoded) if commit is not None else None
         return again is not None and self._commit_together([(item, again)])
 
     def _commit_together(self, pairs: Sequence[tuple[_Item, Encoded]]) -> bool:
-        """Commit and answer. On failure: answers only if it was one alone, so that others can be tried."""
+        """Commit and answer. After a failure answers only a lone submission; others are retried singly."""
         import duckdb
 
         commit = self._connected()
@@ -241,7 +241,7 @@ class Writer:
         if commit is not None:
             try:
                 receipts = commit.commit([encoded for _, encoded in pairs])
-                self._check()  # once more: it may have gone meanwhile
+                self._check()  # again: the file may have gone meanwhile
             except (duckdb.Error, *ENCODING_ERRORS) as failure:
                 error = failure
                 self._recover(failure)
@@ -260,7 +260,7 @@ class Writer:
             down = error is None or _is_storage(error)
             if not down and self._commit_fitting(*pairs[0]):
                 return True
-            text = self._problem if down else f"the warehouse refused the rows: {type(error).__name__}"
+            text = self._problem if down else f"the warehouse rejected the rows: {type(error).__name__}"
             kind = WarehouseDownError if down else WriteFailedError
             self._fail(pairs[0][0], kind(text or "the warehouse is down"))
         return False
@@ -293,11 +293,11 @@ class Writer:
             try:
                 commit.trim(trimmer, self._settings.ledger_days)
             except Exception as error:  # noqa: BLE001 -- the thread's boundary: writing must continue
-                _log.warning("retention failed and is tried again: %s", type(error).__name__)
+                _log.warning("retention failed and will be retried: %s", type(error).__name__)
                 self._recover(error)
 
     def _recover(self, error: Exception) -> None:
-        """After a failed transaction: leave it, or the connection if that is impossible."""
+        """Roll back a failed transaction, or give up the connection if that is impossible."""
         import duckdb
 
         if _is_storage(error):
@@ -306,14 +306,14 @@ class Writer:
             try:
                 self._commit.rollback()
             except duckdb.TransactionException:
-                pass  # a failed COMMIT has ended the transaction already
+                pass  # a failed COMMIT has already ended the transaction
             except duckdb.Error:
                 self._commit = None
             return
         self._commit = None
 
     def _connected(self) -> GroupCommit | None:
-        """The committer, reconnected if need be; None when that fails, with `problem` saying why."""
+        """Return the committer, reconnected if necessary; None if that fails, see `problem`."""
         import duckdb
 
         try:
@@ -339,16 +339,16 @@ class Writer:
 
 
 def _is_storage(error: Exception | None) -> bool:
-    """Whether the disk or the memory failed, not the rows."""
+    """Return whether the disk or memory is at fault, not the rows."""
     import duckdb
 
-    # With one writer there is nothing to conflict with: a failed transaction is a log that was not written.
+    # with one writer there are no conflicts: a failed transaction means that the log was not written
     commit = (duckdb.TransactionException, duckdb.FatalException, duckdb.ConnectionException)
     return isinstance(error, (*commit, duckdb.IOException, duckdb.OutOfMemoryException))
 
 
 def _repeat_of(first: Future[Receipt]) -> Future[Receipt]:
-    """A future for the same request once more: the first's receipt marked as a duplicate, or its error."""
+    """Return a future for a repeated request: the first one's receipt marked as a duplicate, or its error."""
     repeat: Future[Receipt] = Future()
     repeat.set_running_or_notify_cancel()
 

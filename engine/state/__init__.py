@@ -1,7 +1,6 @@
-"""What the engine keeps between processes: runs, splits, positions with tallies, bookmarks, dead letters,
-paid answers.
+"""The engine's persistent state: runs, splits, positions with tallies, bookmarks, dead letters, paid answers.
 
-`open_store` gives the SQLite store of a state directory, or the one in a PostgreSQL database;
+`open_store` returns the SQLite store of a state directory, or a PostgreSQL store;
 `engine.state.memory.MemoryStateStore` needs neither.
 """
 
@@ -45,22 +44,22 @@ __all__ = [
 
 
 def open_store(where: str | os.PathLike[str], *, create: bool = True) -> StateStore:
-    """The store of a state directory or a database, to be used with `async with`; untouched before that.
+    """Return the store of a state directory or a database; `async with` opens it.
 
     Args:
-        where: a directory, created with mode 0700 when it is missing; or the address of a PostgreSQL database
-            (`postgresql://user@host/database`), whose tables are created when they are missing.
-        create: False makes a missing store an error, for commands that only look.
+        where: a directory, created with mode 0700 if missing; or the address of a PostgreSQL database
+            (`postgresql://user@host/database`), whose tables are created if missing.
+        create: False makes a missing store an error, for commands that only read.
 
     Raises:
-        ConfigError: the address cannot be understood.
-        RegistryError: what PostgreSQL needs is not installed.
+        ConfigError: the address is not valid.
+        RegistryError: a package for PostgreSQL is not installed.
     """
-    # imported when needed: a verb without state is faster
+    # imported on demand: verbs without state start faster
     if isinstance(where, str) and is_address(where):
         try:
             from engine.state.postgres import PostgresStateStore
-        except ImportError as error:  # or psycopg is there without libpq
+        except ImportError as error:  # or psycopg is installed without libpq
             raise RegistryError(
                 f"state in PostgreSQL needs psycopg: pip install 'odw-engine[postgres]' ({error})"
             ) from error

@@ -1,4 +1,4 @@
-"""Addresses of databases: telling them from directories, and showing them without their secrets."""
+"""Addresses of databases: distinguish them from directories, and show them without secrets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SECRET: Final = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
 
 
 def is_address(text: str) -> bool:
-    """True for `postgresql://…` and `postgres://…`."""
+    """Return whether this is `postgresql://…` or `postgres://…`."""
     return _SCHEME.match(text) is not None
 
 
 def checked(address: str) -> str:
-    """The address, if it can be taken apart in one way only.
+    """Return the address, if it can be parsed in only one way.
 
-    libpq would take what follows a stray `@` or `/` in a password for a host, and quote it in its errors.
+    libpq would treat the text after a stray `@` or `/` in a password as a host, and quote it in errors.
 
     Raises:
-        ConfigError: it cannot; no part of it is quoted.
+        ConfigError: it is ambiguous; the message quotes no part of it.
     """
     login, hosts, rest, options = _parts(address)
     odd = "/" in login or "@" in login or ("@" in options and not login)
@@ -35,7 +35,7 @@ def checked(address: str) -> str:
 
 
 def unusable() -> ConfigError:
-    """The error for an address that cannot be understood; it may hold a secret anywhere."""
+    """Return the error for an invalid address, without quoting it, since any part may be secret."""
     return ConfigError(
         "the address of the state store is not valid: write "
         "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, with the options that libpq knows, and %40 "
@@ -44,14 +44,14 @@ def unusable() -> ConfigError:
 
 
 def place_of(address: str) -> str:
-    """Scheme, user, host and database: what messages say."""
+    """Return scheme, user, host and database, for messages."""
     login, hosts, database, _ = _parts(address)
     user = login.partition(":")[0]
     return f"postgresql://{user}{'@' if user else ''}{hosts}/{database}"
 
 
 def without_secrets(address: str) -> str:
-    """The whole address with `***` in the place of passwords: for hints that can be copied."""
+    """Return the whole address with `***` for passwords, for hints to copy."""
     login, hosts, database, options = _parts(address)
     user, colon, _ = login.partition(":")
     shown = f"postgresql://{user}{':***' if colon else ''}{'@' if login else ''}{hosts}/{database}"
@@ -59,7 +59,7 @@ def without_secrets(address: str) -> str:
 
 
 def _parts(address: str) -> tuple[str, str, str, str]:
-    """User with password, hosts with ports, database, options; each may be ""."""
+    """Return user with password, hosts with ports, database, options; each may be ""."""
     location, _, options = _SCHEME.sub("", address, count=1).partition("?")
     login, _, place = location.rpartition("@")
     hosts, _, database = place.partition("/")

@@ -11,10 +11,10 @@ from engine.state.connection import Connection
 __all__ = ["draw"]
 
 _CLOCK_JUMP: Final = 60.0
-"""Seconds by which the clock may lag behind the latest draw: machines differ by less, a clock that was set
-back by more."""
+"""Tolerated lag of the clock behind the latest draw, in seconds: machines differ by less, a clock that was
+set back by more."""
 
-_KEPT: Final = 400 * 86_400.0  # seconds after its last draw, until a limit is forgotten
+_KEPT: Final = 400 * 86_400.0  # seconds after the last draw until a limit is deleted
 
 _UPSERT: Final = """
 INSERT INTO allowances (name, taken, drawn_at) VALUES (?, ?, ?)
@@ -23,9 +23,9 @@ ON CONFLICT (name) DO UPDATE SET taken = excluded.taken, drawn_at = excluded.dra
 
 
 def draw(connection: Connection, draws: Sequence[Draw], now: float) -> list[float]:
-    """Take from each what there is; `now` is in seconds since 1970."""
+    """Take as much as is available from each; `now` is in seconds since 1970."""
     granted = dict.fromkeys((one.name for one in draws), 0.0)
-    for one in sorted(draws, key=lambda one: one.name):  # one order, so that no deadlock occurs
+    for one in sorted(draws, key=lambda one: one.name):  # a fixed order, to avoid deadlocks
         granted[one.name] = _draw(connection, one, now)
     return [granted[one.name] for one in draws]
 

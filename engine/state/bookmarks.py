@@ -1,6 +1,6 @@
 """Bookmarks as SQL. Every function here runs inside a transaction of `Database`.
 
-`engine.state.ledger` writes bookmarks together with the positions that they stand for.
+`engine.state.ledger` writes bookmarks together with their positions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["BookmarkRow", "bookmark_row", "count", "delete", "put", "select", "s
 BookmarkRow = tuple[str, str, str, str]
 """Node, scope, key and value."""
 
-_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
+_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 allows 999 parameters
 
-# A run that was forgotten has no place in the order any more: everybody comes after it.
+# a deleted run has no position in the order: every other run is later
 _UPSERT: Final = """
 INSERT INTO bookmarks (pipeline, node, scope, key, value, run_id)
 SELECT pipeline, ?2, ?3, ?4, ?5, run_id FROM runs WHERE run_id = ?1
@@ -42,20 +42,20 @@ WHERE (?1 = '' OR pipeline = ?1) AND (?2 = '' OR node = ?2) AND (?3 = '' OR scop
 
 
 def bookmark_row(node: str, bookmark: Bookmark) -> BookmarkRow:
-    """A bookmark of a node as SQL values."""
+    """Return a bookmark of a node as SQL values."""
     value = encoded(bookmark.value, f"bookmark {bookmark.key!r} of node {node!r}")
     return bookmark.node or node, storable(bookmark.scope), storable(bookmark.key), value
 
 
 def put(connection: Connection, run_id: str, rows: Sequence[BookmarkRow]) -> None:
-    """Store or replace those of a run that is there, but for what a later run has set."""
+    """Store or replace bookmarks of an existing run, except those set by a later run."""
     connection.executemany(_UPSERT, [(run_id, *row) for row in rows])
 
 
 def select_keys(
     connection: Connection, pipeline: str, node: str, scope: str, keys: Sequence[str]
 ) -> dict[str, JsonValue]:
-    """The values of these keys."""
+    """Return the values of these keys."""
     named = {storable(key): key for key in keys}
     stored, found = list(named), {}
     for start in range(0, len(stored), _KEYS_AT_ONCE):
@@ -71,7 +71,7 @@ def select_keys(
 
 
 def select(connection: Connection, where: BookmarkFilter) -> list[BookmarkRecord]:
-    """Those that match, in order of their names."""
+    """Return matching bookmarks, sorted by pipeline, node, scope and key."""
     rows = connection.execute(
         f"SELECT * FROM bookmarks {_WHERE} ORDER BY pipeline, node, scope, key LIMIT ?5",  # noqa: S608 - a constant
         (*_criteria(where), NO_LIMIT if where.limit is None else where.limit),
@@ -96,7 +96,7 @@ def count(connection: Connection, where: BookmarkFilter) -> list[BookmarkScope]:
 
 
 def delete(connection: Connection, where: BookmarkFilter) -> int:
-    """Delete those that match."""
+    """Delete matching bookmarks."""
     return connection.execute(f"DELETE FROM bookmarks {_WHERE}", _criteria(where)).rowcount  # noqa: S608 - a constant
 
 

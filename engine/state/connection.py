@@ -1,8 +1,8 @@
-"""What the SQL of the stores asks of a database, so that one text of it serves several.
+"""The database interface of the stores' SQL, which several databases share.
 
-Placeholders are SQLite's (`?`, or `?1` for one that is used again). Everything else has to mean the same in
-SQLite 3.24 and in PostgreSQL 13: upserts with `excluded`, no scalar `max`, columns of `DO UPDATE` named with
-their table, 0 and 1 for truth. Rows are asked for their values by name.
+Placeholders are SQLite's (`?`, or `?1` for a repeated one). Everything else must mean the same in SQLite 3.24
+and in PostgreSQL 13: upserts with `excluded`, no scalar `max`, columns of `DO UPDATE` qualified by their
+table, 0 and 1 for booleans. Values of rows are accessed by name.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Value: TypeAlias = str | int | float | None
-"""What is bound to a placeholder."""
+"""A value for a placeholder."""
 
 Row: TypeAlias = Any
-"""A row, which gives its values by name."""
+"""A row with values by name."""
 
 NO_LIMIT: Final = 1 << 62
-"""`LIMIT` of everything: neither database can be told so in words that the other one has."""
+"""`LIMIT` without a limit: the databases have no common syntax for it."""
 
 
 class Rows(Protocol):
-    """What a statement has found, or how many rows it has changed."""
+    """The rows that a statement found, or the number it changed."""
 
     @property
     def rowcount(self) -> int: ...
@@ -49,19 +49,19 @@ class Connection(Protocol):
     def execute(self, sql: str, values: Sequence[Value] = ..., /) -> Rows: ...
 
     def executemany(self, sql: str, values: Iterable[Sequence[Value]], /) -> Rows:
-        """The statement with each of these, in order; `rowcount` is their sum."""
+        """Execute the statement with each of these, in order; `rowcount` is their sum."""
         ...
 
     def hold_run(self, run_id: str, *, alone: bool) -> None:
-        """Wait until no other transaction holds the run, and hold it to the end of this one.
+        """Wait until no other transaction holds the run, and hold it until the end of this one.
 
         Args:
-            alone: False lets others in who do not ask to be alone either.
+            alone: False shares the run with other holders that also pass False.
         """
         ...
 
     def overwrite_deleted(self) -> None:
-        """What this transaction deletes shall not be found in the files, where that is possible."""
+        """Overwrite data deleted by this transaction in the files, where that is possible."""
         ...
 
 
@@ -79,5 +79,5 @@ class Database(Protocol):
 
     async def write(self, function: Callable[Concatenate[Connection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
-        """Call `function(connection, …)` in a transaction that is on disk when this returns."""
+        """Call `function(connection, …)` in a transaction that is durable when this returns."""
         ...

@@ -36,37 +36,37 @@ _OF_ONE_STATEMENT: Final = (
 
 
 class SqliteConnection(sqlite3.Connection):
-    """SQLite's own connection as a `Connection`, at no cost for a statement."""
+    """SQLite's own connection as a `Connection`, without overhead per statement."""
 
     place = ""
 
     def hold_run(self, run_id: str, *, alone: bool) -> None:
-        """Nothing to do: whoever writes has the whole file alone."""
+        """Do nothing: a writer has exclusive access to the file."""
 
     def overwrite_deleted(self) -> None:
-        """Zeros in the place of what is deleted (sqlite.org/pragma.html)."""
+        """Overwrite deleted data with zeros (sqlite.org/pragma.html)."""
         self.execute("PRAGMA secure_delete = ON")
 
 
 class SqliteDatabase:
     """A SQLite file used from coroutines.
 
-    Calls run in a worker thread, never in the event loop. A call that has begun is finished even when its
-    task is cancelled, so a transaction is either committed or rolled back.
+    Calls run in a worker thread, never in the event loop. A call that has begun is finished even if its task
+    is cancelled, so a transaction is either committed or rolled back.
 
-    Writes that come while the thread is busy are committed together: one transaction, one sync, and none of
-    them returns before it. Each is rolled back by itself when it fails; when the transaction does, all fail.
+    Writes that arrive while the thread is busy are committed together: one transaction, one sync, and none of
+    them returns earlier. A failing write is rolled back alone; if the transaction fails, all fail.
 
     Args:
         path: the file; it and its directory are created (modes 0600 and 0700) unless `create` is False.
-        create: whether a missing file is made.
+        create: whether a missing file is created.
     """
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
         self._create = create
         self._connection: SqliteConnection | None = None
-        self._place = path.absolute()  # wherever the process may go
+        self._place = path.absolute()  # even if the process changes its directory
         self._file: os.stat_result | None = None
         self._wal: os.stat_result | None = None
         self._thread: CallThread | None = None
@@ -93,17 +93,17 @@ class SqliteDatabase:
 
     async def write(self, function: Callable[Concatenate[SqliteConnection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
-        """Call `function(connection, …)` in a transaction that is on disk when this returns."""
+        """Call `function(connection, …)` in a transaction that is durable when this returns."""
         return await self._make(Call(lambda connection: function(connection, *args, **kwargs), writes=True))
 
     async def _make(self, call: Call[T]) -> T:
         if self._thread is None:
             raise StateError(f"{self.path} is not open; use it inside `async with`")
-        with translated(self.path):  # here: of an error that calls share, each has its own to raise
+        with translated(self.path):  # created here, since each call raises its own instance of a shared error
             return await self._thread.make(call)
 
     def _serve(self, calls: Sequence[Call[Any]]) -> Iterator[Sequence[Call[Any]]]:
-        """Make the calls that came together; whoever only reads need not wait for a commit."""
+        """Make calls that arrived together; reads need not wait for a commit."""
         reads = [call for call in calls if not call.writes]
         for call in reads:
             self._transact([call], "BEGIN")
@@ -155,7 +155,7 @@ class SqliteDatabase:
             self._connection = connection
 
     def _trouble(self) -> Exception | None:
-        """Why nothing may be written: in a file that was moved away it would be lost, without an error."""
+        """Return why writing must stop, e.g. since writes to a moved file would be lost silently."""
         path = self.path
         try:
             if self._file is not None and os.path.samestat(self._file, os.stat(self._place)):
@@ -172,7 +172,7 @@ class SqliteDatabase:
         )
 
     def _log_is_there(self) -> bool:
-        """Whether the write-ahead log is still the one of before; it stays while anybody has it open."""
+        """Return whether the write-ahead log is still the same file; it exists while a connection is open."""
         try:
             wal = os.stat(f"{self._place}{_WAL_SUFFIX}")
         except FileNotFoundError:
@@ -181,7 +181,7 @@ class SqliteDatabase:
         return os.path.samestat(self._wal, wal)
 
     def _make_file(self) -> None:
-        """Create what is missing, private to this user; the -wal and -shm files inherit the mode.
+        """Create missing files, private to this user; the -wal and -shm files inherit the mode.
 
         An existing file is not even opened here: closing any descriptor of it would drop the locks that
         another connection of this process holds (sqlite.org/howtocorrupt.html, 2.2).
@@ -208,14 +208,14 @@ class SqliteDatabase:
 
 
 def _keep_private(path: Path, mode: int) -> None:
-    """Take from others what they may do with a file or folder of this user; it may hold whole records."""
+    """Remove other users' permissions from a file or folder of this user, which may contain whole records."""
     status = path.stat()
     if status.st_mode & 0o077 and hasattr(os, "geteuid") and status.st_uid == os.geteuid():
         path.chmod(mode)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Find damage in a small file before anything goes by what it says. In a large one that would take long.
+    """Check a small file for damage before its content is used. For a large one this would take too long.
 
     Raises:
         StateCorruptError: it is damaged.
@@ -231,7 +231,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     _check(connection, path)
     connection.execute("PRAGMA foreign_keys = ON")
-    # In WAL mode NORMAL may lose the last commits when the power fails; FULL syncs each one.
+    # in WAL mode, NORMAL may lose the last commits in a power failure; FULL syncs each one
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     with in_transaction(connection, "BEGIN IMMEDIATE"):
@@ -240,7 +240,7 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log. Only here SQLite may answer "busy" without waiting first."""
+    """Switch to the write-ahead log. Only this may fail as "busy" without waiting first."""
     until = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -254,13 +254,13 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _make_apart(call: Call[Any], connection: SqliteConnection) -> None:
-    """Make one call of several in a transaction. Raises only what concerns all of them."""
+    """Make one of several calls in a transaction. Raises only errors that affect all of them."""
     connection.execute("SAVEPOINT one")
     try:
         call.result = call.function(connection)
     except BaseException as error:
         if isinstance(error, sqlite3.Error) and not isinstance(error, _OF_ONE_STATEMENT):
-            raise  # of the disk or the file: what is left of the transaction is not to be trusted
+            raise  # an error of the disk or file: the rest of the transaction cannot be trusted
         connection.execute("ROLLBACK TO one")
         call.error = error
     connection.execute("RELEASE one")
@@ -268,13 +268,13 @@ def _make_apart(call: Call[Any], connection: SqliteConnection) -> None:
 
 @contextmanager
 def in_transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    """Commit what the block does, or roll it back when it raises."""
+    """Commit the block's changes, or roll them back if it raises."""
     connection.execute(begin)
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back by itself after some errors
+        if connection.in_transaction:  # SQLite rolls back automatically after some errors
             with suppress(sqlite3.Error):  # the first error is the one to show; closing rolls back too
                 connection.execute("ROLLBACK")
         raise

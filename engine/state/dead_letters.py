@@ -49,7 +49,7 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR no
 def put(
     connection: Connection, letters: Sequence[DeadLetter], epoch: int | None = None, chunk: str = ""
 ) -> None:
-    """Store or replace by (run, node, key), unless the epoch of their run has been overtaken."""
+    """Store or replace by (run, node, key), unless the run has a higher epoch."""
     if epoch is not None:
         for run_id in {letter.run_id for letter in letters}:
             require_epoch(connection, run_id, epoch)
@@ -57,7 +57,7 @@ def put(
 
 
 def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
-    """Those that match, oldest first."""
+    """Return matching dead letters, oldest first."""
     rows = connection.execute(
         f"SELECT * FROM dead_letters {_WHERE} ORDER BY first_failed_at, seq LIMIT ?7",  # noqa: S608 - constants
         (*_criteria(where), NO_LIMIT if where.limit is None else where.limit),
@@ -68,7 +68,7 @@ def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
 def page(
     connection: Connection, where: DeadLetterFilter, error_type: str, before: int
 ) -> list[tuple[int, DeadLetter]]:
-    """Those that match, newest first, with their numbers in the store; `before` 0 begins at the newest."""
+    """Return matching dead letters, newest first, with their numbers; `before` 0 starts at the newest."""
     rows = connection.execute(
         f"SELECT * FROM dead_letters {_WHERE} AND (?8 = '' OR error_type = ?8) AND (?9 = 0 OR seq < ?9)"  # noqa: S608
         " ORDER BY seq DESC LIMIT ?7",
@@ -78,13 +78,13 @@ def page(
 
 
 def numbered(connection: Connection, number: int) -> DeadLetter | None:
-    """The one with this number in the store."""
+    """Return the dead letter with this number in the store."""
     row = connection.execute("SELECT * FROM dead_letters WHERE seq = ?", (number,)).fetchone()
     return _letter(row) if row is not None else None
 
 
 def causes(connection: Connection, status: str, limit: int) -> list[tuple[str, str, int]]:
-    """(pipeline, error type, number) of one status, most frequent first."""
+    """Return (pipeline, error type, number) of one status, most frequent first."""
     rows = connection.execute(
         "SELECT pipeline, error_type, count(*) AS number FROM dead_letters WHERE status = ?"
         " GROUP BY pipeline, error_type ORDER BY number DESC, pipeline, error_type LIMIT ?",
@@ -94,7 +94,7 @@ def causes(connection: Connection, status: str, limit: int) -> list[tuple[str, s
 
 
 def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, set[str]]:
-    """The keys of a run's dead letters, by node; with a chunk, only its own and those of no chunk."""
+    """Return the keys of a run's dead letters, by node; with a chunk, only its own and chunkless ones."""
     keys: dict[str, set[str]] = {}
     of_run = "SELECT node, key FROM dead_letters WHERE run_id = ?"
     if chunk:
@@ -114,7 +114,7 @@ def count(connection: Connection, where: DeadLetterFilter) -> int:
 
 
 def mark(connection: Connection, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
-    """Set the status of those that are there, and why."""
+    """Set status and reason of existing dead letters."""
     check_status(status)
     connection.executemany(
         "UPDATE dead_letters SET status = ?, reason = ? WHERE run_id = ? AND node = ? AND key = ?",
@@ -123,15 +123,16 @@ def mark(connection: Connection, letters: Sequence[DeadLetter], status: str, rea
 
 
 def check_status(status: str) -> None:
-    """Raises `StateError` for a status that no dead letter can have."""
+    """Raise `StateError` for an invalid dead-letter status."""
     if status not in STATUSES:
         raise StateError(f"{status!r} is not a dead-letter status: choose from {', '.join(STATUSES)}")
 
 
 def storable(text: str) -> str:
-    r"""Text that any store takes: a lone surrogate, as broken file names have, becomes its escape `\udcXX`.
+    r"""Return text that any store accepts: a lone surrogate becomes its escape `\udcXX`.
 
-    So does NUL, which PostgreSQL has no place for. A dead letter that could not be stored would stop the run.
+    NUL is escaped too, since PostgreSQL cannot store it. A dead letter that cannot be stored would stop the
+    run.
     """
     if text.isascii() and "\0" not in text:
         return text

@@ -10,7 +10,8 @@ from engine.errors import StateCorruptError, StateError
 
 __all__ = ["RESTORE", "decoded", "encoded"]
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each value
+# json.dumps would create an encoder for each value
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 RESTORE: Final = (
     "Restore the state directory from a backup, or move it away to start over; the engine does not start "
@@ -19,7 +20,7 @@ RESTORE: Final = (
 
 
 def encoded(value: JsonValue, what: str) -> str:
-    """`value` as JSON text, in ASCII so that even lone surrogates pass. `what` names it in the error."""
+    """Return `value` as ASCII JSON, which allows lone surrogates. `what` names it in errors."""
     try:
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -27,7 +28,7 @@ def encoded(value: JsonValue, what: str) -> str:
 
 
 def decoded(text: str, what: str) -> JsonValue:
-    """The value of JSON text that `encoded` wrote."""
+    """Return the value of JSON text that `encoded` wrote."""
     try:
         return json.loads(text)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""What a write about a run requires: that the run is there, and that it was not taken over.
+"""Conditions for writes about a run: the run exists, and no other process has taken it over.
 
-Every function here runs inside the transaction of the write, and holds the run to its end: a lease is taken
-either before a write, which then is refused, or after it.
+Every function here runs inside the transaction of the write, and holds the run until its end: a lease is
+acquired either before the write, which is then rejected, or after it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from engine.state.connection import Connection
 __all__ = ["require_epoch", "require_run"]
 
 
-# The epoch of a chunk that still has it is overtaken only by the run as a whole; every other one by anything.
-# One row with NULLs is a run whose epoch is good, no row a run that is not there.
+# The epoch of a current chunk is superseded only by a lease on the whole run; any other by every higher one.
+# One row with NULLs means that the epoch is valid, no row that the run does not exist.
 _OVERTAKING = """
 SELECT leases.holder AS holder, leases.epoch AS epoch FROM runs LEFT JOIN leases
     ON leases.run_id = runs.run_id AND leases.epoch > ?2 AND (leases.chunk = '' OR NOT EXISTS (
@@ -25,14 +25,14 @@ WHERE runs.run_id = ?1 ORDER BY leases.epoch DESC LIMIT 1
 
 
 def require_epoch(connection: Connection, run_id: str, epoch: int, *, alone: bool = False) -> None:
-    """Let a write about a run go on.
+    """Check that a write about a run is allowed.
 
     Args:
-        alone: nothing else may be written about the run meanwhile.
+        alone: exclude other writes about the run meanwhile.
 
     Raises:
-        RunNotFoundError: the run is not there; the nearest ids are named.
-        LeaseLostError: the epoch has been overtaken; `Lease` says by what.
+        RunNotFoundError: the run does not exist; the message suggests the nearest ids.
+        LeaseLostError: a higher epoch exists, see `Lease`.
     """
     connection.hold_run(run_id, alone=alone)
     row = connection.execute(_OVERTAKING, (run_id, epoch)).fetchone()
@@ -43,13 +43,13 @@ def require_epoch(connection: Connection, run_id: str, epoch: int, *, alone: boo
 
 
 def require_run(connection: Connection, run_id: str) -> None:
-    """Check that a run exists. Raises `RunNotFoundError`, naming the nearest ids."""
+    """Check that a run exists. Raises `RunNotFoundError` with the nearest ids."""
     if connection.execute("SELECT 1 AS known FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
         raise _no_such_run(connection, run_id)
 
 
 def _no_such_run(connection: Connection, run_id: str) -> RunNotFoundError:
-    """The error for an unknown run, with the ids nearest to it."""
+    """Return the error for an unknown run, with the nearest ids."""
     newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
     known = [row["run_id"] for row in newest][::-1]
     near = [known_id for known_id in known if run_id and known_id.startswith(run_id)][-3:]
@@ -64,7 +64,7 @@ def _no_such_run(connection: Connection, run_id: str) -> RunNotFoundError:
 
 
 def _lease_lost(run_id: str, holder: str, current: int, ours: int) -> LeaseLostError:
-    """The error for a write of an epoch when a higher one is `current`; `holder` "": it was given back."""
+    """Return the error for a write with an old epoch; `holder` "": the `current` lease was released."""
     return LeaseLostError(
         f"{holder or 'another process'} took over run {run_id!r} (epoch {current}, ours is {ours}): the "
         "store rejects further writes of this process"

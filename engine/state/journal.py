@@ -19,7 +19,7 @@ __all__ = ["KEPT_PENDING", "cost", "delete", "put", "select", "select_keys"]
 KEPT_PENDING: Final = timedelta(days=30)
 """How long endpoints keep the answers of a batch job."""
 
-_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
+_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 allows 999 parameters
 
 _COLUMNS: Final = (
     "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "record",
@@ -27,7 +27,7 @@ _COLUMNS: Final = (
     "run_id", "pipeline", "node", "created_at",
 )  # fmt: skip
 
-_TEXTS: Final = ("answer", "prompt", "reply")  # what may be large, and holds what documents hold
+_TEXTS: Final = ("answer", "prompt", "reply")  # columns that may be large and contain text of documents
 
 _fields: Final = attrgetter(*_COLUMNS)
 
@@ -41,14 +41,14 @@ WHERE outcome <> '{PENDING}' AND (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeli
     AND (?3 = '' OR model = ?3) AND (?4 = '' OR created_at < ?4)
 """
 
-_INDEXED: Final = 500  # characters of a record's key that the index has
+_INDEXED: Final = 500  # characters of a record's key in the index
 _OF_A_RECORD: Final = """
     AND substr(record, 1, 500) BETWEEN ?5 AND ?6 AND (record = ?7 OR record >= ?8 AND record < ?9)
 """
 
 
 def put(connection: Connection, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
-    """Store or replace by key, and delete what is to be forgotten."""
+    """Store or replace entries by key, and delete the keys to forget."""
     if entries:
         connection.executemany(_PUT, map(_values, entries))
     if forget:
@@ -56,7 +56,7 @@ def put(connection: Connection, entries: Sequence[JournalEntry], forget: Collect
 
 
 def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
-    """The entries of these keys, in the keys' order."""
+    """Return the entries of these keys, in the keys' order."""
     found: dict[str, JournalEntry] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         part = keys[start : start + _KEYS_AT_ONCE]
@@ -67,7 +67,7 @@ def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Journa
 
 
 def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
-    """The answers that match, oldest first, without their texts."""
+    """Return matching answers, oldest first, without their texts."""
     columns = ", ".join(name for name in _COLUMNS if name not in _TEXTS)
     conditions, values = _criteria(where)
     rows = connection.execute(
@@ -78,7 +78,7 @@ def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
 
 
 def cost(connection: Connection, run_id: str, node: str) -> float:
-    """USD that a run has paid at a node."""
+    """Return the USD that a run has paid at a node."""
     usd: float = connection.execute(
         "SELECT coalesce(sum(cost_usd), 0.0) AS usd FROM journal WHERE run_id = ? AND node = ?",
         (run_id, node),
@@ -87,7 +87,7 @@ def cost(connection: Connection, run_id: str, node: str) -> float:
 
 
 def delete(connection: Connection, where: JournalFilter) -> int:
-    """Delete the answers that match, and what says where others were made long ago."""
+    """Delete matching answers, and old entries of pending ones."""
     connection.overwrite_deleted()
     old = timestamp(datetime.now(UTC) - KEPT_PENDING)
     connection.execute("DELETE FROM journal WHERE outcome = ? AND created_at < ?", (PENDING, old))
@@ -114,6 +114,6 @@ def _number(value: float | bool) -> Value:
 
 
 def _entry(row: Row) -> JournalEntry:
-    """The entry without its texts."""
+    """Return the entry without its texts."""
     fields = {name: row[name] for name in _COLUMNS if name not in (*_TEXTS, "this_run_only")}
     return JournalEntry(**fields, answer="", this_run_only=bool(row["this_run_only"]))

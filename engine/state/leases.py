@@ -1,8 +1,8 @@
 """Leases as SQL. Every function here runs inside a transaction of `Database`.
 
-How long a lease lasts and who renews it: `engine.execution.lease`.
+`engine.execution.lease` defines the duration of leases and renews them.
 
-The row of a released lease stays with an empty holder: its epoch must not be used again.
+The row of a released lease is kept with an empty holder, since its epoch must not be reused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.state.records import Lease
 
 __all__ = ["acquire", "release", "renew", "select", "select_held"]
 
-# `chunk` "" is the run as a whole.
+# `chunk` "" is the whole run.
 _SELECT = "SELECT * FROM leases WHERE run_id = ? AND chunk = ?"
 
 _IN_THE_WAY = """
@@ -48,7 +48,7 @@ def acquire(
     until: str,
     dead_holders: Collection[str],
 ) -> Lease:
-    """Take the lease of a run that is there, or of a chunk of it; refused while another holder's lasts."""
+    """Acquire the lease of an existing run or of a chunk of it, unless another holder's is still valid."""
     connection.hold_run(run_id, alone=True)
     require_run(connection, run_id)
     for row in connection.execute(_IN_THE_WAY, (run_id, chunk, now)):
@@ -62,7 +62,7 @@ def acquire(
 
 
 def renew(connection: Connection, lease: Lease, until: str) -> Lease:
-    """Make it last until then, if it is still the holder's."""
+    """Extend the lease to this time, if it is still the holder's."""
     require_epoch(connection, lease.run_id, lease.epoch)
     renewed = connection.execute(
         "UPDATE leases SET expires_at = ? WHERE run_id = ? AND chunk = ? AND holder = ? AND epoch = ?",
@@ -74,7 +74,7 @@ def renew(connection: Connection, lease: Lease, until: str) -> Lease:
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """Empty the row, if it is still the holder's."""
+    """Clear the holder, if the lease is still its own."""
     connection.execute(
         "UPDATE leases SET holder = '', expires_at = ''"
         " WHERE run_id = ? AND chunk = ? AND holder = ? AND epoch = ?",
@@ -83,14 +83,14 @@ def release(connection: Connection, lease: Lease) -> None:
 
 
 def select(connection: Connection, run_id: str, chunk: str) -> Lease | None:
-    """The lease of a run or a chunk, expired or not."""
+    """Return the lease of a run or a chunk, expired or not."""
     require_run(connection, run_id)
     row = connection.execute(_SELECT, (run_id, chunk)).fetchone()
     return _lease(row) if row and row["holder"] else None
 
 
 def select_held(connection: Connection, run_id: str) -> list[Lease]:
-    """Those of a run and its chunks that were not given back, the run's own first."""
+    """Return the unreleased leases of a run and its chunks, the run's own first."""
     require_run(connection, run_id)
     rows = connection.execute(
         "SELECT * FROM leases WHERE run_id = ? AND holder <> '' ORDER BY chunk, epoch", (run_id,)

@@ -41,7 +41,7 @@ __all__ = [
 
 
 class ProgressRow(NamedTuple):
-    """A progress as SQL values; `place` is its node and split key."""
+    """A split's progress as SQL values; `place` is its node and split key."""
 
     values: tuple[Value, ...]
     acks: list[tuple[str, str, str]]
@@ -54,7 +54,7 @@ _BY_NODE = ("drops", "delivered", "deaths")
 _TALLY = (*_COUNTS, *_BY_NODE)
 _TOTALS = (("delivered", "written"), ("deaths", "dead"))
 
-# `WHERE` is needed for more than the row: without one, SQLite would read `ON CONFLICT` as a join condition.
+# `WHERE` is also required by SQLite, which would otherwise parse `ON CONFLICT` as a join condition.
 _UPSERT_PROGRESS = f"""
 INSERT INTO progress (split, position, done, read_limit, {", ".join(_TALLY)})
 SELECT seq, ?, ?, ?, {", ".join("?" * len(_TALLY))} FROM splits
@@ -80,7 +80,7 @@ DELETE FROM splits WHERE run_id = ? AND node = ?
 
 
 def insert_run(connection: Connection, run: RunRecord) -> None:
-    """Store a new run; one of that id is an error."""
+    """Store a new run; an existing id is an error."""
     what = f"run {run.run_id!r}"
     inserted = connection.execute(
         "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
@@ -97,7 +97,7 @@ def insert_run(connection: Connection, run: RunRecord) -> None:
 
 
 def select_run(connection: Connection, run_id: str) -> RunRecord:
-    """The run of that id."""
+    """Return the run with that id."""
     row = connection.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
         require_run(connection, run_id)
@@ -112,11 +112,11 @@ def select_runs(
     before: str,
     limit: int | None,
 ) -> list[RunRecord]:
-    """Runs, oldest first; "" and empty mean any. With `limit` only that many of the latest."""
+    """Return runs, oldest first; "" and empty mean any. With `limit` only that many of the latest."""
     conditions: list[str] = []
     values: list[str | int] = []
     for column, value in (("group_id", group_id), ("pipeline", pipeline)):
-        if value:  # conditions that do not apply would keep the database from its indexes
+        if value:  # conditions that do not apply would keep the database from using its indexes
             conditions.append(f"{column} = ?")
             values.append(value)
     if statuses:
@@ -153,7 +153,7 @@ def update_run(
 
 
 def delete_run(connection: Connection, run_id: str, epoch: int) -> None:
-    """Remove a run and its dead letters, which hold whole records; what refers to its row goes with it."""
+    """Delete a run, its dead letters, which contain whole records, and all rows that refer to it."""
     require_epoch(connection, run_id, epoch, alone=True)
     connection.overwrite_deleted()
     connection.execute("DELETE FROM dead_letters WHERE run_id = ?", (run_id,))
@@ -169,7 +169,7 @@ def insert_splits(
     restart: bool,
     epoch: int,
 ) -> None:
-    """Store manifests; known splits stay as they are, and a complete list stays complete."""
+    """Store manifests; known splits are unchanged, and a complete list stays complete."""
     require_epoch(connection, run_id, epoch)
     if restart:
         connection.execute(_DELETE_INCOMPLETE, (run_id, node, run_id, node))
@@ -210,7 +210,7 @@ def select_splits(
 
 
 def _first(connection: Connection, run_id: str, node: str, start: int) -> int | None:
-    """The number of the split at this place; found in the index alone, without a look at any manifest."""
+    """Return the number of the split at this position, found with the index alone."""
     if start == 0:
         return 0
     row = connection.execute(
@@ -221,7 +221,7 @@ def _first(connection: Connection, run_id: str, node: str, start: int) -> int | 
 
 
 def count_splits(connection: Connection, run_id: str, node: str) -> tuple[int, int]:
-    """How many splits of a run, or of one of its sources, are done, and how many there are."""
+    """Return how many splits of a run, or of one of its sources, are done, and their total."""
     require_run(connection, run_id)
     row = connection.execute(
         "SELECT count(CASE WHEN done = 1 THEN 1 END) AS done, count(*) AS total"
@@ -233,7 +233,7 @@ def count_splits(connection: Connection, run_id: str, node: str) -> tuple[int, i
 
 
 def divide(connection: Connection, run_id: str, node: str, chunk_splits: int, epoch: int) -> int:
-    """Set how many splits make a chunk of a node, unless that is settled; returns what holds."""
+    """Set the number of splits per chunk of a node, unless it is already set; return the number in effect."""
     require_epoch(connection, run_id, epoch)
     connection.execute(
         "INSERT INTO sources (run_id, node, complete, chunk_splits) VALUES (?, ?, 0, ?)"
@@ -254,7 +254,7 @@ def select_divisions(connection: Connection, run_id: str) -> dict[str, int]:
 
 
 def progress_row(progress: Progress) -> ProgressRow:
-    """A snapshot of a progress whose tally keeps changing."""
+    """Return a snapshot of progress whose tally keeps changing."""
     what = f"the position of split {progress.split_key!r}"
     tally = progress.tally
     counts = (getattr(tally, name) for name in _COUNTS)
@@ -271,7 +271,7 @@ def progress_row(progress: Progress) -> ProgressRow:
 
 
 def write_progress(connection: Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int) -> None:
-    """Write positions, tallies and bookmarks unless the run's lease has gone to a higher epoch."""
+    """Write positions, tallies and bookmarks, unless the run's lease has a higher epoch."""
     require_epoch(connection, run_id, epoch)
     if not rows:
         return
@@ -287,7 +287,7 @@ def write_progress(connection: Connection, run_id: str, rows: Sequence[ProgressR
 
 
 def sum_tally(connection: Connection, run_id: str) -> Tally:
-    """The sum of the committed tallies of all splits of a run."""
+    """Return the sum of the committed tallies of all splits of a run."""
     require_run(connection, run_id)
     total = Tally()
     for row in connection.execute(
@@ -300,12 +300,12 @@ def sum_tally(connection: Connection, run_id: str) -> Tally:
 
 
 def sum_counts(connection: Connection, run_id: str) -> Tally:
-    """Return the sum of the numbers in the tallies; the database adds them up."""
+    """Return the sum of the numbers in the tallies, computed by the database."""
     require_run(connection, run_id)
     row = connection.execute(_SUM_COUNTS, (run_id,)).fetchone()
     assert row is not None, "an aggregate has one row"
     total = Tally()
-    for name in _COUNTS:  # PostgreSQL gives sums of integers as decimals
+    for name in _COUNTS:  # PostgreSQL returns sums of integers as decimals
         setattr(total, name, type(getattr(total, name))(row[name]))
     return total
 
@@ -339,7 +339,7 @@ def _run(row: Row) -> RunRecord:
 
 
 def _acked(connection: Connection, run_id: str, node: str, rows: Sequence[Row]) -> dict[int, list[Acked]]:
-    """What is settled beyond the positions of these splits of a node, by split; seldom much."""
+    """Return acks beyond the positions of these splits of a node, by split; rarely many."""
     what, found = "an ack", dict[int, list[Acked]]()
     if not rows:
         return found
@@ -370,6 +370,6 @@ def _tally(row: Row) -> Tally:
 
 
 def _whole(fields: dict[str, Any]) -> Tally:
-    """The tally of these fields; older versions have counted without saying at which node."""
+    """Return the tally of these fields; older versions did not record the node of a count."""
     missing = {name: {"": fields[total]} for name, total in _TOTALS if name not in fields and fields[total]}
     return Tally(**(fields | missing))

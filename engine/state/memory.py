@@ -1,4 +1,4 @@
-"""The state store for tests, and for runs without a state directory: SQLite's tables, in memory."""
+"""The state store for tests, and for runs without a state directory: SQLite's tables in memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_JOURNAL: Final = 10_000
-"""Answers kept at most; the oldest are dropped first."""
+"""Maximum answers kept; the oldest are dropped first."""
 
 MAX_TRACES: Final = 200
-"""Prompts and replies kept at most: they are much larger than answers."""
+"""Maximum prompts and replies kept, which are much larger than answers."""
 
-_PLACE: Final = Path("memory")  # as error messages call it
+_PLACE: Final = Path("memory")  # its name in error messages
 
 
 class MemoryDatabase:
     """A database that lives as long as this object, over several `open` and `close`.
 
-    Calls run in the event loop: a statement takes microseconds here, a thread would take longer.
+    Calls run in the event loop: a statement takes microseconds, less than a thread switch.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class MemoryDatabase:
         self.is_open = False
 
     async def open(self) -> None:
-        """Take calls from now on."""
+        """Accept calls from now on."""
         await anyio.lowlevel.checkpoint()
         self.start()
 
     def start(self) -> None:
-        """Make the tables the first time, and take calls from now on."""
+        """Create the tables the first time, and accept calls from now on."""
         if self._connection is None:
             self._connection = sqlite3.connect(
                 ":memory:", isolation_level=None, check_same_thread=False, factory=SqliteConnection
@@ -60,7 +60,7 @@ class MemoryDatabase:
         self.is_open = True
 
     async def close(self) -> None:
-        """Refuse calls until the next `open`; the data stays."""
+        """Reject calls until the next `open`; the data is kept."""
         self.is_open = False
 
     async def read(self, function: Callable[Concatenate[SqliteConnection, P], T],
@@ -82,7 +82,8 @@ class MemoryDatabase:
             with translated(_PLACE), in_transaction(self._connection, begin):
                 return function(self._connection, *args, **kwargs)
         finally:
-            # afterwards: a task that asyncio itself cancels here has made its call, as with a store on disk
+            # after the call, so that a task cancelled here by asyncio itself has made it, as with a store on
+            # disk
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     def __del__(self) -> None:
@@ -105,7 +106,7 @@ class MemoryStateStore(StateStore):
 
 
 def _put_bounded(connection: Connection, entries: Sequence[JournalEntry], forget: Collection[str]) -> None:
-    # an answer that is stored again is new again
+    # an answer stored again counts as new
     connection.executemany("DELETE FROM journal WHERE key = ?", [(entry.key,) for entry in entries])
     journal.put(connection, entries, forget)
     connection.execute(

@@ -1,4 +1,4 @@
-"""What a state store takes and gives: runs, splits, progress, leases, and filters to search with."""
+"""Values of the state store: runs, splits, progress, leases, and filters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 DURABLE_GROUP = "etl/"
-"""Begins the ids of all workflows of runs, and so the groups of durable runs."""
+"""Prefix of the ids of all workflows of runs, and so of the groups of durable runs."""
 
 
 class RunStatus(StrEnum):
@@ -40,7 +40,7 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
     OUTAGE = "outage"
     SKIPPED = "skipped"
-    """Left out because another run of the pipeline was under way; in reports only, for it is not stored."""
+    """Skipped because another run of the pipeline was in progress; only in reports, never stored."""
 
     @property
     def resumable(self) -> bool:
@@ -54,14 +54,14 @@ class RunRecord:
 
     Args:
         run_id: unique in the store.
-        group_id: the invocation it belongs to; of a durable run, the id of its workflow.
+        group_id: its invocation; for a durable run, the id of its workflow.
         identity: the plan's identity hash.
-        identity_doc: what the hash covers, so that a difference can be shown.
-        operational_doc: what may change between attempts, without secrets.
-        params: the pipeline's parameters as given.
-        seed: fixes everything random in the run.
+        identity_doc: the hashed document, to show differences.
+        operational_doc: settings that may change between attempts, without secrets.
+        params: the given parameters of the pipeline.
+        seed: seeds all randomness of the run.
         started_at, ended_at: UTC, ISO 8601; "" when not ended.
-        attempt: 1 for a fresh run, one more at each resume.
+        attempt: 1 for a new run, incremented by each resume.
     """
 
     run_id: str
@@ -97,8 +97,9 @@ class Acked:
 class SplitRecord:
     """A split of a run's source with its committed progress.
 
-    Everything before `position` is settled, and `tally` covers exactly that; `acked` lies beyond it.
-    `read_limit`: how many records, from the beginning of the split, may have been read; None if unknown.
+    Everything before `position` is settled and covered by `tally`; `acked` has batches beyond it.
+    `read_limit`: maximum of records, from the beginning of the split, that may have been read; None if
+    unknown.
     """
 
     node: str
@@ -112,9 +113,9 @@ class SplitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a split, in absolute terms, so that writing it twice changes nothing.
+    """The progress of a split in absolute values, so that writing it twice changes nothing.
 
-    `bookmarks`: the new ones of the node that belong to what lies before `position`. `read_limit`: as in
+    `bookmarks`: new bookmarks of the node for records before `position`. `read_limit`: as in
     `SplitRecord`.
     """
 
@@ -130,17 +131,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The lease of a run or of one chunk of it.
+    """The lease of a run or of a chunk of it.
 
     Args:
-        holder: names one attempt of one process: `host:process id:random`.
-        epoch: one more at each acquisition within the run, whatever the chunk; the store refuses what an
-            overtaken one writes: that of a chunk is overtaken when the same chunk, or the run as a whole, is
-            taken again, that of the run as a whole when anything of it is.
+        holder: identifies an attempt of a process: `host:process id:random`.
+        epoch: incremented by each acquisition within the run, of any chunk. The store rejects writes with a
+            superseded epoch: that of a chunk is superseded when the same chunk or the whole run is acquired
+            again, that of the whole run by any acquisition.
         expires_at: UTC, ISO 8601 with milliseconds.
-        chunk: names a part of the run's splits that is worked on by itself; "" is the run as a whole.
-        acquisitions: how often the chunk and the run as a whole were acquired, this time included: 1
-            means that it cannot have been read before.
+        chunk: names a part of the run's splits that is processed separately; "" is the whole run.
+        acquisitions: how often the chunk and the whole run were acquired, including this time; 1 means that
+            the chunk cannot have been read before.
     """
 
     run_id: str
@@ -202,9 +203,9 @@ class JournalFilter:
     """Filter of journal entries; "" means any.
 
     Args:
-        before: only older ones (UTC, ISO 8601).
-        record: only what was paid for the record of this key, or, given the name of an object without its
-            version (`bucket/key`), for any version of it.
+        before: only older entries (UTC, ISO 8601).
+        record: only entries of the record with this key, or, given the name of an object without its version
+            (`bucket/key`), of any version of it.
     """
 
     run_id: str = ""

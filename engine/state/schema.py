@@ -1,11 +1,11 @@
 """The tables of the stores as an ordered list of migrations, and the migration of a SQLite file.
 
-`PRAGMA user_version` says how many of them a file has seen; `PRAGMA application_id` says that the file is
-ours. A migration that was released is never edited: a change is a new one at the end.
+`PRAGMA user_version` is the number of migrations applied to a file; `PRAGMA application_id` marks the file as
+ours. Never edit a released migration: append a new one.
 
-Only features of SQLite 3.24 (upsert) and earlier are used, so that the library Python was built with is
-always new enough. The store in PostgreSQL makes its tables of the same migrations, with other words for a few
-types: those words stand after a single space, and `seq` is what is counted up.
+Only features of SQLite 3.24 (upsert) and earlier are used, so that every supported Python's library is new
+enough. The PostgreSQL store uses the same migrations with other names for a few types: these names follow a
+single space, and `seq` is the generated number.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "prepare"
 
 APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
 
-# Manifests never change and may be large, so a split's progress has a row of its own: a commit rewrites a
-# few dozen bytes, not the manifest. Dead letters refer to no row of `runs`, because an undelivered record
-# outlives the account of the run that met it.
+# Manifests never change and may be large, so a split's progress has a separate row: a commit rewrites a few
+# dozen bytes, not the manifest. Dead letters have no foreign key to `runs`, because an undelivered record
+# outlives the record of its run.
 _LEDGER: Final = """
 CREATE TABLE runs (
     seq INTEGER PRIMARY KEY,
@@ -124,8 +124,8 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_in_order ON dead_letters (first_failed_at, seq);
 """
 
-# No version before this one wrote into the journal, so there is nothing to carry over. An entry has one key,
-# and says who paid: a budget counts what its run has paid over all attempts.
+# No earlier version wrote to the journal, so there is nothing to migrate. An entry has one key and its payer,
+# since a budget counts what its run has paid over all attempts.
 _JOURNAL: Final = """
 DROP TABLE journal;
 CREATE TABLE journal (
@@ -152,13 +152,13 @@ _CHUNKS: Final = "ALTER TABLE leases ADD COLUMN taken INTEGER NOT NULL DEFAULT 1
 
 _BOOKMARKED_BY: Final = "ALTER TABLE bookmarks ADD COLUMN run_id TEXT NOT NULL DEFAULT ''"
 
-# NULL: counted by a version that did not say at which node.
+# NULL: counted by a version that did not record the node.
 _BY_NODE: Final = """
 ALTER TABLE progress ADD COLUMN taken TEXT;
 ALTER TABLE progress ADD COLUMN deaths TEXT;
 """
 
-# A chunk is begun by looking up its own splits and dead letters; there may be millions of others.
+# A chunk starts by looking up its own splits and dead letters among possibly millions.
 _BY_CHUNK: Final = """
 CREATE INDEX splits_in_order ON splits (run_id, node, seq);
 ALTER TABLE dead_letters ADD COLUMN chunk TEXT NOT NULL DEFAULT '';
@@ -168,14 +168,14 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 # 0: not divided yet.
 _DIVISION: Final = "ALTER TABLE sources ADD COLUMN chunk_splits INTEGER NOT NULL DEFAULT 0"
 
-# Columns take the names of the fields that they hold; stored acks are JSON and name them too.
+# Columns are named like the fields that they hold; the JSON of stored acks has the names too.
 _FIELD_TERMS: Final = """
 ALTER TABLE progress RENAME COLUMN taken TO delivered;
 ALTER TABLE leases RENAME COLUMN taken TO acquisitions;
 UPDATE acks SET tally = replace(replace(tally, '"taken": {', '"delivered": {'), '"taken":{', '"delivered":{');
 """
 
-# Another status (`recovered`: delivered since), and why one was discarded. SQLite cannot change a CHECK.
+# A new status (`recovered`: delivered later), and the reason for discarding. SQLite cannot change a CHECK.
 _CLOSED_LETTERS: Final = """
 ALTER TABLE dead_letters RENAME TO dead_letters_before;
 DROP INDEX dead_letters_in_order;
@@ -209,7 +209,7 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 CREATE INDEX dead_letters_of_a_pipeline ON dead_letters (pipeline, status);
 """
 
-# What was taken of limits that processes share: quotas of endpoints, and budgets in USD. Moments are seconds
+# Amounts taken from limits that processes share: quotas of endpoints, and budgets in USD. Times are seconds
 # since 1970.
 _ALLOWANCES: Final = """
 CREATE TABLE allowances (
@@ -219,7 +219,7 @@ CREATE TABLE allowances (
 ) WITHOUT ROWID;
 """
 
-# Pages of the latest runs, and the causes of open dead letters, are asked for again and again.
+# Pages of the latest runs, and the causes of open dead letters, are queried often.
 _FOR_PAGES: Final = """
 CREATE INDEX runs_in_order ON runs (started_at, seq);
 CREATE INDEX runs_of_a_pipeline ON runs (pipeline, started_at, seq);
@@ -231,12 +231,12 @@ ALTER TABLE journal ADD COLUMN prompt TEXT NOT NULL DEFAULT '';
 ALTER TABLE journal ADD COLUMN reply TEXT NOT NULL DEFAULT '';
 """
 
-# The calls of one record, among all. Cut, because an index of PostgreSQL takes 2,704 bytes a row.
+# To find the calls of one record. Truncated, because an index row in PostgreSQL is limited to 2,704 bytes.
 _CALLS_OF_A_RECORD: Final = """
 CREATE INDEX journal_of_a_record ON journal (substr(record, 1, 500));
 """
 
-# How many records of a split may have been read; NULL: by an older version, any number.
+# Maximum of records of a split that may have been read; NULL from older versions: any number.
 _READ_LIMIT: Final = """
 ALTER TABLE progress ADD COLUMN read_limit INTEGER;
 INSERT INTO progress (split, position, done, read, forked, written, accepted, dropped, dead, tokens_in,
@@ -311,8 +311,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     for migration in MIGRATIONS[version:]:
         for statement in statements(migration):
             connection.execute(statement)
-    # Written even when nothing changes: on a read-only file BEGIN IMMEDIATE succeeds, and only a write
-    # shows, before any work is done, that none is possible.
+    # written even when nothing changes: on a read-only file BEGIN IMMEDIATE succeeds, and only a write shows,
+    # before any work, that writing is impossible
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -15,16 +15,16 @@ FILE_NAME = "state.sqlite3"
 class SqliteStateStore(StateStore):
     """A `StateStore` in a SQLite file, which several processes may share.
 
-    What a method wrote is on disk, and survives a loss of power, when it returns. A method whose task is
-    cancelled has either done all of its work or none.
+    Writes are on disk, and survive a power failure, when a method returns. A method whose task is cancelled
+    has done either all of its work or none.
 
     Args:
         state_dir: the directory of `state.sqlite3`; created with mode 0700 if it is missing.
-        create: False refuses a directory without a store, for commands that only look.
+        create: False rejects a directory without a store, for commands that only read.
 
     Raises:
-        StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later
-            from any method, with the path and the remedy in the text.
+        StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later from
+            any method; the message has the path and the remedy.
         StateError: another process keeps the file locked for over 10 seconds; a value is not JSON-safe.
     """
 

@@ -1,6 +1,6 @@
-"""The one place where SQLite's and the system's errors become the engine's.
+"""Translate errors of SQLite and the system to the engine's.
 
-Every message names the path and what can be done about it.
+Every message names the path and the remedy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["is_busy", "translated"]
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-# the shared-memory file beside the database could not grow: SQLite reports that as an I/O error
+# the shared-memory file of the database could not grow, which SQLite reports as an I/O error
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _READ_ONLY: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_CORRUPTFS})
@@ -33,7 +33,7 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise in the block into a `StateError` about `path`."""
+    """Translate errors of SQLite and the system in the block to a `StateError` about `path`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -41,19 +41,21 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _from_system(error, path) from error
     except UnicodeDecodeError as error:
-        # SQLite names a damaged table or index by bytes that are no text, or has such bytes in a column
-        raise StateCorruptError(f"cannot read {path}: it holds text that is no UTF-8. {RESTORE}") from error
+        # the name of a damaged table or index, or a column, has bytes that are not text
+        raise StateCorruptError(
+            f"cannot read {path}: it contains text that is not UTF-8. {RESTORE}"
+        ) from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise StateError(f"{path}: cannot store a value: {error}") from error
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """True when another connection holds a lock, so that trying again may help."""
+    """Return whether another connection holds a lock, so that a retry may help."""
     return bool(_codes(error) & _BUSY)
 
 
 def _codes(error: sqlite3.Error) -> frozenset[int]:
-    """The extended result code and the primary one, which is its lowest byte (sqlite.org/rescode.html)."""
+    """Return the extended result code and the primary one, its lowest byte (sqlite.org/rescode.html)."""
     code = getattr(error, "sqlite_errorcode", None)  # absent when Python itself raised the error
     return frozenset() if code is None else frozenset({code, code & 0xFF})
 

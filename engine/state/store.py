@@ -1,7 +1,7 @@
-"""The state that outlives processes, in the tables of any SQL database.
+"""Persistent state in the tables of an SQL database.
 
-A *run* is one execution of one pipeline's plan; `group_id` ties together the runs of one invocation.
-Everything about a run's progress is written by `commit`, in one transaction, after the acks it describes.
+A *run* is one execution of one pipeline's plan; `group_id` connects the runs of one invocation. `commit`
+writes all progress of a run in one transaction, after the acks that it describes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["StateStore"]
 class StateStore:
     """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.
 
-    All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
-    `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
-    means that no lease is used, which is stale as soon as the run has had one). A method whose task is
-    cancelled has either done all of its work or none.
+    All methods raise only `StateError` and its subclasses, e.g. `StateFullError`, `StateReadOnlyError`,
+    `StateCorruptError`. `epoch` is the lease's; a store rejects a stale one with `LeaseLostError` (0 means no
+    lease, which is stale once the run has had one). A method whose task is cancelled has done either all of
+    its work or none.
 
     Args:
-        database: where the tables are; the SQL is that of the sibling modules.
+        database: has the tables; the SQL is in the sibling modules.
     """
 
     def __init__(self, database: Database) -> None:
@@ -63,7 +63,7 @@ class StateStore:
         await self._database.write(ledger.insert_run, run)
 
     async def get_run(self, run_id: str) -> RunRecord:
-        """Return a run. Raises `RunNotFoundError`, naming the nearest ids."""
+        """Return a run. Raises `RunNotFoundError` with the nearest ids."""
         return await self._database.read(ledger.select_run, run_id)
 
     async def list_runs(
@@ -78,7 +78,7 @@ class StateStore:
         """Return runs, oldest first; "" and empty mean any.
 
         Args:
-            before: the id of a run: only earlier ones. One that is not known means nothing.
+            before: id of a run: only earlier ones. An unknown id has no effect.
             limit: only that many of the latest.
         """
         names = [status.value for status in statuses]
@@ -98,7 +98,7 @@ class StateStore:
         await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt, epoch)
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
-        """Delete a run with its splits, leases and dead letters; journal and bookmarks stay."""
+        """Delete a run with its splits, leases and dead letters; journal and bookmarks are kept."""
         await self._database.write(ledger.delete_run, run_id, epoch)
 
     async def acquire_lease(
@@ -114,17 +114,17 @@ class StateStore:
         """Acquire the lease of a run or chunk for `holder` until `until`, with the next epoch.
 
         Args:
-            dead_holders: their leases count as expired.
-            chunk: "" takes the run as a whole, which has to wait for the holders of all its chunks; a chunk
-                has to wait for its own holder and for that of the run as a whole.
+            dead_holders: holders whose leases count as expired.
+            chunk: "" acquires the whole run, which has to wait for the holders of all its chunks; a chunk has
+                to wait for its own holder and that of the whole run.
 
         Raises:
-            LeaseHeldError: somebody else's lease lasts beyond `now`.
+            LeaseHeldError: another holder's lease is valid beyond `now`.
         """
         return await self._database.write(leases.acquire, run_id, chunk, holder, now, until, dead_holders)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
-        """Renew a lease until then, even if it has expired but was not taken over.
+        """Renew a lease until `until`, even if it has expired but was not taken over.
 
         Raises:
             LeaseLostError: it was taken over, or released.
@@ -156,9 +156,9 @@ class StateStore:
         """Store manifests before their splits are read; adding a split again changes nothing.
 
         Args:
-            complete: the source has no more of them.
-            restart: a listing starts; what one that was never completed has left is forgotten, since what it
-                found may be divided otherwise now.
+            complete: the source has no further splits.
+            restart: a listing starts; the splits of an incomplete one are deleted, since the input may be
+                divided differently now.
         """
         await self._database.write(ledger.insert_splits, run_id, node, splits, complete, restart, epoch)
 
@@ -168,21 +168,21 @@ class StateStore:
         """Return the splits of a node in insertion order, and whether the list is complete.
 
         Args:
-            start: leave out so many from the front.
-            limit: give so many at most.
+            start: number of splits to skip.
+            limit: maximum of splits to return.
         """
         return await self._database.read(ledger.select_splits, run_id, node, start, limit)
 
     async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
-        """Count the done splits and all splits of a run, of all its sources or of one."""
+        """Count the finished splits and all splits of a run, of all its sources or of one."""
         return await self._database.read(ledger.count_splits, run_id, node)
 
     async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
         """Set the chunk size of a node's splits for the lifetime of the run.
 
         Returns:
-            How many splits its chunks have: those of an earlier call, when there was one, since leases and
-            dead letters have the names of chunks.
+            The splits per chunk in effect: those of an earlier call, if any, since leases and dead letters
+            refer to chunks by name.
         """
         return await self._database.write(ledger.divide, run_id, node, chunk_splits, epoch)
 
@@ -194,10 +194,10 @@ class StateStore:
         """Write positions with their tallies and bookmarks in one transaction.
 
         A bookmark belongs to the run's pipeline. It replaces an earlier one, unless that was set by a run
-        which was created later and is still remembered: a run that continues late sets no clock back.
+        created later that still exists, so a late resume sets no bookmark back.
         """
-        # Claimed before the first await: trackers go on changing their tallies while the thread works, and
-        # a tally must never cover more than the position beside it.
+        # copied before the first await: trackers keep changing their tallies while the thread works, and a
+        # tally must never cover more than its position
         rows = [ledger.progress_row(one) for one in progress]
         await self._database.write(ledger.write_progress, run_id, rows, epoch)
 
@@ -230,40 +230,40 @@ class StateStore:
     async def put_dead_letters(
         self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
     ) -> None:
-        """Store or replace by (run, node, key); attempts add up and the first failure's time stays.
+        """Store or replace by (run, node, key); attempts add up and the time of the first failure is kept.
 
         Args:
-            epoch: of the lease of the run they belong to; a stale one is refused. None asks about no lease.
-            chunk: in which they failed; "" when the run is not worked on in chunks. One that comes from
-                two chunks is kept as one of the run as a whole.
+            epoch: epoch of their run's lease; a stale one is rejected. None skips this check.
+            chunk: the chunk in which they failed; "" without chunks. A dead letter of two chunks is stored as
+                one of the whole run.
         """
         await self._database.write(dead_letters.put, letters, epoch, chunk)
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
-        """Oldest first."""
+        """Return matching dead letters, oldest first."""
         return await self._database.read(dead_letters.select, where)
 
     async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
         """Return the keys of a run's dead letters of any status, by node.
 
         Args:
-            chunk: only those that failed in this chunk, or in none; "" gives all.
+            chunk: only those that failed in this chunk, or outside of chunks; "" returns all.
         """
         return await self._database.read(dead_letters.keys_by_node, run_id, chunk)
 
     async def page_of_dead_letters(
         self, where: DeadLetterFilter, *, error_type: str = "", before: int = 0
     ) -> list[tuple[int, DeadLetter]]:
-        """Return matches, newest first, with the numbers that they have in the store.
+        """Return matches, newest first, with their numbers in the store.
 
         Args:
             error_type: "" means any.
-            before: only those with lower numbers; 0 means all.
+            before: only lower numbers; 0 means all.
         """
         return await self._database.read(dead_letters.page, where, error_type, before)
 
     async def numbered_dead_letter(self, number: int) -> DeadLetter | None:
-        """Return the dead letter of this number, if there is one."""
+        """Return the dead letter with this number, if any."""
         return await self._database.read(dead_letters.numbered, number)
 
     async def dead_letter_causes(self, status: str = "open", limit: int = 50) -> list[tuple[str, str, int]]:
@@ -275,7 +275,7 @@ class StateStore:
         return await self._database.read(dead_letters.count, where)
 
     async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
-        """Set the status of these (by run, node, key), and why."""
+        """Set status and reason of these dead letters (by run, node, key)."""
         await self._database.write(dead_letters.mark, letters, status, reason)
 
     async def put_journal(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
@@ -297,12 +297,12 @@ class StateStore:
     async def purge_journal(self, where: JournalFilter) -> int:
         """Delete matching answers and return their number.
 
-        What says where an answer is being made stays for `KEPT_PENDING`.
+        Pending entries are kept for `KEPT_PENDING`.
         """
         return await self._database.write(journal.delete, where)
 
     async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
-        """Take from shared limits, in one transaction; return how much of each was granted.
+        """Draw from shared limits, in one transaction; return the granted amounts.
 
         Args:
             now: seconds since 1970, by the wall clock.

@@ -1,7 +1,7 @@
-"""A thread that executes calls for an event loop, in groups of all that are waiting.
+"""A thread that executes calls for an event loop, in groups of all waiting calls.
 
-The first caller is served at once. Those who call meanwhile are served next, together: none waits for
-company, and the busier it is the more there is that they share.
+The first call is executed at once. Calls that arrive meanwhile are executed next, together: a lone call is
+never delayed, and a busy thread shares more work.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Call(Generic[T]):
     """A call in the thread and its outcome.
 
     Args:
-        writes: it changes something; for the one who makes the call.
+        writes: whether it changes data; for the worker.
 
     Attributes:
-        result, error: set by the one who makes the call; an error is raised in the task that waits.
+        result, error: set by the worker; an error is raised in the waiting task.
     """
 
     __slots__ = ("done", "error", "function", "result", "writes")
@@ -52,12 +52,12 @@ class Call(Generic[T]):
 class CallThread:
     """Runs from `start` to `stop`. Used by the event loop that starts it.
 
-    A task that is cancelled before its call is in the queue makes none; after that it waits for the end. One
-    that asyncio itself cancels continues at once and leaves its call running; `stop` waits for that too.
+    A task cancelled before its call is queued makes no call; after that it waits for the end. A task
+    cancelled by asyncio itself continues at once and leaves its call running; `stop` waits for that too.
 
     Args:
-        begin: called first, in the thread; when it raises, `start` does.
-        work: makes the calls that it is given and says which are done, as soon as they are.
+        begin: called first, in the thread; `start` raises its error.
+        work: executes the given calls and reports each as soon as it is done.
         end: called last, in the thread.
     """
 
@@ -70,15 +70,16 @@ class CallThread:
         self._work = work
         self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
         self._begun, self._ended = Call(begin), Call(end)
-        # asyncio's way to call in from a thread, or trio's: that of anyio has the thread wait for the loop
+        # asyncio's or trio's own way to call in from a thread; with anyio's the thread would wait for the
+        # loop
         loop: Any = current_token().native_token
         post = "call_soon_threadsafe" if hasattr(loop, "call_soon_threadsafe") else "run_sync_soon"
         self._post: Callable[..., object] = getattr(loop, post)
-        # the interpreter waits for no store that was left open
+        # a daemon, so that the interpreter does not wait for an open store
         self._thread = Thread(target=self._run, name="state store", daemon=True)
 
     async def start(self) -> None:
-        """Start the thread. Raises what `begin` raises."""
+        """Start the thread. Raises the error of `begin`."""
         self._thread.start()
         await self._begun.outcome()
 
@@ -89,7 +90,7 @@ class CallThread:
         return await call.outcome()
 
     async def stop(self) -> None:
-        """Execute the queued calls, then end. Raises what `end` raises."""
+        """Execute the queued calls, then end. Raises the error of `end`."""
         self._calls.put(None)
         await self._ended.outcome()
 
@@ -126,7 +127,7 @@ class CallThread:
             call.error = error
 
     def _tell(self, done: Sequence[Call[Any]]) -> None:
-        with suppress(RuntimeError):  # the loop is closed, so no one waits
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._post(_wake, done)
 
 

@@ -1,7 +1,7 @@
 """Structured logs: one line per stage of a run, with `action`, `message`, `level`, `run`, `pipeline`.
 
-`configure_logging` is for whoever owns the process, as the command line does; the library never calls it.
-Nothing here is about a single record, and nothing carries a record's content.
+Only the owner of the process, such as the command line, calls `configure_logging`; the library never does. No
+event concerns a single record or contains its data.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | 
     """Configure structlog for this process: JSON or human-readable lines on standard error.
 
     Args:
-        level: debug, info, warning or error; what is below it is not written.
+        level: debug, info, warning or error; lower levels are not written.
         stream: instead of standard error.
     """
     structlog = _light_structlog()
     structlog.configure(
         processors=_processors(form),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        # standard error as it is at that moment: a live display puts its own in its place
+        # standard error at the time of the write, since a live display replaces it
         logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
@@ -49,15 +49,15 @@ def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | 
 def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> None:
     """Write one structured event; the engine's own events have the same shape.
 
-    Inside a run it is one of the run's stages: it goes to the run's observer, with `run` and `pipeline`.
-    Else, or when the run has no observer, it goes where structlog has been configured to send it, and to
-    standard error as JSON when it has not.
+    Inside a run it is a stage of the run and goes to the run's observer, with `run` and `pipeline`.
+    Otherwise, or without an observer, it goes to structlog's configured destination, by default standard
+    error as JSON.
 
     Args:
-        action: what is being done, in one word or with underscores (`extract_started`).
-        message: for people.
+        action: one word, or several with underscores (`extract_started`).
+        message: human-readable text.
         level: debug, info, warning or error; also success, highlight, warn and critical.
-        fields: anything else that JSON takes. `run` and `pipeline` are "" unless given.
+        fields: other JSON-safe values. `run` and `pipeline` are "" unless given.
     """
     name = level.lower()
     name = _SYNONYMS.get(name, name)
@@ -93,17 +93,17 @@ def _write(action: str, message: str, level: str, **fields: Any) -> None:
 
 @cache
 def _structlog() -> ModuleType:
-    """The module; it takes a tenth of a second to import, and most uses of the engine log nothing.
+    """Import structlog on demand: it takes a tenth of a second, and most uses of the engine log nothing.
 
-    Imported once: where Temporal runs a workflow, every import is repeated in its sandbox.
+    Imported once, since Temporal's sandbox repeats every import.
     """
     return import_module("structlog")
 
 
 def _light_structlog() -> ModuleType:
-    """The same without rich, which it imports wherever rich is installed.
+    """Import structlog without rich, which it would import if installed.
 
-    Only its console renderer uses rich, and it takes 4 MB and as long to import as structlog itself.
+    Only its console renderer uses rich, which takes 4 MB and as long to import as structlog itself.
     """
     if "rich" in sys.modules:
         return _structlog()

@@ -1,4 +1,4 @@
-"""Spans without the texts of errors, which may quote a record; their types are kept."""
+"""Remove the messages of errors, which may quote a record, from spans; the types are kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from opentelemetry.trace import Status
 
 __all__ = ["WithoutErrorTexts"]
 
-_EXCEPTION = "exception"  # the name of the event that other libraries record, with text and traceback
+_EXCEPTION = "exception"  # the event that other libraries record, with message and traceback
 
 
 class WithoutErrorTexts(SpanExporter):
-    """Hands spans to another exporter, of errors their types alone."""
+    """Passes spans to another exporter, with only the types of errors."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter

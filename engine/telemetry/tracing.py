@@ -1,6 +1,6 @@
 """Traces of runs for OpenTelemetry: a span for each run, node and batch.
 
-OpenTelemetry is imported when a tracer is made, and not before.
+OpenTelemetry is imported only when a tracer is created.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from engine.extras import install_command, missing_modules
 __all__ = ["OpenTelemetryTracer", "tracing_to"]
 
 _LAST_SECONDS: Final = 5
-_PATH: Final = "/v1/traces"  # where collectors take spans over HTTP
+_PATH: Final = "/v1/traces"  # the path of collectors for spans over HTTP
 
 
 class OpenTelemetryTracer:
-    """Makes spans of a tracer provider of OpenTelemetry's SDK; see `Engine(tracer=...)`.
+    """Creates spans with a tracer provider of OpenTelemetry's SDK; see `Engine(tracer=...)`.
 
-    A batch's span is the current one while its node works on it, so that what instrumented libraries report
-    belongs to it. Spans hold names, numbers and the types of errors, and nothing of a record.
+    A batch's span is current while its node processes it, so that spans of instrumented libraries belong to
+    it. Spans contain names, numbers and types of errors, but no record data.
 
     Args:
         provider: a `TracerProvider`; the caller shuts it down.
 
     Attributes:
-        tracer: makes the spans.
+        tracer: creates the spans.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -99,7 +99,7 @@ class _NodeTrace:
         def end(error: BaseException | None) -> None:
             detach(token)
             if error is not None:
-                # the text of an error may quote a record
+                # the message of an error may quote a record
                 span.set_status(_error(), type(error).__name__)
             span.end()
 
@@ -116,11 +116,11 @@ def _error() -> Any:
 async def tracing_to(url: str) -> AsyncGenerator[OpenTelemetryTracer | None, None]:
     """Send spans to the OTLP endpoint at this URL, over HTTP, for the duration of the block; "" for none.
 
-    What is left at the end is sent then, for at most 5 seconds. While the endpoint does not answer, spans
-    are dropped, and the run is not delayed.
+    Remaining spans are sent at the end, for at most 5 seconds. While the endpoint does not answer, spans are
+    dropped, and the run is not delayed.
 
     Raises:
-        ConfigError: it is no such URL, or the extra `tracing` is not installed.
+        ConfigError: the URL is not valid, or the extra `tracing` is not installed.
     """
     if not url:
         yield None
@@ -147,7 +147,7 @@ def _provider(url: str) -> Any:
 
     from engine.telemetry.error_texts import WithoutErrorTexts
 
-    # what the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) has the last word
+    # the environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) takes precedence
     resource = Resource.create()
     if str(resource.attributes.get("service.name")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "odw-engine"}))

@@ -1,5 +1,5 @@
-"""The same pipelines on Temporal: durable and on many machines.
+"""Run pipelines on Temporal, durably and on many machines.
 
-`workflows` decide, `activities` work, `messages` are what passes between them, `worker` runs both, `starting`
-begins a run, `watching` follows it and `schedules` repeat it. Only the command line imports this package.
+`workflows` decide, `activities` work, `messages` pass between them, `worker` runs both, `starting` starts
+runs and `schedules` repeats them. Only the command line imports this package.
 """

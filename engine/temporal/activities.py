@@ -63,16 +63,16 @@ Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
 
 
 TROUBLE_EVERY = 2.0
-"""Seconds between two looks at whether a node waits."""
+"""Seconds between two checks whether a node waits."""
 
 
 class Activities:
     """The activities of a worker.
 
     Args:
-        engine: open, with a store that all workers share.
+        engine: an open engine, with a store that all workers share.
         plans: compiles pipelines from the worker's own copy of the file.
-        patience: how long what may take.
+        patience: time limits.
     """
 
     def __init__(self, engine: Engine, plans: Plans, *, patience: Patience = Patience()) -> None:  # noqa: B008
@@ -133,27 +133,28 @@ class Activities:
     async def list_chunks(self, request: ListRequest) -> Listed:
         """List the splits of a source into the store and divide them.
 
-        A complete listing and a division stay as they are; an unfinished listing starts again. One that a
-        worker which stops does not finish in its grace is handed back, which uses up no attempt.
+        A complete listing and a division are kept; an unfinished listing starts again. A stopping worker
+        hands back a listing that it cannot finish within its grace period, which uses up no attempt.
         """
         try:
             return await self._listed(request)
         except asyncio.CancelledError:
             if not activity.is_worker_shutdown():
                 raise
-        if request.v < 2:  # it would be taken for the listing of an empty source
+        if request.v < 2:  # it would count as the listing of an empty source
             raise ApplicationError("the worker was told to stop", type="WorkerShutdown")
         return Listed(stopped=True)
 
     async def _listed(self, request: ListRequest) -> Listed:
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
-            # a chunk without splits: only its lease is needed
+            # a chunk without splits, used only for its lease
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
                 try:
                     splits = await listed(run, request.node, self._patience, self._trouble(run))
-                except OutageError as error:  # it was waited for: the run has failed, to be resumed
+                # the outage was waited for: the run has failed and can be resumed
+                except OutageError as error:
                     raise application_error(typed_failure(error, plan), final=True) from None
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
             store = self._engine.store
@@ -165,7 +166,7 @@ class Activities:
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
         """Process a chunk until it is done, the worker stops, or time is nearly up.
 
-        An outage is waited for once: whether there is another try after that is for the shard to say.
+        An outage is waited for once; the shard decides on another attempt after that.
         """
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
@@ -195,13 +196,13 @@ class Activities:
             status, error = RunStatus(request.status), request.error
             record = await self._known(request.run_id)
             if record is None or not _is_owner(record, request.group_id):
-                # it failed before it was in the store, or because that run is another workflow's
+                # it failed before it was in the store, or because the run belongs to another workflow
                 return PipelineResult(request.run_id, str(status), error)
             if record.status is RunStatus.COMPLETED:
-                # it was continued elsewhere and has completed: what this workflow saw of it is outdated
+                # it was continued elsewhere and has completed: this workflow's view is outdated
                 tally = await store.tally(request.run_id)
                 if activity.info().attempt > 1 and status is RunStatus.COMPLETED:
-                    # the attempt before may have ended between the two
+                    # the previous attempt may have ended between the two
                     await self._tell(record, status, error, tally)
                 return PipelineResult(request.run_id, str(record.status), "", _counts(tally))
             done, total = await store.count_splits(request.run_id)
@@ -221,11 +222,11 @@ class Activities:
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
 
     async def _tell(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> None:
-        """Post how a run ended, as its pipeline says in this worker's file. The run does not depend on it."""
+        """Post the result of a run according to this worker's file. Failures do not affect the run."""
         try:
             notify = self._plans(record.pipeline, record.params).settings.notify
         except ConfigError:
-            return  # the file was changed since, and whoever has changed it is told elsewhere
+            return  # the file was changed and is now invalid, which is reported elsewhere
         if notify is None:
             return
         is_open = DeadLetterFilter(record.run_id, status="open")
@@ -244,7 +245,7 @@ class Activities:
 
     def _trouble(self, run: Run) -> TroubleWatch:
         send = None
-        with suppress(RuntimeError):  # outside of a worker there is no client, and no workflow
+        with suppress(RuntimeError):  # outside of a worker there is neither client nor workflow
             client, workflow_id = activity.client(), activity_workflow()
 
             async def send(trouble: Trouble) -> None:
@@ -254,7 +255,7 @@ class Activities:
         return TroubleWatch(run.snapshot, self.observer, self._reports, send, every=every)
 
     async def _unmet(self, request: FinalizeRequest) -> RunError | None:
-        """Why a run whose splits are all done has failed nevertheless."""
+        """Return why a run whose splits are all done has failed; None if it has not."""
         store = self._engine.store
         plan, record = await self._plan(request.run_id, request.pipeline, "")
         matched = []
@@ -290,7 +291,7 @@ class Activities:
 
     def _entry(self, plan: Plan, request: CompileRequest, record: RunRecord | None) -> Entry:
         if request.scheduled and not plan.settings.if_running:
-            # two runs at once are unwanted where a clock starts them
+            # concurrent runs are unwanted if a schedule starts them
             plan = replace(plan, settings=replace(plan.settings, if_running="refuse"))
 
         async def begin() -> RunRecord:
@@ -299,12 +300,12 @@ class Activities:
         return Entry(self._engine.store, self._engine.clock, plan, begin, record, under_way=working_on)
 
     async def _enter(self, entry: Entry, record: RunRecord | None, request: CompileRequest) -> RunRecord:
-        """Begin a run, or take one over, unless another one of its pipeline is in the way.
+        """Begin a run, or take one over, unless another run of its pipeline is in the way.
 
         Raises:
-            RunOverlapError: one is; this one has left no trace.
+            RunOverlapError: another run is in the way; this one has stored nothing.
         """
-        if record is not None and not request.resume:  # another attempt at this has begun it
+        if record is not None and not request.resume:  # another attempt of this activity has begun it
             _check_owner(record, request.group_id)
         elif record is not None:
             if entry.policy != "wait":
@@ -316,7 +317,7 @@ class Activities:
         new = record or await entry.begin()
         if entry.policy == "allow":
             return new
-        async with acquire(entry.store, entry.clock, new.run_id) as lease:  # a local run looks for a lease
+        async with acquire(entry.store, entry.clock, new.run_id) as lease:  # local runs look for a lease
             try:
                 await entry.confirm(new)
             except RunOverlapError:
@@ -325,7 +326,7 @@ class Activities:
         return new
 
     async def _begin(self, plan: Plan, request: CompileRequest) -> RunRecord:
-        """A new run. One that is there already was begun by an earlier attempt of this very workflow."""
+        """Begin a new run. An existing one was begun by an earlier attempt of the same workflow."""
         try:
             return await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
         except RunExistsError:
@@ -334,7 +335,7 @@ class Activities:
             return record
 
     async def _take_over(self, record: RunRecord) -> None:
-        """Take the run as a whole for a moment: whoever still works on a chunk of it is overtaken."""
+        """Acquire the whole run briefly, which supersedes every process that still works on a chunk of it."""
         store, clock = self._engine.store, self._engine.clock
         async with acquire(store, clock, record.run_id) as lease:
             await store.update_run(

@@ -1,4 +1,4 @@
-"""Failures of activities: a type and a bounded message, without data of records."""
+"""Failures of activities: a type and a bounded message, without record data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["application_error", "failing_by_type"]
 def failing_by_type() -> Iterator[None]:
     """Translate errors in the block to typed failures.
 
-    They are raised without their cause, which would be written into the history as well.
+    They are raised without their cause, which would also be written to the history.
     """
     try:
         yield
     except FailureError:
         raise
     except LeaseHeldError as error:
-        # a lease that is not renewed ends within `LEASE_TTL`
+        # a lease that is not renewed expires within `LEASE_TTL`
         raise application_error(typed_failure(error), LEASE_TTL / 3) from None
     except EngineError as error:
         raise application_error(typed_failure(error)) from None
@@ -43,9 +43,9 @@ def application_error(
     """Return the failure as a Temporal error.
 
     Args:
-        wait: seconds until the next attempt; by default what the other side asked for, if it did.
-        final: there is none, even if trying again might help.
-        waited: seconds for which an outage has been waited for; 0 for other failures.
+        wait: seconds until the next attempt; by default what the service asked for, if anything.
+        final: no further attempt, even if a retry might help.
+        waited: seconds spent waiting for an outage to end; 0 for other failures.
     """
     final = final or not failure.retryable
     seconds = None if final else wait or failure.retry_after

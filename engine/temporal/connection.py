@@ -1,4 +1,4 @@
-"""The connection to the Temporal server, by its environment configuration and an optional codec."""
+"""Connect to the Temporal server, with its environment configuration and an optional codec."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ CODEC_VARIABLE = "ODW_TEMPORAL_CODEC"
 class ServerOptions:
     """Server options of the command line; "" leaves them to Temporal's configuration.
 
-    That is the file `temporal.toml` and the variables TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
-    TEMPORAL_TLS_*, TEMPORAL_PROFILE (https://docs.temporal.io/develop/environment-configuration).
+    That configuration is the file `temporal.toml` and the variables TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
+    TEMPORAL_API_KEY, TEMPORAL_TLS_*, TEMPORAL_PROFILE
+    (https://docs.temporal.io/develop/environment-configuration).
 
     Args:
-        codec: `module:name` of a `PayloadCodec` class; by default what ODW_TEMPORAL_CODEC says.
+        codec: `module:name` of a `PayloadCodec` class; by default that of ODW_TEMPORAL_CODEC.
     """
 
     address: str = ""
@@ -48,7 +49,7 @@ class ServerOptions:
 
 @cache
 def _quiet() -> Runtime:
-    """One that logs nothing: what cannot be done is an error here, and standard error may be a live view."""
+    """Return a runtime that logs nothing: failures are errors here, and standard error may be a live view."""
     return Runtime(telemetry=TelemetryConfig(logging=None))
 
 
@@ -80,7 +81,7 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
             f"{address!r} is not a valid address of a Temporal server ({error}): use HOST:PORT"
         ) from error
     except RuntimeError as error:
-        # a refused connection needs no more words; an unknown host or a refused certificate does
+        # a refused connection needs no details; an unknown host or a rejected certificate does
         why = "" if "ConnectionRefused" in str(error) else f": {error}"
         raise ServiceError(
             f"no Temporal server answers at {address}{why}. Start one on this machine with `temporal "
@@ -91,11 +92,11 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
 
 
 async def _check_namespace(client: Client, address: str) -> None:
-    """Raise `ServiceError` if the server says that it has no such namespace."""
+    """Raise `ServiceError` if the server reports that it has no such namespace."""
     try:
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:  # whether others matter, the call that is wanted will say
+        if error.status is RPCStatusCode.NOT_FOUND:  # the intended call will show whether other errors matter
             raise ServiceError(
                 f"the Temporal server at {address} has no namespace {client.namespace!r}: create it with "
                 f"`temporal operator namespace create --namespace {client.namespace}`, or name another "
@@ -127,7 +128,7 @@ def converter(codec: str = "") -> DataConverter:
 
 
 class _Converter(DefaultPayloadConverter):
-    """Says what is missing when a payload cannot be read."""
+    """Adds a hint when a payload cannot be decoded."""
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         try:

@@ -10,7 +10,7 @@ from engine.temporal.messages import Control, Counts, Parked, ShardRequest, Trou
 __all__ = ["counted", "failures", "of_run", "of_shard"]
 
 MAX_TEXT = 400
-"""Characters of a failure or an answer; the whole of it is in the worker's log."""
+"""Maximum characters of a failure or an answer; the worker's log has the full text."""
 
 
 def of_run(
@@ -24,13 +24,13 @@ def of_run(
     waits_for: str = "",
     ended: tuple[str, str] = ("", ""),
 ) -> str:
-    """Describe a run: its phase, its finished shards and its current trouble, or how it has ended.
+    """Describe a run: its phase, its finished shards and its current trouble, or its result.
 
     Args:
-        shards: how many are done, and how many there are.
-        troubles: by node, and when that was told.
-        waits_for: another run of the pipeline that has to end first.
-        ended: its last status and why, "" while it runs or when there is no reason to name.
+        shards: number of finished shards, and of all shards.
+        troubles: trouble by node, and when it was reported.
+        waits_for: another run of the pipeline that must end first.
+        ended: its final status and reason; "" while it runs or without a reason.
     """
     status, why = ended
     lines = [f"**{pipeline}**, run `{run_id}`: {status or _state(phase, control)}"]
@@ -57,7 +57,7 @@ def of_shard(state: ShardRequest, open_chunks: int, seconds: float, failure: str
     """Describe a shard: its chunks, its counts and rate in this part, and its failures.
 
     Args:
-        failure: what ends it, "" while nothing does.
+        failure: the failure that ends it; "" without one.
     """
     left = state.end_chunk - state.next_chunk + len(state.to_retry)
     whose = f"**{state.pipeline}**, run `{state.run_id}`, source `{state.splits.node}`"
@@ -87,7 +87,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a foreign text as code, so that none of it is Markdown."""
+    """Quote a foreign text as code, so that it is not parsed as Markdown."""
     plain = " ".join(text.replace("`", "'").split())
     return f"`{plain[:MAX_TEXT]}`" if plain else "none"
 

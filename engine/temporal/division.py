@@ -18,14 +18,14 @@ from engine.temporal.messages import (
 __all__ = ["MAX_CHUNKS", "cut", "divide", "failures_of", "names_of_failed"]
 
 MAX_CHUNKS = 2000
-"""Chunks that a source is divided into when no chunk size is given."""
+"""Default number of chunks per source."""
 
 
 def cut(node: str, splits: int, chunk_splits: int) -> Splits:
     """Return the chunks of a source.
 
     Args:
-        chunk_splits: splits in a chunk; 0 lets their number decide.
+        chunk_splits: splits in a chunk; 0 derives it from the number of splits.
     """
     return Splits(node, splits, chunk_splits if chunk_splits > 0 else max(1, -(-splits // MAX_CHUNKS)))
 

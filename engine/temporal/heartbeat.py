@@ -1,8 +1,7 @@
-"""The heartbeat of an activity: it beats during progress, and stops stalled work.
+"""The heartbeat of an activity, which beats during progress and stops stalled work.
 
-A heartbeat on a timer would keep stuck work alive. So each beat checks what has been
-done since the last one; a run that waits for an outage to end counts as alive, since `outage_limit` bounds
-that wait.
+A heartbeat on a timer would keep stuck work alive. So each beat checks for progress since the last one; a run
+that waits for an outage to end counts as alive, since `outage_limit` bounds that wait.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Mark = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The payload of a heartbeat, as a hint for people; the resume position is in the ledger."""
+    """The payload of a heartbeat, as a hint for users; the resume position is in the ledger."""
 
     read: int = 0
     written: int = 0
@@ -39,9 +38,9 @@ class Progress:
     """The progress of some work.
 
     Args:
-        mark: numbers of which one changes whenever anything has been done.
-        waits_for: for people, "" when that is not known.
-        excused: it waits for something whose end is looked after elsewhere.
+        mark: numbers of which at least one changes with every progress.
+        waits_for: human-readable; "" when unknown.
+        excused: it waits for something with its own time limit.
     """
 
     mark: Mark
@@ -54,9 +53,9 @@ class Heartbeat:
     """Watches one piece of work.
 
     Args:
-        look: how the work stands.
+        look: returns the progress.
         beat: called with the cursor, as a mapping, at every beat.
-        stop: called once, when nothing has moved for too long.
+        stop: called once, after too long without progress.
         every: seconds before the first beat, and between two of them.
         stall_after: seconds without any progress.
     """
@@ -77,7 +76,7 @@ class Heartbeat:
         self._stall_after = stall_after
 
     async def watch(self) -> None:
-        """Beat until the work stalls. Short work needs no beat, and each may cost money."""
+        """Beat until the work stalls. Short work needs no beat, and each beat may cost money."""
         seen, since = self._look().mark, anyio.current_time()
         while True:
             await anyio.sleep(self._every)
@@ -92,7 +91,7 @@ class Heartbeat:
 
 
 def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progress:
-    """The status of a run."""
+    """Return the progress of a run."""
     tally = snapshot.tally
     mark: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
     for node in snapshot.nodes:
@@ -113,11 +112,11 @@ def waits_for_others(snapshot: RunSnapshot) -> bool:
 class OutageTimer:
     """Measures outages across several parts of a chunk, each shorter than the limit.
 
-    Every node has its own: of two sinks, what one writes says nothing about the other.
+    Each node is measured separately, since writes of one sink say nothing about another.
 
     Args:
-        before: seconds for which they had lasted when this part began, by node.
-        limit: seconds after which one is not waited for any longer.
+        before: durations in seconds when this part began, by node.
+        limit: seconds after which waiting ends.
     """
 
     def __init__(self, before: Mapping[str, float], limit: float) -> None:
@@ -142,7 +141,7 @@ class OutageTimer:
     def look(self, snapshot: RunSnapshot) -> OutageError | None:
         """Observe the run; return the error to end it with if an outage exceeds its limit.
 
-        One that began in this part ends the run by itself.
+        An outage that began in this part ends the run without this timer.
         """
         now = anyio.current_time()
         for node in _every(snapshot):
@@ -157,9 +156,9 @@ class OutageTimer:
 
 @dataclass(slots=True)
 class _Course:
-    """How one node fares: `before` as for the timer, `since` when it may have gone away in this part.
+    """The state of one node: `before` as for the timer, `since` when its outage may have begun in this part.
 
-    `seen`: it was waiting for an outage to end, and nothing got through since.
+    `seen`: it was waiting for an outage to end, and nothing has succeeded since.
     """
 
     before: float
@@ -169,10 +168,10 @@ class _Course:
     seen: bool = False
 
     def look(self, node: NodeSnapshot, now: float) -> None:
-        # not the dead: at the beginning of each part they are counted again without being asked about
+        # not dead records: each part counts known ones again without calling the service
         done = node.batches if node.kind is Kind.SOURCE else node.records_out + node.dropped
         if done != self.done:
-            # so may be what a journal answers: the first time that something comes through is no proof
+            # the journal may answer too, so the first success proves nothing
             if self.seen or self.moved or not self.before:
                 self.before, self.since, self.seen = 0.0, now, False
             self.done, self.moved = done, True

@@ -23,12 +23,12 @@ _LONGEST = 500
 _AWAY_EVERY = 60.0
 _RETRIES = "temporalio_client::retry"
 _CAUSE = re.compile(r'message: \\*"([^"\\]+)')
-# several activities of a shard may fail in one moment: each failure is an event of its own already
+# several activities of a shard may fail at once; each failure already has its own event
 _UNHEARD = "Future exception was never retrieved"
 
 
 def forwarded() -> LoggingConfig:
-    """Forward warnings of the SDK's core like those of its Python part."""
+    """Forward warnings of the SDK's core in the same way as those of its Python part."""
     return LoggingConfig(
         TelemetryFilter(core_level="WARN", other_level="ERROR"),
         forwarding=LogForwardingConfig(logging.getLogger(f"{_SDK}.core"), append_target_to_name=False),
@@ -39,7 +39,7 @@ def forwarded() -> LoggingConfig:
 def told_to(observer: Observer) -> Iterator[None]:
     """Forward SDK logs from warning level to an observer during the block.
 
-    Of a server that does not answer the SDK tells for every call and try; that makes one event a minute.
+    The SDK logs every failed call to a server that does not answer; this becomes one event per minute.
     """
     logger, handler = logging.getLogger(_SDK), _Telling(observer)
     logger.addHandler(handler)
@@ -58,16 +58,16 @@ class _Telling(logging.Handler):
         self._away_told: float | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of it; from whatever thread."""
+        """Forward the log record; may be called from any thread."""
         try:
             if _RETRIES in (text := record.getMessage()):
-                self._tell_away(text)
+                self._report_server_away(text)
             elif not text.startswith(_UNHEARD):
                 self._observer(_stage(record))
         except Exception:  # noqa: BLE001 - as every handler: logging must not end what logs
             self.handleError(record)
 
-    def _tell_away(self, text: str) -> None:
+    def _report_server_away(self, text: str) -> None:
         now = time.monotonic()
         if self._away_told is not None and now - self._away_told < _AWAY_EVERY:
             return
@@ -95,7 +95,7 @@ def _stage(record: logging.LogRecord) -> RunEvent:
 
 
 def _said(error: BaseException, where: str) -> str:
-    """What may be said of it: our failures have bounded messages, other errors may quote a record."""
+    """Return what may be logged: our failures have bounded messages, other errors may quote a record."""
     if isinstance(error, ApplicationError) and error.type:
         return f"{error.type}: {error.message}"
     if isinstance(error, FailureError | asyncio.CancelledError):

@@ -1,7 +1,7 @@
 """A watchdog that reports where the event loop is blocked.
 
-A call that blocks stops every heartbeat of the process, and with them the leases. The chunks are taken up
-elsewhere then; this tells whose fault it was.
+A blocking call stops all heartbeats and lease renewals of the process. Other workers then take over the
+chunks; this reports the cause.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Watchdog"]
 
 FRAMES = 4
 LOOK_EVERY = 1.0
-SLICE = 0.05  # of a wait for an answer, so that whoever ends the watchdog on the loop is not kept waiting
+SLICE = 0.05  # of a wait for an answer, so that ending the watchdog does not delay the loop
 
 
 class Watchdog:
@@ -27,8 +27,8 @@ class Watchdog:
 
     Args:
         limit: seconds for which the loop may be blocked.
-        tell: called in the thread with a text for people and the seconds so far: once when the limit is
-            passed, and once when the loop answers again.
+        tell: called in the thread with a message and the seconds so far: once when the limit is exceeded, and
+            once when the loop answers again.
     """
 
     def __init__(self, limit: float, tell: Callable[[str, float], None]) -> None:
@@ -60,7 +60,7 @@ class Watchdog:
                 self._tell("the event loop runs again", monotonic() - asked)
 
     def _waited_for(self, answered: threading.Event, *, until: float = float("inf")) -> bool:
-        """True when the loop has answered, or the watchdog has been stopped."""
+        """Return whether the loop has answered, or the watchdog was stopped."""
         while not answered.wait(SLICE):
             if self._over.is_set():
                 return True

@@ -1,7 +1,7 @@
-"""Messages of workflows and activities: references and counts, never a record or a secret.
+"""Messages of workflows and activities: references and counts, never records or secrets.
 
-Plain dataclasses, so that Temporal's default converter and its web page show them as JSON. Every message
-that starts something has a version, and all fields have defaults, because histories outlive deployments.
+Plain dataclasses, which Temporal's default converter and web page show as JSON. Every request has a version,
+and all fields have defaults, because histories outlive deployments.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ __all__ = [
 ]
 
 PARAMS_BYTES = 2048
-"""Run parameters travel in the history; larger ones belong into the file."""
+"""Maximum bytes of run parameters, which are stored in the history; put larger ones into the file."""
 
 ALL_PARAMS_BYTES = 64 * 1024
-"""Those of a pipeline and of all that may follow it, together."""
+"""Maximum bytes of the parameters of a pipeline and all its followers."""
 
 MAX_WINDOW = 200
-"""Chunks that a shard has under way at once; the server takes 2,000 activities of a workflow."""
+"""Maximum concurrent chunks of a shard; the server allows 2,000 activities per workflow."""
 
 MAX_SHARDS = 500
-"""Shards of a run, all its sources together; the server takes 2,000 children of a workflow."""
+"""Maximum shards of a run over all sources; the server allows 2,000 children per workflow."""
 
 MAX_PARKED = 100
-"""Chunks that a shard puts aside before it gives up; keeps its state small."""
+"""Maximum failed chunks that a shard parks before it gives up; keeps its state small."""
 
 MAX_NAMED = 20
-"""Failed chunks that the result of a run names."""
+"""Maximum failed chunks named in the result of a run."""
 
 AWAY = frozenset({"SourceUnavailable", "ProviderThrottled", "SinkUnavailable", "Outage"})
-"""Types of failures (`engine.execution.failure_types`) that say that the other side is not there."""
+"""Types of failures (`engine.execution.failure_types`) that mean an unavailable service."""
 
 PIPELINE = SearchAttributeKey.for_keyword("OdwPipeline")
 RUN = SearchAttributeKey.for_keyword("OdwRun")
@@ -75,7 +75,7 @@ SEARCH_ATTRIBUTES = (PIPELINE, RUN, PLAN, PHASE)
 
 @dataclass
 class Queues:
-    """Names of the task queues: for decisions, for planning, and for the work itself."""
+    """Names of the task queues: for workflows, for planning, and for the work itself."""
 
     workflows: str = "odw-wf"
     planning: str = "odw-plan"
@@ -83,7 +83,7 @@ class Queues:
 
     @staticmethod
     def named(base: str) -> Queues:
-        """The three queues of an installation."""
+        """Return the three queues of an installation."""
         return Queues(f"{base}-wf", f"{base}-plan", f"{base}-work")
 
 
@@ -108,9 +108,9 @@ class Counts:
 
 @dataclass
 class Trouble:
-    """What a node waits for, and since when (seconds since 1970); `node` is "" when nothing is in the way.
+    """The wait of a node, and its start (seconds since 1970); `node` is "" without trouble.
 
-    `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
+    `waiting`: "retry" or "outage"; "" means that it is over. `note`: the last answer of the service.
     """
 
     node: str = ""
@@ -124,19 +124,19 @@ class PipelineRequest:
     """The request to start or resume a run of a pipeline.
 
     Args:
-        run_id: of the run in the state store; "" makes one of the pipeline's name and the start.
-        params: run parameters by pipeline, also for pipelines that follow this one.
-        identity: the plan's identity hash that the submitter has seen; "" takes what the worker has.
-        resume: the run is there already, begun here or locally.
-        shards: how many workflows share the chunks.
-        window: chunks that a shard has under way at once.
-        chunk_splits: splits in a chunk; 0 lets the number of splits decide. A run stays as it is divided.
-        max_failed_chunks: more of them fail the run.
-        heartbeat: seconds after which a worker without one is considered dead.
-        search_attributes: the ones of this module are known to the server.
-        priority: 1 to 5; tasks of a run with a smaller one are handed out before those that wait already.
-            Shards, activities and what follows the run have the same.
-        schedule: what the file says, as it is written there, when a schedule starts the run.
+        run_id: id of the run in the state store; "" generates one from the pipeline's name and the start.
+        params: run parameters by pipeline, including followers.
+        identity: identity hash of the submitter's plan; "" accepts the worker's.
+        resume: the run exists already, started durably or locally.
+        shards: number of workflows that share the chunks.
+        window: concurrent chunks of a shard.
+        chunk_splits: splits in a chunk; 0 derives it from the number of splits. Fixed for the life of a run.
+        max_failed_chunks: maximum failed chunks; more fail the run.
+        heartbeat: seconds without a heartbeat after which a worker is considered dead.
+        search_attributes: whether the server has our search attributes.
+        priority: 1 (highest) to 5; tasks with a smaller number are dispatched first. Also used for shards,
+            activities and followers.
+        schedule: the expression in the file, if a schedule starts the run.
     """
 
     pipeline: str = ""
@@ -158,10 +158,10 @@ class PipelineRequest:
 
 @dataclass
 class CompileRequest:
-    """Compile a plan, and have the run in the store. `group_id` is the workflow's id.
+    """Compile a plan, and store the run. `group_id` is the workflow's id.
 
-    `scheduled`: a schedule has started the workflow. `v`: from 2 on, whoever asks knows that a run may have
-    to wait for another one, or be left out.
+    `scheduled`: a schedule started the workflow. `v`: from 2 on, the sender supports that a run waits for
+    another one, or is skipped.
     """
 
     run_id: str = ""
@@ -176,10 +176,10 @@ class CompileRequest:
 
 @dataclass
 class Compiled:
-    """What a workflow has to know of a plan. `timeout` is in seconds.
+    """The parts of a plan that a workflow needs. `timeout` is in seconds.
 
-    `waits_for`: another run of the pipeline is under way, and this one has not begun; ask again later.
-    `skipped`: the same, and the pipeline says to leave this one out.
+    `waits_for`: another run of the pipeline is in progress, and this one has not begun; try again later.
+    `skipped`: the same, and the pipeline skips this run.
     """
 
     run_id: str = ""
@@ -198,7 +198,7 @@ class Compiled:
 class ListRequest:
     """List the splits of a source into the store, and divide them; `chunk_splits` as in `PipelineRequest`.
 
-    `v`: from 2 on, whoever asks knows that the listing may be handed back.
+    `v`: from 2 on, the sender supports a listing that is handed back.
     """
 
     run_id: str = ""
@@ -213,7 +213,7 @@ class ListRequest:
 class Listed:
     """The number of splits of a source and per chunk; 0 from workers that did not divide.
 
-    `stopped`: the worker was told to stop before all was listed, and it has to be begun again.
+    `stopped`: the worker stopped before the listing was complete, so it has to be repeated.
     """
 
     splits: int = 0
@@ -225,7 +225,7 @@ class Listed:
 class ChunkRequest:
     """The request to process consecutive splits of a source.
 
-    `outages`: seconds for which the parts before this one have waited for an outage to end, by node.
+    `outages`: seconds that earlier parts waited for an outage to end, by node.
     """
 
     run_id: str = ""
@@ -240,12 +240,12 @@ class ChunkRequest:
 
 @dataclass
 class ChunkResult:
-    """The result of one attempt at a chunk.
+    """The result of an attempt at a chunk.
 
-    `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
-    or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to continue.
-    `outages`: seconds for which those have lasted that are not over, by node, all parts together; the next
-    part is told. `outage`: the longest of those that this part itself has waited for.
+    `counts` covers all attempts so far. `done` is false when the worker is stopping (`stopped`), or time was
+    nearly up: the rest of the chunk continues from its position in the ledger. `outages`: seconds of ongoing
+    outages over all parts, by node, for the next part. `outage`: the longest one that this part has waited
+    for.
     """
 
     done: bool = True
@@ -259,7 +259,7 @@ class ChunkResult:
 class FinalizeRequest:
     """The request to store a run's result.
 
-    `group_id`: the workflow that started it, or "" for any. `kind`: the type of what it failed with, or "".
+    `group_id`: the workflow that started it, or "" for any. `kind`: the type of its failure, or "".
     """
 
     run_id: str = ""
@@ -308,15 +308,16 @@ class Splits:
 
 
 Parked = dict[str, list[int]]
-"""Chunks that were put aside, by the type of the failure that they ended with."""
+"""Parked chunks, by the type of their last failure."""
 
 
 @dataclass
 class ShardRequest:
     """The chunks `next_chunk` to `end_chunk` (exclusive), and the progress of earlier parts.
 
-    `to_retry`: begun before and not done; `second_try`: what was put aside is among them. `reasons`: what the
-    last failure of each type said. `progress_at`: seconds since 1970 when a chunk last got on, 0 for never.
+    `to_retry`: chunks begun before and not done; `second_try`: these include parked ones. `reasons`: the last
+    message of each type of failure. `progress_at`: time of the last progress of a chunk, in seconds since
+    1970; 0 for never.
     """
 
     run_id: str = ""
@@ -342,8 +343,8 @@ class ShardRequest:
 class ShardResult:
     """The result of a shard. `drained`: chunks are left because of a drain.
 
-    `reasons`: what the last failure of each type said. `outage`: type and text of the one that it has ended
-    with; chunks are left then as well.
+    `reasons`: the last message of each type of failure. `outage`: type and message of the outage that ended
+    it; chunks are then left too.
     """
 
     counts: Counts = field(default_factory=Counts)

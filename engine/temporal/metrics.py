@@ -17,10 +17,10 @@ __all__ = ["ChunkMeter", "MetricsOptions", "runtime"]
 
 @dataclass(frozen=True, slots=True)
 class MetricsOptions:
-    """The export of metrics; at most one of the two.
+    """The export of metrics; at most one is set.
 
     Args:
-        prometheus: `host:port` to be scraped at.
+        prometheus: `host:port` to serve metrics at.
         opentelemetry: the URL of an OTLP endpoint over gRPC.
     """
 
@@ -32,13 +32,13 @@ def runtime(options: MetricsOptions) -> Runtime:
     """Create the runtime of a worker with metrics; core logs go to `engine.temporal.logs`.
 
     Raises:
-        ValueError: the address cannot be used, or was taken.
+        ValueError: the address is not valid, or in use.
     """
     metrics: OpenTelemetryConfig | PrometheusConfig | None = None
     if options.opentelemetry:
         metrics = OpenTelemetryConfig(url=options.opentelemetry)
     elif options.prometheus:
-        # seconds and unit suffixes are what Prometheus's naming conventions ask for
+        # Prometheus's naming conventions require seconds and unit suffixes
         metrics = PrometheusConfig(
             bind_address=options.prometheus,
             durations_as_seconds=True,
@@ -49,9 +49,9 @@ def runtime(options: MetricsOptions) -> Runtime:
 
 
 class ChunkMeter:
-    """Counts what this attempt at a chunk does, by pipeline and node: `odw_records_read`, and so on.
+    """Counts the work of this attempt at a chunk, by pipeline and node: `odw_records_read`, and so on.
 
-    A record counts as written at every sink that has taken it.
+    A record counts as written at every sink that delivered it.
     """
 
     def __init__(self, meter: MetricMeter, pipeline: str) -> None:
@@ -72,17 +72,17 @@ class ChunkMeter:
 
 
 _COUNTERS = {
-    "records_read": "Records that sources have read.",
-    "records_written": "Records that sinks have taken.",
-    "records_dropped": "Records that nodes have dropped.",
+    "records_read": "Records read by sources.",
+    "records_written": "Records delivered by sinks.",
+    "records_dropped": "Records dropped by nodes.",
     "records_dead": "Records that became dead letters.",
-    "retries": "Batches that were tried again.",
-    "bytes": "Bytes that were read or sent.",
-    "requests": "Requests that were sent.",
+    "retries": "Retried batches.",
+    "bytes": "Bytes read or sent.",
+    "requests": "Requests sent.",
     "calls": "Calls of models.",
     "tokens_in": "Tokens of prompts.",
     "tokens_out": "Tokens of answers.",
-    "cost_microdollars": "What answers have cost, in millionths of a USD.",
+    "cost_microdollars": "Cost of answers, in millionths of a USD.",
 }
 
 

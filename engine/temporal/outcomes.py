@@ -17,7 +17,7 @@ __all__ = ["has_failed", "in_spite_of_cancellation", "innermost", "is_cancelled"
 
 
 async def in_spite_of_cancellation(condition: Callable[[], bool]) -> None:
-    """Wait for something soon to come, even if the workflow is cancelled."""
+    """Wait for something that comes soon, even if the workflow is cancelled."""
     while not condition():
         with suppress(asyncio.CancelledError):
             await workflow.wait_condition(condition)

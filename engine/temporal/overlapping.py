@@ -1,4 +1,4 @@
-"""Whether a run without a lease is under way all the same, because its workflow is."""
+"""Check whether a run without a lease is in progress because its workflow is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["working_on"]
 
 
 async def working_on(record: RunRecord) -> str:
-    """The workflow that works on a run, "" when none does.
+    """Return the workflow that works on a run; "" when none does.
 
     A durable run has no lease between two chunks, while it is paused, or while it waits for a worker.
 
@@ -24,7 +24,7 @@ async def working_on(record: RunRecord) -> str:
     """
     with suppress(RuntimeError):  # outside of a worker there is no client
         client = activity.client()
-        # one that was resumed has a workflow of its own
+        # a resumed run has a new workflow
         for name in dict.fromkeys((record.group_id, f"{DURABLE_GROUP}{record.pipeline}/{record.run_id}")):
             if name.startswith(DURABLE_GROUP) and await _is_running(client, name):
                 return f"workflow {name}"

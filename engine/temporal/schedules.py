@@ -1,4 +1,4 @@
-"""Schedules: the `schedule:` of a pipeline on the server."""
+"""Schedules on the server, from the `schedule:` of pipelines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OVERLAPS = {
 }
 
 MIN_CATCH_UP = timedelta(seconds=10)
-"""The server takes no less, and would make it of less without a word."""
+"""The server's minimum in seconds; it would silently raise lower values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,17 @@ async def create(
     """Create or update the schedule of a pipeline.
 
     Args:
-        cron: five fields, `@daily` and its like, or an interval (`5m`, `@every 5m`).
-        time_zone: that of the fields, as the time-zone database names it; intervals have none.
-        overlap: one of `OVERLAPS`: what happens when a run is due while the last one is under way.
-        catch_up: runs that were missed, because the server was down, are made up for within this time, which
-            is at least `MIN_CATCH_UP`.
+        cron: five fields, a shorthand such as `@daily`, or an interval (`5m`, `@every 5m`).
+        time_zone: time zone of the fields, as in the time-zone database; unused for intervals.
+        overlap: one of `OVERLAPS`: what happens when a run is due while the last one is in progress.
+        catch_up: runs missed while the server was down are started late within this time, at least
+            `MIN_CATCH_UP`.
 
     Returns:
-        True when it is new, False when it was there.
+        True if the schedule is new, False if it existed.
 
     Raises:
-        ConfigError, ServiceError: the server does not take it.
+        ConfigError, ServiceError: the server rejects it.
     """
     check_request(request)
     known = await know_search_attributes(client)
@@ -92,7 +92,7 @@ async def create(
         action=ScheduleActionStartWorkflow(
             PipelineRun.run,
             request,
-            # the server adds the time that it was due at
+            # the server appends the due time
             id=workflow_id(request.pipeline, "scheduled"),
             task_queue=request.queues.workflows,
             priority=Priority(priority_key=request.priority),
@@ -113,7 +113,7 @@ async def create(
 
 
 async def _check_queue(client: Client, request: PipelineRequest) -> None:
-    """Raises `ConfigError` when the schedule of that name is another installation's."""
+    """Raise `ConfigError` when the schedule of that name belongs to another installation."""
     described = await _described(client, _schedule_id(request.pipeline))
     action = described.schedule.action if described is not None else None
     if isinstance(action, ScheduleActionStartWorkflow) and action.task_queue != request.queues.workflows:
@@ -155,7 +155,7 @@ async def listed(client: Client) -> Sequence[Listed]:
 
 
 async def _described(client: Client, name: str) -> ScheduleDescription | None:
-    """None for one that was deleted a moment ago: the server still lists it for a while."""
+    """Return a schedule's description; None for a recently deleted one, which the server still lists."""
     try:
         return await client.get_schedule_handle(name).describe()
     except RPCError as error:
@@ -174,11 +174,11 @@ def _spec(cron: str, time_zone: str) -> ScheduleSpec:
 
 
 async def _written(client: Client, described: ScheduleDescription) -> str:
-    """The schedule as the file had it: the server keeps times and seconds, the request keeps the text."""
+    """Return the schedule as written in the file, which only the request has."""
     action = described.schedule.action
     if isinstance(action, ScheduleActionStartWorkflow) and action.args:
         given = [one for one in action.args if isinstance(one, Payload)]
-        # one that another codec has written says only what the server makes of it
+        # for a request of another codec, show only the server's form
         with suppress(ConfigError, RuntimeError, TypeError, ValueError):
             (request,) = await client.data_converter.decode(given, [PipelineRequest])
             if request.schedule:

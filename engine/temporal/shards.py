@@ -36,7 +36,7 @@ MAX_REASON = 500
 MAX_SUMMARY = 200
 MAX_DELAY = 15.0
 UNREADABLE_HEARTBEAT = "Failed decoding heartbeat details"
-# bounds the attempts and not the time: to wait long for a worker is no failure of the chunk
+# bounds attempts, not time: a long wait for a worker is not a failure of the chunk
 RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2),
     backoff_coefficient=2.0,
@@ -54,7 +54,7 @@ class ShardRun:
         self._state = request
         self._open: dict[int, asyncio.Task[None]] = {}
         self._failure: ApplicationError | None = None
-        self._outage: list[str] = []  # type and text of the one that nothing here got through
+        self._outage: list[str] = []  # type and message of an outage that no chunk here got through
         self._stopping = False
         self._began = workflow.now().timestamp()
         self._show()
@@ -66,7 +66,7 @@ class ShardRun:
         except asyncio.CancelledError:
             await self._give_up()
             raise
-        self._show()  # what ends it
+        self._show()  # the failure that ends it
         if self._failure is not None:
             await self._give_up()
             raise self._failure
@@ -79,7 +79,7 @@ class ShardRun:
         if unfinished and not state.control.draining:
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(state)
-        # what a drain has left without its second try has not failed yet
+        # chunks left by a drain before their second attempt have not failed yet
         failed = state.parked if state.second_try else {}
         return ShardResult(
             state.counts, state.done_chunks, failed, drained=unfinished, reasons=dict(state.reasons)
@@ -89,7 +89,7 @@ class ShardRun:
     def control(self, control: Control) -> None:
         """Apply a new control state."""
         now = self._state.control
-        draining = control.draining or now.draining  # there is no way back from a drain
+        draining = control.draining or now.draining  # a drain is final
         self._state.control = Control(control.paused, draining, control.window or now.window)
         self._show()
 
@@ -107,16 +107,16 @@ class ShardRun:
         )
 
     async def _work(self) -> None:
-        """Keep the window full until nothing is left to begin, and wait for what is under way."""
+        """Keep the window full until nothing is left to start, then wait for the chunks in progress."""
         while self._failure is None:
             while self._may_begin():
                 chunk = self._take()
                 self._open[chunk] = asyncio.create_task(self._see_through(chunk))
                 self._show()
-            if self._at_an_end():
+            if self._is_finished():
                 return
             await workflow.wait_condition(
-                lambda: self._may_begin() or self._at_an_end() or self._failure is not None
+                lambda: self._may_begin() or self._is_finished() or self._failure is not None
             )
 
     def _may_begin(self) -> bool:
@@ -129,12 +129,12 @@ class ShardRun:
             return False
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or self._second_try_is_due()
 
-    def _at_an_end(self) -> bool:
+    def _is_finished(self) -> bool:
         over = self._state.control.draining or bool(self._outage) or not self._unfinished
         return not self._open and (over or self._yields())
 
     def _second_try_is_due(self) -> bool:
-        """True when all that is left is what was put aside."""
+        """Return whether only parked chunks are left."""
         return not self._open and not self._state.second_try and bool(self._state.parked)
 
     def _take(self) -> int:
@@ -154,7 +154,7 @@ class ShardRun:
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or waiting
 
     def _yields(self) -> bool:
-        """True when the history is long enough: nothing new is started, and a new execution continues."""
+        """Return whether the history is so long that a new execution should continue."""
         return workflow.info().is_continue_as_new_suggested()
 
     async def _see_through(self, chunk: int) -> None:
@@ -172,29 +172,29 @@ class ShardRun:
                 self._outage = [_kind(cause), cause.message]
                 self._put_back(chunk)
             else:
-                # an outage that was waited for in vain may be over when all else is done
+                # an outage may be over once all other chunks are done
                 self._park(chunk, _kind(cause), _text(cause))
         except asyncio.CancelledError:
             self._put_back(chunk)
         finally:
             del self._open[chunk]
-        self._show()  # not above: a workflow that is evicted from its worker's cache passes there as well
+        self._show()  # not above, which a workflow evicted from its worker's cache also reaches
 
     def _nothing_got_through(self, cause: ApplicationError) -> bool:
-        """True for an outage in which no other chunk of the shard got on either: it is one of the run."""
+        """Return whether no other chunk of the shard progressed, so an outage affects the whole run."""
         waited = cause.details[0] if cause.details else None
         if cause.type not in AWAY or not isinstance(waited, int | float) or waited <= 0:
-            return False  # another failure, or one of a worker that does not say how long it has waited
-        # what the other chunks have done is heard of a little later than it was done
+            return False  # another failure, or that of a worker that does not report its waiting time
+        # progress of other chunks is reported with a small delay
         since = workflow.now().timestamp() - waited + min(waited / 4, MAX_DELAY)
         return self._state.progress_at <= since
 
     def _note_progress(self) -> None:
         self._state.progress_at = workflow.now().timestamp()
-        self._outage = []  # it is over for one chunk, and so may be for the others
+        self._outage = []  # it is over for one chunk, so it may be over for the others
 
     async def _chunk(self, chunk: int) -> None:
-        """One chunk to its end, in as many parts as its workers hand back."""
+        """Process one chunk to its end, in as many parts as its workers hand back."""
         state, before, stuck, outages = self._state, Counts(), 0, dict[str, float]()
         while True:
             result = await self._part(chunk, outages)
@@ -203,7 +203,7 @@ class ShardRun:
                 state.counts.add(result.counts)
                 state.done_chunks += 1
                 return
-            # the flag is checked because the SDK forgets a cancellation that meets a result
+            # check the flag, because the SDK loses a cancellation that coincides with a result
             if state.control.draining or self._stopping:
                 self._put_back(chunk)
                 return
@@ -211,12 +211,12 @@ class ShardRun:
             if result.counts != before:
                 self._note_progress()
                 before, stuck = result.counts, 0
-            # workers that are told to stop may hand it back as it was, however often, and so may those that
-            # wait for an outage to end: when that has lasted for too long, they say so
+            # stopping workers may hand it back without progress any number of times, and so may those that
+            # wait for an outage to end, which report when it has lasted too long
             elif not result.stopped and not result.outage:
                 stuck += 1
             if stuck >= PARTS_WITHOUT_PROGRESS:
-                self._park(chunk, "Stalled", "its workers hand it back as it was")
+                self._park(chunk, "Stalled", "its workers hand it back without progress")
                 return
 
     async def _part(self, chunk: int, outages: dict[str, float]) -> ChunkResult:
@@ -225,7 +225,7 @@ class ShardRun:
         except ActivityError as error:
             if not _has_unreadable_heartbeat(error):
                 raise
-            # a new activity has no earlier heartbeat, and the ledger knows where to continue
+            # a new activity has no earlier heartbeat; the ledger has the position to continue from
             return await self._attempts(chunk, outages)
 
     async def _attempts(self, chunk: int, outages: dict[str, float]) -> ChunkResult:
@@ -260,18 +260,18 @@ class ShardRun:
             )
 
     def _show(self) -> None:
-        """On Temporal's page."""
+        """Update the details on Temporal's page."""
         seconds = workflow.now().timestamp() - self._began
         failure = self._failure.message if self._failure is not None else " ".join(self._outage)
         workflow.set_current_details(of_shard(self._state, len(self._open), seconds, failure))
 
     async def _give_up(self) -> None:
-        """Tell what is under way to stop, and wait until it has delivered what it had read."""
+        """Stop the chunks in progress, and wait until they have delivered what they had read."""
         self._stopping = True
         for task in list(self._open.values()):
             task.cancel()
         while self._open:
-            with suppress(asyncio.CancelledError):  # the shard may be cancelled while it gives up by itself
+            with suppress(asyncio.CancelledError):  # the shard may be cancelled while it gives up
                 await workflow.wait_condition(lambda: not self._open)
 
 
@@ -282,7 +282,7 @@ def _kind(cause: BaseException | None) -> str:
 
 
 def _text(cause: BaseException | None) -> str:
-    """What a failure says for people."""
+    """Return the message of a failure for users."""
     return cause.message if isinstance(cause, FailureError) else str(cause)
 
 

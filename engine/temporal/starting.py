@@ -43,7 +43,7 @@ Handle = WorkflowHandle[PipelineRun, PipelineResult]
 
 
 def workflow_id(pipeline: str, run_key: str) -> str:
-    """`etl/<pipeline>/<run>`."""
+    """Return the workflow id `etl/<pipeline>/<run>`."""
     return f"{DURABLE_GROUP}{pipeline}/{run_key}"
 
 
@@ -52,7 +52,7 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
 
     Raises:
         ConfigError: the run parameters are too large.
-        ServiceError: it is under way already, or the server refuses it.
+        ServiceError: the run is already in progress, or the server rejects it.
     """
     check_request(request)
     request = replace(request, search_attributes=await know_search_attributes(client))
@@ -76,7 +76,7 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
 
 
 def check_request(request: PipelineRequest) -> None:
-    """Raise `ConfigError` if a request exceeds the limits of a server or history."""
+    """Raise `ConfigError` if a request exceeds the limits of the server or of a history."""
     for name, number, most in (
         ("--shards", request.shards, MAX_SHARDS),
         ("--window", request.window, MAX_WINDOW),
@@ -106,7 +106,7 @@ def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 async def refuse_running(client: Client, record: RunRecord) -> None:
-    """Refuse to resume a run whose workflow is still running, e.g. paused.
+    """Raise an error if the workflow of a run to resume is still running, e.g. paused.
 
     Raises:
         ServiceError: a workflow works on the run.
@@ -123,7 +123,7 @@ async def find(client: Client, record: RunRecord) -> Handle:
     """Find the latest workflow of a run.
 
     Raises:
-        RunNotFoundError: the server has none; the run is a local one, or its history was deleted.
+        RunNotFoundError: the server has none; the run is local, or its history was deleted.
     """
     handle = await _first_of(client, [workflow_id(record.pipeline, record.run_id), record.group_id])
     if handle is None:
@@ -136,9 +136,9 @@ async def find(client: Client, record: RunRecord) -> Handle:
 
 
 async def find_submitted(client: Client, run_id: str) -> Handle | None:
-    """Find the workflow of a submitted run that is in no state store.
+    """Find the workflow of a submitted run that is not in the state store.
 
-    No worker has taken it up yet, or none could.
+    No worker has started it yet, or none could.
     """
     pipeline, *rest = run_id.rsplit("-", 2)
     return await _first_of(client, [workflow_id(pipeline, run_id)]) if len(rest) == 2 else None
@@ -190,6 +190,6 @@ async def know_search_attributes(client: Client) -> bool:
                 AddSearchAttributesRequest(namespace=namespace, search_attributes=missing)
             )
     except RPCError as error:
-        # Temporal Cloud and locked-down servers: an administrator adds them, or runs are found by id alone
+        # on Temporal Cloud and locked-down servers an administrator adds them, or runs are found only by id
         return error.status is RPCStatusCode.ALREADY_EXISTS
     return True

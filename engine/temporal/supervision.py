@@ -21,7 +21,7 @@ from engine.temporal.trouble import TroubleWatch
 __all__ = ["Patience", "listed", "seen_through"]
 
 TIME_TO_STOP = 0.8
-"""Share of an attempt's time after which a chunk is handed back unfinished instead of being cut off."""
+"""Share of an attempt's time after which an unfinished chunk is handed back instead of being cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Patience:
     """Time limits in seconds.
 
     Args:
-        beat_every: between two heartbeats, at most.
-        stall_after: without progress, until work is stopped.
-        give_up_after: until work that was stopped as stalled, and does not end, is left to itself.
+        beat_every: maximum between two heartbeats.
+        stall_after: time without progress until work is stopped.
+        give_up_after: time until stalled work that does not stop is abandoned.
     """
 
     beat_every: float = 5.0
@@ -44,7 +44,7 @@ class Patience:
         beat: Callable[[Mapping[str, Any]], None],
         stop: Callable[[StalledError], None],
     ) -> Heartbeat:
-        """One that is never late for the server, however soon that takes a silent worker for dead."""
+        """Return a heartbeat that beats often enough for the server's heartbeat timeout."""
         limit = activity.info().heartbeat_timeout
         every = min(self.beat_every, limit.total_seconds() / 4) if limit else self.beat_every
         return Heartbeat(look, beat, stop, every=every, stall_after=self.stall_after)
@@ -53,12 +53,12 @@ class Patience:
 async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch) -> int:
     """List a source while pages arrive, and return its number of splits.
 
-    Cancelled by itself when the worker is told to stop while the source is away: it will not come to its end.
+    Cancels itself when the worker stops while the source is unavailable, since it would not finish.
 
     Raises:
-        StalledError: none came for too long, though nothing was waited for.
-        OutageError: the source was away for longer than its limit.
-        EngineError: it cannot be listed.
+        StalledError: no page arrived for too long without an outage.
+        OutageError: the source was unavailable for longer than its limit.
+        EngineError: the source cannot be listed.
     """
     found, stalled = 0, list[StalledError]()
 
@@ -88,14 +88,14 @@ async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch)
 
 
 async def seen_through(run: Run, patience: Patience, outage: OutageTimer, trouble: TroubleWatch) -> RunReport:
-    """Run it until it ends; if cancelled, deliver what was read first.
+    """Execute a run until it ends; if cancelled, first deliver what was read.
 
     Args:
-        outage: is told how the run stands, and ends it.
-        trouble: is told as well, and tells others.
+        outage: observes the run, and may end it.
+        trouble: observes the run, and reports its trouble.
 
     Raises:
-        StalledError: nothing moved for too long, and it did not even end when it was stopped.
+        StalledError: there was no progress for too long, and the run did not end when stopped.
     """
     work = asyncio.ensure_future(run.wait())
     stalled: asyncio.Future[StalledError] = asyncio.get_running_loop().create_future()
@@ -130,21 +130,21 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer, troubl
                 return report
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
-                # the drain has taken too long; what was not delivered is read again from the ledger
+                # the drain took too long; undelivered records are read again from the position in the ledger
                 run.cancel()
                 return await work
             run.drain()
             await work
             raise
         finally:
-            outage.look(run.snapshot())  # what was delivered while it was stopping counts too
+            outage.look(run.snapshot())  # count records delivered while stopping, too
             meter.update(run.snapshot())
     run.abandon()
     raise stalled.result()
 
 
 async def _drain_in_time(run: Run) -> None:
-    """Stop reading when the worker is told to stop, or the attempt's time is nearly up."""
+    """Stop reading when the worker is stopping, or the attempt's time is nearly up."""
     limit = activity.info().start_to_close_timeout
     with anyio.move_on_after(limit.total_seconds() * TIME_TO_STOP if limit is not None else None):
         await activity.wait_for_worker_shutdown()
@@ -153,7 +153,7 @@ async def _drain_in_time(run: Run) -> None:
 
 @asynccontextmanager
 async def _running_alongside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """These run beside the block, and end with it."""
+    """Run these functions for the duration of the block."""
     tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
     try:
         yield

@@ -1,6 +1,6 @@
-"""Spans of workflows and activities, around those of the engine: one trace for each run.
+"""Trace workflows and activities, around the engine's own spans: one trace for each run.
 
-Imports OpenTelemetry: only a worker that traces loads it.
+Imports OpenTelemetry, so only a worker with tracing loads it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["DurableTracing"]
 
 
 class DurableTracing(TracingInterceptor):
-    """The SDK's interceptor, for runs that no tracing client has started: submitted, or due by a schedule."""
+    """The SDK's interceptor, for runs that were not started by a tracing client."""
 
     def workflow_interceptor_class(
         self,
@@ -28,17 +28,17 @@ class DurableTracing(TracingInterceptor):
 
 
 class _InRunsTrace(TracingWorkflowInboundInterceptor):
-    """Without a parent every span of a workflow would be a trace of its own, so its run is the parent."""
+    """Makes the run the parent of a workflow's spans, each of which would otherwise be a separate trace."""
 
     def _load_workflow_context_carrier(self) -> Any:
         return super()._load_workflow_context_carrier() or {"traceparent": _trace_of(workflow.info())}
 
     async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002 - the SDK's name
-        """Whoever watches a run asks again and again: that is no part of it, and would be a trace each."""
+        """Do not trace queries, since each poll of a watcher would be a separate trace."""
         return await self.next.handle_query(input)
 
 
 def _trace_of(info: workflow.Info) -> str:
-    """The same on every worker, in every replay, and for executions that continue the first."""
+    """Return a trace id that is the same on every worker, in every replay, and in continued executions."""
     digest = sha256(info.first_execution_run_id.encode()).hexdigest()
     return f"00-{digest[:32]}-{digest[32:48]}-01"

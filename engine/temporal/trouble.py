@@ -1,8 +1,8 @@
-"""Report current trouble of some work to the worker's log and the run's workflow.
+"""Report the current trouble of work to the worker's log and the run's workflow.
 
-A node may wait for up to `outage_limit`, and nothing else shows that. The log reports it
-after some seconds and then once a minute; the workflow, in whose history every word stays, once in five
-minutes for each worker, whatever number of its chunks wait for the same thing.
+A node may wait for up to `outage_limit`, and nothing else shows that. It is logged after some seconds and
+then once a minute. The workflow, whose history grows with every report, is notified once every five minutes
+per worker, even if several of its chunks wait for the same thing.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def trouble_of(snapshot: RunSnapshot) -> NodeSnapshot | None:
 
 
 class TroubleReports:
-    """When the workflows were told of what, so that the chunks of a worker do not all say the same."""
+    """Times of reports to workflows, so that the chunks of a worker do not all report the same."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, str], float] = {}
 
     def is_due(self, workflow_id: str, node: str, now: float) -> bool:
-        """Return whether to tell a workflow that a node waits."""
+        """Return whether to report to a workflow that a node waits."""
         told = self._told.get((workflow_id, node))
         if told is not None and now - told < REPORTED_EVERY:
             return False
@@ -55,22 +55,22 @@ class TroubleReports:
         return True
 
     def was_told(self, workflow_id: str, node: str) -> bool:
-        """Return whether a workflow was told of trouble that is now over, and clear that."""
+        """Return whether trouble that is now over was reported to a workflow, and forget it."""
         return self._told.pop((workflow_id, node), None) is not None
 
 
 class TroubleWatch:
-    """Follows one piece of work.
+    """Watches the trouble of one piece of work.
 
     Args:
-        look: how the run stands.
+        look: returns the state of the run.
         observer: the worker's log.
-        reports: what the worker has told workflows.
-        send: tells the run's workflow; None when there is none to tell.
-        every: seconds between two looks.
+        reports: the worker's reports to workflows.
+        send: reports to the run's workflow; None without one.
+        every: seconds between two checks.
 
     Attributes:
-        trouble: what there is now; its node is "" when there is none.
+        trouble: current trouble; its node is "" when there is none.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class TroubleWatch:
         if node.name != before.node:
             self._since, self._logged = now, None
         lasted = now - self._since
-        # a time and not how long it has been: heartbeats reach the server every half a minute at most
+        # a time, not a duration, since heartbeats reach the server at most every half minute
         since = time.time() - lasted
         self.trouble = Trouble(node.name, str(node.waiting), node.note, round(since, 1))
         if lasted >= LOGGED_AFTER and (self._logged is None or now - self._logged >= LOGGED_EVERY):
@@ -125,7 +125,7 @@ class TroubleWatch:
                 await self._report(self.trouble)
 
     async def end(self) -> None:
-        """Report that the work has ended well."""
+        """Report that the work has ended successfully."""
         before, self.trouble = self.trouble, Trouble()
         if before.node:
             await self._over(self._look(), before)
@@ -152,12 +152,12 @@ def activity_workflow() -> str:
     """Return the workflow of this activity's run, or "" outside of one."""
     if not activity.in_activity():
         return ""
-    # a chunk's own is a shard, whose id has the run's before it
+    # a chunk's own workflow is a shard, whose id begins with the run's
     return _SHARD.sub("", activity.info().workflow_id or "")
 
 
 def said(troubles: Iterable[Trouble]) -> str:
-    """The gravest and longest of these for people, "" when there is none."""
+    """Return the most severe and longest trouble for users; "" when there is none."""
     worst = max(troubles, key=lambda one: (one.waiting == Waiting.OUTAGE, -one.since), default=None)
     if worst is None or not worst.node:
         return ""

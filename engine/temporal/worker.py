@@ -26,7 +26,7 @@ ROLES = ("workflows", "planning", "work")
 SHARE_OF_GRACE = 0.9
 
 MAX_DRAIN = 300.0
-"""An attempt takes 30 minutes at most, and reads no more after 24 of them."""
+"""Time limit of an attempt: 30 minutes; it stops reading after 24."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ class WorkerOptions:
     """Options of a worker.
 
     Args:
-        roles: which of the queues it polls; all of them by default.
-        slots: chunks at once.
-        grace: seconds in which chunks under way are handed back when the worker is told to stop. Shorter
-            than what the process's supervisor grants.
-        chunks_per_second: how many chunks of the whole queue may begin in a second; None means any. It is
-            the server that counts, so eager starts, which it does not see, are off then.
-        deployment: what the server calls all versions of these workers; without a dot.
-        build_id: the version of the file and the code; a run stays with workers of the version that it was
-            begun by. "" means no versions: any worker takes any run.
-        beat_throttle: seconds between two heartbeats of a chunk that reach the server, at least. Each is an
-            action; a cancellation is heard of with one.
-        blocked_after: seconds for which something may hold the event loop up before that is told.
-        interceptors: the SDK's, around workflows and activities.
+        roles: the queues to poll; by default all.
+        slots: concurrent chunks.
+        grace: seconds for handing back chunks when the worker stops. Must be shorter than the grace period of
+            the process supervisor.
+        chunks_per_second: maximum chunks started per second on the whole queue; None means no limit. The
+            server counts, so eager starts, which it does not see, are disabled with a limit.
+        deployment: the server's name for all versions of these workers; without a dot.
+        build_id: the version of the file and the code; a run stays with workers of the version that started
+            it. "" disables versions: any worker takes any run.
+        beat_throttle: minimum seconds between two heartbeats of a chunk to the server. Each is a billed
+            action and delivers cancellations.
+        blocked_after: seconds for which the event loop may be blocked before that is reported.
+        interceptors: SDK interceptors around workflows and activities.
     """
 
     queues: Queues
@@ -64,7 +64,7 @@ class WorkerOptions:
 def drain_limit(grace: float) -> float:
     """Return the seconds for a chunk to deliver what it has read before it is handed back within `grace`.
 
-    Bounded, because it also holds for a chunk whose time is nearly up.
+    Bounded, because it also applies to a chunk whose time is nearly up.
     """
     return min(SHARE_OF_GRACE * grace, MAX_DRAIN)
 
@@ -120,7 +120,7 @@ def _version(options: WorkerOptions) -> WorkerDeploymentConfig | None:
     return WorkerDeploymentConfig(
         version=WorkerDeploymentVersion(options.deployment, options.build_id),
         use_worker_versioning=True,
-        # a run is bound to its plan, and so to workers whose file makes that plan
+        # a run is bound to its plan, and so to workers whose file compiles to that plan
         default_versioning_behavior=VersioningBehavior.PINNED,
     )
 
@@ -128,7 +128,8 @@ def _version(options: WorkerOptions) -> WorkerDeploymentConfig | None:
 async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:
     """Work until `stop` is set, then hand back the work in progress and end.
 
-    Activities of all queues have the same `grace`. Workflows are decided upon until the last of them is over.
+    Activities of all queues share the same `grace`. Workflow tasks are processed until the last of them is
+    over.
     """
 
     def tell(message: str, seconds: float) -> None:
@@ -139,7 +140,7 @@ async def serve(client: Client, activities: Activities, options: WorkerOptions, 
         stack.enter_context(Watchdog(options.blocked_after, tell))
         for worker in made:
             await stack.enter_async_context(worker)
-        # in sequence each would have all of `grace`, and the last would take new work meanwhile
+        # in sequence, each would use the full `grace`, and the last would take new work meanwhile
         with_activities = [worker for worker in made if worker.task_queue != options.queues.workflows]
         stack.push_async_callback(_shut_down, with_activities)
         await stop.wait()

@@ -1,4 +1,4 @@
-"""Whether workers process a run, and their trouble, according to the server."""
+"""Query the server whether workers process a run, and for their trouble."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from engine.temporal.trouble import said
 __all__ = ["WorkerPresence", "worker_presence"]
 
 MANY_ATTEMPTS = 4
-"""Of a workflow task: it is retried without end, and a worker's restart does not fail this often."""
+"""Attempts of a workflow task, which is retried without end; a worker's restart does not fail this often."""
 
 MAX_SHARDS = 16
-"""Shards that are asked about; when none of these has a worker, the others hardly have."""
+"""Maximum shards to query; if none of these has a worker, the others hardly have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class WorkerPresence:
     """The workers of a run.
 
     Args:
-        served: True when a worker is at something of the run, False when all of it waits for one. None when
-            there is nothing to do just now: the run is paused, or waits until it tries something again. A
-            worker that was killed counts until the server takes it for dead.
-        trouble: for people: what the chunks under way wait for, or why the last attempt at one failed; ""
-            when nothing is in the way.
+        served: True when a worker processes a part of the run, False when all parts wait for one. None when
+            there is nothing to do now: the run is paused, or waits for a retry. A killed worker counts until
+            the server considers it dead.
+        trouble: human-readable: what the chunks in progress wait for, or why the last attempt at one failed;
+            "" without trouble.
     """
 
     served: bool | None
@@ -58,21 +58,21 @@ async def worker_presence(client: Client, described: WorkflowExecutionDescriptio
 
 
 async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]:
-    """What the last heartbeat says that the work waits for."""
+    """Return what the work waits for, according to the last heartbeat."""
     payloads = list(activity.heartbeat_details.payloads)
     if not payloads:
         return []
     try:
         (cursor,) = await client.data_converter.decode(payloads, [dict])
         trouble = Trouble(**cursor["trouble"])
-    # none yet, nothing in the way, one of another version, or one that needs a codec: a hint, nothing more
+    # no heartbeat yet, no trouble, another version, or a codec is needed: this is only a hint
     except (ConfigError, KeyError, RuntimeError, TypeError, ValueError):
         return []
     return [trouble]
 
 
 def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
-    """Says that a workflow gets no further, however often its next decision is tried."""
+    """Return a message for a workflow whose task keeps failing."""
     attempt = workflow.pending_workflow_task.attempt
     if attempt < MANY_ATTEMPTS:
         return ""
@@ -81,7 +81,7 @@ def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
 
 
 def _failed(activity: PendingActivityInfo) -> str:
-    """Why the last attempt at an activity failed that is tried again."""
+    """Return why the last attempt of a retried activity failed."""
     if not activity.HasField("last_failure"):
         return ""
     failure = activity.last_failure
@@ -95,7 +95,7 @@ def _has_worker(workflow: DescribeWorkflowExecutionResponse) -> bool | None:
     for activity in workflow.pending_activities:
         if activity.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
             return True
-        # one that has failed is not offered to workers before its next attempt is due
+        # a failed activity is not offered to workers before its next attempt is due
         waits = waits or not activity.HasField("next_attempt_schedule_time")
     if workflow.HasField("pending_workflow_task"):
         if (

@@ -1,10 +1,10 @@
-"""Workflows: divide a run into shards, steer them, and say when the run has ended.
+"""Workflows: divide a run into shards, control them, and conclude the run.
 
-`shards` decides which chunks run, how many at once, and what is retried.
+`shards` decides which chunks run, how many concurrently, and what is retried.
 
-This module, `shards`, `division`, `details` and `outcomes` are all that Temporal's sandbox loads; none of
-them imports anything that does I/O. `messages`, which holds data alone, is passed through, so
-that a workflow that starts does not make its dataclasses once more.
+Temporal's sandbox loads only this module, `shards`, `division`, `details` and `outcomes`; none of them
+imports anything that does I/O. `messages`, which has only data, is passed through, so that a starting
+workflow does not recreate its dataclasses.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ __all__ = ["WORKFLOWS", "PipelineRun"]
 
 MAX_ERROR = 1000
 MAX_SUMMARY = 200
-"""Characters; a summary has 400 bytes at most."""
+"""Maximum characters; the server limits a summary to 400 bytes."""
 
 MAX_TROUBLES = 10
-"""Nodes that Temporal's page names."""
+"""Maximum nodes named on Temporal's page."""
 
 STORE_TIMEOUT = timedelta(minutes=5)
-"""For what is a few statements in the state store, and beats no heartbeat."""
+"""Time limits for activities that run a few statements in the state store, without heartbeats."""
 
 PLANNING = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30), maximum_attempts=20
 )
 
 ENDING = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60))
-"""How a run has ended is entered whenever the store is there again."""
+"""The result of a run is stored whenever the store is available again."""
 
 Shard = workflow.ChildWorkflowHandle[Any, ShardResult]
 
@@ -107,11 +107,11 @@ class PipelineRun:
             if compiled.skipped:
                 self._enter("done")
                 return PipelineResult(self._run_id, "skipped", compiled.skipped)
-            # after a reset the id that was worked out here is another one, the run is still the same
+            # after a reset the id computed here would differ, but the run is still the same
             self._run_id = compiled.run_id or self._run_id
             self._on_failure = compiled.on_failure
             self._request = replace(self._request, run_id=self._run_id)
-            _heed_cancellation()
+            _raise_if_cancelled()
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)
         except asyncio.CancelledError:
@@ -121,7 +121,7 @@ class PipelineRun:
             ending = self._cancelled(compiled) if is_cancelled(error) else self._fail(cause)
         else:
             ending = self._conclude(compiled, results)
-        # whatever has come of the run is entered: it is too late to cancel now
+        # store the result in any case: it is too late to cancel now
         task = asyncio.create_task(ending)
         await in_spite_of_cancellation(task.done)
         await in_spite_of_cancellation(workflow.all_handlers_finished)
@@ -129,7 +129,7 @@ class PipelineRun:
 
     @workflow.update
     async def pause(self) -> Control:
-        """Start no more chunks; those in progress continue."""
+        """Start no further chunks; those in progress continue."""
         return await self._steer(Control(True, self._control.draining, self._control.window))
 
     @workflow.update
@@ -149,7 +149,7 @@ class PipelineRun:
 
     @workflow.update
     async def drain(self) -> Control:
-        """Start no more chunks at all, and end the run as interrupted when those in progress are done."""
+        """Start no further chunks, and end the run as interrupted when those in progress are done."""
         return await self._steer(Control(self._control.paused, True, self._control.window))
 
     @workflow.signal
@@ -186,25 +186,25 @@ class PipelineRun:
         return control
 
     async def _tell(self, shard: Shard) -> None:
-        """Send what holds now, which may be more than what was asked for when the sending began."""
+        """Send the current control state, which may be newer than at the time of the request."""
         try:
             await shard.signal(ShardRun.control, self._control)
         except FailureError:
-            # one that has ended has nothing left to begin; that it has is told a moment later
+            # an ended shard has nothing left to start; its end is reported shortly
             with suppress(TimeoutError):
                 await workflow.wait_condition(shard.done, timeout=10)
             if not shard.done():
                 raise
 
     async def _compiled(self) -> Compiled:
-        """The plan, once no other run of the pipeline is in the way, if it is to be waited for."""
+        """Return the plan, after waiting for other runs of the pipeline if necessary."""
         compiled, attempt = await self._compile(), 0
         while compiled.waits_for:
             self._waits_for = compiled.waits_for
             self._enter("waiting")
             await workflow.sleep(min(5 * 2**attempt, 60))
             attempt = min(attempt + 1, 4)
-            _heed_cancellation()
+            _raise_if_cancelled()
             compiled = await self._compile()
         self._waits_for = ""
         return compiled
@@ -227,7 +227,7 @@ class PipelineRun:
             task_queue=request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
-            # one that has begun is waited for, so that what it enters is not left as if it were running
+            # wait for an activity that has begun, so that its run is not left as running
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
         if request.search_attributes:
@@ -264,11 +264,11 @@ class PipelineRun:
             retry_policy=PLANNING,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-        _heed_cancellation()
+        _raise_if_cancelled()
         return listed
 
     async def _attempts(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
-        """The chunks of the run, once and then as often as the pipeline's `retries` allow."""
+        """Process the chunks of the run, and repeat that up to the pipeline's `retries`."""
         self._enter("running")
         for attempt in range(compiled.retries + 1):
             last = attempt == compiled.retries
@@ -304,7 +304,7 @@ class PipelineRun:
         return work.result()
 
     async def _stop(self, work: asyncio.Task[list[ShardResult]]) -> None:
-        """Have the shards deliver what they have read, and end. The ledger holds their outcome."""
+        """Stop the shards after they have delivered what they have read. The ledger has their results."""
         self._stopping = True
         await in_spite_of_cancellation(lambda: is_over(work))
 
@@ -327,7 +327,7 @@ class PipelineRun:
         failed = [task for task in tasks if has_failed(task)]
         if not failed and all(shard.done() for shard in shards):
             return [start.result().result() for start in starts]
-        # the others deliver what they have read, and end
+        # the other shards deliver what they have read, and end
         for shard in shards:
             shard.cancel()
         await workflow.wait_condition(lambda: all(map(is_over, shards)))
@@ -346,7 +346,7 @@ class PipelineRun:
             cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
         self._shards[name] = shard
-        if self._control != request.control:  # somebody has steered while it started
+        if self._control != request.control:  # the control state changed while it started
             await self._tell(shard)
         return shard
 
@@ -378,11 +378,11 @@ class PipelineRun:
         raise CancelledError("the run was cancelled; it can be resumed")
 
     async def _fail(self, cause: BaseException) -> PipelineResult:
-        """Enter the failure and end as failed with it. Never returns."""
+        """Store the failure and end as failed with it. Never returns."""
         message = cause.message if isinstance(cause, FailureError) else str(cause)
         kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
         kind = kind or "InternalError"
-        with suppress(ActivityError):  # what failed first is what matters
+        with suppress(ActivityError):  # the first failure matters
             await self._finalize("failed", message, kind)
         await self._follow(self._on_failure)
         raise ApplicationError(message, type=kind, non_retryable=True)
@@ -411,11 +411,11 @@ class PipelineRun:
 
     async def _follow(self, pipelines: list[str]) -> None:
         for name in pipelines:
-            # a run of its own with a plan of its own; what the submitter has asked for holds for it too
+            # a separate run with its own plan; the submitter's settings apply to it too
             following = replace(
                 self._request, pipeline=name, run_id="", identity="", resume=False, schedule=""
             )
-            # one that is under way already follows an earlier end of the same run
+            # it is already in progress after an earlier end of the same run
             with suppress(WorkflowAlreadyStartedError):
                 await workflow.start_child_workflow(
                     PipelineRun.run,
@@ -432,7 +432,7 @@ class PipelineRun:
             workflow.upsert_search_attributes([PHASE.value_set(phase)])
 
     def _show(self) -> None:
-        """On Temporal's page."""
+        """Update the details on Temporal's page."""
         done = sum(map(is_over, self._shards.values()))
         workflow.set_current_details(
             of_run(
@@ -458,16 +458,16 @@ def _range(request: ShardRequest) -> str:
 
 
 def _run_id(pipeline: str) -> str:
-    """As a local run would be called; the same in every replay.
+    """Return an id like that of a local run, the same in every replay.
 
-    Of the whole of both ids: the head of Temporal's run ids is the time, so those of one second share it.
+    Hashes both ids completely: Temporal's run ids start with the time, so those of one second share a prefix.
     """
     info = workflow.info()
     digest = sha256(f"{info.workflow_id}\n{info.run_id}".encode()).hexdigest()
     return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{digest[:12]}"
 
 
-def _heed_cancellation() -> None:
-    """Raises `CancelledError` when the run is cancelled: the SDK forgets that when a result comes instead."""
+def _raise_if_cancelled() -> None:
+    """Raise `CancelledError` when the run is cancelled, which the SDK loses if a result coincides."""
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError

@@ -1,8 +1,8 @@
-"""For tests of pipelines and connectors: fakes, cases in YAML, and the contract suite.
+"""Tests of pipelines and connectors: fakes, cases in YAML, and the contract suite.
 
-The fakes are ordinary components, so a test runs the same path as production does. `engine.testing.cases`
-runs the cases of `odw test`; `engine.testing.contract` is the suite that every connector passes. Pytest finds
-both by itself. `chaos` tries a plan under kills and failures.
+The fakes are ordinary components, so tests take the same path as production. `engine.testing.cases` runs the
+cases of `odw test`; `engine.testing.contract` is the suite that every connector passes. Pytest finds both
+automatically. `chaos` tests a plan under kills and failures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every connector promises, as tests: subclass one class and give it one fixture.
+"""The contract of connectors as tests: subclass one class and give it one fixture.
 
 ::
 
@@ -12,7 +12,7 @@
         def case(self) -> SourceCase:
             return SourceCase(component=WeatherSource, params={"days": 20}, records=20)
 
-docs/library.md says what is asked and why. The tests need pytest and no plugin of it.
+docs/library.md explains the requirements. The tests need pytest, but no plugin.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _SECRET = re.compile(r"(^|_)(secret|token|password|api_key|access_key|credentials?)$")
-PATIENCE = 30.0  # seconds for each test
+PATIENCE = 30.0  # seconds per test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ class Case:
 
     Args:
         component: the class, or a function decorated with `engine.source`, `transform` or `sink`.
-        params: what stands under `with:` in YAML.
-        connection: the fields of its connection, None when it has none.
+        params: the parameters under `with:` in YAML.
+        connection: the fields of its connection; None if it has none.
     """
 
     component: Any
@@ -92,7 +92,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCase(Case):
-    """A source that reads `records`, of which `dead` cannot be decoded; None: any number of at least one."""
+    """A source that reads `records` records, of which `dead` cannot be decoded; None: any number from one."""
 
     records: int | None = None
     dead: int = 0
@@ -103,9 +103,9 @@ class TransformCase(Case):
     """A transform.
 
     Args:
-        given: records that it takes.
-        expected: what comes out of them, in order; None is not compared.
-        bad: a record that has to become a dead letter alone; None when there is no such record.
+        given: records that it accepts.
+        expected: their output, in order; None is not compared.
+        bad: a record that must become a dead letter alone; None if there is no such record.
     """
 
     given: Sequence[Record]
@@ -118,10 +118,10 @@ class SinkCase(Case):
     """A sink.
 
     Args:
-        given: at least two records that it takes.
+        given: at least two records that it accepts.
         arrived: returns what has arrived so far, as records that compare equal to the given ones.
-        bad: a record that the target refuses; None when it takes everything.
-        idempotent: a batch that is delivered again, marked as a replay, adds nothing.
+        bad: a record that the target rejects; None if it accepts everything.
+        idempotent: a repeated delivery of a batch, marked as a replay, adds nothing.
     """
 
     given: Sequence[Record]
@@ -131,13 +131,13 @@ class SinkCase(Case):
 
 
 class _Contract:
-    """What holds for every component."""
+    """The contract of every component."""
 
     base: ClassVar[type[Component[Any]]]
 
     @pytest.fixture
     def case(self) -> Any:
-        """The one fixture to give."""
+        """The fixture to override."""
         pytest.fail(f"{type(self).__name__} needs a fixture `case`: see engine.testing.contract")
 
     def test_specification_describes_component_and_parameters(self, case: Case) -> None:
@@ -184,7 +184,7 @@ class _Contract:
 
 
 class SourceContract(_Contract):
-    """What holds for every source."""
+    """The contract of every source."""
 
     base = Source
 
@@ -253,7 +253,7 @@ class SourceContract(_Contract):
 
 
 class TransformContract(_Contract):
-    """What holds for every transform."""
+    """The contract of every transform."""
 
     base = Transform
 
@@ -305,7 +305,7 @@ class TransformContract(_Contract):
 
 
 class SinkContract(_Contract):
-    """What holds for every sink."""
+    """The contract of every sink."""
 
     base = Sink
 

@@ -1,6 +1,6 @@
 """Fakes for tests: scripted sources, recording and failing sinks, a scripted clock.
 
-They are ordinary components, so a test runs the same path as production does.
+They are ordinary components, so tests take the same path as production.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class MemorySource(Source[NoParams]):
     """Yields given pages, each split from its position; `positions` are page numbers.
 
     Args:
-        pages: split key to its pages; a plain list is one split called "all".
+        pages: pages by split key; a plain list is one split called "all".
         fail: called with (split key, page number) before a page is yielded; may raise.
-        nbytes: the size that each page claims; 0 lets the engine estimate.
+        nbytes: declared size of each page; 0 lets the engine estimate.
     """
 
     repeatable = True
@@ -89,8 +89,8 @@ class MemorySink(Sink[NoParams]):
 
     Args:
         stall: wait for this event before each write.
-        workers: batches taken at once.
-        limits: how it wants its batches.
+        workers: concurrent batches.
+        limits: its batch limits.
     """
 
     def __init__(
@@ -133,9 +133,9 @@ class FaultySink(MemorySink):
     """A memory sink with scripted failures.
 
     Args:
-        script: what each call does in turn: an exception to raise, or None to accept; after its end every
-            call is accepted.
-        poison: records for which this is true fail alone: with `RecordError`, or `TransientError` when
+        script: the result of each call in turn: an exception to raise, or None to accept; calls after its end
+            are accepted.
+        poison: records for which this is true fail individually with `RecordError`, or `TransientError` when
             `poison_is_transient`.
     """
 
@@ -170,10 +170,10 @@ class FaultySink(MemorySink):
 
 
 class ScriptedClock:
-    """A clock that stops until `advance` is called, or advances by itself.
+    """A clock that stands still until `advance` is called, or jumps.
 
     Args:
-        jump: sleeping returns at once and moves the clock on by what was asked for.
+        jump: sleeping returns at once and advances the clock by that time.
     """
 
     def __init__(self, *, jump: bool = False) -> None:
@@ -199,7 +199,7 @@ class ScriptedClock:
         await event.wait()
 
     def next_wake(self) -> float | None:
-        """When the next sleeper wakes; None while there is none."""
+        """When the next sleeper wakes; None without one."""
         return self._sleepers[0][0] if self._sleepers else None
 
     def advance(self, seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""A pytest plugin: files of cases (`*_test.yaml`) are collected beside tests in Python.
+"""A pytest plugin that collects files of cases (`*_test.yaml`) along with tests in Python.
 
-Installed with the package, so nothing has to be switched on; `-p no:odw_engine` switches it off.
+It is installed with the package and active by default; `-p no:odw_engine` disables it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SUFFIXES = ("_test.yaml", "_test.yml")
 
 
 class CaseFailedError(Exception):
-    """A case did not come out as expected; the text has the differences."""
+    """A case failed; the message has the differences."""
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CaseFile | None:
-    """Collect files of cases; files of that name that belong to other tools have no `tests:`."""
+    """Collect files of cases; files of other tools with such names have no `tests:`."""
     if not file_path.name.endswith(SUFFIXES):
         return None
     with file_path.open(encoding="utf-8", errors="replace") as lines:

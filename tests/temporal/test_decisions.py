@@ -40,7 +40,7 @@ def ended(failure: WorkflowFailureError) -> tuple[str | None, str]:
 
 
 STUCK = ChunkResult(done=False)
-STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back as it was"
+STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back without progress"
 """Two of them in a row, and a chunk is put aside as stalled."""
 
 

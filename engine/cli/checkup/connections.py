@@ -1,4 +1,4 @@
-"""The connections of a file: which credentials are given, and whether the other side accepts them."""
+"""Check the connections of a file: which credentials are given, and whether the service accepts them."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ AT_ONCE = 4
 
 @dataclass
 class Checkup:
-    """What was found about connections; `skews`: how far ahead this machine's clock is, by server."""
+    """Findings about connections; `skews`: seconds by which this machine's clock is ahead, by server."""
 
     findings: list[Finding] = field(default_factory=list)
     skews: list[float] = field(default_factory=list)
 
 
 async def check_connections(plans: Mapping[str, Plan], seconds: float) -> Checkup:
-    """Reach every connection, and list the beginning of every source, once each.
+    """Try every connection, and list the beginning of every source, once each.
 
     Args:
-        seconds: for each of them.
+        seconds: timeout for each of them.
     """
     checkup, limiter = Checkup(), anyio.CapacityLimiter(AT_ONCE)
     places: dict[str, PlanNode] = {}
@@ -96,7 +96,7 @@ async def _findings(place: str, node: PlanNode, seconds: float, skews: list[floa
 async def _tried(
     node: PlanNode, connection: BaseModel | None, seconds: float, *, embedded: bool = False
 ) -> tuple[Level, str, str]:
-    """What the component itself finds when it is opened and asked, but for an embedded service."""
+    """Return the component's own findings once it is opened; embedded services are skipped."""
     try:
         with anyio.fail_after(seconds):
             component = node.spec.factory(node.params, connection)
@@ -106,7 +106,7 @@ async def _tried(
             if isinstance(component, ChecksConnection):
                 return Level.OK, await component.check_connection(), ""
             if not isinstance(component, Source):
-                return Level.OK, "", ""  # opening a sink may make what it writes to
+                return Level.OK, "", ""  # opening a sink may create its target
             async with component:
                 return Level.OK, await _listed(component), ""
     except TimeoutError:
@@ -127,7 +127,7 @@ async def _listed(source: Source[Any]) -> str:
 
 
 def credentials_of(connection: BaseModel) -> list[str]:
-    """Return what a connection has of credentials: the names of fields, and parts of its address."""
+    """Return which credentials a connection has: names of fields, and parts of its address."""
     model = type(connection)
     return [name for name in _secret_fields(model) if getattr(connection, name)] + secrets_in_address(
         connection
@@ -139,10 +139,10 @@ def _secret_fields(model: type[BaseModel]) -> list[str]:
 
 
 def _credentials(connection: BaseModel | None) -> str:
-    """Which credentials there are, never their values; "" for connections that take none."""
+    """Name the given credentials, never their values; "" for connections that take none."""
     if connection is None:
         return ""
     if given := credentials_of(connection):
         return f" ({', '.join(given)} given)"
-    # the connector may still find some on this machine: AWS's profile, ~/.pgpass
+    # the connector may find some on this machine, e.g. in an AWS profile or ~/.pgpass
     return " (no credentials in the file)" if _secret_fields(type(connection)) else ""

@@ -1,4 +1,4 @@
-"""What `doctor` finds."""
+"""Findings of `doctor`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finding:
     Args:
         about: what was checked (`python`, `connection model`).
         found: the result, without secrets.
-        remedy: what to do about it, "" for nothing.
+        remedy: what to do about it, "" if nothing is wrong.
         code: the exit code of a problem.
     """
 

@@ -1,4 +1,4 @@
-"""This machine: the interpreter, what is installed, the state directory and the space that is left."""
+"""Check this machine: the interpreter, installed extras, the state directory and free disk space."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def interpreter() -> Iterable[Finding]:
     present = [extra for extra in EXTRAS if extra not in missing]
     yield Finding(Level.OK, "extras", ", ".join(present) or "none")
     if missing:
-        # what the file needs of it is a problem of the file
+        # an extra that the file needs is reported as a problem of the file
         found = f"not installed: {', '.join(missing)}"
         yield Finding(Level.NOTE, "extras", found, f"if you need them: {install_command(missing)}")
 
 
 async def state(options: StateOptions) -> list[Finding]:
-    """Return findings about the state store: can it be opened and written, and is there space."""
+    """Return findings about the state store: whether it can be opened and written, and its free space."""
     try:
         where = state_of(options)
     except EngineError as error:
@@ -58,7 +58,7 @@ async def state(options: StateOptions) -> list[Finding]:
             runs = await store.list_runs()
         findings.insert(0, Finding(Level.OK, "state", f"{shown}: {counted(len(runs), 'run')}"))
     except StateMissingError:
-        findings.insert(0, Finding(Level.OK, "state", f"{shown}: made by the first run"))
+        findings.insert(0, Finding(Level.OK, "state", f"{shown}: the first run creates it"))
     except EngineError as error:
         findings.insert(0, Finding(Level.PROBLEM, "state", f"{shown}: {error}"))
     return findings

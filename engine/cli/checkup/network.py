@@ -1,4 +1,4 @@
-"""The other side of an address: whether it answers, and what its clock says."""
+"""Check whether a service answers at an address, and read the time of its clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from an address; `skew`: by how many seconds this machine's clock is ahead."""
+    """The answer from an address; `skew`: by how many seconds this machine's clock is ahead."""
 
     reached: bool
     found: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 def address_of(connection: BaseModel | None) -> str:
-    """Return the address in a connection, "" when it has none of a single host that can be understood."""
+    """Return the address in a connection, or "" when it has none, or one that does not name a single host."""
     for _, value in _texts(connection):
         parts = urlsplit(value)
         if parts.scheme in PORTS and parts.hostname and "," not in parts.netloc:
@@ -118,9 +118,9 @@ def _skew(date: str, now: datetime) -> float | None:
 
 
 def clock(skews: Sequence[float]) -> Iterable[Finding]:
-    """Yield a finding about this machine's clock, from what servers say the time is."""
+    """Yield a finding about this machine's clock, compared with the time that servers report."""
     if not skews:
-        yield Finding(Level.NOTE, "clock", "not compared: no server has told the time")
+        yield Finding(Level.NOTE, "clock", "not compared: no server reported the time")
         return
     worst = sorted(skews, key=abs)[len(skews) // 2]  # one server may be wrong itself
     found = f"{abs(worst):.0f} s {'ahead of' if worst > 0 else 'behind'} the servers"

@@ -23,11 +23,11 @@ IDS_A_REQUEST = 500
 
 
 async def discard(options: DlqOptions) -> int:
-    """Put open dead letters aside, in the state store and in the services that have a copy.
+    """Discard open dead letters, in the state store and in the services that have a copy.
 
     Raises:
-        ConfigError: neither a name nor a filter says which, the reason is empty, or a name means none.
-        ServiceError: a service cannot be reached any more.
+        ConfigError: neither a name nor a filter is given, the reason is empty, or a name matches nothing.
+        ServiceError: a service can no longer be reached.
     """
     if not options.reason.strip():
         raise ConfigError("--reason is empty: say why these records are not needed")
@@ -53,7 +53,7 @@ async def discard(options: DlqOptions) -> int:
 async def close_copies(
     found: Iterable[DeadLetterMatch], status: Literal["discard", "recovered"], reason: str
 ) -> None:
-    """Close the copies that services have of these. Raises ServiceError."""
+    """Close the services' copies of these dead letters. Raises ServiceError."""
     found = list(found)
     for service in {id(one.service): one.service for one in found if one.service is not None}.values():
         ids = [one.copy.dead_letter_id for one in found if one.copy is not None and one.service is service]

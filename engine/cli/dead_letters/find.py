@@ -31,10 +31,10 @@ INGEST = "ingest"
 
 
 def plans_of(options: DlqOptions, *, needed: bool) -> dict[str, Plan]:
-    """Return the pipelines of the file; none if it was not named and does not exist.
+    """Return the plans of the file; none if it was not named and does not exist.
 
     Args:
-        needed: False takes a file that is not valid for none at all, and says so.
+        needed: False skips an invalid file with a note instead of raising an error.
 
     Raises:
         ConfigError: the file is not valid.
@@ -53,7 +53,7 @@ def plans_of(options: DlqOptions, *, needed: bool) -> dict[str, Plan]:
 
 
 def query_of(options: DlqOptions, status: str) -> DeadLetterQuery:
-    """Return the query of the arguments."""
+    """Return the query that the arguments describe."""
     return DeadLetterQuery(
         run_id=options.run,
         pipeline=options.pipeline,
@@ -74,7 +74,7 @@ async def collect(
     """Collect the dead letters, oldest first; name unreachable services on standard error.
 
     Args:
-        stack: what the dead letters' services need is closed with it.
+        stack: closes the connections to the services.
     """
     services: list[ServiceClient] = []
     if options.store != "engine":

@@ -33,7 +33,7 @@ async def list_letters(options: DlqOptions) -> int:
     """Print the matching dead letters.
 
     Raises:
-        RunNotFoundError: nothing is found, and there is no such run.
+        RunNotFoundError: nothing matches, and the run does not exist.
     """
     found = await _found(options, "" if options.status == "all" else options.status)
     shown = found[: options.limit] if options.limit > 0 else found
@@ -56,7 +56,7 @@ async def show_dead_letters(options: DlqOptions) -> int:
     """Print each dead letter in detail.
 
     Raises:
-        ConfigError: one of the names means none.
+        ConfigError: a name matches no dead letter.
     """
     found = named(await _found(options, ""), options.names)
     if options.json:
@@ -71,7 +71,7 @@ def named(found: list[DeadLetterMatch], names: Sequence[str]) -> list[DeadLetter
     """Check that every name matches a dead letter.
 
     Raises:
-        ConfigError: with the first name that does not.
+        ConfigError: a name does not; the message has the first one.
     """
     for name in names:
         if not any(one.is_called(name) for one in found):
@@ -87,14 +87,14 @@ async def _found(options: DlqOptions, status: str) -> list[DeadLetterMatch]:
         query = replace(query, run_id=await run_id_of(store, query.run_id))
         found = await collect(stack, store, plans, options, query)
         if query.run_id and not found and options.store != "service":
-            await store.get_run(query.run_id)  # none is left, or there is no such run
+            await store.get_run(query.run_id)  # the run has none left, or does not exist
         return found
 
 
 def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
     rows = [["id", "failed at", "store", "pipeline/node", "key", "error"]]
     for one in found:
-        # `2026-01-31 12:00:00`, UTC as everything
+        # `2026-01-31 12:00:00`, in UTC
         time = one.failed_at[:19].replace("T", " ")
         rows.append(
             [one.id, time, one.store, one.place, printable(one.key), printable(" ".join(one.error.split()))]
@@ -103,7 +103,7 @@ def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
         for row, status in zip(rows, ["status", *(one.status for one in found)], strict=True):
             row.insert(2, status)
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
-    # the error says most: a long key gives way to it
+    # the error matters most, so a long key is shortened first
     room = width - sum(widths[:-1]) - GAP * len(widths) - ERROR_WIDTH
     widths[-1] = min(widths[-1], max(MIN_KEY_LENGTH, min(MAX_KEY_LENGTH, room)))
     for row in rows:
@@ -113,7 +113,7 @@ def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
 
 
 def _short(key: str, length: int) -> str:
-    """A long key by its end, which tells it from the others."""
+    """Return the end of a long key, which distinguishes it from the others."""
     return key if len(key) <= length else "…" + key[1 - length :]
 
 

@@ -58,7 +58,7 @@ async def replay(options: DlqOptions) -> int:
     output = Output(options, plans)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
-        # the embedded service that is started to look is the outer one, so it ends last and is waited for
+        # the embedded service started for the search is the outer block, so it ends last
         found = await _chosen(stack, store, plans, options, output)
         if not found:
             return ExitCode.COMPLETED
@@ -86,10 +86,10 @@ async def replay(options: DlqOptions) -> int:
 async def _chosen(
     stack: AsyncExitStack, store: StateStore, plans: dict[str, Plan], options: DlqOptions, output: Output
 ) -> list[DeadLetterMatch]:
-    """The dead letters to replay: open ones, and with --force those that are named, of any status.
+    """Return the dead letters to replay: open ones, or with --force the named ones of any status.
 
     Raises:
-        ConfigError: a name means none, or --force comes without names.
+        ConfigError: a name matches nothing, or --force is given without names.
     """
     if options.force:
         if not options.names:
@@ -99,12 +99,12 @@ async def _chosen(
     if found:
         return found
     if options.names:
-        # a dead letter that is not open any more is no error, one that never was is
+        # a dead letter that has been closed is no error, an unknown one is
         closed = named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
         if any(one.status == "recovered" for one in closed):
             output.say(
                 "nothing to replay: the record was delivered since, and the older one would replace it. "
-                "--force replays it nevertheless"
+                "--force replays it anyway"
             )
             return []
     output.say("nothing to replay: no open dead letter matches")
@@ -129,7 +129,7 @@ async def _replay_groups(
     options: DlqOptions,
     output: Output,
 ) -> int:
-    """One run after the other; dead letters and their copies are closed as soon as theirs has completed."""
+    """Run one group after the other; close the dead letters and copies of each when its run has completed."""
     copies = {letter_id(one.letter): one for one in found if one.letter is not None and one.copy is not None}
     group_id = REPLAY_GROUP + new_group(engine)
     reports: list[RunReport] = []
@@ -169,7 +169,7 @@ async def _close_copies(
     report: RunReport,
     output: Output,
 ) -> None:
-    """Close what services have of the records that were delivered; what died again is open there again."""
+    """Close the services' copies of delivered records; records that died again are open there again."""
     again = await store.dead_letters(DeadLetterFilter(report.run_id)) if report.tally.dead else []
     dead = {one.key for one in again}
     delivered = [letter_id(one) for one in group.replayed if one.key not in dead]
@@ -177,9 +177,7 @@ async def _close_copies(
         found = [copies[one] for one in delivered if one in copies]
         await close_copies(found, "recovered", f"replayed by the run {report.run_id}")
     except ServiceError as error:
-        output.say(
-            f"the records were delivered, but the service's copies of their letters stay open: {error}"
-        )
+        output.say(f"the records were delivered, but their copies in the service are still open: {error}")
 
 
 async def _send_to_services(
@@ -189,16 +187,16 @@ async def _send_to_services(
     *,
     force: bool,
 ) -> ExitCode:
-    """Dead letters that only a service has: their records are posted to it again.
+    """Post the records of dead letters that only a service has to that service again.
 
     Raises:
-        ServiceError: it cannot be reached any more.
+        ServiceError: the service can no longer be reached.
     """
     for (_, model), found in alone.items():
         service = found[0].service
         assert service is not None, "a dead letter of a service has its location"
         newest = None if force else await service.newest(model)
-        if newest is not None:  # what was delivered before that has closed its letter
+        if newest is not None:  # records delivered before that have closed their dead letters
             ids = await service.still_open([one.copy.dead_letter_id for one in found if one.copy is not None])
             if closed := len(found) - len(ids):
                 output.say(_NOT_SENT.format(counted(closed, "letter")))

@@ -13,7 +13,7 @@ __all__ = ["age", "older_than"]
 
 
 def age(seconds: float) -> str:
-    """45 s, 12 min, 5 h, 30 d; never below 0."""
+    """Format an age: 45 s, 12 min, 5 h, 30 d; never below 0."""
     for unit, length, longest in (("s", 1, 60), ("min", 60, 3_600), ("h", 3_600, 172_800)):
         if seconds < longest:
             return f"{max(0, int(seconds // length))} {unit}"
@@ -24,7 +24,7 @@ def older_than(text: str, now: datetime) -> str:
     """Return the moment that is `text` ago, e.g. 12h or 30d (ISO 8601).
 
     Raises:
-        ConfigError: the text is no age.
+        ConfigError: the text is not an age.
     """
     try:
         return timestamp(now - timedelta(seconds=parse_duration(text)))

@@ -1,4 +1,4 @@
-"""A forecast in lines."""
+"""Format a forecast as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIELDS = 12  # shown of each node
 
 
 def as_text(forecast: Forecast, changes: Sequence[str] | None = None) -> str:
-    """Return the forecast; `changes`: lines on what differs from the last run."""
+    """Return the forecast; `changes`: differences from the last run, one per line."""
     lines = [f"{forecast.pipeline}: {_head(forecast)}"]
     width = max(len(node.name) for node in forecast.nodes)
     before: NodeForecast | None = None
@@ -59,7 +59,7 @@ def _node(node: NodeForecast, width: int, *, straight: bool, same: bool) -> Iter
         more = len(node.fields) - FIELDS
         yield f"{indent}{', '.join(shown)}{f', and {more} more' if more > 0 else ''}"
     if node.problem:
-        yield f"{indent}cannot be told: {node.problem}"
+        yield f"{indent}unknown: {node.problem}"
 
 
 def _told(node: NodeForecast) -> Iterable[str]:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["show", "table"]
 
 REFRESH = 0.25
-WIDE = 100  # columns from which on every figure has a place
-NARROW = 80  # columns below which there is room for the most important ones only
+WIDE = 100  # columns: from this width every figure is shown
+NARROW = 80  # columns: below this width only the most important figures are shown
 GAP = 2
 MIN_STATE = len("interrupted")
 
 _FIGURES = (
-    # title, width, shown in a terminal that is not wide
+    # title, width, whether a narrower terminal shows it
     ("read", 10, True),
     ("written", 10, True),
     ("rec/s", 7, True),
@@ -50,12 +50,12 @@ async def show(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
 
 
 def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
-    """Return the table; column widths depend only on the terminal, so that nothing moves."""
+    """Return the table; column widths depend only on the terminal, so that columns never jump."""
     from rich.table import Table
 
     wide, narrow = width >= WIDE, width < NARROW
     columns = [column for column in _FIGURES if (wide or column[2]) and not (narrow and column[0] == "read")]
-    # the terminal writes ^C after the last row: there must be room, or it would break the line
+    # leave room for the ^C that the terminal writes after the last row, or it would wrap the line
     rest = width - len("^C^C^C") - sum(column[1] + GAP for column in columns)
     state = max(MIN_STATE, rest // 2)
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))

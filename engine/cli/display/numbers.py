@@ -10,16 +10,16 @@ from engine.flow.stats import NodeSnapshot
 
 __all__ = ["Rate", "count", "counted", "duration", "rate", "read_here", "size"]
 
-_WINDOW = 5.0  # seconds that a rate looks back
+_WINDOW = 5.0  # seconds over which a rate is averaged
 
 
 def count(number: float) -> str:
-    """1234567 → 1,234,567."""
+    """Format a count: 1234567 → 1,234,567."""
     return f"{round(number):,}"
 
 
 def counted(number: int, noun: str) -> str:
-    """1 → 1 node, 2 → 2 nodes."""
+    """Format a count with its noun: 1 → 1 node, 2 → 2 nodes."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -42,7 +42,7 @@ def size(nbytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """3.21 s, 41.2 s, 2:05, 1:02:05."""
+    """Format a duration: 3.21 s, 41.2 s, 2:05, 1:02:05."""
     if seconds < 59.95:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

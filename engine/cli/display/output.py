@@ -24,12 +24,12 @@ NARROWEST = 40
 
 
 class Output:
-    """Decides from the arguments, the terminal and the plans what is written where.
+    """Decides what is written where, from the arguments, the terminal and the plans.
 
-    Standard output belongs to the records when a sink writes there; otherwise the summary is all it gets.
+    When a sink writes to standard output, only records go there; otherwise only the summary does.
 
     Attributes:
-        observer: takes the stages of the runs; gives them to the log unless there is none.
+        observer: receives the stages of the runs and passes them to the log, if there is one.
         records_on_stdout: whether a sink writes its records to standard output.
     """
 
@@ -58,7 +58,7 @@ class Output:
 
     @property
     def width(self) -> int:
-        """Columns for the summary."""
+        """Return the columns available to the summary."""
         stream = sys.stderr if self.records_on_stdout else sys.stdout
         return max(NARROWEST, shutil.get_terminal_size().columns) if stream.isatty() else 100
 

@@ -45,7 +45,7 @@ async def show_plain(session: ShownRuns, *, task_status: TaskStatus[None]) -> No
 
 
 async def show_json(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
-    """Write JSON lines until cancelled; each run's last one says how it ended."""
+    """Write JSON lines until cancelled; the last line of each run has its result."""
     task_status.started()
     ended: set[str] = set()
     try:

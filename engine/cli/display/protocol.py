@@ -1,4 +1,4 @@
-"""Protocols of what the display shows: runs of this process or elsewhere."""
+"""Protocols of the runs that the display shows, in this process or elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Shown", "ShownRuns"]
 
 
 class Shown(Protocol):
-    """One run, or a pipeline that has none yet. `trouble`: why it has none, or why it was started again."""
+    """A run, or a pipeline without one yet. `trouble`: why it has none, or why it was started again."""
 
     @property
     def name(self) -> str: ...

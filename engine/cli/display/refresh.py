@@ -1,4 +1,4 @@
-"""Text that is updated in its place."""
+"""Text that is updated in place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def refresh(
 
     Args:
         once: write it once and return.
-        clear: on a terminal, let each text take the place of the one before.
+        clear: on a terminal, overwrite the previous text.
 
     Raises:
         ConfigError: the interval is too short.

@@ -20,10 +20,10 @@ REPORT_VERSION = 1
 
 
 def check_target(path: Path) -> None:
-    """Check before anything runs that the report can be written.
+    """Check, before anything runs, that the report can be written.
 
     Raises:
-        ConfigError: there is no such folder, or it is one itself.
+        ConfigError: the folder does not exist, or the path is a folder.
     """
     if path.is_dir():
         raise ConfigError(f"--report: {path} is a directory")

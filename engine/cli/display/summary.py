@@ -33,7 +33,7 @@ def summary(
 ) -> str:
     """Return the summary, or "" without runs. A table wider than `width` columns becomes lines.
 
-    `resumable`: say how to resume what did not complete.
+    `resumable`: include the commands that resume incomplete runs.
     """
     if not runs:
         return ""
@@ -92,7 +92,7 @@ def _stacked(run: RunReport) -> list[str]:
 
 
 def _speed(run: RunReport) -> float:
-    # what was read and then given up, in an outage for instance, is not in the ledger
+    # records that were read and then given up, e.g. in an outage, are not in the ledger
     return min(read_here(run.nodes), run.tally.read) / run.seconds if run.seconds > 0 else 0.0
 
 
@@ -102,7 +102,7 @@ def _bottleneck(run: RunReport) -> str:
 
 
 def _dropped_all(node: NodeSnapshot) -> Iterable[str]:
-    """A transform that let nothing through, which is seldom meant."""
+    """Note a transform that dropped everything, which is rarely intended."""
     if node.kind is Kind.TRANSFORM and node.records_in and node.dropped == node.records_in:
         yield f"`{node.name}` dropped all {counted(node.records_in, 'record')} that it was given"
 
@@ -176,7 +176,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
 
 
 def _absent(node: NodeSnapshot) -> Iterable[str]:
-    """The fields that the node reads and no record had: elsewhere, another worker may have found them."""
+    """Note fields that the node reads and no record had, unless other workers may have found them."""
     for name, number in sorted(node.aggregate.items()):
         if name.startswith("absent: ") and number >= node.records_in:
             records, field = counted(int(number), "record"), name.removeprefix("absent: ")
@@ -184,7 +184,7 @@ def _absent(node: NodeSnapshot) -> Iterable[str]:
 
 
 def _by_model(node: NodeSnapshot) -> Iterable[str]:
-    """What each of several models has taken, and which of them were passed over."""
+    """Note the usage of each of several models, and which of them were skipped."""
     numbers = node.aggregate
     for name, calls in _by_name(node, "calls"):
         tokens_in, tokens_out = (int(numbers[f"{one}[{name}]"]) for one in ("tokens_in", "tokens_out"))
@@ -196,13 +196,13 @@ def _by_model(node: NodeSnapshot) -> Iterable[str]:
 
 
 def _by_name(node: NodeSnapshot, number: str) -> Iterable[tuple[str, int]]:
-    """The names and values of the numbers `number[NAME]`."""
+    """Return the names and values of the numbers `number[NAME]`."""
     found = {name: value for name, value in sorted(node.aggregate.items()) if name.startswith(f"{number}[")}
     return [(name[len(number) + 1 : -1], int(value)) for name, value in found.items()]
 
 
 def _read_less(node: NodeSnapshot) -> Iterable[str]:
-    """That a source was told to stop early: what it did not read is not missing."""
+    """Note that a source stopped early on request, so unread records are not missing."""
     numbers = {name: int(number) for name, number in node.aggregate.items()}
     if STOPPED_AFTER in numbers:
         yield f"`{node.name}` stopped after {counted(numbers[STOPPED_AFTER], 'record')} (--limit)"
@@ -212,7 +212,7 @@ def _read_less(node: NodeSnapshot) -> Iterable[str]:
 
 
 def _verification(checks: Sequence[Check]) -> Iterable[str]:
-    """Every comparison that failed or could not be made, and how many agree."""
+    """List each comparison that failed or was impossible, and count those that agree."""
     for check in checks:
         if check.verdict is Verdict.DIFFERS:
             expected, found = count(check.expected or 0), count(check.found or 0)
@@ -237,7 +237,7 @@ def _unbalanced(run: RunReport) -> Iterable[str]:
     tally = run.tally
     made = f" + made {count(tally.forked)}" if tally.forked else ""
     settled = f"written {count(tally.written)} + dropped {count(tally.dropped)} + dead {count(tally.dead)}"
-    # the ledger has only what is settled, so even a run that was killed adds up
+    # the ledger has only settled records, so the counts of a killed run balance too
     yield (
         f"Internal error: record counts do not balance (read {count(tally.read)}{made}, but {settled}); "
         "please report this"

@@ -8,14 +8,14 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["aligned", "terminal_width", "with_hanging_text"]
 
-MIN_TEXT = 20  # columns; text is not filled to less
+MIN_TEXT = 20  # minimum columns of filled text
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
-    """Return a line for each row, of which all have as many cells.
+    """Return a line for each row; all rows have the same number of cells.
 
     Args:
-        right: places of the columns that are aligned to the right.
+        right: indices of the columns that are aligned to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -28,10 +28,10 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> li
 
 
 def with_hanging_text(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return the lines of aligned rows whose last cell is text, filled to a width below itself.
+    """Return the lines of aligned rows whose last cell is text, wrapped with a hanging indent.
 
     Args:
-        width: columns of the terminal; 0 fills nothing.
+        width: columns of the terminal; 0 wraps nothing.
     """
     from textwrap import wrap
 
@@ -40,7 +40,7 @@ def with_hanging_text(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     for row, start in zip(rows, starts, strict=True):
         indent = len(start) - 1
         room = width - indent
-        # a path or an address is copied: it stays in one piece
+        # users copy paths and addresses, so these are never broken
         pieces = (
             wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) if room >= MIN_TEXT else ()
         )

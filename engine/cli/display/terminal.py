@@ -9,14 +9,14 @@ __all__ = ["one_line", "printable"]
 
 MAX_LINE: Final = 300  # characters
 
-# C0 but tab and line feed, DEL, C1, and what reorders or hides text (CVE-2021-42574)
+# C0 except tab and line feed, DEL, C1, and characters that reorder or hide text (CVE-2021-42574)
 _CONTROLS: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters as escapes, so that no record can steer the terminal.
+    """Return the text with control characters as escapes, so that no record can control the terminal.
 
     Tabs and line feeds stay.
     """
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the beginning of a text as one line: why a record died may fill a page."""
+    """Return the beginning of a text as one line, since an error may be a page long."""
     text = " ".join(text.split())
     return text if len(text) <= MAX_LINE else text[:MAX_LINE] + "…"
 

@@ -61,7 +61,7 @@ async def cancel(options: DurableOptions) -> int:
     _, handle = await workflow_of(options)
     try:
         described = await handle.describe()
-        if described.status is not WorkflowExecutionStatus.RUNNING:  # the server would say nothing
+        if described.status is not WorkflowExecutionStatus.RUNNING:  # the server would not report this
             raise _ended(handle)
         await handle.cancel()
     except RPCError as error:

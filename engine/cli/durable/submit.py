@@ -52,7 +52,7 @@ async def submit(options: SubmitOptions) -> int:
         sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
         if not options.wait:
             sys.stdout.write(f"  {command('watch', request.run_id, options)}\n")
-        sys.stdout.flush()  # what has been started is said even when the next one cannot be
+        sys.stdout.flush()  # print each started run now, in case the next one cannot be started
     if not options.wait:
         return ExitCode.COMPLETED
     runs = [request.run_id for request in requests]
@@ -97,14 +97,14 @@ async def _resumed(client: Client, options: SubmitOptions) -> list[PipelineReque
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")
         before = await request_before(client, record)
-        # the store has the run's own parameters; those of what follows it came with the request
+        # the store has the run's own parameters; those of its followers came with the request
         known = before.params if before else {}
         params = {**known, record.pipeline: dict(record.params)}
         plans = await _check(store, record, options, params)
         await _announce_division(store, record, options)
     await refuse_running(client, record)
     given = relevant({name: dict(plan.params) for name, plan in plans.items()}, plans, record.pipeline)
-    if record.pipeline not in known:  # those of a local run may be larger than what may travel
+    if record.pipeline not in known:  # parameters of a local run may be too large for a request
         given.pop(record.pipeline, None)
     if before is None:
         for name in sorted(set(plans) - {record.pipeline}):
@@ -130,7 +130,7 @@ async def _check(
     options: SubmitOptions,
     params: Mapping[str, Mapping[str, JsonValue]],
 ) -> Mapping[str, Plan]:
-    """The plans of the run and of what may follow it, if it can be resumed."""
+    """Return the plans of the run and its followers, if the run can be resumed."""
     if not record.status.resumable:
         raise ConfigError(f"--resume: run {record.run_id!r} has completed: nothing is left to resume")
     await refuse_living(store, SystemClock(), [record.run_id])

@@ -70,7 +70,7 @@ async def _to_its_end(watched: Watched, options: DurableOptions, output: Output)
         text += f"{report.pipeline}: to resume: {command('submit', watched.run_id, options)}\n"
     output.conclude(text)
     if watched.elsewhere:
-        if watched.code is ExitCode.COMPLETED:  # nothing here can tell what has been delivered
+        if watched.code is ExitCode.COMPLETED:  # without the run's store, deliveries are unknown
             watched.code = ExitCode.ENVIRONMENT
         output.say(
             f"{watched.run_id} is not in the state store {shown_state(options)}, so only the counts that "
@@ -80,7 +80,7 @@ async def _to_its_end(watched: Watched, options: DurableOptions, output: Output)
 
 
 async def _store(options: DurableOptions, stack: AsyncExitStack) -> StateStore:
-    """The store that the arguments name; one that a worker may still begin is made for a run that is new."""
+    """Return the store that the arguments name; for a new run it is created if no worker has done so."""
     try:
         return await stack.enter_async_context(store_of(options, create=options.wait))
     except StateMissingError:

@@ -38,14 +38,14 @@ __all__ = ["Watched", "WatchedRuns"]
 LOOK_EVERY = 0.5
 MAX_TROUBLE = 300
 ANSWERS_WITHIN = 3.0
-"""Seconds after which a server that has not answered is said not to answer."""
+"""Seconds without an answer after which the server is reported as not answering."""
 OUTCOME_WITHIN = 60.0
-"""Seconds within which a server that has said that a run has ended has to say how."""
+"""Seconds to wait for the result of a run that the server reports as ended."""
 ATTENDANCE_EVERY = 2.0
 LOOKS_WITHOUT = 2
-"""In a row without a worker: between two chunks there is none for a moment."""
+"""Consecutive polls without a worker before it is reported: between two chunks there is none for a moment."""
 LOOKS_UNTIL_LOST = 6
-"""In a row that do not find the workflow: a server that has just come up does not know its namespace yet."""
+"""Consecutive polls that do not find the workflow: a new server may not know its namespace yet."""
 
 _CODES = {
     FailureType.CONFIG: ExitCode.USAGE,
@@ -80,7 +80,7 @@ class WatchedRuns:
 class Watched:
     """One watched run; an entry of the live view.
 
-    `code`: what a process that has watched it ends with; `elsewhere`: it is in another state store.
+    `code`: exit code of the watching process; `elsewhere`: the run is in another state store.
     """
 
     client: Client
@@ -113,7 +113,7 @@ class Watched:
 
     @property
     def trouble(self) -> str:
-        """Reason for missing counts."""
+        """Return the reason for missing counts."""
         return self._state()
 
     def snapshot(self) -> RunSnapshot | None:
@@ -155,7 +155,7 @@ class Watched:
         return trouble if state == "running" else f"{state}; {trouble}"
 
     def _as_node(self) -> NodeSnapshot:
-        """All its sources as one: what was read since the watching began."""
+        """All sources as one node: records read since watching began."""
         return NodeSnapshot(
             name=", ".join(self._sources) or self.name,
             kind=Kind.SOURCE,
@@ -191,7 +191,7 @@ class Watched:
         """Poll once; return whether the run has ended. A server without answer is ignored.
 
         Raises:
-            ServiceError: the server has lost the run, or does not let us look any more.
+            ServiceError: the server has lost the run, or no longer permits access.
         """
         await self._look_at_ledger(store)
         answered = False
@@ -240,7 +240,7 @@ class Watched:
         try:
             self._record = await store.get_run(self.run_id)
         except RunNotFoundError:
-            # a worker enters it while it is planning
+            # a worker adds it while planning
             self.elsewhere = self._progress.phase not in ("", "planning", "waiting")
             return
         self.elsewhere = False
@@ -254,7 +254,7 @@ class Watched:
         """Return the result, from the workflow unless the run was resumed elsewhere since.
 
         Raises:
-            ServiceError: the server has lost the run, or does not answer any more.
+            ServiceError: the server has lost the run, or no longer answers.
         """
         status, error, tally = await self._outcome()
         await self._look_at_ledger(store, whole=True)
@@ -263,7 +263,7 @@ class Watched:
             self._tally, self.elsewhere = tally, True
         if self._record is not None:
             letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))
-            if self._goes_on_without(self._record, status):
+            if self._was_continued_elsewhere(self._record, status):
                 status, error = self._record.status, self._record.error
                 self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
         self.report = RunReport(
@@ -279,9 +279,9 @@ class Watched:
         )
         return self.report
 
-    def _goes_on_without(self, record: RunRecord, status: RunStatus) -> bool:
-        """True when the ledger knows a later end than the workflow's: a local process has continued it."""
-        if record.status is RunStatus.RUNNING or _alike(record.status) == _alike(status):
+    def _was_continued_elsewhere(self, record: RunRecord, status: RunStatus) -> bool:
+        """Return whether a local process has continued the run, so the ledger has a later end."""
+        if record.status is RunStatus.RUNNING or _as_stored(record.status) == _as_stored(status):
             return False
         if record.status is RunStatus.COMPLETED:
             return True
@@ -295,7 +295,7 @@ class Watched:
         return (described.close_time - described.start_time).total_seconds()
 
     async def _outcome(self) -> tuple[RunStatus, str, Tally | None]:
-        """Status, error, and what the workers' ledger had counted; that is not told of all failures."""
+        """Return the status, the error and the workers' counts, which some failures do not carry."""
         try:
             with anyio.fail_after(OUTCOME_WITHIN):
                 result = await self._result()
@@ -321,8 +321,8 @@ class Watched:
                 await anyio.sleep(LOOK_EVERY)
 
 
-def _alike(status: RunStatus) -> RunStatus:
-    """An outage is entered as a failure: which of the two it was is known to the workflow."""
+def _as_stored(status: RunStatus) -> RunStatus:
+    """Map an outage to a failure, as the store does; only the workflow distinguishes the two."""
     return RunStatus.FAILED if status is RunStatus.OUTAGE else status
 
 

@@ -34,7 +34,7 @@ __all__ = ["engine_of", "work"]
 
 
 async def work(options: WorkerOptions) -> int:
-    """Poll until told to stop.
+    """Poll until a signal stops it.
 
     Raises:
         ConfigError: the file or an argument is wrong.
@@ -52,7 +52,7 @@ async def work(options: WorkerOptions) -> int:
     def plans(pipeline: str, params: Mapping[str, JsonValue]) -> Plan:
         try:
             return load_plans(options, only=[pipeline], params={pipeline: dict(params)})[pipeline]
-        except ConfigError as error:  # read by whoever has submitted the run
+        except ConfigError as error:  # shown to the user who submitted the run
             raise ConfigError(f"the worker's file does not accept the run: {error}") from None
 
     async with tracing_to(options.traces) as tracer, engine_of(options, tracer) as engine:
@@ -81,7 +81,7 @@ async def work(options: WorkerOptions) -> int:
 
 
 def interceptors_of(tracer: OpenTelemetryTracer | None) -> list[Interceptor]:
-    """What makes spans of workflows and activities, around those of the engine."""
+    """Return the interceptors that trace workflows and activities, around the engine's own spans."""
     if tracer is None:
         return []
     from engine.temporal.tracing import DurableTracing

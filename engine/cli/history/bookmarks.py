@@ -50,7 +50,7 @@ async def reset_bookmarks(options: BookmarksOptions) -> int:
 
     Raises:
         ConfigError: nothing matches.
-        LeaseHeldError: a run of the pipeline is under way, and would set them again.
+        LeaseHeldError: a run of the pipeline is in progress and would set them again.
     """
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
     async with store_of(options) as store:

@@ -22,8 +22,8 @@ async def forget_run(options: RunsOptions) -> int:
     """Delete one run after printing what goes with it.
 
     Raises:
-        RunNotFoundError: there is none of that id.
-        LeaseHeldError: a process works on it.
+        RunNotFoundError: no run has that id.
+        LeaseHeldError: a process is working on it.
         ConfigError: it has open dead letters, and `--yes` was not given.
     """
     async with store_of(options) as store:
@@ -48,10 +48,10 @@ async def forget_run(options: RunsOptions) -> int:
 
 
 async def prune_runs(options: RunsOptions) -> int:
-    """Delete completed runs (with `failed`: unfinished ones too) older than an age without open dead letters.
+    """Delete old completed runs (with `failed` also unfinished ones) without open dead letters.
 
     Raises:
-        ConfigError: the age is none.
+        ConfigError: the age is not valid.
     """
     before = older_than(options.older_than, SystemClock().now())
     forgotten = kept = 0
@@ -66,7 +66,7 @@ async def prune_runs(options: RunsOptions) -> int:
                 continue
             try:
                 await _forget(store, run)
-            except LeaseHeldError:  # somebody has begun to resume it
+            except LeaseHeldError:  # another process has begun to resume it
                 continue
             forgotten += 1
     sys.stdout.write(f"{counted(forgotten, 'run')} forgotten\n")

@@ -42,10 +42,10 @@ async def list_entries(options: JournalOptions) -> int:
 
 
 async def show_entries(options: JournalOptions) -> int:
-    """Print the answers for one record, or those whose keys begin so, with what the model wrote.
+    """Print the answers for a record, or those with a key prefix, with the model's text.
 
     Raises:
-        ConfigError: the age is none, or there is no such answer.
+        ConfigError: the age is not valid, or there is no such answer.
     """
     if not options.name:
         raise ConfigError("journal show: name a record, or the beginning of an answer's key")
@@ -84,7 +84,7 @@ async def purge_entries(options: JournalOptions) -> int:
     """Delete the matching entries.
 
     Raises:
-        ConfigError: the age is none, or it is not said what to delete.
+        ConfigError: the age is not valid, or nothing selects the answers to delete.
     """
     where = _filter(options, SystemClock().now())
     if options.all and where != JournalFilter():

@@ -29,17 +29,17 @@ from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateSto
 __all__ = ["Entry", "entry_of", "list_runs", "show_run"]
 
 KILLED = "killed"
-"""Status of a run that is stored as running, and that no process works on."""
+"""Status of a run that is stored as running although no process works on it."""
 
 LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
 DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
 MIN_ERROR_WIDTH = 24  # columns of a terminal
-SCREEN_MARGIN = 3  # the head, how many are shown, and the line of the cursor
+SCREEN_MARGIN = 3  # the header, the count of shown runs, and the cursor's line
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A run with what the list shows of it."""
+    """A run as the list shows it."""
 
     record: RunRecord
     tally: Tally
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """How a run's plan differs from the one the file makes now. `note`: why there is nothing to compare."""
+    """How a run's plan differs from that of the current file. `note`: why they cannot be compared."""
 
     identity: Sequence[str] = ()
     operational: Sequence[str] = ()
@@ -90,8 +90,8 @@ async def show_run(options: RunsOptions) -> int:
     """Print a run in detail.
 
     Raises:
-        RunNotFoundError: there is none of that id.
-        ConfigError: the file that was named cannot be used.
+        RunNotFoundError: no run has that id.
+        ConfigError: the named file cannot be used.
     """
     async with store_of(options) as store:
         run_id = await run_id_of(store, options.run)
@@ -117,13 +117,13 @@ async def show_run(options: RunsOptions) -> int:
 
 
 async def entry_of(store: StateStore, record: RunRecord) -> Entry:
-    """Return a run with its counts and whoever works on it."""
+    """Return a run with its counts and the process that works on it."""
     lease = await living(store, SystemClock(), record.run_id)
     return Entry(record, await store.tally(record.run_id), lease)
 
 
 async def _find(store: StateStore, options: RunsOptions, limit: int) -> tuple[list[Entry], int]:
-    """The newest `limit` of the runs, or all with 0; and how many there are."""
+    """Return the newest `limit` runs, or all with 0, and the total number."""
     found = await store.list_runs(pipeline=options.pipeline)
     if options.status:
         # whether a run is running or was killed is seen from its lease
@@ -136,7 +136,7 @@ async def _find(store: StateStore, options: RunsOptions, limit: int) -> tuple[li
 
 
 async def _screen(store: StateStore, options: RunsOptions) -> str:
-    """The newest runs that fit the terminal."""
+    """Return the newest runs that fit the terminal."""
     width, limit = 0, options.limit
     if sys.stdout.isatty():
         width, lines = shutil.get_terminal_size()
@@ -180,9 +180,9 @@ def _plan(pipeline: str, params: Mapping[str, object], file: str) -> Plan:
 
 
 def _table(entries: Sequence[Entry], width: int) -> list[str]:
-    """A line for each run; what is wider than `width` loses columns that matter less, then text of errors.
+    """Return a line for each run; beyond `width`, less important columns are dropped first, then error text.
 
-    `width` 0: it may be as wide as it likes.
+    `width` 0: unlimited.
     """
     columns = {
         "run": [entry.record.run_id for entry in entries],
@@ -206,7 +206,7 @@ def _table(entries: Sequence[Entry], width: int) -> list[str]:
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    """How wide the table is, with a little of its errors."""
+    """Return the width of the table with a minimum of error text."""
     widths = {name: max(len(name), *map(len, texts)) for name, texts in columns.items()}
     if "error" in widths:
         widths["error"] = min(widths["error"], MIN_ERROR_WIDTH)
@@ -274,5 +274,5 @@ def _counts(tally: Tally) -> dict[str, int]:
 
 
 def _moment(text: str) -> str:
-    """`2026-01-31 12:00:00`, UTC as everything."""
+    """Format a moment: `2026-01-31 12:00:00`, in UTC."""
     return text[:19].replace("T", " ")

@@ -24,7 +24,7 @@ __all__ = ["show_running"]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A run at one moment; `per_second`: settled records, 0 the first time."""
+    """A run at one moment; `per_second`: settled records per second, 0 in the first sample."""
 
     entry: Entry
     seconds: float

@@ -1,4 +1,4 @@
-"""What `run --chaos` does: each pipeline under kills and failures, on scratch sinks."""
+"""Implementation of `run --chaos`: each pipeline under kills and failures, on scratch sinks."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ __all__ = ["plan_of", "seed_of", "try_pipelines"]
 
 
 def seed_of(text: str) -> int:
-    """The seed that `--chaos` names. Raises ConfigError."""
+    """Return the seed of `--chaos`. Raises ConfigError."""
     if not text.isdecimal() or len(text) > 12:
         raise ConfigError(f"--chaos: expected a seed such as 7, got {text!r}")
     return int(text)
 
 
 def plan_of(options: RunOptions, name: str) -> Plan:
-    """Return the plan of a pipeline: what child processes call. Raises ConfigError."""
+    """Return the plan of a pipeline; called in child processes. Raises ConfigError."""
     return with_less_reading(options, load_plans(options, only=[name]))[name]
 
 
 async def try_pipelines(options: RunOptions, names: Iterable[str], seed: int) -> int:
-    """Try one pipeline after the other; 7 when a disturbed run differs from the undisturbed one.
+    """Test one pipeline after the other; return 7 when a disturbed run differs from the undisturbed one.
 
-    A signal ends it, its child process included, and removes the scratch files.
+    A signal ends the trial and its child process, and removes the scratch files.
 
     Raises:
-        ConfigError: a pipeline pays for answers and that is not allowed, or does not complete undisturbed.
+        ConfigError: a pipeline pays for answers without permission, or does not complete undisturbed.
     """
     codes: list[int] = []
     async with background_tasks() as group:
@@ -75,7 +75,7 @@ def _tell(pipeline: str, line: str) -> None:
 
 
 def _say_nothing(line: str) -> None:
-    """Standard error is no terminal."""
+    """Print nothing: standard error is not a terminal."""
 
 
 def _text(report: ChaosReport, given: int | None) -> str:
@@ -86,4 +86,4 @@ def _text(report: ChaosReport, given: int | None) -> str:
     lines = "".join(f"  {finding}\n" for finding in report.findings)
     kills_given = "" if given is None else f" --kills {given}"
     again = f"--only {report.pipeline} --chaos {report.seeds[-1]}{kills_given}"
-    return f"{head}: NOT THE SAME AS UNDISTURBED\n{lines}  again: {again}\n"
+    return f"{head}: DIFFERS FROM THE UNDISTURBED RUN\n{lines}  again: {again}\n"

@@ -1,4 +1,4 @@
-"""Runs of a file's pipelines inside the process that serves the warehouse, started over HTTP."""
+"""Run a file's pipelines inside the process that serves the warehouse, on request over HTTP."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from engine.state.records import RunRecord, RunStatus
 __all__ = ["SERVED", "PipelineHost"]
 
 SERVED = "serve-"
-"""Begins the group of runs that a service has started, and resumes it after a kill."""
+"""Prefix of the groups of runs that a service starts, and resumes after a kill."""
 
 START_TIMEOUT = 60.0
 MAX_BATCH_SIZE = 1_000_000_000
-"""Of a request; what a source makes in one run is bounded by the same number."""
+"""Upper bound of a request; the same number bounds what a source makes in one run."""
 _POLL = 0.01
 _BATCH_SIZE = "batch_size"
 _WORKFLOW = "-workflow"
@@ -45,7 +45,7 @@ _ORIGINAL_DEFAULTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
     }
 )
-"""What the original's own triggers take where a request says nothing; only aliases of a file have it."""
+"""Defaults of the original's own triggers; used only for aliases of a file."""
 
 _STATES: Mapping[RunStatus, RunState] = {
     RunStatus.RUNNING: "RUNNING",
@@ -59,11 +59,11 @@ _STATES: Mapping[RunStatus, RunState] = {
 class PipelineHost:
     """Starts pipelines of a file, by name or alias, and lists the runs of the engine's state store.
 
-    Each start reads the file again, so that what was changed since counts. Use `attach` before anything else.
+    Each start reads the file again, so changes take effect. Call `attach` before anything else.
 
     Args:
         file: the pipelines.
-        on_end: told the name and the session's end of each start.
+        on_end: called with the name and the session's end of each start.
 
     Raises:
         ConfigError: the file is not valid.
@@ -89,7 +89,7 @@ class PipelineHost:
         }
 
     def watch_ends(self, told: Callable[[str, Session], None]) -> None:
-        """Tell somebody else of the ends of sessions, too."""
+        """Also call this function when a session ends."""
         before = self._on_end
 
         def both(name: str, session: Session) -> None:
@@ -99,11 +99,11 @@ class PipelineHost:
         self._on_end = both
 
     def attach(self, engine: Engine, group: TaskGroup) -> None:
-        """Use this engine for runs, and these tasks; both have to outlive the service's requests."""
+        """Use this engine and this task group for runs; both have to outlive the service's requests."""
         self._engine, self._group = engine, group
 
     def stop(self) -> None:
-        """Let every run that was started deliver what it has read, and end."""
+        """Drain every started run: deliver what it has read, and end."""
         for session in self._sessions:
             session.drain()
 
@@ -130,7 +130,7 @@ class PipelineHost:
                     raise RunStartError(ended.error)
                 if session not in self._sessions:
                     raise RunStartError(self._failures.get(session, "the run ended at its start"))
-                await anyio.sleep(_POLL)  # sessions announce nothing
+                await anyio.sleep(_POLL)  # sessions do not notify
         run = session.entries[pipeline].run if pipeline in session.entries else None
         if run is None:
             raise RunStartError(f"{pipeline} did not start within {START_TIMEOUT:g} s")
@@ -147,7 +147,7 @@ class PipelineHost:
         return [self._hosted(record) for record in reversed(records)]
 
     async def terminate(self, name: str) -> HostedRun | None:
-        """See `RunHost`; only runs of this process can be ended."""
+        """See `RunHost`; only runs of this process can be terminated."""
         for session in reversed(self._sessions):
             for entry in session.entries.values():
                 if entry.run is None or entry.report is not None:
@@ -159,7 +159,7 @@ class PipelineHost:
         return None
 
     def begin(self, name: str, session: Session) -> None:
-        """Execute a session beside the others."""
+        """Execute a session concurrently with the others."""
         assert self._group is not None, "attach comes first"
         self._sessions.append(session)
         self._group.start_soon(self._execute, name, session)
@@ -167,7 +167,7 @@ class PipelineHost:
     async def _execute(self, name: str, session: Session) -> None:
         try:
             await session.execute()
-        except EngineError as error:  # `start` tells its caller, who is still waiting for the run
+        except EngineError as error:  # `start` reports this to its caller, who is still waiting for the run
             self._failures[session] = without_credentials(str(error))
         finally:
             self._sessions.remove(session)
@@ -188,9 +188,9 @@ class PipelineHost:
     def _plans(
         self, pipeline: str, params: Mapping[str, str]
     ) -> tuple[dict[str, Plan], dict[str, JsonValue]]:
-        """The plans, and the parameters that were used.
+        """Return the plans, and the parameters that were used.
 
-        A batch size beyond what a node takes is halved until it fits: the node splits what it gets anyway.
+        A batch size above a node's limit is halved until it fits: the node splits batches anyway.
         """
         used = dict(params)
         digits = used.get(_BATCH_SIZE, "").strip().lstrip("0")
@@ -213,13 +213,13 @@ class PipelineHost:
         return compile_file(select(config, [pipeline]), Registry.installed())
 
     def compiled_with(self, pipeline: str, params: Mapping[str, JsonValue]) -> dict[str, Plan]:
-        """A pipeline of the file as it is now, with what may follow it. Raises ConfigError."""
+        """Compile a pipeline of the current file, with its followers. Raises ConfigError."""
         overrides = Overrides(params={pipeline: params})
         config = load_file(self._file, environ=os.environ, overrides=overrides)
         return compile_file(select(config, [pipeline]), Registry.installed())
 
     def _compiled_all(self) -> dict[str, Plan]:
-        """All plans of the file as it is now. Raises ConfigError."""
+        """Compile all pipelines of the current file. Raises ConfigError."""
         return compile_file(load_file(self._file, environ=os.environ), Registry.installed())
 
     def _hosted(self, record: RunRecord) -> HostedRun:
@@ -238,7 +238,7 @@ class PipelineHost:
         return self._workflows.get(pipeline, f"{pipeline.replace('_', '-')}{_WORKFLOW}")
 
     def _workflow_id(self, record: RunRecord) -> str:
-        """The workflow's name; with parameters also 16 digits of their hash."""
+        """Return the workflow's name, with 16 digits of the hash of its parameters, if any."""
         name = self._workflow(record.pipeline)
         if not record.params:
             return name
@@ -247,7 +247,7 @@ class PipelineHost:
 
 
 def _without_option(message: str) -> str:
-    """A problem with parameters without the option, for a caller who has no command line."""
+    """Remove the option from a problem with parameters, for a caller without a command line."""
     return re.sub(r"^--param: \S+?\.(\S+): (parameter )?", _named, message, flags=re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""What the operator's page sees of the pipelines of a file and of the runs in the state store."""
+"""The pipelines of a file and the runs of the state store, for the operator's page."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _Story:
 
 
 _SAID = frozenset({"records_in", "records_out", "dropped", "dead"})
-"""Numbers that the message of a node's end has already."""
+"""Numbers that the message of a node's end already includes."""
 
 
 def _counted(name: str, number: float) -> str:
@@ -91,7 +91,7 @@ class RunLog:
         self.of(event.run_id).stages.append(stage)
 
     def of(self, run_id: str) -> _Story:
-        """The story of a run, begun if it is new."""
+        """Return the story of a run, created if it is new."""
         if run_id not in self._stories:
             self._stories[run_id] = _Story()
             while len(self._stories) > _RUNS:
@@ -99,7 +99,7 @@ class RunLog:
         return self._stories[run_id]
 
     def measure(self, run_id: str, elapsed: float, written: int, dead: int) -> None:
-        """Remember how much was written and died since the last measurement."""
+        """Record how much was written and died since the last measurement."""
         story = self.of(run_id)
         if story.counts is not None and elapsed > story.counts[0]:
             before, had_written, had_dead = story.counts
@@ -122,7 +122,7 @@ class PipelineOperations(PipelineHost):
         self.scheduler: Scheduler | None = None
 
     def stop(self) -> None:
-        """Let every run that was started deliver what it has read, and end; measure no more."""
+        """Drain every started run, and stop measuring."""
         self._is_stopping = True
         if self.scheduler is not None:
             self.scheduler.stop()
@@ -250,7 +250,7 @@ class PipelineOperations(PipelineHost):
         """See `Operations`."""
         letter = await self._letter(letter_id)
         if letter is None or self._engine is None:
-            raise OperationsError("There is no dead letter of this id.")
+            raise OperationsError("No dead letter has this id.")
         if letter.status not in ("open", "discarded") and not force:
             raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
         changed = letter if record is None else _with_record(letter, record)
@@ -280,13 +280,13 @@ class PipelineOperations(PipelineHost):
                 if not group.replayed:
                     raise OperationsError("This record was delivered meanwhile: nothing was sent.")
                 if report.tally.dead:
-                    raise OperationsError(await self._why_again(report.run_id))
+                    raise OperationsError(await self._new_error(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
             self._sessions.remove(session)
         return report.run_id
 
-    async def _why_again(self, run_id: str) -> str:
+    async def _new_error(self, run_id: str) -> str:
         again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id, limit=1))
         return f"It died again: {again[0].error_message}" if again else "It died again."
 
@@ -372,7 +372,7 @@ class PipelineOperations(PipelineHost):
 
 
 class _told:  # noqa: N801 -- reads as a word
-    """Errors of the state store are told to whoever asked."""
+    """Report errors of the state store to the caller."""
 
     def __enter__(self) -> None:
         return None
@@ -389,13 +389,13 @@ def _with_record(letter: DeadLetter, record: str) -> DeadLetter:
 
 
 def _id_of(number: int, letter: DeadLetter) -> str:
-    """A number may be given again after a run was forgotten, so what it stood for is part of the id."""
+    """A number may be reused after a run was forgotten, so the id includes what it identified."""
     text = "\0".join((letter.run_id, letter.node, letter.key))
     return f"{number}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _by_letter(records: Sequence[DeadRecord]) -> dict[LetterId, set[str]]:
-    """The ids of records by run, node and key; those without a key together, so that a node is read once."""
+    """Group the ids of records by run, node and key; those without a key form one group per node."""
     found: dict[LetterId, set[str]] = {}
     for (_, run, node, key), record_id in records:
         if run and node and (key or record_id):
@@ -420,7 +420,7 @@ def _model_of(plan: Plan | None, node: str) -> str:
 
 
 def _redacted(plan: Plan | None, node: str) -> Sequence[str]:
-    """The regular expressions of what a node keeps out of its traces."""
+    """Return the regular expressions that a node redacts from its traces."""
     found = next((one for one in plan.nodes if one.name == node), None) if plan is not None else None
     return getattr(found.params, "redact", ()) if found is not None else ()
 
@@ -430,7 +430,7 @@ def _text(value: object) -> str:
 
 
 def _stages_of(record: RunRecord) -> tuple[StageView, ...]:
-    """What is known of a run of another process."""
+    """Return the known stages of a run of another process."""
     stages = [StageView(datetime.fromisoformat(record.started_at), "info", "started")]
     if record.ended_at:
         level = "info" if record.status is RunStatus.COMPLETED else "error"

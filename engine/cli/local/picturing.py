@@ -1,4 +1,4 @@
-"""Plans, runs and their nodes as the values that the operator's page draws."""
+"""Plans, runs and their nodes as values for the operator's page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["call_view", "nodes_of_plan", "nodes_of_run", "pipeline_views", "run_
 
 
 def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[PipelineView]:
-    """The pipelines of a file, in its order."""
+    """Return the pipelines of a file, in its order."""
     views = []
     for name, one in config.pipelines.items():
         plan = plans[name]
@@ -42,7 +42,7 @@ def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[Pipeli
 
 
 def _shown(value: JsonValue) -> str | None:
-    """A value in effect, as somebody would type it; None for none, or one from the environment."""
+    """Return a value as a user would type it; None without one, or if it is from the environment."""
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
@@ -51,7 +51,7 @@ def _node(node: PlanNode) -> NodeView:
 
 
 def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]:
-    """The nodes of a run of another process, as its ledger knows them."""
+    """Return the nodes of a run of another process, from its ledger."""
     state = {RunStatus.COMPLETED: "done", RunStatus.RUNNING: "working"}.get(record.status, "idle")
     views = []
     for node in plan.nodes:
@@ -76,7 +76,7 @@ def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]
 
 
 def nodes_of_run(plan: Plan, snapshot: RunSnapshot) -> list[NodeView]:
-    """The nodes of a run of this process, as they are now."""
+    """Return the current state of the nodes of a run of this process."""
     known = {node.name: node for node in snapshot.nodes}
     return [_live(node, known.get(node.name)) for node in plan.nodes]
 
@@ -104,7 +104,7 @@ def _live(node: PlanNode, now: NodeSnapshot | None) -> NodeView:
 
 
 def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> RunView:
-    """A run in a list. `snapshot`: of a run of this process that has not ended."""
+    """Return a run for a list. `snapshot`: state of a run of this process that has not ended."""
     return RunView(
         run_id=record.run_id,
         pipeline=record.pipeline,
@@ -125,10 +125,10 @@ def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> R
 
 
 def call_view(entry: JournalEntry, limit: int, redacted: Sequence[str] = ()) -> CallView:
-    """A paid call; of each of its texts as many characters as `limit` says.
+    """Return a paid call, with at most `limit` characters of each text.
 
-    Prompt and reply were redacted when they were kept. An answer is kept as it is, so what these regular
-    expressions match is replaced here.
+    Prompt and reply were redacted when they were stored. Answers are stored unchanged, so matches of these
+    regular expressions are replaced here.
     """
     return CallView(
         entry.run_id,
@@ -149,7 +149,7 @@ def call_view(entry: JournalEntry, limit: int, redacted: Sequence[str] = ()) -> 
 def _without(redacted: Sequence[str], text: str) -> str:
     if not redacted:
         return text
-    with suppress(ValueError):  # JSON may spell a character in several ways
+    with suppress(ValueError):  # JSON can write a character in several ways
         text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     for pattern in redacted:
         text = re.sub(pattern, HIDDEN, text)

@@ -1,4 +1,4 @@
-"""Find the runs that `--resume` resumes, and what has changed since they started."""
+"""Find the runs that `--resume` resumes, and the changes since they started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
         wanted: one of its runs, or the group; "" means the latest invocation.
 
     Raises:
-        RunNotFoundError: there is no such run, or none at all.
+        RunNotFoundError: there is no such run, or no run at all.
     """
     if wanted:
         return await store.list_runs(group_id=wanted) or await store.list_runs(
@@ -40,7 +40,7 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
 def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]) -> dict[str, str]:
     """Return followers of completed runs that have not started, each with its predecessor.
 
-    The process ended in between. What leads to what is what the file says now.
+    The process ended in between. The current file determines what follows what.
 
     Args:
         only: pipelines to look for; empty means all.
@@ -59,9 +59,9 @@ def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]
 def params_from_before(
     file: FileConfig, runs: Sequence[RunRecord], resumes: Mapping[str, RunRecord]
 ) -> dict[str, dict[str, JsonValue]]:
-    """The parameters to resume with, by pipeline: of the runs themselves, and of what may follow them.
+    """Return the parameters to resume with, by pipeline: of the runs themselves and of their followers.
 
-    What follows starts from the beginning, so parameters that it no longer has are left out.
+    Followers start from the beginning, so parameters that they no longer have are left out.
     """
     params: dict[str, dict[str, JsonValue]] = {}
     for run in runs:
@@ -81,7 +81,7 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
         only: pipelines to resume; empty means all.
 
     Raises:
-        RunNotFoundError: there is no such run, or none at all.
+        RunNotFoundError: there is no such run, or no run at all.
         ConfigError: the run has completed, or is a replay.
     """
     runs = await invocation_of(store, wanted)
@@ -113,9 +113,9 @@ def announce(
     plans: Mapping[str, Plan],
     say: Callable[[str], None],
 ) -> None:
-    """Print what is resumed and what may follow it.
+    """Print what is resumed and what may follow.
 
-    Also which settings are others than before, and what is begun now (`late`).
+    Includes changed settings, and followers that start only now (`late`).
     """
     for name, record in resumes.items():
         # no process works on it: see `refuse_living`

@@ -56,7 +56,7 @@ def invoke(options: RunOptions) -> int:
         EngineError: nothing could be run at all.
     """
     if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
-        # `--resume pipelines.yaml`: a file in the place of a run
+        # `--resume pipelines.yaml`: a file instead of a run
         options = replace(options, file=options.resume, resume="")
     memory_of(options.memory)
     _drain_limit(options.drain_limit)
@@ -77,7 +77,7 @@ def invoke(options: RunOptions) -> int:
 
         seed = seed_of(options.chaos)
         if options.resume is not None:
-            raise ConfigError("--chaos starts runs of its own: leave --resume out")
+            raise ConfigError("--chaos starts new runs: leave --resume out")
         names = [name for name in plans if not options.only or name in options.only]
         return on_event_loop(lambda: try_pipelines(options, names, seed))
     plans = trial.with_less_reading(options, plans)
@@ -86,7 +86,7 @@ def invoke(options: RunOptions) -> int:
 
 
 async def _from_before(store: StateStore, options: RunOptions) -> list[str]:
-    """One line for each run that earlier invocations left unfinished, the latest three."""
+    """Yield a line for each of the latest three runs that earlier invocations left unfinished."""
     left = [run for run in await store.list_runs() if run.status.resumable]
     chosen = [run for run in left if not run.group_id.startswith(REPLAY_GROUP)]
     return [
@@ -145,7 +145,7 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun
 
 
 async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Session | None:
-    """What is left of an invocation; None when that is nothing, which is said."""
+    """Return what is left of an invocation; when nothing is left, print this and return None."""
     resume = options.resume or ""
     resumes = await unfinished(engine.store, resume, options.only)
     runs = await invocation_of(engine.store, resume)
@@ -207,7 +207,7 @@ def memory_of(text: str | None) -> int:
     """Parse `--memory`.
 
     Raises:
-        ConfigError: it is not a size above 0.
+        ConfigError: the value is not a size above 0.
     """
     memory = DEFAULT_MEMORY if text is None else _parsed("--memory", text, parse_size)
     if memory < 1:

@@ -1,7 +1,7 @@
-"""Run the pipelines of a file on their schedules, and resume runs that a kill has interrupted.
+"""Run the pipelines of a file on their schedules, and resume runs that were killed.
 
-The state store is the only memory. The run of a tick is named after it, and a store accepts a name once: so
-no tick has two runs, however often the service is killed, and however many services share the store.
+The state store is the only memory. The run of a tick is named after it, and a store accepts a name only once,
+so no tick runs twice, even if the service is killed or several services share the store.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 __all__ = ["RETRY_AFTER", "Scheduler"]
 
 MAX_SLEEP = 20.0
-"""Longest pause between two looks at the clock, in seconds: somebody may set it."""
+"""Longest pause between two checks of the clock, in seconds: the clock may be set."""
 RETRY_AFTER = 5.0
-"""Pause in seconds before a tick that could not be started is tried again."""
+"""Seconds before a tick that could not be started is retried."""
 MAX_AT_ONCE = 10
-"""How many missed ticks are started late where runs may overlap."""
+"""Number of missed ticks that are started late where runs may overlap."""
 
 
 _LOOKS = (timedelta(days=1), timedelta(days=30))
-"""How far back ticks are counted, first those that come often, so that a long pause costs little."""
+"""How far back ticks are searched, shortest first, so that frequent schedules stay cheap."""
 
 
 @dataclass(slots=True)
 class _Scheduled:
     """A scheduled pipeline.
 
-    Ticks up to `since` are started or left out. `note` says why the next one could not be started; it is then
-    tried again until it starts or a newer one takes its place.
+    Ticks up to `since` are started or skipped. `note` is the reason why the next one could not be started; it
+    is retried until it starts or a newer one replaces it.
     """
 
     pipeline: str
@@ -61,7 +61,7 @@ class _Scheduled:
 
     @property
     def policy(self) -> str:
-        """What a tick does while a run is under way: skip unless the file says otherwise."""
+        """What a tick does while a run is in progress (default: skip)."""
         return self.settings.if_running if self.settings.if_running in ("wait", "allow") else "skip"
 
     def next_at(self) -> datetime | None:
@@ -69,7 +69,7 @@ class _Scheduled:
 
 
 class Scheduler:
-    """Starts the runs of ticks. `say` receives a line for each run that is resumed or cannot be started."""
+    """Starts the runs of ticks. `say` receives a line for each run that is resumed or cannot start."""
 
     def __init__(self, host: PipelineHost, engine: Engine, say: Callable[[str], None]) -> None:
         self._host, self._engine, self._say = host, engine, say
@@ -82,11 +82,11 @@ class Scheduler:
         ]
 
     def stop(self) -> None:
-        """Start no more runs."""
+        """Start no further runs."""
         self._is_stopping.set()
 
     def views(self) -> list[ScheduleView]:
-        """Return what the operator's page shows of each schedule."""
+        """Return the schedules as the operator's page shows them."""
         return [
             ScheduleView(
                 one.pipeline,
@@ -121,7 +121,7 @@ class Scheduler:
         return max(min(pauses), 0.05)
 
     async def resume_killed(self) -> None:
-        """Resume the runs that an earlier service has left running. Raises StateError."""
+        """Resume runs that an earlier service left running. Raises StateError."""
         store, clock = self._engine.store, self._engine.clock
         for record in await store.list_runs(statuses=[RunStatus.RUNNING]):
             if (
@@ -140,13 +140,13 @@ class Scheduler:
             self._host.begin(record.pipeline, self._session(plans, record.pipeline, resume=record))
 
     async def start_due(self) -> None:
-        """Start the runs that have become due since the last look."""
+        """Start the runs that have become due since the last check."""
         now = self._engine.clock.now()
         for entry in self._entries:
             await self._start_due(entry, now)
 
     async def look_back(self) -> None:
-        """Begin where the last run of each schedule left off, as far as its window reaches."""
+        """Continue after the last run of each schedule, within its catch-up window."""
         for entry in self._entries:
             if not entry.settings.catch_up:
                 continue
@@ -157,12 +157,12 @@ class Scheduler:
             tick, record = max(ticked, key=lambda one: one[0])
             entry.last_at, entry.last_run = tick, record.run_id
             window = entry.since - timedelta(seconds=entry.settings.catch_up)
-            skipped = datetime.fromisoformat(record.ended_at or record.started_at)  # while it was under way
+            skipped = datetime.fromisoformat(record.ended_at or record.started_at)  # while it was in progress
             done = max(tick, skipped) if entry.policy == "skip" else tick
             entry.since = min(entry.since, max(done, window))
 
     async def _start_due(self, entry: _Scheduled, now: datetime) -> None:
-        """Start what is due: the latest tick, or the latest `MAX_AT_ONCE` where runs may overlap."""
+        """Start the latest due tick, or the latest `MAX_AT_ONCE` where runs may overlap."""
         entry.since = min(entry.since, now)  # the clock was set back; no tick is started twice
         due = _latest_due(entry, now)
         if not due:
@@ -192,7 +192,7 @@ class Scheduler:
         self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id=run_id))
 
     def _fail(self, entry: _Scheduled, error: EngineError) -> None:
-        """Tell once why a schedule is held up."""
+        """Report once why a schedule is delayed."""
         reason = without_credentials(str(error))
         if reason != entry.note:
             self._say(f"{entry.pipeline} could not be started by its schedule and is tried again: {reason}")
@@ -213,7 +213,7 @@ class Scheduler:
 
 
 def _latest_due(entry: _Scheduled, now: datetime) -> list[datetime]:
-    """The latest ticks that are due, oldest first: all of them, or more than are ever started at once."""
+    """Return the latest due ticks, oldest first: all of them, or more than are ever started at once."""
     due: list[datetime] = []
     for back in (*_LOOKS, now - entry.since):
         start = max(entry.since, now - back)

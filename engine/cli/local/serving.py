@@ -1,4 +1,4 @@
-"""What `serve FILE` does: the service, the file's pipelines behind it, and the views of the demo."""
+"""Implementation of `serve FILE`: the service, the file's pipelines, and the views of the demo."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILES_PORT = 9_500
 
 
 async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
-    """Serve until SIGINT or SIGTERM; runs that are under way then deliver what they have read.
+    """Serve until SIGINT or SIGTERM; runs in progress then deliver what they have read.
 
     Raises:
         ConfigError: the file is not valid.
@@ -81,7 +81,7 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
 
 @contextmanager
 def _logged(name: str) -> Iterator[None]:
-    """Print what this logger has to say."""
+    """Print the messages of this logger."""
     logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stdout)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -104,7 +104,7 @@ async def _until_stopped(
     async with anyio.create_task_group() as group:
         host.attach(engine, group)
         group.start_soon(_load_clients)
-        if warm:  # a first run then takes no longer than the next ones
+        if warm:  # so that the first run is as fast as later ones
             group.start_soon(engine.provide, host.services, host.warehouse)
         _say(f"ingest service listening at {service.url}; press Ctrl-C to stop")
         group.start_soon(host.measure)
@@ -117,7 +117,7 @@ async def _until_stopped(
 
 @contextmanager
 def _sample_files(options: ServeOptions, port: int) -> Iterator[str]:
-    """The sample bucket on a port, readable without a key, as the lake of the pipelines."""
+    """Serve the sample bucket on a port, without a key, as the lake of the pipelines."""
     from engine.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, s3_server
     from engine.sandbox.server import DEFAULT_SAMPLES
 
@@ -133,7 +133,7 @@ def _sample_files(options: ServeOptions, port: int) -> Iterator[str]:
 
 
 async def _load_clients() -> None:
-    """Import what every run that loads into the service needs, before the first one asks for it."""
+    """Import in advance what every run that loads into the service needs."""
     with suppress(ImportError):
         for module in ("httpx", "httpx_aiohttp"):
             await anyio.to_thread.run_sync(import_module, module)

@@ -15,9 +15,9 @@ __all__ = ["SignalWatch", "stop_signals", "stopping_signals"]
 
 
 async def stop_signals() -> int:
-    """Return the number of a signal that stops as soon as one comes."""
+    """Wait for a stopping signal and return its number."""
     if sys.platform == "win32":
-        await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels there
+        await anyio.sleep_forever()  # event loops there do not support signal handlers; Ctrl-C cancels
     with anyio.open_signal_receiver(*stopping_signals()) as received:
         async for number in received:
             return number
@@ -25,7 +25,7 @@ async def stop_signals() -> int:
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """The signals that stop: SIGHUP, when the terminal closes, unless `nohup` has the process ignore it."""
+    """Return the signals that stop; SIGHUP (a closed terminal) is one unless `nohup` ignores it."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
@@ -35,7 +35,7 @@ def stopping_signals() -> list[signal.Signals]:
 class SignalWatch:
     """Turns SIGINT, SIGTERM and SIGHUP into `drain` and `cancel`.
 
-    `number` is the signal that cancelled, 0 as long as none has.
+    `number` is the signal that cancelled, 0 before.
     """
 
     def __init__(self, session: Session, say: Callable[[str], None]) -> None:
@@ -46,7 +46,8 @@ class SignalWatch:
     async def watch(self) -> None:
         """Listen until cancelled."""
         if sys.platform == "win32":
-            await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels at once there
+            # event loops there do not support signal handlers; Ctrl-C cancels at once
+            await anyio.sleep_forever()
         with anyio.open_signal_receiver(*stopping_signals()) as received:
             async for number in received:
                 self._handle(number)
@@ -55,7 +56,7 @@ class SignalWatch:
         if self.number:
             os._exit(128 + number)
         if self._session.draining and number == getattr(signal, "SIGHUP", None):
-            return  # the shell passes on what the kernel has sent already
+            return  # the shell forwards a signal that the kernel has already sent
         if self._session.draining:
             self.number = number
             self._say("stopping at once; a resume re-reads what was not delivered")

@@ -70,7 +70,7 @@ def _print(record: RunRecord, message: dict[str, Any]) -> None:
 
 
 async def _find(store: StateStore, options: TapOptions) -> RunRecord:
-    """The run of that id, or the newest of that pipeline that is in progress."""
+    """Return the run with that id, or the newest run in progress of that pipeline."""
     running = [run for run in await store.list_runs() if run.status is RunStatus.RUNNING]
     for run in reversed(running):
         if run.pipeline == options.node:

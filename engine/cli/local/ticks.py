@@ -1,4 +1,4 @@
-"""When a schedule is due: moments after another, in a time zone."""
+"""Compute when a schedule is due, in a time zone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MARK = "-tick-"
 
 
 def ticks_after(schedule: str, time_zone: str, after: datetime) -> Iterator[datetime]:
-    """The moments of a valid schedule after another one, in UTC; empty when there is none in fifty years.
+    """Yield the moments of a valid schedule after a given one, in UTC, within fifty years.
 
-    An interval counts from 1970, so that it has the same moments in every process. A time that the clock
-    leaves out in spring is taken right after the gap, one that it repeats in autumn the first time.
+    An interval counts from 1970, so that it has the same moments in every process. A time skipped when the
+    clock goes forward is due right after the gap; a repeated one is due the first time.
     """
     seconds = interval_of(schedule)
     if seconds is not None:
@@ -43,16 +43,16 @@ def ticks_after(schedule: str, time_zone: str, after: datetime) -> Iterator[date
         for tick in CronSim(_SHORTHANDS.get(schedule, schedule), after.astimezone(ZoneInfo(time_zone))):
             yield tick.astimezone(UTC)
     except CronSimError:
-        return  # a day that no month has
+        return  # a day that never exists
 
 
 def name_of(pipeline: str, tick: datetime) -> str:
-    """The id of the run of a tick: the state store takes it once, so no tick has two runs."""
+    """Return the run id of a tick; the state store accepts it once, so no tick runs twice."""
     return f"{pipeline}{_MARK}{tick.astimezone(UTC):{_NAME}}"
 
 
 def tick_of(pipeline: str, run_id: str) -> datetime | None:
-    """The tick of a run of `name_of`; None for others."""
+    """Return the tick of a run named by `name_of`; None for others."""
     before, mark, text = run_id.rpartition(_MARK)
     if not mark or before != pipeline:
         return None

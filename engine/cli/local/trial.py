@@ -1,4 +1,4 @@
-"""What `--limit`, `--sample` and `--dry-run` change of a run, and the notes they print."""
+"""The changes of `--limit`, `--sample` and `--dry-run` to a run, and their notes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["DryRun", "check", "dry_store", "reading", "with_less_reading"]
 
 MAX_SHOWN = 1000
-FATES = 10  # reasons of dead letters that a dry run names for each pipeline
+FATES = 10  # reasons of dead letters that a dry run prints for each pipeline
 
 
 def reading(options: RunOptions) -> Reading:
-    """Return how much the sources read. Raises ConfigError."""
+    """Return how much each source reads. Raises ConfigError."""
     return Reading(options.limit, options.sample, options.seed)
 
 
 def check(options: RunOptions) -> None:
-    """Check that the options for trying out go together.
+    """Check that the options for trials are compatible.
 
     Raises:
-        ConfigError: they do not; the text says why.
+        ConfigError: they are not; the message has the reason.
     """
     if options.resume is not None and (reading(options).partial or options.dry_run):
         raise ConfigError(
-            "--resume continues a run as it was begun: leave out --limit, --sample and --dry-run"
+            "--resume continues a run as it was started: leave out --limit, --sample and --dry-run"
         )
     if options.kills is not None and (options.chaos is None or options.kills < 0):
         raise ConfigError("--kills is how often --chaos kills each run: add --chaos, and give 0 or more")
@@ -55,10 +55,10 @@ def check(options: RunOptions) -> None:
 
 
 def with_less_reading(options: RunOptions, plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Return the plans with what `--limit` or `--sample` says.
+    """Return the plans with the limits of `--limit` or `--sample`.
 
     Raises:
-        ConfigError: a sink would put what is read in the place of all that is there.
+        ConfigError: a sink would replace all existing records by this part.
     """
     less = reading(options)
     if less.partial and not options.dry_run and options.chaos is None:
@@ -77,7 +77,7 @@ def _check_replacing(plans: Mapping[str, Plan], option: str) -> None:
 
 
 class DryRun:
-    """A run without deliveries: its plans, its store, and what its sinks would have received.
+    """A run without deliveries: its plans, its store, and the records its sinks would have received.
 
     Raises:
         ConfigError: a node pays for its answers, and `--yes` was not given.
@@ -98,11 +98,11 @@ class DryRun:
             self.plans[name], self._counts[name] = with_counting_sinks(plan, show=options.show)
 
     def store(self) -> StateStore:
-        """Return the store in memory, over the one that the options name if there is one."""
+        """Return the store in memory, layered over the store of the options if that exists."""
         return dry_store(self._options, create=self._paying)
 
     async def notes(self, engine: Engine, reports: Mapping[str, RunReport]) -> list[str]:
-        """Return what would have been delivered and what would have died, a line each."""
+        """Return lines on what would have been delivered and what would have died."""
         lines: list[str] = []
         for name, report in reports.items():
             lines += [f"{name}: dry run: {_would(one)}" for one in self._counts.get(name, ())]
@@ -112,7 +112,7 @@ class DryRun:
         return lines
 
     def shown(self) -> Iterable[str]:
-        """Yield the records asked for, as JSON, a line each under the name of their sink."""
+        """Yield the requested records as JSON lines, under the name of their sink."""
         from engine.dead_letters.queue import as_json
 
         for name, counts in self._counts.items():
@@ -124,7 +124,7 @@ class DryRun:
 
 
 def dry_store(options: StateOptions, *, create: bool = False) -> StateStore:
-    """Return a store in memory that knows the bookmarks of the one that the options name, if there is one."""
+    """Return a store in memory with the bookmarks of the store of the options, if that exists."""
     store: Any = DryRunStore(store_of(options, create=create))
     return store  # type: ignore[no-any-return]
 
@@ -136,7 +136,7 @@ def _would(one: Counted) -> str:
 
 
 async def _fates(engine: Engine, report: RunReport) -> list[str]:
-    """Why records died: their dead letters end with the dry run."""
+    """Report why records died, since their dead letters end with the dry run."""
     from collections import Counter
 
     from engine.state.records import DeadLetterFilter
@@ -152,6 +152,6 @@ async def _fates(engine: Engine, report: RunReport) -> list[str]:
 
 
 def _reason(letter: DeadLetter) -> tuple[str, str, str]:
-    """What makes one reason: messages of a validation name fields, others may be about one record alone."""
+    """Group validation errors by text, which names fields; others by type, since texts may be individual."""
     said = letter.error_message if letter.error_type == "ValidationError" else ""
     return letter.node, letter.error_type, said

@@ -1,4 +1,4 @@
-"""From documents and a schema to the JSON object that a model would answer."""
+"""Build the JSON object that a model would answer, from documents and a schema."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def answer_for(
 ) -> dict[str, object]:
     """The answer to a prompt.
 
-    With slots `r1..rN` in the schema: one object a slot with its document's nonce and fields; a slot without
-    a document has null fields. With a flat schema, or none (then the six fields of a medical memo): the first
-    document's fields. `transcripts` holds the text on known images by the SHA-256 of their bytes.
+    With slots `r1..rN` in the schema: one object per slot with its document's nonce and fields; a slot
+    without a document has null fields. With a flat schema, or without one (then the six fields of a medical
+    memo): the first document's fields. `transcripts` has the text on known images by the SHA-256 of their
+    bytes.
     """
     by_slot = {document.slot: document for document in documents}
     first = documents[0] if documents else None

@@ -39,12 +39,12 @@ from engine.sandbox.llm.wire import (
 )
 
 _HEADERS = {"x-odw-stand-in": "true"}
-_LARGEST_BODY = 64 * 1024 * 1024  # bytes; a packed call with images stays far below
+_LARGEST_BODY = 64 * 1024 * 1024  # bytes; far above a packed call with images
 
 
 @dataclass(slots=True)
 class LlmStats:
-    """What was asked of the stand-in so far. Tokens are estimates; they and documents count answers."""
+    """Requests to the stand-in so far. Tokens are estimates; tokens and documents are counted in answers."""
 
     calls: int = 0
     answered: int = 0
@@ -74,7 +74,7 @@ class LlmStandIn:
         api_key: the accepted bearer key; any other is answered with 401.
         context_tokens: prompts estimated above this are answered with 400 `context_length_exceeded`.
         latency: seconds before each answer.
-        faults: what should go wrong, see `engine.sandbox.llm.injected_errors`.
+        faults: failures to inject, see `engine.sandbox.llm.injected_errors`.
         clock: seconds since the epoch, for the field `created`.
     """
 
@@ -190,7 +190,7 @@ async def _read(request: Request) -> ChatRequest:
 
 
 def _documents(chat: ChatRequest) -> list[PromptDocument]:
-    """The documents of the prompt; without any, all of the user's text and images are one."""
+    """Return the documents of the prompt; without any, all of the user's text and images form one."""
     try:
         parts = chat.user_parts()
     except ValueError as error:
@@ -204,7 +204,7 @@ def _documents(chat: ChatRequest) -> list[PromptDocument]:
 
 
 def _content(answer: dict[str, object], fault: Fault | None, limit: int | None) -> tuple[str | None, str]:
-    """The content of the message and its finish reason; `limit` is in tokens."""
+    """Return the content of the message and its finish reason; `limit` is in tokens."""
     if isinstance(fault, Refusal):
         return None, "stop"
     content = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))

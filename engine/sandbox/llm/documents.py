@@ -55,10 +55,10 @@ def image_from_data_url(url: str) -> ImagePart:
 
 
 def parse_documents(parts: Iterable[str | ImagePart]) -> list[PromptDocument]:
-    """The documents of a user message in their order; text outside any document is ignored.
+    """Return the documents of a user message in order; text outside of documents is ignored.
 
-    A `<document …>` inside a document is that document's text: only a closing tag ends it. A document that is
-    never closed ends with the message.
+    A `<document …>` inside a document is that document's text: only a closing tag ends it. A document without
+    a closing tag ends with the message.
     """
     documents: list[PromptDocument] = []
     opened: dict[str, str] | None = None
@@ -82,7 +82,7 @@ def parse_documents(parts: Iterable[str | ImagePart]) -> list[PromptDocument]:
 
 
 def _tokens(parts: Iterable[str | ImagePart]) -> Iterator[str | ImagePart | dict[str, str] | None]:
-    """Opening tags as their attributes, text, images, and None for a closing tag."""
+    """Yield opening tags as their attributes, text, images, and None for a closing tag."""
     inside = False
     for part in parts:
         if isinstance(part, ImagePart):

@@ -1,4 +1,4 @@
-"""What a document says about the fields of a schema: rules only, no model, and never the expected answers."""
+"""Extract the fields of a schema from a document with rules: no model, and no expected answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _AGE = re.compile(r"^(\d{1,3})\s*(?:years?(?:\s+old)?|yrs?\.?|y/?o|jahre)?\s*$",
 
 
 def extract_fields(text: str, fields: Collection[str]) -> dict[str, str | None]:
-    """The value of every field as the document spells it, or None where it says nothing.
+    """Return every field's value as the document spells it, or None if it has none.
 
     A labelled value wins over running text; an age loses its "years", since the field asks for the number.
     """

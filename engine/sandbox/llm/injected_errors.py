@@ -1,7 +1,7 @@
-"""What can go wrong with a model, on purpose.
+"""Failures of a model, injected on purpose.
 
-A plan of faults is a sequence, used up one entry a call in their order of arrival (None: no fault), or a
-function of the documents of a call, for faults that follow the content rather than the order.
+A plan of faults is a sequence, of which each call uses one entry in order of arrival (None: no fault), or a
+function of the documents of a call, for faults that depend on the content.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from engine.sandbox.llm.documents import PromptDocument
 
 @dataclass(frozen=True, slots=True)
 class OmitSlot:
-    """The answer lacks this slot, as models do that lose count."""
+    """The answer lacks this slot, as if the model had lost count."""
 
     slot: str
 
 
 @dataclass(frozen=True, slots=True)
 class SwapSlots:
-    """The answers of two slots change places, nonces and all."""
+    """The answers of two slots are swapped, including their nonces."""
 
     first: str
     second: str
@@ -29,9 +29,9 @@ class SwapSlots:
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """An error in the shape of OpenAI's API instead of an answer.
+    """An error response in the format of OpenAI's API.
 
-    `retry_after` is in seconds and sent as a header when given.
+    `retry_after` is in seconds and sent as a header, if given.
     """
 
     status: int
@@ -53,7 +53,7 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No content, but a refusal, as with content that a provider's policy does not allow."""
+    """A refusal instead of content, as for content that violates a provider's policy."""
 
     text: str = "I cannot help with that."
 
@@ -63,17 +63,17 @@ FaultPlan = Sequence[Fault | None] | Callable[[Sequence[PromptDocument]], Fault 
 
 
 def rate_limited(retry_after: float = 1.0) -> HttpError:
-    """429 with a Retry-After in seconds."""
+    """Return a 429 with a Retry-After in seconds."""
     return HttpError(429, "rate_limit_exceeded", "Rate limit reached.", "requests", retry_after)
 
 
 def internal_error() -> HttpError:
-    """500, as a provider has now and then."""
+    """Return a 500, as providers occasionally do."""
     return HttpError(500, "internal_error", "The server had an error while processing your request.")
 
 
 def damage(answer: dict[str, object], fault: Fault | None) -> dict[str, object]:
-    """The answer after a fault that concerns its slots; other faults leave it alone."""
+    """Apply a fault to the slots of an answer; other faults leave it unchanged."""
     if isinstance(fault, OmitSlot):
         return {slot: value for slot, value in answer.items() if slot != fault.slot}
     if isinstance(fault, SwapSlots) and fault.first in answer and fault.second in answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-# Most telling first: a document's "appointment date" wins over its bare "date".
+# Most specific first: a document's "appointment date" wins over its bare "date".
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "patient_name": ("patient name", "name of patient", "full name", "patient", "client", "name"),
     "patient_age": ("patient age", "age", "alter"),
@@ -37,19 +37,19 @@ _MAIL_FIELD = re.compile(r"^(From|To|Sent|Date|Subject|Cc|Reply-To)\s*:", re.MUL
 
 
 def strip_mail_header(text: str) -> str:
-    """The body of an e-mail (RFC 5322: all after the first blank line); any other text as it is.
+    """Return the body of an e-mail (RFC 5322: everything after the first blank line); other text unchanged.
 
-    Its `Date:` is when it was sent and its `From:` is its sender, so neither is a value of the record.
+    `Date:` and `From:` describe the e-mail, so neither is a value of the record.
     """
     header, _blank, body = text.lstrip().partition("\n\n")
-    # "Date:" alone also begins a memo; a mail has a sender and something more.
+    # a memo may also begin with "Date:"; an e-mail has a sender and another header
     return body if {"From"} < set(_MAIL_FIELD.findall(header)) else text
 
 
 def labelled_values(text: str) -> dict[str, str]:
-    """Every labelled value by its normalised label; of a repeated label the first counts.
+    """Return every labelled value by its normalised label; the first of a repeated label counts.
 
-    Placeholders such as "n/a" or "tbd" are no values.
+    Placeholders such as "n/a" or "tbd" are not values.
     """
     values: dict[str, str] = {}
     for label, value in _pairs(text.splitlines()):
@@ -59,7 +59,7 @@ def labelled_values(text: str) -> dict[str, str]:
 
 
 def find_labelled(field: str, values: Mapping[str, str]) -> str | None:
-    """The value of the field's own name or of its best alias."""
+    """Return the value under the field's own name or its best alias."""
     own = normalise_label(field.replace("_", " "))
     for label in (own, *ALIASES.get(field, ())):
         if label in values:
@@ -68,7 +68,8 @@ def find_labelled(field: str, values: Mapping[str, str]) -> str | None:
 
 
 def normalise_label(label: str) -> str:
-    """Lower case, letters and digits only, no possessive: "**Patient's age (years)**" is "patient age"."""
+    """Normalise a label to lower case, letters and digits only, without possessive: "**Patient's age
+    (years)**" is "patient age"."""
     label = re.sub(r"\([^)]*\)", " ", label)
     label = re.sub(r"['\u2019]s\b", "", label)
     return " ".join(re.findall(r"[^\W_]+", label.lower()))
@@ -91,11 +92,11 @@ def _pairs(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split_columns(line: str) -> list[str]:
-    """The several "label: value" of one line; a line with one of them stays whole."""
+    """Split a line with several "label: value" pairs; a line with one stays whole."""
     columns = _COLUMNS.split(line)
     return columns if len(columns) > 1 and all(":" in column for column in columns) else [line]
 
 
 def clean_value(value: str) -> str:
-    """The value without the markup, quotes and separators around it."""
+    """Return the value without surrounding markup, quotes and separators."""
     return value.strip().strip('*_`|"\u201c\u201d\u201e').strip().rstrip(",;")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# A capital letter is any letter that is not a lower-case Latin one: Ö and Ś count, and so does É.
+# A capital letter is any letter that is not a lower-case Latin one, such as Ö, Ś and É.
 _CAPITAL = r"[^\W\d_a-zß-öø-ÿ]"
 _WORD = rf"{_CAPITAL}[\w\u2019'-]+"
 _NAME = rf"{_WORD}(?: (?:(?:van|von|de|der|da|la) )*(?:{_CAPITAL}\. )?{_WORD}){{1,3}}"
@@ -58,9 +58,9 @@ _PATTERNS: Mapping[str, tuple[re.Pattern[str], ...]] = {
 
 
 def find_in_prose(field: str, text: str) -> str | None:
-    """The field's value in running text, as the text spells it; None for an unknown field or no match.
+    """Return the field's value in running text, as spelled there; None for an unknown field or no match.
 
-    Known are the six fields of a medical memo. Line breaks count as spaces.
+    The six fields of a medical memo are known. Line breaks count as spaces.
     """
     flat = " ".join(text.split())
     for pattern in _PATTERNS.get(field, ()):

@@ -1,4 +1,4 @@
-"""The parts of a JSON Schema that decide what an answer looks like."""
+"""The parts of a JSON Schema that determine the form of an answer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def is_object(value: object) -> TypeGuard[JsonObject]:
 
 
 def resolve(schema: object, root: JsonObject) -> JsonObject:
-    """What a `$ref` ("#/$defs/Name") refers to, and the first branch of `anyOf` that is not null."""
-    for _ in range(16):  # references may follow one another; a circle must end
+    """Resolve a `$ref` ("#/$defs/Name"), and choose the first branch of `anyOf` that is not null."""
+    for _ in range(16):  # references may be chained; a cycle must end
         if not is_object(schema):
             return {}
         reference, branches = schema.get("$ref"), schema.get("anyOf")
@@ -50,7 +50,7 @@ def properties(schema: JsonObject) -> JsonObject:
 
 
 def slots(schema: JsonObject) -> dict[str, JsonObject]:
-    """The schema of every slot `r1..rN`; empty when the schema describes one flat object."""
+    """Return the schema of every slot `r1..rN`; empty when the schema describes one flat object."""
     found = {name: resolve(part, schema) for name, part in properties(schema).items()}
     if found and all(_SLOT.fullmatch(name) and properties(part) for name, part in found.items()):
         return found
@@ -58,7 +58,7 @@ def slots(schema: JsonObject) -> dict[str, JsonObject]:
 
 
 def coerce(value: str | None, schema: JsonObject) -> object:
-    """The found text as the type, date format or enum member that the schema asks for, else None."""
+    """Convert found text to the schema's type, date format or enum member; None if that fails."""
     if value is None:
         return None
     kinds = schema.get("type")
@@ -79,7 +79,7 @@ def coerce(value: str | None, schema: JsonObject) -> object:
 
 
 def iso_date(value: str) -> str | None:
-    """A written date as YYYY-MM-DD, else None; month first between slashes, day first between dots."""
+    """Convert a written date to YYYY-MM-DD, else None; month first with slashes, day first with dots."""
     if match := _ISO.search(value):
         year, month, day = match.groups()
     elif match := _SLASHED.search(value):

@@ -1,4 +1,4 @@
-"""The requests and answers of OpenAI's chat completions, as far as the stand-in speaks them.
+"""The requests and answers of OpenAI's chat completions that the stand-in supports.
 
 https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -13,10 +13,10 @@ from engine.sandbox.llm.documents import ImagePart, image_from_data_url
 
 STAND_IN = "sandbox-stand-in"
 MODEL = "sandbox-extractor"
-API_KEY = "sandbox"  # shown in the documentation: it opens nothing but this process, on loopback
+API_KEY = "sandbox"  # public in the documentation: it gives access only to this process, on loopback
 
-CHARACTERS_PER_TOKEN = 4  # the usual estimate for English text; the stand-in has no vocabulary of its own
-TOKENS_PER_IMAGE = 85  # what OpenAI charges for a low-detail image
+CHARACTERS_PER_TOKEN = 4  # the usual estimate for English text; the stand-in has no tokenizer
+TOKENS_PER_IMAGE = 85  # OpenAI's token count of a low-detail image
 
 
 class ImageUrl(BaseModel):
@@ -58,10 +58,10 @@ class ChatRequest(BaseModel):
     n: Literal[1] | None = None
 
     def user_parts(self) -> list[str | ImagePart]:
-        """The text and images of the user's messages.
+        """Return the text and images of the user's messages.
 
         Raises:
-            ValueError: An image is not a base64 data URL.
+            ValueError: an image is not a base64 data URL.
         """
         contents = [message.content for message in self.messages if message.role == "user"]
         parts: list[str | ImagePart] = []
@@ -76,7 +76,7 @@ class ChatRequest(BaseModel):
         return parts
 
     def prompt_tokens(self) -> int:
-        """The estimated length of all messages: a quarter of their characters, and a flat rate an image."""
+        """Estimate the tokens of all messages: a quarter of their characters, and a flat rate per image."""
         characters = images = 0
         for message in self.messages:
             for part in [message.content] if isinstance(message.content, str) else message.content:
@@ -101,7 +101,7 @@ def error_body(message: str, kind: str, code: str | None, param: str | None = No
 def completion_body(
     number: int, created: int, prompt_tokens: int, content: str | None, finish: str, refusal: str | None
 ) -> dict[str, object]:
-    """A `chat.completion` object with one choice; its usage is an estimate by length."""
+    """Return a `chat.completion` object with one choice; its usage is estimated from lengths."""
     completion = tokens(len(content or refusal or ""))
     return {
         "id": f"chatcmpl-sandbox-{number}",

@@ -1,1 +1,1 @@
-"""The operator's page: server-drawn HTML over the service and, with a file, over its runs."""
+"""The operator's page: server-rendered HTML for the service and, with a file, for its runs."""

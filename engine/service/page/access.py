@@ -1,7 +1,7 @@
-"""Who may see and do what on the page: sessions in a cookie, and tokens against forged requests.
+"""Access control of the page: sessions in a cookie, and tokens against forged requests.
 
-Without keys whoever reaches the service may do everything, as with its other routes: the guard admits only
-names and origins of this machine. A form must still carry the token that only our own pages know.
+Without keys every client of the service may do everything, as with its other routes; the guard admits only
+names and origins of this machine. A form must still carry the token that only our own pages have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPEN = "open"
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What a visitor may do: see everything, change what is stored, start and end runs."""
+    """Permissions of a visitor: see everything, change data, start and end runs."""
 
     read: bool
     write: bool
@@ -37,7 +37,7 @@ class Roles:
 
 @dataclass(slots=True)
 class Access:
-    """Sessions of one service; they end with it. A session maps each role to the moment when it ends."""
+    """Sessions of one service; they end with it. A session maps each role to its expiry."""
 
     context: ServiceContext
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
@@ -51,7 +51,7 @@ class Access:
         return bool(settings.ingest_api_key or settings.consumption_api_key or has_admin)
 
     def roles(self, request: Request) -> Roles:
-        """What the visitor may do. A key that is not set guards nothing; the admin's opens everything."""
+        """Return the visitor's roles. An unset key protects nothing; the admin key grants everything."""
         settings = self.context.settings
         held = self._held(request)
         is_admin = "admin" in held
@@ -61,9 +61,9 @@ class Access:
         return Roles(read, read and write, read and admin)
 
     async def log_in(self, request: Request, token: str) -> str | None:
-        """Begin a session with the visitor's roles and those that this token opens; None when it opens none.
+        """Start a session with the visitor's roles and those of this token; None if it grants none.
 
-        A role ends after `LIFETIME`, and that of a JSON Web Token no later than the token.
+        A role expires after `LIFETIME`, and that of a JSON Web Token no later than the token.
         """
         context, settings = self.context, self.context.settings
         header = f"Bearer {token.strip()}"
@@ -95,21 +95,21 @@ class Access:
         return hmac.new(self._secret, who.encode(), hashlib.sha256).hexdigest()
 
     def is_own(self, request: Request, token: str) -> bool:
-        """Whether the token of a form is that of a page that we have drawn for this visitor."""
+        """Return whether a form has the token of a page that was rendered for this visitor."""
         return hmac.compare_digest(self.token(request).encode(), token.encode("utf-8", "replace"))
 
     @staticmethod
     def is_foreign(request: Request) -> bool:
-        """Whether a form comes from a page of another host; a proxy says which host its pages have.
+        """Return whether a form comes from a page of another host.
 
-        No form can make a browser send the header of proxies.
+        A proxy reports the host of its pages in a header, which no form can make a browser send.
         """
         origin = request.headers.get("origin")
         hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
         return origin is not None and origin.partition("://")[2] not in hosts
 
     def _held(self, request: Request) -> dict[str, float]:
-        """The roles of the visitor's session that have not ended."""
+        """Return the roles of the visitor's session that have not expired."""
         now = time.monotonic()
         session = self._sessions.get(request.cookies.get(COOKIE, ""), {})
         return {role: ends for role, ends in session.items() if ends > now}

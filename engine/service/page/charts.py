@@ -1,6 +1,6 @@
 """Drawings as SVG: the graph of a pipeline, rates over time, causes, and splits as a grid.
 
-Colours come from the style sheet by class, so that both themes fit; no attribute holds a style.
+Colours come from the style sheet by class, so that both themes work; there are no style attributes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["bars", "graph", "rates", "split_grid"]
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 88, 36, 20
 _MARGIN = 8
-_FITS = 1_200  # a drawing of this width is shrunk to the room of a desktop; wider ones scroll
+_FITS = 1_200  # drawings up to this width shrink to fit a desktop; wider ones scroll
 
 
 def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
-    """The nodes from left to right by their distance from a source, with edges between them."""
+    """Draw the nodes from left to right by their distance from a source, with edges between them."""
     place = _places(nodes)
     if not place:
         return Markup("")
@@ -122,9 +122,9 @@ _WIDE, _HIGH = 600, 150
 
 
 def rates(points: Sequence[tuple[float, float, float]], label: str) -> Markup:
-    """Records written a second as an area, dead ones as a line over it.
+    """Draw records written per second as an area, dead ones as a line over it.
 
-    The drawing is stretched to the room that there is, so the figures of its axes stand beside it.
+    The drawing is stretched to the available space, so the labels of its axes are outside of it.
     """
     if len(points) < 2:
         return Markup("")
@@ -176,7 +176,7 @@ def _short(value: float) -> str:
 
 
 def bars(causes: Sequence[tuple[str, str, int]], limit: int = 6) -> Markup:
-    """(where, cause, number) as horizontal bars, most frequent first."""
+    """Draw (where, cause, number) as horizontal bars, most frequent first."""
     shown = causes[:limit]
     highest = max((number for _, _, number in shown), default=1)
     rows = [
@@ -196,7 +196,7 @@ _CELL, _PER_ROW = 14, 48
 
 
 def split_grid(splits: Sequence[SplitView]) -> Markup:
-    """A square for each split."""
+    """Draw a square for each split."""
     if not splits:
         return Markup("")
     columns = min(len(splits), _PER_ROW)

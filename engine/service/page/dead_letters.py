@@ -1,4 +1,4 @@
-"""Dead letters: of pipelines (`engine`) and of the ingest API (`service`), filtered, opened, mended."""
+"""Pages of dead letters, of pipelines (`engine`) and of the ingest API (`service`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_REASON = 2_000
 
 
 async def show_letters(request: Request) -> Response:
-    """A page of one store's letters, with the causes of the open ones."""
+    """Show a page of one store's dead letters, with the causes of the open ones."""
     context = cast("ServiceContext", request.app.state.context)
     query = request.query_params
     store = query.get("store", "engine" if context.operations is not None else "service")
@@ -98,9 +98,7 @@ async def _letter_page(
     store, letter_id = request.path_params["store"], request.path_params["id"]
     letter = await _find(context, store, letter_id)
     if letter is None:
-        return render(
-            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
-        )
+        return render(request, "problem.html", 404, text="No dead letter has this id.", status_code=404)
     audit = await context.in_thread(lambda: _audit(context, letter_id))
     text = letter.record
     values: dict[str, Any] = {
@@ -135,7 +133,7 @@ def _audit(context: ServiceContext, subject: str) -> list[Any]:
 
 
 def _pretty(text: str) -> str:
-    """The record on several lines; as it is where reading it would change it, as with large numbers."""
+    """Return the record on several lines; unchanged if parsing would change it, as with large numbers."""
     try:
         value = orjson.loads(text)
         lines = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
@@ -155,18 +153,16 @@ def _who(request: Request) -> str:
 
 
 async def replay(request: Request, form: dict[str, str]) -> Response:
-    """Send the record of a letter again, as the form has it."""
+    """Send the record of a dead letter again, as edited in the form."""
     context = cast("ServiceContext", request.app.state.context)
     store, letter_id = request.path_params["store"], request.path_params["id"]
     record, force = form.get("record", ""), form.get("force") == "yes"
     letter = await _find(context, store, letter_id)
     if letter is None:
-        return render(
-            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
-        )
+        return render(request, "problem.html", 404, text="No dead letter has this id.", status_code=404)
     problem = _not_a_record(record)
     if not problem and letter.status == "recovered" and not force:
-        problem = "This record was delivered since. To replace that newer row, tick the box below."
+        problem = "This record has been delivered since. To replace that newer row, tick the box below."
     if problem:
         return await _letter_page(request, errors=[problem], record=record, status=400)
     try:
@@ -205,12 +201,12 @@ def _not_a_record(text: str) -> str:
 
 
 async def discard(request: Request, form: dict[str, str]) -> Response:
-    """Put one letter aside."""
+    """Discard one dead letter."""
     return await _discard(request, [request.path_params["id"]], request.path_params["store"], form)
 
 
 async def discard_many(request: Request, form: dict[str, str]) -> Response:
-    """Put the ticked letters of a page aside."""
+    """Discard the ticked dead letters of a page."""
     ids = [one for one in form.get("ids", "").split("\n") if one][:1_000]
     return await _discard(request, ids, form.get("store", ""), form)
 
@@ -240,7 +236,7 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     except _BUSY:
         text = "The warehouse cannot be written at present: try again in a moment."
         return _not_discarded(request, text, 503, reason)
-    said = "1 dead letter put aside." if len(ids) == 1 else f"{len(ids)} dead letters put aside."
+    said = "1 dead letter discarded." if len(ids) == 1 else f"{len(ids)} dead letters discarded."
     return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)
 
 
@@ -252,7 +248,7 @@ def _not_discarded(request: Request, text: str, status: int, reason: str) -> Res
 def _dead_record(letter: LetterView) -> DeadRecord:
     import json
 
-    record = json.loads(letter.record or "null")  # orjson refuses NaN
+    record = json.loads(letter.record or "null")  # orjson rejects NaN
     record_id = str(record.get("id") or "") if isinstance(record, dict) else ""
     origin = Origin(letter.pipeline, letter.run_id, letter.node, letter.key)
     return DeadRecord(origin, record_id.encode("utf-8", "replace").decode())

@@ -1,4 +1,4 @@
-"""The service's own dead letters, page by page, and what may be done with them."""
+"""The service's own dead letters, page by page, and the actions on them."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ class ServiceLetter:
 
     @property
     def dead_record(self) -> DeadRecord:
-        """Return whose record it is."""
+        """Return the identity of its record."""
         return DeadRecord(Origin(self.pipeline, self.run, self.node, self.key), self.record_id or "")
 
     @property
     def place(self) -> str:
-        """Return the place that the next page begins after."""
+        """Return the place after which the next page begins."""
         return f"{self.sequence}.{self.index}.{self.id}"
 
 
 def list_letters(
     reader: Reader, *, model: str = "", cause: str = "", status: str = "", before: str = "", limit: int = 50
 ) -> list[ServiceLetter]:
-    """Newest first, after the place `before`. Blocks."""
+    """Return dead letters, newest first, after the place `before`. Blocks."""
     conditions, values = ["true"], list[Any]()
     for column, value in (("lower(model)", model.lower()), ("error_type", cause), ("status", status)):
         if value:
@@ -92,7 +92,7 @@ def list_letters(
 
 
 def letter_of_id(reader: Reader, letter_id: str) -> ServiceLetter | None:
-    """Return the dead letter of this id. Blocks."""
+    """Return the dead letter with this id. Blocks."""
     row = reader.execute(
         f"SELECT {_COLUMNS} FROM _odw_dead_letters WHERE dead_letter_id = ?",  # noqa: S608 -- constant
         [letter_id],
@@ -114,7 +114,7 @@ def ids_of(reader: Reader, records: Sequence[DeadRecord]) -> list[str]:
 
 
 def records_of(reader: Reader, ids: Sequence[str]) -> list[DeadRecord]:
-    """Return whose records these dead letters have. Blocks."""
+    """Return the identities of these dead letters' records. Blocks."""
     found = reader.execute(
         "SELECT pipeline, run, node, key, coalesce(record_id, '') FROM _odw_dead_letters "
         "WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -124,7 +124,7 @@ def records_of(reader: Reader, ids: Sequence[str]) -> list[DeadRecord]:
 
 
 def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]]:
-    """(model, error type, number), most frequent first. Blocks."""
+    """Return (model, error type, number), most frequent first. Blocks."""
     return reader.execute(
         "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = ? "
         "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50",
@@ -133,7 +133,7 @@ def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]
 
 
 def audit_of(reader: Reader, subject: str = "", limit: int = 50) -> list[tuple[datetime, str, str, str, str]]:
-    """(time, actor, action, subject, detail), newest first. Blocks."""
+    """Return (time, actor, action, subject, detail), newest first. Blocks."""
     return reader.execute(
         "SELECT happened_at, actor, action, subject, detail FROM _odw_audit WHERE ? = '' OR subject = ? "
         "ORDER BY happened_at DESC LIMIT ?",
@@ -142,7 +142,7 @@ def audit_of(reader: Reader, subject: str = "", limit: int = 50) -> list[tuple[d
 
 
 async def discard_letters(context: ServiceContext, ids: Sequence[str], reason: str, actor: str) -> None:
-    """Put dead letters aside. Raises what `Warehouse.write` raises."""
+    """Discard dead letters. Raises what `Warehouse.write` raises."""
     audit = [AuditEntry(actor, "discarded", one, reason) for one in ids]
     await context.warehouse.write(
         Submission(model="", table=None, rows=[], discard=(ids, reason), audit=audit)
@@ -150,13 +150,13 @@ async def discard_letters(context: ServiceContext, ids: Sequence[str], reason: s
 
 
 async def replay_letter(context: ServiceContext, letter: ServiceLetter, record: str, actor: str) -> list[str]:
-    """Store the record of a dead letter; return why it was refused again, if it was."""
+    """Store the record of a dead letter; return why it was rejected again, if it was."""
     endpoint = context.endpoints.get(letter.model.lower())
     if endpoint is None:
-        return [f"The model {letter.model} is not served any more"]
+        return [f"The model {letter.model} is no longer served"]
     detail = "as it was" if _same(record, letter.record) else "edited"
     audit = [AuditEntry(actor, "replayed", letter.id, detail)]
-    # of an open letter every newer row is one that was delivered since the page was drawn
+    # for an open letter, any newer row was delivered after the page was rendered
     unless_newer = letter.sequence if letter.status == "open" else None
     return await store_again(context, endpoint, record.encode(), audit, unless_newer)
 
@@ -169,7 +169,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def schema_of(context: ServiceContext, model: str) -> list[tuple[str, str, bool, str]]:
-    """(field, type, whether it is required, description) of a model; empty for one that is not served."""
+    """Return (field, type, whether it is required, description) of a model; empty for an unknown model."""
     endpoint = context.endpoints.get(model.lower())
     if endpoint is None:
         return []

@@ -1,4 +1,4 @@
-"""Server-sent events: parts of a page that have changed, once a second, as JSON of element id to HTML."""
+"""Server-sent events: once a second, the changed parts of a page as JSON of element id to HTML."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["SharedOverview", "stream"]
 
 MAX_VIEWERS = 32
 _TICK = 1.0
-_TICKS = 600  # browsers reconnect by themselves
+_TICKS = 600  # browsers reconnect automatically
 
 
 class SharedOverview:
-    """The overview's values for all viewers, looked up once a tick however many there are."""
+    """The overview's values, computed once per tick for all viewers."""
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()

@@ -1,4 +1,4 @@
-"""The first page: what runs, what came in, what died."""
+"""The first page: current runs, rates, dead letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_WORKING = 50
 
 
 async def show_overview(request: Request) -> Response:
-    """The page at `/`."""
+    """Show the page at `/`."""
     context = cast("ServiceContext", request.app.state.context)
     if not context.access.roles(request).read:
         return RedirectResponse(address(request, "/ui/login"), 303)
@@ -49,7 +49,7 @@ async def overview_values(context: ServiceContext) -> dict[str, Any]:
         "running": sum(run.state == "running" for run in working),
         "rate": sum(written for _, written, _ in last) / (len(last) or 1),
         "written": sum(written for _, written, _ in points) * context.metrics.history.STEP,
-        "chart": charts.rates(points, "Records written and dead a second over the last hour"),
+        "chart": charts.rates(points, "Records written and dead per second over the last hour"),
         "is_quiet": not any(written or dead for _, written, dead in points),
         "causes_of_pipelines": charts.bars(open_causes),
         "causes_of_service": charts.bars(own),

@@ -1,4 +1,4 @@
-"""One record's way: its source, run and model calls, to the rows that hold it or to where it died."""
+"""The path of one record: its source, run and model calls, and the rows that hold it or where it died."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _PATH = "source_file_path"
 
 @dataclass(slots=True)
 class _Way:
-    """The way to one row, or to one dead letter: of a pipeline, of the service, or known to both.
+    """The path to one row, or to one dead letter of a pipeline, of the service, or of both.
 
-    `payers` are the nodes on this way whose answers cost money, `empty` the columns that are null.
+    `payers` are the nodes on this path whose answers cost money, `empty` the columns that are null.
     """
 
     run_id: str = ""
@@ -51,12 +51,12 @@ class _Way:
 
     @property
     def graph(self) -> Any:
-        """The nodes of its run."""
+        """Return the nodes of its run."""
         return charts.graph(self.nodes)
 
 
 async def show_record(request: Request) -> Response:
-    """Everything that is known of a record by its id or its key."""
+    """Show everything known about a record, by its id or its key."""
     context = cast("ServiceContext", request.app.state.context)
     name = request.query_params.get("id", "").strip()[:_MAX_NAME]
     ways = await _ways(context, name) if name else []
@@ -64,7 +64,7 @@ async def show_record(request: Request) -> Response:
 
 
 async def _ways(context: ServiceContext, name: str) -> list[_Way]:
-    """The ways in order of time; what several have in common is shown once."""
+    """Return the paths in order of time; parts that several share are shown once."""
     operations = context.operations
     names = [name] if operations is None else [name, *await _ids(operations, name)]
     ways, own = await context.in_thread(lambda: _look(context, names))
@@ -76,24 +76,24 @@ async def _ways(context: ServiceContext, name: str) -> list[_Way]:
         keys = [name, *(one.key for one in own if one.key)]
         keys += [key for way in ways for key in _key_of(way)]
         ways += await _dead(operations, keys, own)
-    # a row of which no request is known may have come by a replay: it is what is there now
+    # a row without a known request may come from a replay: it is the current state
     ways.sort(key=lambda way: way.at or datetime.max.replace(tzinfo=UTC))
     for earlier, later in pairwise(ways):
         if later.run_id and later.run_id == earlier.run_id:
             later.nodes, later.source = [], ""
-            if earlier.calls == later.calls:  # asked between the two
+            if earlier.calls == later.calls:  # queried between the two
                 earlier.calls, earlier.payers = [], []
     return ways
 
 
 def _key_of(way: _Way) -> list[str]:
-    """The key of a row's record by its calls; none where its object has several records."""
+    """Return the key of a row's record from its calls; none if its object has several records."""
     keys = {call.record for call in way.calls if call.run_id == way.run_id}
     return list(keys) if len(keys) == 1 else []
 
 
 async def _ids(operations: Operations, key: str) -> list[str]:
-    """The id in the record of the latest dead letter of this key: its rows have the id, and not the key."""
+    """Return the id in the record of the latest dead letter with this key: rows have the id, not the key."""
     found = await operations.letters(LetterWhere(status="", key=key, limit=1))
     letter = await operations.letter(found[0].id) if found else None
     if letter is None or letter.record is None:
@@ -104,7 +104,7 @@ async def _ids(operations: Operations, key: str) -> list[str]:
 
 
 def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:
-    """The rows of these ids, and the service's dead letters. Blocks."""
+    """Return the rows of these ids, and the service's dead letters. Blocks."""
     with context.warehouse.reading() as reader:
         tables = context.warehouse.tables.values()
         rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
@@ -143,7 +143,7 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
 
 
 async def _dead(operations: Operations, keys: list[str], own: list[letters.ServiceLetter]) -> list[_Way]:
-    """The dead letters of these keys, each once: the service's copies belong to those of pipelines."""
+    """Return the dead letters of these keys, merging the service's copies with those of pipelines."""
     found: dict[str, LetterView] = {}
     for key in list(dict.fromkeys(keys))[:_MAX_KEYS]:
         where = LetterWhere(status="", key=key, limit=_MAX_LETTERS)
@@ -166,7 +166,7 @@ def _of_service(own: letters.ServiceLetter) -> _Way:
 
 
 async def _follow(operations: Operations, way: _Way, record: str) -> None:
-    """The run of a way, and what a model was asked for the record on it."""
+    """Add the run of a path, and the model calls for its record."""
     detail = await operations.detail(way.run_id) if way.run_id else None
     if detail is None:
         return
@@ -177,7 +177,7 @@ async def _follow(operations: Operations, way: _Way, record: str) -> None:
 
 
 def _payers(nodes: list[NodeView], last: str) -> list[str]:
-    """The nodes that pay, of those that lead to a node and of itself."""
+    """Return the paying nodes among a node and its ancestors."""
     inputs = {node.name: node.inputs for node in nodes}
     names, seen = [last], set[str]()
     while names:

@@ -1,4 +1,4 @@
-"""Templates, the words and numbers in them, and the headers of every page."""
+"""Templates, their text and number formats, and the headers of every page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STATIC = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; c
 
 
 def render(request: Request, template: str, code: int = 200, **values: Any) -> Response:
-    """A whole page."""
+    """Render a whole page."""
     context = cast("ServiceContext", request.app.state.context)
     access = context.access
     roles = access.roles(request)
@@ -60,13 +60,13 @@ def render(request: Request, template: str, code: int = 200, **values: Any) -> R
 
 
 def fragment(request: Request, template: str, **values: Any) -> str:
-    """A part of a page, for an update of what is shown."""
+    """Render a part of a page, for an update."""
     context = cast("ServiceContext", request.app.state.context)
     return _environment().get_template(template).render(base=_base(context), **values)
 
 
 def address(request: Request, path: str, **query: str) -> str:
-    """The path of another page, with the service's prefix; empty values are left out."""
+    """Return the path of another page, with the service's prefix; empty values are left out."""
     given = {name: value for name, value in query.items() if value}
     return _base(request.app.state.context) + path + (f"?{urlencode(given)}" if given else "")
 
@@ -91,7 +91,7 @@ def _base(context: ServiceContext) -> str:
 
 @cache
 def _version() -> str:
-    """Changes with the files, so that browsers do not keep old ones."""
+    """Return a version that changes with the files, so that browsers do not cache old ones."""
     import hashlib
 
     return hashlib.sha256(b"".join(_read_static(name) for name in sorted(_STATIC))).hexdigest()[:10]
@@ -123,7 +123,7 @@ def _environment() -> Environment:
 
 
 def moment(text: object) -> datetime | None:
-    """A time of the state store or the warehouse, with a zone; None for none."""
+    """Parse a time of the state store or the warehouse, with a zone; None for none."""
     if isinstance(text, datetime):
         return text if text.tzinfo is not None else text.replace(tzinfo=UTC)
     if not isinstance(text, str) or not text:
@@ -140,18 +140,18 @@ def _number(value: float | None) -> str:
 
 
 def _segment(text: object) -> str:
-    """A text as one segment of a path."""
+    """Quote a text as one segment of a path."""
     return quote(str(text), safe="")
 
 
 def cut(text: object, length: int = 200) -> str:
-    """The beginning of a name: a key may be of any length."""
+    """Return the beginning of a name, since a key may have any length."""
     whole = str(text)
     return whole if len(whole) <= length else whole[:length] + "…"
 
 
 def cell_text(value: object) -> str | None:
-    """A value of a table as it would be written in JSON, texts and times without quotes; null as None."""
+    """Format a value of a table like JSON, but texts and times without quotes, and null as None."""
     if isinstance(value, list | dict | bool):
         return json.dumps(value, ensure_ascii=False, default=str)
     return None if value is None else str(value)
@@ -175,7 +175,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def _ago(value: object) -> str:
-    """How long ago, or until when, in the largest unit that fits."""
+    """Format how long ago, or until when, in the largest unit that fits."""
     found = moment(value)
     if found is None:
         return _NONE

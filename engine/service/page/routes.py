@@ -1,6 +1,6 @@
 """The page's routes: static files, sessions, views, actions, and live updates.
 
-A view wants the key for reading; an action is a POST of a form of ours, and wants the key for what it does.
+A view requires the key for reading; an action is a POST of one of our forms, and requires its own key.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Action = Callable[[Request, dict[str, str]], Awaitable[Response]]
 
 
 def wants_html(request: Request) -> bool:
-    """Whether a browser asks: the same address answers JSON to other clients."""
+    """Return whether a browser sent the request: the same address answers JSON to other clients."""
     return "text/html" in request.headers.get("accept", "")
 
 
 def page_routes() -> list[BaseRoute]:
-    """All routes below `/ui`; the overview itself is at `/`."""
+    """Return all routes below `/ui`; the overview itself is at `/`."""
     return [
         Route("/ui/static/{name}", _static, methods=["GET", "HEAD"]),
         _route("/ui/login", _show_login, _log_in, guarded=False),
@@ -100,7 +100,7 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
     form["ids"] = "\n".join(value for name, value in pairs if name == "id")
     if context.access.is_foreign(request):
         text = (
-            "This form came from a page of another host. Behind a proxy, let it pass on the header Host, or "
+            "This form came from a page of another host. A proxy has to pass on the header Host, or "
             "set X-Forwarded-Host."
         )
         return problem(request, text, 403)
@@ -110,7 +110,7 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
         text = "The service was restarted or you have logged in since this page was opened: try again."
         return _not_sent(request, form, text, 403)
     if role and not getattr(roles, role):
-        return _not_sent(request, form, f"This needs the key to {_NEEDS[role]}: log in with it, too.", 403)
+        return _not_sent(request, form, f"This requires the key to {_NEEDS[role]}: log in with it, too.", 403)
     if context.is_stopping:
         return problem(request, "The service is stopping.", 503)
     return await action(request, form)
@@ -120,12 +120,12 @@ _NEEDS = {"read": "read", "write": "write", "admin": "start and end runs"}
 
 
 def problem(request: Request, text: str, status: int) -> Response:
-    """A page that says what is wrong."""
+    """Show a page with an error."""
     return render(request, "problem.html", status, text=text, status_code=status)
 
 
 def _not_sent(request: Request, form: dict[str, str], text: str, status: int) -> Response:
-    """A page that says why a form was not taken, with what somebody has typed into it."""
+    """Show why a form was rejected, with the text that the visitor entered."""
     typed = form.get("record") or form.get("sql") or form.get("reason") or ""
     return render(
         request, "problem.html", status, text=text, status_code=status, typed=typed, back=_page(request)
@@ -133,7 +133,7 @@ def _not_sent(request: Request, form: dict[str, str], text: str, status: int) ->
 
 
 def _page(request: Request) -> str:
-    """The page that the form of this request is on."""
+    """Return the page that contains the form of this request."""
     path = quote(request.scope["path"])
     page, _, action = path.rpartition("/")
     if action == "logout":
@@ -142,7 +142,7 @@ def _page(request: Request) -> str:
 
 
 def _here(request: Request) -> str:
-    """What a login leads back to: the address that was asked for, without the service's prefix."""
+    """Return the address to return to after a login: the requested one, without the service's prefix."""
     path, query = quote(request.scope["path"]), request.url.query
     return f"{path}?{query}" if query else path
 
@@ -161,7 +161,7 @@ async def _log_in(request: Request, form: dict[str, str]) -> Response:
     target = form.get("next", "")
     if name is None:
         return render(request, "login.html", 401, failed=True, next=target)
-    # only to a place of this page: `//host` and a full address would lead elsewhere
+    # only paths of this page: `//host` and a full address would lead to another site
     is_own = target.startswith("/ui/") and "\\" not in target
     response = RedirectResponse(address(request, target if is_own else "/"), 303)
     secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))

@@ -22,7 +22,7 @@ STATES = ("running", "completed", "failed", "interrupted", "outage")
 
 
 async def show_runs(request: Request) -> Response:
-    """Runs, newest first, a page at a time."""
+    """Show runs, newest first, a page at a time."""
     context = cast("ServiceContext", request.app.state.context)
     query = request.query_params
     pipeline, state, before = query.get("pipeline", ""), query.get("state", ""), query.get("before", "")
@@ -40,7 +40,7 @@ async def show_runs(request: Request) -> Response:
 
 
 async def run_values(context: ServiceContext, run_id: str) -> dict[str, Any] | None:
-    """What the page of a run shows; None when there is no such run."""
+    """Return the values of a run's page; None when there is no such run."""
     if context.operations is None:
         return None
     detail = await context.operations.detail(run_id)
@@ -52,7 +52,7 @@ async def run_values(context: ServiceContext, run_id: str) -> dict[str, Any] | N
         "run": detail.run,
         "graph": charts.graph(detail.nodes, detail.bottleneck),
         "grid": charts.split_grid(detail.splits),
-        "chart": charts.rates(points, "Records written and dead a second"),
+        "chart": charts.rates(points, "Records written and dead per second"),
     }
 
 
@@ -61,12 +61,12 @@ async def show_run(request: Request) -> Response:
     context = cast("ServiceContext", request.app.state.context)
     values = await run_values(context, request.path_params["id"])
     if values is None:
-        return render(request, "problem.html", 404, text="There is no run of this name.", status_code=404)
+        return render(request, "problem.html", 404, text="No run has this name.", status_code=404)
     return render(request, "run.html", **values)
 
 
 async def show_pipeline(request: Request) -> Response:
-    """A pipeline with its graph, and a form to start it."""
+    """Show a pipeline with its graph, and a form to start it."""
     return await _pipeline_page(request, request.path_params["name"])
 
 
@@ -77,9 +77,7 @@ async def _pipeline_page(
     found = context.operations.pipelines() if context.operations is not None else ()
     pipeline = next((one for one in found if one.name == name), None)
     if context.operations is None or pipeline is None:
-        return render(
-            request, "problem.html", 404, text="There is no pipeline of this name.", status_code=404
-        )
+        return render(request, "problem.html", 404, text="No pipeline has this name.", status_code=404)
     values: dict[str, Any] = {
         "pipeline": pipeline,
         "graph": charts.graph(pipeline.nodes),
@@ -118,6 +116,6 @@ async def end_run(request: Request, form: dict[str, str]) -> Response:
     except OperationsError as error:
         return render(request, "problem.html", 409, text=str(error), status_code=409)
     if not is_ended:
-        text = "This run has ended, or works in another process: end it where it was started."
+        text = "This run has ended, or belongs to another process: end it where it was started."
         return render(request, "problem.html", 409, text=text, status_code=409)
     return RedirectResponse(address(request, f"/ui/runs/{run_id}"), 303)

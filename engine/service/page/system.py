@@ -17,7 +17,7 @@ __all__ = ["show_health", "show_schedules"]
 
 
 async def show_schedules(request: Request) -> Response:
-    """When pipelines run by themselves."""
+    """Show the schedules of pipelines."""
     context = cast("ServiceContext", request.app.state.context)
     found = await context.operations.schedules() if context.operations is not None else []
     return render(request, "schedules.html", schedules=found)

@@ -22,13 +22,13 @@ QUERY_ROWS = 200
 
 
 async def show_tables(request: Request) -> Response:
-    """All tables with the number of their rows."""
+    """Show all tables with their numbers of rows."""
     context = cast("ServiceContext", request.app.state.context)
     return render(request, "tables.html", tables=await context.in_thread(lambda: _tables(context)))
 
 
 def _tables(context: ServiceContext) -> list[tuple[str, int, list[str], list[str]]]:
-    """(table, rows, columns, models that go to it)."""
+    """Return (table, rows, columns, models stored in it)."""
     found = []
     with context.warehouse.reading() as reader:
         for table in context.warehouse.tables.values():
@@ -39,11 +39,11 @@ def _tables(context: ServiceContext) -> list[tuple[str, int, list[str], list[str
 
 
 async def show_table(request: Request) -> Response:
-    """Rows of one table, newest first."""
+    """Show rows of one table, newest first."""
     context = cast("ServiceContext", request.app.state.context)
     table = context.warehouse.tables.get(request.path_params["name"])
     if table is None:
-        return render(request, "problem.html", 404, text="There is no table of this name.", status_code=404)
+        return render(request, "problem.html", 404, text="No table has this name.", status_code=404)
     before = request.query_params.get("before", "")
     rows = await context.in_thread(lambda: _rows(context, table, before))
     last = f"{rows[PAGE - 1][0]}.{rows[PAGE - 1][1]}" if len(rows) > PAGE else ""
@@ -53,7 +53,7 @@ async def show_table(request: Request) -> Response:
 
 
 def _rows(context: ServiceContext, table: Table, before: str) -> list[tuple[Any, ...]]:
-    """(sequence, tie-breaker, …) of a page, and one row more. Blocks."""
+    """Return (sequence, tie-breaker, …) of a page, and one row more. Blocks."""
     sequence, _, tie = before.partition(".")
     key = f"CAST({quote(table.names[0])} AS VARCHAR)"
     if table.key is None and table.has_rowid:
@@ -75,7 +75,7 @@ def _cells(row: tuple[Any, ...]) -> list[str | None]:
 
 
 async def show_query(request: Request) -> Response:
-    """The box, with a query to begin with."""
+    """Show the query form, with an example."""
     context = cast("ServiceContext", request.app.state.context)
     name = request.query_params.get("table", "")
     known = name if name in context.warehouse.tables else next(iter(context.warehouse.tables), "")
@@ -92,7 +92,7 @@ async def show_query(request: Request) -> Response:
 
 
 async def run(request: Request, form: dict[str, str]) -> Response:
-    """The answer to a query."""
+    """Show the answer to a query."""
     context = cast("ServiceContext", request.app.state.context)
     sql = form.get("sql", "")
     result: QueryResult | None = None

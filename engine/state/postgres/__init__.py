@@ -9,23 +9,23 @@ __all__ = ["PostgresStateStore"]
 
 
 class PostgresStateStore(StateStore):
-    """Meets `StateStore`. Any number of processes may share the database.
+    """A `StateStore` in PostgreSQL, which any number of processes may share.
 
-    What a method wrote is on the server's disk when it returns, and is written once, whatever happens to
-    the connection: a method that cannot tell whether its transaction was committed asks the server. While
-    the server does not answer, methods wait and try again.
+    Writes are durable on the server when a method returns, and are made exactly once even if the connection
+    breaks: a method that does not know whether its transaction was committed asks the server. While the
+    server does not answer, methods wait and retry.
 
     Args:
         address: `postgresql://user@host:port/database?option=value`; libpq takes what is missing from its
             environment variables and password file.
-        create: False refuses a database that nothing has run with, for commands that only look.
-        patience: seconds for which the server may be gone.
+        create: False rejects a database without state, for commands that only read.
+        patience: seconds for which the server may be unavailable.
 
     Raises:
-        ConfigError: the address is not one.
+        ConfigError: the address is not valid.
         StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later from
-            any method, with server, database and the remedy in the text.
-        StateError: the server cannot be reached on entering, or stays away for longer than `patience`; a
+            any method; the message has server, database and remedy.
+        StateError: the server cannot be reached on entering, or is unavailable for longer than `patience`; a
             value is not JSON-safe.
     """
 

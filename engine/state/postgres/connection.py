@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL, with the statements of a transaction around those of the stores."""
+"""A connection to PostgreSQL, with the transaction statements around those of the stores."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ Receipt: TypeAlias = tuple[str, int]
 
 _OLDEST: Final = 130_000
 
-# It warns of every connection that broke, which is told elsewhere: nothing for whoever has set up no logging.
+# It warns about every broken connection, which is reported elsewhere; this silences it without a logging
+# set-up.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-# A server that vanished is noticed within 20 s. The address may say otherwise.
+# A vanished server is noticed within 20 s. The address may override this.
 _PARAMETERS: Final[dict[str, str | int]] = {
     "application_name": "odw-engine",
     "client_encoding": "utf8",
@@ -45,7 +46,8 @@ _PARAMETERS: Final[dict[str, str | int]] = {
     "tcp_user_timeout": 20_000,
 }
 
-# A client that vanished in mid-transaction must not keep its locks, and no one waits longer for them.
+# A client that vanished during a transaction must not keep its locks, and others must not wait longer for
+# them.
 _SETTINGS: Final = f"""
 SET search_path TO {SCHEMA}, pg_temp;
 SET idle_in_transaction_session_timeout TO '20s';
@@ -56,15 +58,15 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 _BEGIN_READING: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITING: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
-# In one message with BEGIN, so that it costs no round trip. Not pg_xact_status(): a server that has crashed
-# may give the id of a transaction that it knows nothing of to another one.
+# In one message with BEGIN, so that it costs no round trip. Not pg_xact_status(): after a crash, a server may
+# reuse the id of a lost transaction.
 _SIGN: Final = f"""
 INSERT INTO {RECEIPTS} (connection, number, signed_at) VALUES ('%s', %d, now())
 ON CONFLICT (connection) DO UPDATE SET number = excluded.number, signed_at = excluded.signed_at
 RETURNING tableoid::bigint AS home
 """  # noqa: S608 - only a constant is formatted in
 
-# Waits for a transaction that the server still has open because it has not noticed that the client is gone.
+# Waits for a transaction that is still open because the server has not noticed that the client is gone.
 _LOOK_UP: Final = f"""
 INSERT INTO {RECEIPTS} (connection, number, signed_at) VALUES (?, 0, now())
 ON CONFLICT (connection) DO UPDATE SET signed_at = excluded.signed_at RETURNING number
@@ -82,17 +84,17 @@ def parameters_of(address: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(checked(address))
     except psycopg.ProgrammingError:
-        raise unusable() from None  # its text may quote the password
+        raise unusable() from None  # its message may quote the password
     return {**_PARAMETERS, **given}
 
 
 def connect(address: str) -> PostgresConnection:
-    """A new connection.
+    """Open a new connection.
 
     Raises:
-        StateError: the server is too old, or the database keeps its text in another encoding than UTF-8.
+        StateError: the server is too old, or the database does not use UTF-8.
         StateReadOnlyError: the server is a standby.
-        psycopg.Error: it could not be made.
+        psycopg.Error: the connection failed.
     """
     place = place_of(address)
     raw = psycopg.connect(
@@ -100,7 +102,7 @@ def connect(address: str) -> PostgresConnection:
     )
     try:
         _check(raw.info, place)
-        # one width for all numbers, so that a statement is prepared once and not for each mixture of them
+        # one width for all numbers, so that a statement is prepared once and not for each combination
         raw.adapters.register_dumper(int, Int8Dumper)
         raw.execute(_SETTINGS, prepare=False)
     except BaseException:
@@ -123,11 +125,11 @@ def _check(info: psycopg.ConnectionInfo, place: str) -> None:
 
 
 class PostgresConnection:
-    """Meets `Connection`, between `begin` and `commit` or `rollback`.
+    """Implements `Connection`, between `begin` and `commit` or `rollback`.
 
     Attributes:
-        home: which of all tables ever called `RECEIPTS` belongs to the schema that may be written to; see
-            `find_home`. None while that is not known.
+        home: oid of the `RECEIPTS` table of the opened schema, to detect a replaced schema; see `find_home`.
+            None until it is known.
     """
 
     home: int | None = None
@@ -143,30 +145,30 @@ class PostgresConnection:
 
     def executemany(self, sql: str, values: Iterable[Sequence[Value]], /) -> Rows:
         cursor = self._raw.cursor()
-        cursor.executemany(_native(sql), list(values))  # sent all at once: one round trip
+        cursor.executemany(_native(sql), list(values))  # sent together, in one round trip
         return cursor
 
     def hold_run(self, run_id: str, *, alone: bool) -> None:
-        # Not a row lock: those let one that asks to be alone wait for as long as others keep coming.
+        # not a row lock: with those an exclusive request may starve while shared ones keep coming
         lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
         self.execute(f"SELECT {lock}(hashtextextended(?, 0))", (f"{SCHEMA}/{run_id}",))
 
     def overwrite_deleted(self) -> None:
-        """Nothing that can be done here: VACUUM does it some time later."""
+        """Do nothing: VACUUM does it later."""
 
     def begin_reading(self) -> None:
-        """Begin a transaction that has one view of the data."""
+        """Begin a transaction with a consistent view of the data."""
         self._raw.execute(_BEGIN_READING, prepare=False)
 
     def begin_setup(self) -> None:
-        """To write what receipts are kept in; it is no harm to do that twice."""
+        """Begin a transaction that creates the tables, including that of receipts; it is idempotent."""
         self._raw.execute(_BEGIN_WRITING.encode(), prepare=False)
 
     def begin_writing(self) -> Receipt:
-        """Each statement sees what was committed before it. The receipt is good when the transaction is.
+        """Begin a write transaction, which writes its receipt. Each statement sees earlier commits.
 
         Raises:
-            StateError: the schema is not the one that was opened: what is written now would be lost to it.
+            StateError: the schema was replaced since it was opened, so writes would be lost.
         """
         self._number += 1
         sign = _SIGN % (self._name, self._number)
@@ -201,7 +203,7 @@ class PostgresConnection:
         return bool(row["number"] == number)
 
     def tidy(self) -> bool:
-        """Roll back what is left of a transaction; False when the connection cannot be used any more."""
+        """Roll back an open transaction; return False when the connection can no longer be used."""
         if self._raw.info.transaction_status is not TransactionStatus.IDLE:
             try:
                 self._raw.rollback()
@@ -215,6 +217,6 @@ class PostgresConnection:
 
 @lru_cache(maxsize=512)
 def _native(sql: str) -> bytes:
-    """SQLite's placeholders as PostgreSQL's: `?` and `?2` become `$1` and `$2`."""
+    """Convert SQLite's placeholders to PostgreSQL's: `?` and `?2` become `$1` and `$2`."""
     number = count(1)
     return _PLACEHOLDER.sub(lambda match: f"${match[1] or next(number)}", sql).encode()

@@ -1,4 +1,4 @@
-"""PostgreSQL from coroutines: a few connections, transactions, and what is done when the server goes away."""
+"""PostgreSQL for coroutines: a few connections, transactions, and recovery when the server goes away."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ T = TypeVar("T")
 _Begin = Callable[[PostgresConnection], Receipt | None]
 
 PATIENCE: Final = 30.0
-"""Seconds for which the server may be gone; a lease lasts as long."""
+"""Seconds for which the server may be unavailable; as long as a lease."""
 
 CONNECTIONS: Final = 4
-"""Of one process, at most; they are made when they are needed."""
+"""Maximum connections of a process; they are opened on demand."""
 
 _FIRST_PAUSE: Final = 0.05
 _MAX_PAUSE: Final = 1.0
 
 
 class PostgresDatabase:
-    """Meets `Database`. Calls run in worker threads, never in the event loop.
+    """Implements `Database`. Calls run in worker threads, never in the event loop.
 
-    A call that has begun is finished even when its task is cancelled, but for the waiting between attempts.
+    A call that has begun is finished even if its task is cancelled, except during the wait between attempts.
     """
 
     def __init__(self, address: str, *, create: bool, patience: float) -> None:
@@ -47,7 +47,7 @@ class PostgresDatabase:
         self._idle: list[PostgresConnection] = []
         self._busy = 0
         self._closed = True
-        # Threads, not tasks: one that asyncio itself cancels leaves its thread behind.
+        # counts threads, not tasks: a task cancelled by asyncio itself leaves its thread running
         self._changed = Condition()
         self._limiter: CapacityLimiter | None = None
         self._given_up = False
@@ -93,7 +93,7 @@ class PostgresDatabase:
                 result = await to_thread.run_sync(self._attempt, call, limiter=self._limiter)
             except (DisconnectedError, ContendedError) as error:
                 until = until or anyio.current_time() + patience
-                # when one call has waited in vain, those that come after it do not wait again
+                # once a call has waited in vain, later ones do not wait again
                 if self._given_up or anyio.current_time() >= until:
                     self._given_up = isinstance(error, DisconnectedError)
                     raise self._hopeless(error, patience) from error
@@ -144,7 +144,7 @@ class PostgresDatabase:
             if connection is not None and usable and not self._closed:
                 self._idle.append(connection)
                 connection = None
-            # when one of them broke, those that rest have most likely done so too
+            # when one connection breaks, the idle ones have most likely broken too
             broken = [] if usable else self._idle
             self._idle = self._idle if usable else []
             self._changed.notify_all()
@@ -161,7 +161,7 @@ class PostgresDatabase:
 
 
 class _Call(Generic[T]):
-    """One call, over as many attempts as it takes, of which one at most is committed."""
+    """One call with all its attempts, of which at most one is committed."""
 
     def __init__(self, function: Callable[[PostgresConnection], T], begin: _Begin) -> None:
         self._function = function

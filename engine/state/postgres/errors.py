@@ -1,7 +1,7 @@
-"""The one place where psycopg's errors become the engine's, or a reason to try again.
+"""Translate psycopg's errors to the engine's, or to a reason for a retry.
 
-Every message names server and database, and what can be done. Those of the server are quoted without their
-details, which may hold values.
+Every message names server, database and remedy. The server's messages are quoted without details, which may
+contain values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["ContendedError", "DisconnectedError", "translated"]
 
 
 class DisconnectedError(Exception):
-    """The server cannot be reached, or the connection broke: what was not committed can be done again."""
+    """The server cannot be reached, or the connection broke: uncommitted work can be retried."""
 
 
 class ContendedError(Exception):
-    """The server has ended a transaction in favour of another one: doing it again may help."""
+    """The server has aborted a transaction in favour of another one: a retry may help."""
 
 
 # errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
@@ -36,12 +36,12 @@ _GONE: Final = ("42P01",)
 _LOCKED: Final = ("55P03",)
 _VALUE: Final = ("22",)
 
-_QUESTION: Final = re.compile(r"\s*Is the server running [^?]*\?")  # ours says more
+_QUESTION: Final = re.compile(r"\s*Is the server running [^?]*\?")  # our message is more specific
 
 
 @contextmanager
 def translated(place: str) -> Iterator[None]:
-    """Turn what psycopg raises in the block into a `StateError` about `place`, or one of the errors above."""
+    """Translate psycopg's errors in the block to a `StateError` about `place`, or one of the errors above."""
     try:
         yield
     except psycopg.Error as error:
@@ -84,6 +84,6 @@ def _from_postgres(error: psycopg.Error, place: str) -> Exception:
 
 
 def _text(error: psycopg.Error) -> str:
-    """What happened, in one line."""
+    """Return the error in one line."""
     text = error.diag.message_primary or _QUESTION.sub("", str(error)).removeprefix("connection failed: ")
     return " ".join(text.split()).rstrip(".")

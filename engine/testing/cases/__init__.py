@@ -1,4 +1,4 @@
-"""Cases in YAML beside a pipeline: what goes in, what has to come out.
+"""Test cases of a pipeline in YAML: given input and expected output.
 
 ::
 

@@ -53,7 +53,7 @@ def record_differences(
     subset: bool = False,
     unordered: bool = False,
 ) -> Iterator[str]:
-    """Yield the differences of two lists of records, counted from 1: records are matched, then fields."""
+    """Yield the differences between two lists of records, numbered from 1."""
 
     def same(one: Any, other: Any) -> bool:
         return next(differences("", one, other, subset=subset), None) is None

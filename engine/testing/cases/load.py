@@ -28,7 +28,7 @@ class Case:
 
     Args:
         path: its file.
-        place: where it is in the file.
+        place: its place in the file.
         pipelines: the pipeline file.
     """
 
@@ -48,7 +48,7 @@ def case_files(given: Path) -> list[Path]:
     """Return the files of cases that belong to a path, sorted.
 
     Args:
-        given: a file of cases; a pipeline file, for the cases beside it; or a folder, for all below it.
+        given: a file of cases; a pipeline file, for its cases; or a folder, for all below it.
 
     Raises:
         ConfigError: there are none.
@@ -83,7 +83,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _tests(path: Path) -> Path:
-    """The pipeline file that a file of cases is about; a broken file is about its namesake."""
+    """Return the pipeline file of a file of cases; for an invalid file, the one with the same name."""
     try:
         root = parse_bytes(path.read_bytes(), str(path))
     except (ConfigError, OSError):
@@ -101,7 +101,7 @@ def load_cases(path: Path | str) -> list[Case]:
     """Return the cases of a file.
 
     Raises:
-        ConfigError: with everything that is wrong with the file.
+        ConfigError: lists every problem of the file.
     """
     path = Path(path)
     try:
@@ -121,7 +121,7 @@ def load_cases(path: Path | str) -> list[Case]:
 
 
 def records_of(records: Records, case: Case) -> list[Any]:
-    """Return the records that are given, or those of the file that is named.
+    """Return the given records, or those of the named file.
 
     Raises:
         ConfigError: the file cannot be read.

@@ -15,7 +15,7 @@ class _Section(BaseModel):
 
 
 class FileRef(_Section):
-    """Records in a file of JSON lines beside the file of cases."""
+    """Records in a file of JSON lines."""
 
     file: str = Field(description="Path of the file, relative to the file of cases")
 
@@ -24,23 +24,23 @@ Records = list[Any] | FileRef
 
 
 class LetterSection(_Section):
-    """A dead letter; what is left out is not compared."""
+    """A dead letter; omitted keys are not compared."""
 
     node: str | None = Field(default=None, description="Node at which the record died")
     error: str | None = Field(default=None, description="Type of the error")
     message: str | None = Field(default=None, description="Text that the error's message contains")
-    record: Any = Field(default=None, description="The record as it came to the node")
+    record: Any = Field(default=None, description="The record as it reached the node")
 
 
 class ExpectSection(_Section):
-    """What has to come out; what is left out is not compared."""
+    """The expected output; omitted keys are not compared."""
 
     output: dict[str, Records] = Field(default={}, description="Records of a sink, by its node")
     dead_letters: list[LetterSection] | None = Field(default=None, description="All of them, in any order")
     counts: dict[Literal["read", "made", "written", "dropped", "dead"], int] = Field(
         default={}, description="Counts of the run"
     )
-    error: str = Field(default="", description="Text that the error of a run that fails contains")
+    error: str = Field(default="", description="Text that the error of a failing run contains")
     match: Literal["exact", "subset"] = Field(
         default="exact", description="`subset`: records may have more fields than expected"
     )
@@ -55,7 +55,7 @@ class CaseSection(_Section):
     params: dict[str, Any] = Field(default={}, description="Run parameters")
     environment: dict[str, str] = Field(default={}, description="Environment variables, for `${NAME}`")
     input: dict[str, Records] = Field(
-        default={}, description="Records of a source, by its node; sources without are read as they are"
+        default={}, description="Records of a source, by its node; other sources are read as usual"
     )
     mock: dict[str, list[Any]] = Field(
         default={},
@@ -63,7 +63,7 @@ class CaseSection(_Section):
         "(dropped), a list (fan-out), or {raise: {error: …, message: …}}",
     )
     now: datetime = Field(default=datetime(2026, 1, 1, tzinfo=UTC), description="The time of the run")
-    expect: ExpectSection | None = Field(default=None, description="What has to come out")
+    expect: ExpectSection | None = Field(default=None, description="The expected output")
 
 
 class CasesSection(_Section):

@@ -39,8 +39,8 @@ class CaseResult:
     Attributes:
         output: records by sink, JSON-safe.
         dead_letters: node, error, message and record of each.
-        counts: of the run.
-        differences: one line each; empty when the case has passed.
+        counts: counts of the run.
+        differences: one line each; empty if the case passed.
     """
 
     case: Case
@@ -52,7 +52,7 @@ class CaseResult:
 
     @property
     def passed(self) -> bool:
-        """Whether everything came out as expected."""
+        """Whether the output is as expected."""
         return not self.differences
 
     def text(self) -> str:
@@ -65,7 +65,7 @@ class CaseResult:
 
 
 class _Mocked(Transform[NoParams]):
-    """Gives the answers that it was told to, one for each record in order."""
+    """Returns the given answers, one for each record in order."""
 
     def __init__(self, name: str, answers: list[Any]) -> None:
         super().__init__(NoParams())
@@ -94,7 +94,7 @@ async def run_case(case: Case) -> CaseResult:
     """Run a case and compare.
 
     Raises:
-        ConfigError: the case or the pipeline file cannot be used; the text has the place.
+        ConfigError: the case or the pipeline file cannot be used; the message has the place.
     """
     sinks: dict[str, MemorySink] = {}
     plan = _plan(case, sinks)
@@ -135,7 +135,7 @@ def _plan(case: Case, sinks: dict[str, MemorySink]) -> Plan:
     return replace(
         plan,
         nodes=nodes,
-        dead_letters=DeadLetterSettings(),  # a case says itself how many die
+        dead_letters=DeadLetterSettings(),  # the case itself states how many die
         settings=replace(plan.settings, on_complete=(), on_cancel=(), retries=0),
     )
 
@@ -169,7 +169,7 @@ def _in_memory(case: Case, node: PlanNode, sinks: dict[str, MemorySink]) -> Plan
     elif node.connection is None or node.needs_sandbox:
         return node
     elif node.kind is Kind.TRANSFORM:
-        made = _Mocked(node.name, [])  # as long as no record comes there, it need not be mocked
+        made = _Mocked(node.name, [])  # without records it need not be mocked
     else:
         message = f"source `{node.name}` would reach `{node.connection.name or node.spec.name}`"
         hint = f"give its records under `input: {{{node.name}: […]}}`"
@@ -180,7 +180,7 @@ def _in_memory(case: Case, node: PlanNode, sinks: dict[str, MemorySink]) -> Plan
 def _compared(case: Case, result: CaseResult) -> Iterator[str]:
     expect = case.section.expect
     if expect is None:
-        yield "`expect` is missing: write it, or have it written with --update"
+        yield "`expect` is missing: write it, or let --update write it"
         return
     if expect.error and expect.error not in result.error:
         yield f"error: expected {expect.error!r}, found {result.error or 'none'!r}"

@@ -1,4 +1,4 @@
-"""`--update`: write the actual output into the file of cases; comments and everything else stay."""
+"""`--update`: write the actual output into the file of cases, keeping comments and everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["update_file"]
 
 KEPT = ("error", "match", "unordered", "ignore")
 INDENT = 2
-WIDTH = 1_000_000  # a record is a line, however long
+WIDTH = 1_000_000  # a record is one line, however long
 
 
 class _Flow(dict[str, Any]):
@@ -25,7 +25,7 @@ class _Flow(dict[str, Any]):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists as people do, and writes records on one line."""
+    """Indents lists in the common style, and writes records on one line."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -37,7 +37,7 @@ _Dumper.add_representer(
 
 
 def update_file(path: Path, results: Sequence[CaseResult]) -> int:
-    """Rewrite the expectations of the cases that failed; returns how many were rewritten.
+    """Rewrite the expectations of failed cases; return how many were rewritten.
 
     Raises:
         ConfigError: the file cannot be written, or a case is written in flow style (`{…}`) on one line.
@@ -50,7 +50,7 @@ def update_file(path: Path, results: Sequence[CaseResult]) -> int:
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     tests = _child(root, "tests")
     assert tests is not None
-    # from the last to the first, so that line numbers before it stay right
+    # from last to first, so that earlier line numbers stay valid
     for result in sorted(failed, key=lambda one: one.case.place.line, reverse=True):
         case = _child(tests, result.case.name)
         if not isinstance(case, yaml.MappingNode) or case.flow_style or not case.value:
@@ -84,7 +84,7 @@ def _replace(lines: list[str], case: yaml.MappingNode, expect: dict[str, Any]) -
 
 
 def _end(lines: list[str], node: yaml.Node) -> int:
-    """The line after a value, without the blank lines and comments that precede the next one."""
+    """Return the line after a value, excluding blank lines and comments that precede the next one."""
     block = isinstance(node, yaml.CollectionNode) and not node.flow_style
     end = min(node.end_mark.line + (not block), len(lines))
     while end > node.start_mark.line + 1 and (
@@ -103,7 +103,7 @@ def _expectation(result: CaseResult) -> dict[str, Any]:
         kept.pop("error", None)
     ignored = before.ignore if before is not None else []
     output: dict[str, Any] = {}
-    # the sinks that were written down before, else all
+    # the sinks expected before, else all
     for name in (before and before.output) or result.output:
         records = [without_fields(one, ignored) for one in result.output[name]]
         named = before.output.get(name) if before is not None else None

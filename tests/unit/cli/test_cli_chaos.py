@@ -124,7 +124,7 @@ def test_the_verdict_is_printed(
         assert (code, shown.splitlines()) == (
             7,
             [
-                "orders: 60 records, 2 disturbed runs, 4 kills: NOT THE SAME AS UNDISTURBED",
+                "orders: 60 records, 2 disturbed runs, 4 kills: DIFFERS FROM THE UNDISTURBED RUN",
                 "  seed 8: save: missing: 4 (a, b, c, …)",
                 "  again: --only orders --chaos 8 --kills 2",
             ],

@@ -149,5 +149,5 @@ def test_fields_may_be_called_as_methods_are(field: str) -> None:
 @pytest.mark.parametrize("field", ["model_config", "model_fields", "model_dump"])
 def test_a_field_that_models_need_is_refused(field: str) -> None:
     document = {"models": {"Odd": {"fields": {"id": "str", field: "str?"}}}}
-    with pytest.raises(DeclarationError, match=f"`{field}` is a name that models need"):
+    with pytest.raises(DeclarationError, match=f"`{field}` is a reserved name of models"):
         Declared(document, ".").models()

@@ -199,7 +199,7 @@ CASES = {
             "f.yaml:6:17: pipelines.p.nodes.b.sink: unknown sink `xyz`, known: `keep`, `post`",
             (
                 "f.yaml:7:17: pipelines.p.nodes.c.sink: cannot import 'no.such.module:Thing': No module "
-                "named 'no'; looked among the installed packages, in the current folder and beside the file"
+                "named 'no'; looked among the installed packages, in the current folder and next to the file"
             ),
         ],
     ),

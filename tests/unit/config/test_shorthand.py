@@ -60,7 +60,7 @@ def test_a_short_form_is_the_transform_with_its_parameters(
         ),
         (
             {"map": {"drop": ["a"]}, "with": {"keep": ["b"]}},
-            "pipelines.p.nodes.n.with: `with` beside a mapping under `map`",
+            "pipelines.p.nodes.n.with: `with` next to a mapping under `map`",
         ),
         ({"filtre": "a"}, "pipelines.p.nodes.n.filtre: unknown key `filtre`, did you mean `filter`?"),
     ],

@@ -51,7 +51,7 @@ async def test_a_transform_that_is_not_deterministic_is_found() -> None:
 async def test_a_source_with_unstable_keys_is_found() -> None:
     report = await tried(chaos_plans.unstable_keys)
 
-    assert "under keys of no undisturbed record" in " ".join(map(str, report.findings))
+    assert "with keys that the undisturbed run does not have" in " ".join(map(str, report.findings))
 
 
 async def test_a_sink_that_appends_is_found(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_a_run_that_hangs_is_found(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_what_pays_has_to_be_allowed_and_bounded() -> None:
-    with pytest.raises(ConfigError, match="pays for answers: say --yes"):
+    with pytest.raises(ConfigError, match="pays for answers: add --yes"):
         await chaos(chaos_plans.paying)
     with pytest.raises(ConfigError, match="has no `budget_usd`"):
         await chaos(chaos_plans.paying, paid=True)

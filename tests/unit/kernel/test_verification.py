@@ -248,7 +248,7 @@ class TestTampering:
                 {"delivered": {"n2": 35}},
                 [
                     ("", "written records with a sink", 36, 35),
-                    ("n2", "records that the sink handed on", 35, 36),
+                    ("n2", "records that the sink passed on", 35, 36),
                 ],
             ),
             (

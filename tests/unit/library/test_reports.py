@@ -32,7 +32,7 @@ def test_run_sync_returns_records_of_a_memory_sink() -> None:
 @pytest.mark.parametrize(
     ("what", "params", "message"),
     [
-        (pipeline(), {"p": {"x": 1}}, "`params` are for a file"),
+        (pipeline(), {"p": {"x": 1}}, "`params` only apply to a file"),
         (5, None, "expected a file, a pipeline or plans to run, got int"),
     ],
 )

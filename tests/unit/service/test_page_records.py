@@ -129,7 +129,7 @@ async def test_a_call_without_a_trace_says_how_to_keep_one(page: httpx.AsyncClie
 async def test_a_way_without_a_call_says_so_once_a_node(page: httpx.AsyncClient) -> None:
     await store(page, "")
     text = await shown(page, "row-1")
-    assert text.count("None is on record") == 1  # at `extract`, but not at `aside`, which is not on the way
+    assert text.count("No call is recorded") == 1  # at `extract`, but not at `aside`, which is not on the way
 
 
 @pytest.mark.parametrize("name", ["row-1", KEY])

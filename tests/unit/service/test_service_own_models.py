@@ -391,4 +391,4 @@ def test_a_table_that_loses_its_key_is_told_of(path: Path, caplog: pytest.LogCap
     Warehouse.open(path, [model("Reading")]).close()
     assert not caplog.messages
     Warehouse.open(path, [model("Reading", id=(str | None, None))]).close()
-    assert any("rows of one id are kept side by side" in text for text in caplog.messages)
+    assert any("rows with the same id do not replace each other" in text for text in caplog.messages)

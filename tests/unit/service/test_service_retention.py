@@ -264,7 +264,7 @@ async def test_a_removal_that_fails_is_logged_and_writing_continues(
     settings = ServiceSettings(retention=Retention({"Note": Keep(rows=2)}))
     warehouse = Warehouse.open(path, models, settings)
     with anyio.fail_after(60):
-        while "retention failed and is tried again: ValueError" not in caplog.text:  # noqa: ASYNC110 -- a log
+        while "retention failed and will be retried: ValueError" not in caplog.text:  # noqa: ASYNC110 -- a log
             await anyio.sleep(0.01)
     app = create_app(warehouse, models)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:

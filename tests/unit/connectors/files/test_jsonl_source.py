@@ -109,7 +109,8 @@ async def test_a_broken_line_fails_alone_and_says_where(tmp_path: Path) -> None:
     assert message.startswith(f"{path}:2:13: ")
     assert "private" not in message
     assert second == (
-        f"{path}:5: expected a JSON object, got a list; `jq -c '.[]'` puts each of its items on a line"
+        f"{path}:5: expected a JSON object, got a list; the sources `files` and `s3` read its items with"
+        " `format: json`"
     )
     stub = batches[0].records[1]
     assert (stub["line"], stub["content"]) == (2, '{"private": oops}')
@@ -171,6 +172,25 @@ async def test_a_file_that_shrank_or_vanished_stops_the_run(tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(FatalError, match="No such file"):
         await batches_of(made, split)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("left", [0, 34_000, 40_002], ids=["emptied", "cut", "cut in a line"])
+async def test_a_file_that_is_cut_off_meanwhile_is_named(tmp_path: Path, encoding: str, left: int) -> None:
+    """As a log rotation by copying does: without a word, the lines that were not read yet would be lost."""
+    line = '{"n": 123456789}\n'  # of 17 bytes
+    path = tmp_path / "x.jsonl"
+    path.write_bytes((line * 100_000).encode(encoding))
+    made = source(path)
+    (split,) = await splits_of(made)
+    async with aclosing(made.read(split, None, Context())) as reading:
+        batches = [await anext(reading)]
+        os.truncate(path, left)
+        batches += [batch async for batch in reading]
+    assert set(map(str, records(batches[:-1]))) == {"{'n': 123456789}"}
+    ((kind, message),) = failures(batches)
+    assert kind == "FileChanged"
+    assert f"{path} was truncated from" in message
 
 
 async def test_lines_before_damage_are_read_and_the_rest_is_a_dead_letter(tmp_path: Path) -> None:
