@@ -1,12 +1,16 @@
-"""Addresses of services in connections."""
+"""Addresses of services in connections, and of what is written."""
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from engine.redaction import has_credentials
 
-__all__ = ["address_without_credentials", "http_address"]
+__all__ = ["address_without_credentials", "http_address", "without_fields"]
+
+_FIELD: Final = re.compile(r"\{(\w+)\}")
 
 
 def address_without_credentials(url: str) -> str:
@@ -41,3 +45,17 @@ def http_address(url: str) -> str:
     if port == 0:
         raise ValueError("is not a valid address: a port is from 1 to 65535")
     return url.rstrip("/")
+
+
+def without_fields(path: str) -> str:
+    """Return the path unchanged if it names no fields of records.
+
+    Raises:
+        ValueError: it does, as in `out/{day}`: they are not filled in.
+    """
+    if found := _FIELD.search(path):
+        raise ValueError(
+            f"{found[0]} is not filled in, because all records go to one place: write $"
+            f"{{params.{found[1]}}} for a parameter of the run, or `route` records to several sinks"
+        )
+    return path

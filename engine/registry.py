@@ -76,7 +76,7 @@ class Registry:
         return spec
 
     def dotted(self, name: str) -> ComponentSpec:
-        """Return the specification of `package.module:attribute`, whatever its kind.
+        """Return the specification of `package.module:attribute`, of any kind.
 
         Raises:
             RegistryError: it cannot be imported, or is not a component.

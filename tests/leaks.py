@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import AsyncGeneratorType
 from typing import Any
 
@@ -17,8 +16,8 @@ from tests.servers.needed import KEPT
 
 __all__ = ["generators_begun", "no_child_process", "no_open_generator", "no_socket", "watch_generators"]
 
-TASKS = Path("/proc/self/task")
-DESCRIPTORS = Path("/proc/self/fd")
+TASKS = "/proc/self/task"
+DESCRIPTORS = "/proc/self/fd"
 LIBRARIES = "site-packages"  # httpx, for one, leaves it to the loop to close what it iterates over
 PATIENCE = 2.0  # seconds for what is being closed by another thread or by the kernel
 
@@ -138,9 +137,10 @@ def _place(generator: Generator) -> str:
 
 def _child_processes() -> set[str]:
     found: set[str] = warm_start.running()
-    for task in TASKS.iterdir() if TASKS.exists() else ():
+    for task in os.listdir(TASKS) if os.path.exists(TASKS) else ():
         try:
-            found |= set((task / "children").read_text().split())
+            with open(f"{TASKS}/{task}/children") as children:
+                found.update(children.read().split())
         except OSError:  # the thread has ended meanwhile
             continue
     return found
@@ -148,9 +148,9 @@ def _child_processes() -> set[str]:
 
 def _sockets() -> set[str]:
     found: set[str] = set()
-    for descriptor in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
+    for descriptor in os.listdir(DESCRIPTORS) if os.path.exists(DESCRIPTORS) else ():
         try:
-            target = os.readlink(descriptor)
+            target = os.readlink(f"{DESCRIPTORS}/{descriptor}")
         except OSError:
             continue
         if target.startswith("socket:"):

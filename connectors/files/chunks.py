@@ -70,8 +70,8 @@ def _check_size(part: FilePart, size: int) -> None:
     """Raise if the file that was read to its end was truncated meanwhile, so that lines are missing."""
     if size < part.size:
         raise FileUnreadableError(
-            f"{part.path} was truncated from {part.size:,} to {size:,} bytes while it was read; start a new run "
-            "to read the current content",
+            f"{part.path} was truncated from {part.size:,} to {size:,} bytes while it was read; "
+            "start a new run to read the current content",
             record_kind="FileChanged",
         )
 

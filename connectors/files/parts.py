@@ -12,7 +12,7 @@ import anyio.to_thread
 from pydantic import Field, field_validator
 
 from connectors.files.errors import make_folder
-from connectors.files.sharing import place_of, without_nul
+from connectors.files.sharing import one_path, place_of
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from engine.contract.claims import Claim
@@ -34,7 +34,7 @@ class FilesSinkParams(PartParams):
     def _is_path(cls, value: str) -> str:
         if "://" in value:
             raise ValueError(f"{value!r} is an address; the sink `files` writes to paths of this machine")
-        return without_nul(value)
+        return one_path(value)
 
 
 class _FolderOfParts:

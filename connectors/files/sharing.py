@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from connectors.addresses import without_fields
 from engine.contract.claims import Claim
 
-__all__ = ["place_of", "reads_file", "without_nul", "writes_file"]
+__all__ = ["one_path", "place_of", "reads_file", "writes_file"]
 
 _CLASHES = {
     "replace": "`mode: replace` deletes what the other reads or writes",
@@ -30,8 +31,8 @@ def place_of(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def without_nul(path: str) -> str:
-    """Return the path. Raises ValueError if it contains a NUL character."""
+def one_path(path: str) -> str:
+    """Return the path to write to. Raises ValueError if it names fields of records, or has a NUL."""
     if "\0" in path:
         raise ValueError("a path cannot contain a NUL character")
-    return path
+    return without_fields(path)

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.files.errors import make_folder
-from connectors.files.sharing import without_nul, writes_file
+from connectors.files.sharing import one_path, writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
@@ -50,7 +50,7 @@ class JsonlSinkParams(Params):
     def _plain(cls, value: str) -> str:
         if is_packed(value):
             raise ValueError("the sink does not compress: choose a name without .gz, .bz2, .xz or .zst")
-        return without_nul(value)
+        return one_path(value)
 
 
 def _reach(params: JsonlSinkParams) -> Locality:

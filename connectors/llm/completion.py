@@ -116,6 +116,8 @@ def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
         inner = body.get(name)
         if isinstance(inner, Mapping) and "choices" in inner:
             return {"usage": body.get("usage"), **inner}
+    if body.get("object") == "response" and isinstance(body.get("output"), list):
+        return _of_response(body)
     message = body.get("message")
     if body.get("type") == "message" and isinstance(body.get("content"), str | list):
         choice = {"message": {"content": body["content"]}, "finish_reason": body.get("stop_reason")}
@@ -127,6 +129,16 @@ def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(message, Mapping) and isinstance(message.get("content"), str | list):
         return {**body, "choices": [{"message": message, "finish_reason": body.get("finish_reason")}]}
     return body
+
+
+def _of_response(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A completion of what OpenAI's Responses API gives."""
+    items = [one for one in body["output"] if isinstance(one, Mapping) and one.get("type") != "reasoning"]
+    parts = [part for one in items if isinstance(one.get("content"), list) for part in one["content"]]
+    message = {"content": parts, "tool_calls": [one for one in items if one.get("type") == "function_call"]}
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    return {**body, "choices": [{"message": message, "finish_reason": reason}]}
 
 
 def _refusal(error: object) -> Refusal:
@@ -231,7 +243,8 @@ def _figure(usage: object, *names: str) -> int | None:
 
 
 def _cached(usage: object) -> int:
-    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    known = usage if isinstance(usage, Mapping) else {}
+    details = known.get("prompt_tokens_details") or known.get("input_tokens_details")
     read = _figure(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens")
     return _figure(details, "cached_tokens") or read or 0
 

@@ -167,10 +167,11 @@ class Conversation:
         await self._ask_again(group, rest, missing, lone=prompt.lone)
 
     def _reading(self, prompt: Prompt, reply: Reply) -> Reading | None:
+        schema = self._caller.schema
         if prompt.lone:
             (slot,) = prompt.nonces
-            return read_lone(reply.content, slot, self._caller.schema.spellings)
-        return match_slots(reply.content, prompt.nonces, self._caller.schema.spellings)
+            return read_lone(reply.content, slot, schema.spellings, schema.items)
+        return match_slots(reply.content, prompt.nonces, schema.spellings, schema.items)
 
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"

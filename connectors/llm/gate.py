@@ -323,8 +323,8 @@ class Gate:
                 return
             self._heard_of = mark.at
         for kind in _KINDS:
-            for prefix, infix in (("x-ratelimit-", ""), ("anthropic-ratelimit-", kind)):
-                names = [f"{prefix}{kind}-{one}" if infix else f"{prefix}{one}-{kind}" for one in _SAID]
+            for form in _HEADERS:
+                names = [form.format(said=one, kind=kind) for one in _SAID]
                 limit, remaining = (_number(headers.get(name)) for name in names[:2])
                 if limit and remaining is not None:
                     reset = until_seconds(headers.get(names[2], ""), self.clock.now())
@@ -337,6 +337,11 @@ class Gate:
 
 
 _SAID: Final = ("limit", "remaining", "reset")
+_HEADERS: Final = (
+    "x-ratelimit-{said}-{kind}",
+    "x-ratelimit-{said}-{kind}-minute",  # Cerebras
+    "anthropic-ratelimit-{kind}-{said}",
+)
 
 
 def _number(text: str | None) -> float | None:

@@ -35,14 +35,18 @@ class Reading:
     repaired: bool = False
 
 
-def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str] = ()) -> Reading | None:
+def match_slots(
+    content: str, nonces: Mapping[str, str], fields: Collection[str] = (), items: Collection[str] = ()
+) -> Reading | None:
     """Match values to the slots of a prompt by nonce; return None if the reply has no JSON.
 
     A slot's answer is the object with its nonce, in any position: swapped answers are corrected. A slot whose
-    nonce occurs not once or twice is omitted. If the object has none of the `fields`, they are taken from the
-    only object inside it that has them, unless that is about another document.
+    nonce is missing or occurs twice is omitted. If the object has none of the `fields`, they are taken from
+    the only object inside it that has them, unless that is about another document. `items`: names of the
+    fields of the records that the single one of `fields` lists.
     """
     wanted = {folded_name(field) for field in fields}
+    inner = {folded_name(item) for item in items}
     answers: dict[str, Values] = {}
     readable = mending = False
     for value, mended in _candidates(content):
@@ -52,6 +56,8 @@ def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str]
         echoing = list(_objects(value, set(nonces.values())))
         echoed = Counter(map(_nonce_of, echoing))
         by_nonce = {_nonce_of(one): _record(one, wanted, 1) or one for one in echoing}
+        if inner:
+            by_nonce = {nonce: _named(one, wanted, inner) for nonce, one in by_nonce.items()}
         found = {
             slot: by_nonce[nonce]
             for slot, nonce in nonces.items()
@@ -64,12 +70,16 @@ def match_slots(content: str, nonces: Mapping[str, str], fields: Collection[str]
     return Reading(answers, mending) if readable else None
 
 
-def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | None:
+def read_lone(
+    content: str, slot: str, fields: Collection[str], items: Collection[str] = ()
+) -> Reading | None:
     """Return the values for the single document of a prompt; None if the reply has no JSON object.
 
-    They may be inside a wrapper. An object without any of the fields is not an answer.
+    They may be inside a wrapper. An object without any of the fields is not an answer. `items`: as in
+    `match_slots`; the list of records may then be the whole reply.
     """
     wanted = {folded_name(field) for field in fields}
+    inner = {folded_name(item) for item in items}
     best: Reading | None = None
     for value, mended in _candidates(content):
         if isinstance(value, Mapping | list) and value and best is None:
@@ -77,7 +87,29 @@ def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | Non
         record = _record(value, wanted, _MAX_DEPTH)
         if record is not None:
             return Reading({slot: record}, mended)
+        listed = _list_of(value, inner)
+        if listed:
+            return Reading({slot: {next(iter(fields)): listed}}, mended)
     return best
+
+
+def _named(values: Values, fields: Collection[str], items: Collection[str]) -> Values:
+    """The answer of a slot whose records go by another name, or that is its only record."""
+    if any(folded_name(name) in fields for name in values):
+        return values
+    single = any(folded_name(name) in items for name in values)
+    listed = [values] if single else _list_of(values, items)
+    return {"nonce": _nonce_of(values), next(iter(fields)): listed} if listed else values
+
+
+def _list_of(value: object, items: Collection[str]) -> list[object]:
+    """The records in a list, or in the only list of an object; empty when that is not what it is."""
+    if isinstance(value, Mapping):
+        lists = [one for one in value.values() if isinstance(one, list | Mapping) and one]
+        value = lists[0] if len(lists) == 1 and not any(folded_name(name) in items for name in value) else []
+    each = value if isinstance(value, list) else []
+    fit = all(isinstance(one, Mapping) and any(folded_name(name) in items for name in one) for one in each)
+    return each if fit else []
 
 
 def _record(value: object, fields: Collection[str], depth: int) -> Values | None:

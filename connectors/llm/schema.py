@@ -40,12 +40,14 @@ class TargetSchema:
     """The schema of extracted records.
 
     `fields` are the requested ones, by their Python names, ignoring aliases. `lenient`: missing fields are
-    checked later, since the answer covers only part of a document.
+    checked later, since the answer covers only part of a document. `items`: names of the fields of each
+    record if an answer has several.
     """
 
     model: type[BaseModel]
     fields: Mapping[str, Field]
     lenient: bool = False
+    items: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ class TargetSchema:
         several = Field(Items(Fields(dict(self.fields))), required=True, described=told)
         inside: Any = {RECORDS: (GenericAlias(list, (self.model,)), ...)}
         wrapper = create_model(f"{self.name}_list", **inside)
-        return TargetSchema(wrapper, {RECORDS: several}, self.lenient)
+        return TargetSchema(wrapper, {RECORDS: several}, self.lenient, self.spellings)
 
     def _properties(self, defs: dict[str, JsonObject]) -> JsonObject:
         return {name: one.asked(defs) for name, one in self.fields.items()}

@@ -20,7 +20,7 @@ _DURATION: Final = re.compile(
     re.IGNORECASE,
 )
 _SAID: Final = re.compile(
-    r"(?:try again|retry|wait|resets?)(?: \w+){0,3}? (?:in|after|for)?\s*"
+    r"(?:try again|retry|wait|resets?|available)(?: \w+){0,3}? (?:in|after|for)?\s*"
     r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?|[dhms])(?![a-z])"
     r"\s*(?:and )?)+)",
     re.IGNORECASE,
@@ -36,12 +36,15 @@ _OF_DAYS: Final = re.compile(
 _OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
 _SHORT: Final = 60.0
 _MISTAKEN: Final = 32 * 86_400.0
-_POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)")
+_POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)|\bremaining=0,\s*reset=(\d+)")
 _WAIT_FIELDS: Final = {
     "retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "estimatedtime": 1.0,
     "retryafterms": 0.001,
 }  # fmt: skip
-_RESETS: Final = ("requests", "tokens", "input-tokens", "output-tokens", "project-tokens")
+_RESETS: Final = (
+    "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute",
+    "tokens-minute",
+)  # fmt: skip
 _EPOCH_SECONDS: Final = 1_000_000_000.0  # larger numbers are timestamps, not durations
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 
@@ -173,8 +176,8 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
         if _is_used_up(headers.get(f"{prefix}-remaining")):
             reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
             waits.append(until_seconds(reset, now))
-    # the IETF's draft standard uses a single header: `"default";r=0;t=30`
-    waits += [float(one) for one in _POLICY.findall(headers.get("ratelimit", ""))]
+    # the IETF's drafts use a single header: `"default";r=0;t=30`, or `limit=9, remaining=0, reset=30`
+    waits += [float(one or other) for one, other in _POLICY.findall(headers.get("ratelimit", ""))]
     return max((wait for wait in waits if wait is not None), default=None)
 
 

@@ -88,6 +88,7 @@ _REMEDIES: Final = {
     "53100": "free some space on the server, then resume the run",
     "42P10": "a merge needs a unique index on the `key`: CREATE UNIQUE INDEX ON {table} ({key})",
     "428C9": "leave the field out before the sink: map: {{drop: […]}}",
+    "57014": "raise `statement_timeout`, or write fewer `records` at once",
     "3D000": "check the database in `url`",
     "3F000": "create the schema first",
 }
@@ -103,6 +104,7 @@ _OPTION: Final = re.compile(
     r"|SSL support is not compiled in|certificate .* not exist",
     re.I,
 )
+_UNKNOWN_OPTION: Final = re.compile(r'invalid URI query parameter: "(\w+)"')
 _QUOTED: Final = re.compile(r"""(["'])[^\n]*\1""")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:\d*)?")
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
@@ -166,11 +168,13 @@ async def connect(connection: PostgresConnection) -> Connection:
 
     try:
         given = conninfo_to_dict(connection.url)
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError as error:
+        option = _UNKNOWN_OPTION.search(str(error))
         raise FatalError(
-            "the `url` of the connection is not valid: write "
-            "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, "
-            "with %40 for @, %2F for / and %3F for ? in a password"
+            "the `url` of the connection is not valid: "
+            + (f"libpq has no option {option[1]!r}; " if option else "")
+            + "write postgresql://HOST:PORT/DATABASE?OPTION=VALUE, user and password before HOST, with %40 "
+            "for @, %2F for / and %3F for ? in a password"
         ) from None
     if connection.password is not None:
         given["password"] = connection.password.get_secret_value()

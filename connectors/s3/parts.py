@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from pydantic import Field, field_validator
 
+from connectors.addresses import without_fields
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from connectors.objects.pattern import ObjectPattern, split_bucket
@@ -48,7 +49,7 @@ class S3SinkParams(PartParams):
         scheme, _, rest = value.partition("://")
         bucket, _ = split_bucket(rest)
         ObjectPattern.parse(f"{scheme}://{bucket}/x")  # checks the scheme and the bucket
-        return value
+        return without_fields(value)
 
     @property
     def bucket_and_prefix(self) -> tuple[str, str]:

@@ -57,7 +57,7 @@ def add_file_arguments(parser: argparse.ArgumentParser, *, assignments: bool = T
 
 
 def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
-    """Declare overrides of the file; `assignments`: of any value, besides run parameters."""
+    """Declare overrides of the file; `assignments`: of any value, in addition to run parameters."""
     parser.add_argument(
         "--param",
         action="append",

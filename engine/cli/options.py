@@ -102,7 +102,7 @@ class PlanOptions(FileOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is shown while runs are under way."""
+    """The display during runs."""
 
     progress: str = "auto"
     log_format: str | None = None

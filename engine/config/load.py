@@ -180,7 +180,7 @@ def _read_connections(section: Value | None, problems: Problems) -> dict[str, Co
 
 
 def _asks_for_sandbox(fields: Value) -> bool:
-    """Return whether a field is the word `sandbox`; as a key next to a foreign address it is not."""
+    """Return whether a field is `sandbox`; next to an address the word is only a key."""
     texts = [field.data for _, field in fields.items() if isinstance(field.data, str)]
     return SANDBOX in texts and not any("://" in text for text in texts)
 

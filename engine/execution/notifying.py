@@ -53,7 +53,7 @@ async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
         if not problem:
             return
     where = urlsplit(notify.url).hostname or "the address"
-    text = f"the end of the run could not be told to {where}: {problem}"
+    text = f"the result of the run could not be posted to {where}: {problem}"
     observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
 
 

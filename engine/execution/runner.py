@@ -304,7 +304,7 @@ class Runner:
             self.counts = await self._ask_sinks()
         if not self.finished:
             return
-        await self.ledger.commit()  # before the sinks are told that the run is complete
+        await self.ledger.commit()  # before the sinks are notified that the run is complete
         if self.identity.chunk is None:
             # before a sink replaces existing rows by the new ones
             error = unmet(self.plan, self.ledger.live(), self._matched)

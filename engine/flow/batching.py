@@ -11,7 +11,7 @@ __all__ = ["Batcher"]
 class Batcher:
     """Collects records, with origins and keys, until a batch is full by count or bytes.
 
-    A record is never split and never reordered; a single record over the byte limit is a batch by itself.
+    A record is never split and never reordered; a single record over the byte limit is a separate batch.
     """
 
     def __init__(self, limits: BatchLimits) -> None:

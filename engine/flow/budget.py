@@ -175,7 +175,7 @@ class ByteBudget:
             callback()
 
     def _queue_up(self) -> None:
-        """Be in the process's queue exactly while the first waiter lacks only its bytes."""
+        """Queue in the process's budget exactly while the first waiter lacks only room there."""
         process = self._process
         if process is None:
             return

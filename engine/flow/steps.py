@@ -192,7 +192,7 @@ class TransformStep(Step):
         return Outcome(derived, derived.failures)
 
     def _checked(self, given: Batch, derived: object) -> Batch:
-        """What the transform returned, if every record of it can be accounted for."""
+        """Return the transform's result, if every record in it can be accounted for."""
         if not isinstance(derived, Batch):
             if isinstance(derived, Coroutine):
                 derived.close()

@@ -78,7 +78,7 @@ def split_body(body: bytes, limit: int) -> list[bytes]:
 
 
 def _in_words(body: bytes, error: orjson.JSONDecodeError) -> str:
-    """What is wrong with a body that is not JSON; the parser knows no other encoding than UTF-8."""
+    """Return the error for a body that is not JSON; the parser supports only UTF-8."""
     if body.startswith(b"\x1f\x8b"):
         return "the body is compressed: send Content-Encoding: gzip"
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:2]:

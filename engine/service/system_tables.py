@@ -230,7 +230,7 @@ class EpochStore:
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
-        self._has_parts: bool | None = None  # not loaded yet
+        self._has_parts: bool | None = None  # None until it is known
         self._known: dict[frozenset[str], dict[Place, int]] = {}
 
     def terms(self, submissions: Sequence[tuple[Submission, int]]) -> list[Terms]:

@@ -160,7 +160,7 @@ def _differing(one: Table, other: Table) -> str:
     if types == others:
         return "" if list(types) == list(others) else "give the fields the same order"
     names = sorted(name for name in types | others if types.get(name) != others.get(name))
-    return f"give {', '.join(names)} the same name and type in both, or each model a table of its own"
+    return f"give {', '.join(names)} the same name and type in both, or each model a separate table"
 
 
 def _table_of(name: str, model: type[BaseModel]) -> Table:

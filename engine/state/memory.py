@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -32,6 +35,24 @@ MAX_TRACES: Final = 200
 _PLACE: Final = Path("memory")  # its name in error messages
 
 
+_lock: Final = threading.Lock()
+
+
+def _connect() -> SqliteConnection:
+    return sqlite3.connect(
+        ":memory:", isolation_level=None, check_same_thread=False, factory=SqliteConnection
+    )
+
+
+@functools.cache
+def _empty_tables() -> SqliteConnection:
+    """What each database begins as: a copy takes a hundredth of the time of all migrations."""
+    connection = _connect()
+    prepare(connection, _PLACE)
+    atexit.register(connection.close)
+    return connection
+
+
 class MemoryDatabase:
     """A database that lives as long as this object, over several `open` and `close`.
 
@@ -50,13 +71,12 @@ class MemoryDatabase:
     def start(self) -> None:
         """Create the tables the first time, and accept calls from now on."""
         if self._connection is None:
-            self._connection = sqlite3.connect(
-                ":memory:", isolation_level=None, check_same_thread=False, factory=SqliteConnection
-            )
+            self._connection = _connect()
             self._connection.place = str(_PLACE)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA foreign_keys = ON")
-            prepare(self._connection, _PLACE)
+            with _lock:
+                _empty_tables().backup(self._connection)
         self.is_open = True
 
     async def close(self) -> None:

@@ -47,7 +47,7 @@ def of_run(
     for trouble, told in troubles.values() if not status else ():
         lines.append(
             f"**{trouble.waiting}**: `{trouble.node}` waits since"
-            f" {datetime.fromtimestamp(trouble.since, UTC):%H:%M:%S} UTC (told at {told:%H:%M:%S});"
+            f" {datetime.fromtimestamp(trouble.since, UTC):%H:%M:%S} UTC (reported at {told:%H:%M:%S});"
             f" last answer: {quoted(trouble.note)}"
         )
     return "\n\n".join(lines)
@@ -69,7 +69,7 @@ def of_shard(state: ShardRequest, open_chunks: int, seconds: float, failure: str
     if failure:
         lines.insert(1, f"**failed**: {quoted(failure)}")
     if state.parked:
-        lines.append("put aside for a second try: " + failures(state.parked, state.reasons))
+        lines.append("parked for a second attempt: " + failures(state.parked, state.reasons))
     return "\n\n".join(lines)
 
 

@@ -120,7 +120,7 @@ class TroubleWatch:
         self.trouble = Trouble(node.name, str(node.waiting), node.note, round(since, 1))
         if lasted >= LOGGED_AFTER and (self._logged is None or now - self._logged >= LOGGED_EVERY):
             self._logged = now
-            self._say(snapshot, "waiting", f"{node.name} waits to try again: {node.note}", "warning", lasted)
+            self._say(snapshot, "waiting", f"{node.name} waits for a retry: {node.note}", "warning", lasted)
             if self._reports.is_due(activity_workflow(), node.name, now):
                 await self._report(self.trouble)
 

@@ -223,7 +223,7 @@ class PipelineRun:
                 bool(request.schedule),
             ),
             result_type=Compiled,
-            summary=f"compile {request.pipeline}, and enter its run",
+            summary=f"compile {request.pipeline} and store its run",
             task_queue=request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
@@ -401,7 +401,7 @@ class PipelineRun:
                 kind=kind,
             ),
             result_type=PipelineResult,
-            summary=f"enter that it is {status}",
+            summary=f"store the status {status}",
             task_queue=self._request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=ENDING,
@@ -421,7 +421,7 @@ class PipelineRun:
                     PipelineRun.run,
                     following,
                     id=f"etl/{name}/after-{self._run_id}",
-                    static_summary=f"{name}, behind run {self._run_id}"[:MAX_SUMMARY],
+                    static_summary=f"{name}, after run {self._run_id}"[:MAX_SUMMARY],
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
 

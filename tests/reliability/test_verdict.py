@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,11 @@ def drained(**changes: object) -> EngineState:
     return EngineState([run], found.letters)
 
 
+def drained_run(**changes: Any) -> EngineState:
+    state = drained()
+    return replace(state, runs=[replace(state.runs[0], **changes)])
+
+
 def test_a_drained_run_has_delivered_what_its_ledger_counts() -> None:
     assert left_in_flight(drained(), sound().service) == []
 
@@ -143,14 +149,14 @@ def test_a_drained_run_has_delivered_what_its_ledger_counts() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (drained(written=195), "196 rows in Blob, the ledger counts 195"),
-        (drained(dead=5), "4 dead letters, the ledger counts 5"),
-        (replace(drained(), runs=[replace(drained().runs[0], balanced=False)]), "not everything"),
-        (replace(drained(), runs=[replace(drained().runs[0], status="running")]), "running instead"),
+        (lambda: drained(written=195), "196 rows in Blob, the ledger counts 195"),
+        (lambda: drained(dead=5), "4 dead letters, the ledger counts 5"),
+        (lambda: drained_run(balanced=False), "not everything"),
+        (lambda: drained_run(status="running"), "running instead"),
     ],
 )
-def test_what_a_drain_leaves_in_flight_is_named(state: EngineState, words: str) -> None:
-    problems = left_in_flight(state, sound().service)
+def test_what_a_drain_leaves_in_flight_is_named(state: Callable[[], EngineState], words: str) -> None:
+    problems = left_in_flight(state(), sound().service)
 
     assert len(problems) == 1
     assert words in problems[0]

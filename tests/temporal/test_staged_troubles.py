@@ -148,7 +148,7 @@ def test_a_service_that_is_away(server: DevServer, tmp_path: Path) -> None:
     with staged(server, tmp_path) as stage:
         stage.start()
         stage.until_watched(f"load has been waiting for .*: {refused}")
-        stage.until_logged(f"load waits to try again: {refused}")
+        stage.until_logged(f"load waits for a retry: {refused}")
         stage.until(lambda: refused in stage.page(), "the page does not say it")
 
 

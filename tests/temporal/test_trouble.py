@@ -77,7 +77,7 @@ async def test_an_outage_shows_in_log_heartbeat_and_details(
     assert "waits" not in after
     said = [stage for stage in stages if stage.action in ("waiting", "recovered")]
     assert [stage.level for stage in said[:1]] == ["warning"]
-    assert said[0].message == f"n1 waits to try again: {ANSWER}"
+    assert said[0].message == f"n1 waits for a retry: {ANSWER}"
     assert said[-1].action == "recovered"
     assert result.status == "completed"
 

@@ -80,7 +80,7 @@ async def _to_its_end(watched: Watched, options: DurableOptions, output: Output)
 
 
 async def _store(options: DurableOptions, stack: AsyncExitStack) -> StateStore:
-    """Return the store that the arguments name; for a new run it is created if no worker has done so."""
+    """Return the named store; if it is missing, create it for a new run, else use one in memory."""
     try:
         return await stack.enter_async_context(store_of(options, create=options.wait))
     except StateMissingError:

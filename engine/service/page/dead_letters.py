@@ -185,7 +185,7 @@ async def replay(request: Request, form: dict[str, str]) -> Response:
     except OperationsError as error:
         return await _letter_page(request, errors=[str(error)], record=record, status=409)
     except _BUSY:
-        text = "The warehouse cannot be written at present: try again in a moment."
+        text = "The warehouse cannot be written now: try again in a moment."
         return await _letter_page(request, errors=[text], record=record, status=503)
     return RedirectResponse(address(request, f"/ui/letters/{store}/{letter_id}", said=said), 303)
 
@@ -234,7 +234,7 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     except OperationsError as error:
         return _not_discarded(request, str(error), 409, reason)
     except _BUSY:
-        text = "The warehouse cannot be written at present: try again in a moment."
+        text = "The warehouse cannot be written now: try again in a moment."
         return _not_discarded(request, text, 503, reason)
     said = "1 dead letter discarded." if len(ids) == 1 else f"{len(ids)} dead letters discarded."
     return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)

@@ -56,12 +56,17 @@ async def test_a_call_larger_than_the_burst_goes_out_alone() -> None:
             "x-ratelimit-reset-requests": "1m0s",
         },
         {
+            "x-ratelimit-limit-requests-minute": "60",
+            "x-ratelimit-remaining-requests-minute": "0",
+            "x-ratelimit-reset-requests-minute": "60",
+        },
+        {
             "anthropic-ratelimit-requests-limit": "60",
             "anthropic-ratelimit-requests-remaining": "0",
             "anthropic-ratelimit-requests-reset": "2026-01-01T00:01:00Z",
         },
     ],
-    ids=["openai", "anthropic"],
+    ids=["openai", "cerebras", "anthropic"],
 )
 async def test_limits_are_learned_from_what_answers_tell(headers: Mapping[str, str]) -> None:
     clock = ScriptedClock(jump=True)

@@ -76,6 +76,10 @@ def test_what_other_errors_are_about(status: int, body: object, expected: Cause)
         ({"ratelimit-remaining": "0", "ratelimit-reset": "12"}, None, "", 12.0),
         ({"ratelimit": '"default";r=0;t=30'}, None, "", 30.0),
         ({"ratelimit": '"default";r=4;t=30'}, None, "", None),
+        ({"ratelimit": "limit=10, remaining=0, reset=7"}, None, "", 7.0),
+        ({"ratelimit": "limit=10, remaining=3, reset=7"}, None, "", None),
+        ({"x-ratelimit-remaining-tokens-minute": "0", "x-ratelimit-reset-tokens-minute": "12.5"}, None, "", 12.5),
+        ({}, None, "Request was throttled. Expected available in 13 seconds.", 13.0),
         ({}, {"error": {"message": "Model is loading"}, "estimated_time": 20.5}, "", 20.5),
         ({}, None, "Please wait 12 seconds and try again.", 12.0),
         ({}, None, "Limit resets in 5s.", 5.0),
@@ -218,3 +222,25 @@ def test_calls_of_a_stream_are_joined_by_their_number() -> None:
     found = read_completion(read_body(stream.encode()))
     assert isinstance(found, Reply)
     assert found.content == '{"r1": 1}\n{"r2": 2}'
+
+
+@pytest.mark.parametrize(
+    ("output", "more", "content", "finish", "refusal"),
+    [
+        ([{"type": "output_text", "text": "{}"}], {}, "{}", "", ""),
+        ([{"type": "output_text", "text": "{"}], {"incomplete_details": {"reason": "max_output_tokens"}}, "{", "length", ""),
+        ([{"type": "refusal", "refusal": "No."}], {}, "", "", "No."),
+    ],
+)  # fmt: skip
+def test_a_body_of_the_responses_api_is_read(
+    output: list[object], more: dict[str, object], content: str, finish: str, refusal: str
+) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 4}}
+    items = [
+        {"type": "reasoning", "content": [{"type": "text", "text": "hm"}]},
+        {"type": "message", "content": output},
+    ]
+    found = read_completion({"object": "response", "error": None, "output": items, "usage": usage, **more})
+    assert isinstance(found, Reply)
+    assert (found.content, found.finish_reason, found.refusal) == (content, finish, refusal)
+    assert (found.tokens_in, found.tokens_out, found.tokens_cached) == (10, 5, 4)

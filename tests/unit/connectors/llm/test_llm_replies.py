@@ -291,3 +291,31 @@ def test_a_budget_for_a_model_of_unknown_price_is_refused() -> None:
         price_of("house-model", params(budget_usd=5))
     free = params(budget_usd=5, usd_per_million_input=0, usd_per_million_output=0)
     assert price_of("house-model", free) == Price(0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[{"who": "a"}, {"who": "b"}]', [{"who": "a"}, {"who": "b"}]),
+        ('Here: ```json\n{"patients": [{"Who": "a"}]}\n```', [{"Who": "a"}]),
+        ('{"records": [{"who": "a"}], "notes": [{"who": "b"}]}', [{"who": "a"}]),
+        ('{"who": "a"}\n{"who": "b"}', None),
+        ('{"who": "a", "lines": [{"who": "b"}]}', None),
+        ('{"first": [{"who": "a"}], "second": [{"who": "b"}]}', None),
+        ('{"patient": {"x": 1}, "lines": [{"who": "b"}]}', None),
+        ('[{"who": "a"}, {"other": "b"}]', None),
+    ],
+    ids=["bare", "other-name", "own-name", "lines", "one-record", "two-lists", "object-beside", "strangers"],
+)
+def test_several_records_may_come_without_the_name_of_their_list(content: str, expected: object) -> None:
+    reading = read_lone(content, "r1", {"records"}, {"who"})
+    assert reading is not None
+    assert reading.answers.get("r1", {}).get("records") == expected
+
+
+def test_records_of_a_slot_may_go_by_another_name() -> None:
+    content = '{"r1": {"nonce": "aa", "items": [{"who": "a"}]}, "r2": {"nonce": "bb", "who": "b"}}'
+    reading = match_slots(content, {"r1": "aa", "r2": "bb"}, {"records"}, {"who"})
+    assert reading is not None
+    found = {slot: answer["records"] for slot, answer in reading.answers.items()}
+    assert found == {"r1": [{"who": "a"}], "r2": [{"nonce": "bb", "who": "b"}]}

@@ -92,9 +92,6 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
-SLOW = as_content(slow_pdf())
-
-
 async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
     kinds = {"CorruptDocument", "DocumentTooLarge", "DocumentTooSlow"}
     files = {**hostile_word_files(), **hostile_pdfs()}
@@ -157,7 +154,7 @@ async def test_a_stop_does_not_wait_for_a_document() -> None:
     limits = ReaderLimits(seconds=600, stop_grace=0)
     opened = asyncio.Event()
     async with DocumentReader(limits, stopping=opened.is_set) as reader:
-        reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
+        reading = asyncio.ensure_future(reader.parts(as_content(slow_pdf()), "slow.pdf"))
         await asyncio.sleep(0)
         opened.set()
         with pytest.raises(StoppingError, match=r"slow\.pdf"):
@@ -175,7 +172,7 @@ async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(reader_worker.Worker, "send", sending)
     async with DocumentReader() as reader:
-        reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
+        reading = asyncio.ensure_future(reader.parts(as_content(slow_pdf()), "slow.pdf"))
         process = await started
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from connectors.files import JsonlSinkParams
 from connectors.files.parts import FilesSink, FilesSinkParams
 from connectors.objects.encoding import encode_csv
 from connectors.objects.parquet_encoding import MAX_DEPTH, encode_parquet
@@ -374,6 +375,15 @@ def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
 def test_an_address_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(ValidationError):
         S3SinkParams(path=path)
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [(FilesSinkParams, "out/{day}"), (JsonlSinkParams, "{country}.jsonl"), (S3SinkParams, "s3://b/{day}/x")],
+)
+def test_a_path_with_fields_is_refused(params: Any, path: str) -> None:
+    with pytest.raises(ValidationError, match=r"is not filled in, because all records go to one place"):
+        params(path=path)
 
 
 def test_the_prefix_of_an_address_is_a_folder() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from connectors.postgres.database import PostgresConnection
+from connectors.postgres.database import PostgresConnection, connect
+from engine.errors import FatalError
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,9 @@ def test_messages_name_host_and_database_alone(url: str, place: str) -> None:
 def test_a_broken_host_is_refused_when_it_is_read() -> None:
     with pytest.raises(ValidationError, match="HOST:PORT"):
         PostgresConnection(url="postgresql://u:secret@[::1/sales")
+
+
+async def test_an_option_that_libpq_does_not_know_is_named() -> None:
+    with pytest.raises(FatalError, match="libpq has no option 'ssl_mode'; write") as caught:
+        await connect(PostgresConnection(url="postgresql://u:secret@db/sales?ssl_mode=require"))
+    assert "secret" not in str(caught.value)
