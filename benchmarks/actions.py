@@ -1,7 +1,7 @@
-"""How many of Temporal's actions a run has taken, counted in its histories.
+"""Count the actions that a run has used on Temporal, from its histories.
 
-What counts is on https://docs.temporal.io/cloud/actions. Queries, rejected updates and heartbeats that reach
-the server count as well and are in no history; an unwatched run with short chunks has none.
+https://docs.temporal.io/cloud/actions defines actions. Queries, rejected updates and heartbeats that reach
+the server also count but are in no history; an unwatched run with short chunks has none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 __all__ = ["actions_of", "count"]
 
-# one that is started by another workflow was counted there, twice
+# a child workflow was counted at its parent, as two actions
 _ONCE = frozenset(
     {
         EventType.EVENT_TYPE_TIMER_STARTED,
@@ -37,8 +37,8 @@ def count(event: HistoryEvent) -> int:
 
 
 async def actions_of(client: Client, workflow_id: str) -> int:
-    """Those of a run and of its shards, in all of their parts; what follows the run is not part of it."""
-    total = 1  # somebody started it
+    """Count the actions of a run and its shards, including continued ones, but not of following runs."""
+    total = 1  # the start itself
     async for event in _events(client, workflow_id):
         total += count(event)
         if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED:
@@ -50,7 +50,7 @@ async def actions_of(client: Client, workflow_id: str) -> int:
 
 
 async def _events(client: Client, workflow_id: str, run_id: str | None = None) -> AsyncIterator[HistoryEvent]:
-    """Of a workflow, and of what it has continued as."""
+    """Yield the events of a workflow and of its continuations."""
     while run_id != "":
         handle, run_id = client.get_workflow_handle(workflow_id, run_id=run_id), ""
         async for event in handle.fetch_history_events():

@@ -17,12 +17,12 @@ _SINK = "model: BlobSource}"
 
 
 def blob_run(records: int, *, columns: bool = True) -> Command:
-    """Runs ``blobs`` with ``records`` records against an ingest service in a process of its own.
+    """Runs ``blobs`` with ``records`` records against an ingest service in another process.
 
     Both start from empty state directories. The figures are the engine's; ``rate`` comes from its report,
-    without its start-up; ``service_cpu`` is what the service used meanwhile. The checksum is given only when
-    every record was written and the service serves that many rows, so that it is the same for any size.
-    Without `columns` the sink sends JSON alone.
+    without start-up; ``service_cpu`` is the CPU time of the service. The checksum confirms that every record
+    was written and is served as a row, so it is the same for any size. Without `columns` the sink sends only
+    JSON.
     """
 
     @contextmanager
@@ -59,7 +59,7 @@ def blob_run(records: int, *, columns: bool = True) -> Command:
 
 
 def _with_json(directory: Path) -> Path:
-    """The pipelines with a sink that never sends columns. Raises ValueError when there is no such sink."""
+    """Return the pipelines with a sink that never sends columns. Raises ValueError without such a sink."""
     text = PIPELINES.read_text()
     if _SINK not in text:
         raise ValueError(f"{PIPELINES.name} has no sink with {_SINK}")
@@ -69,13 +69,13 @@ def _with_json(directory: Path) -> Path:
 
 
 def read_report(path: Path, pipeline: str) -> PipelineReport:
-    """A pipeline's part of a report file."""
+    """Return a pipeline's part of a report file."""
     found: PipelineReport = json.loads(path.read_bytes())["pipelines"][pipeline]
     return found
 
 
 def check(report: PipelineReport, records: int) -> None:
-    """Raises ValueError unless the pipeline completed and wrote every one of its records."""
+    """Raise ValueError unless the pipeline completed and wrote all of its records."""
     tally = report["tally"]
     expected = {"read": records, "written": records, "dropped": 0, "dead": 0}
     found = {name: tally.get(name) for name in expected}
@@ -84,6 +84,6 @@ def check(report: PipelineReport, records: int) -> None:
 
 
 def row_count(url: str) -> int:
-    """The number of Blob rows the service serves."""
+    """Return the number of Blob rows that the service serves."""
     with urllib.request.urlopen(f"{url}/consumption/getBlobs?limit=1", timeout=60) as answer:
         return int(json.load(answer)["total"])

@@ -1,4 +1,4 @@
-"""What a large durable run would take: a small simulator fed with measured costs, and the limits around it.
+"""Forecast a large durable run with a small simulator, measured costs and external limits.
 
     python -m benchmarks.capacity                      # a billion objects, with the defaults below
     python -m benchmarks.capacity --objects 1e6 --workers 8 --llm-tokens-per-minute 2e6
@@ -26,12 +26,12 @@ WITHIN = 0.20
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds.
+    """Costs in seconds.
 
     Args:
-        run: a run with one idle chunk, from its beginning to its end.
-        worker: of a worker's processor for each chunk.
-        server: of the dev server's processor for each chunk.
+        run: duration of a run with one idle chunk.
+        worker: processor time of a worker per chunk.
+        server: processor time of the dev server per chunk.
     """
 
     run: float
@@ -41,18 +41,18 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """How many worker processes, and how many chunks each has under way."""
+    """The number of worker processes, and of concurrent chunks per worker."""
 
     workers: int = 1
     slots: int = 4
 
 
 def simulate(chunks: int, wait: float, fleet: Fleet, costs: Costs) -> float:
-    """Seconds that a run takes whose every chunk waits for `wait` seconds.
+    """Return the seconds of a run whose chunks each wait for `wait` seconds.
 
-    A chunk takes a slot of a worker; then, in turn, the server's processor (to hand it out), the worker's (to
-    do it), the wait, and the server's again (to take it back). Processors serve one at a time, in the order
-    of arrival.
+    A chunk takes a slot of a worker; then, in turn, the server's processor (dispatch), the worker's
+    (processing), the wait, and the server's again (completion). Processors serve one chunk at a time, in the
+    order of arrival.
     """
     server_free, worker_free = 0.0, [0.0] * fleet.workers
     # moment, number of the chunk, stage, worker
@@ -80,9 +80,9 @@ def simulate(chunks: int, wait: float, fleet: Fleet, costs: Costs) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A large run and what surrounds it; times in seconds, money in USD. The defaults are examples.
+    """A large run and its environment; times in seconds, money in USD. The defaults are examples.
 
-    `split_objects` and `most_chunks` are the engine's own, prices those that were published in 2026.
+    `split_objects` and `most_chunks` are the engine's, prices those published in 2026.
     """
 
     objects: float = 1e9
@@ -106,7 +106,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Hours that the run would take if this were all there is, and what helps when it is what binds."""
+    """Hours that the run would take under this limit alone, and the remedy if it is the binding one."""
 
     name: str
     hours: float
@@ -115,7 +115,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would take."""
+    """The forecast for a run."""
 
     chunks: float
     attempts: float
@@ -129,7 +129,7 @@ class Forecast:
 
     @property
     def binding(self) -> Limit:
-        """What binds first."""
+        """The limit that binds first."""
         return max(self.limits, key=lambda limit: limit.hours)
 
 
@@ -138,17 +138,17 @@ EVENTS_PER_CHUNK = 3
 SUGGESTED_EVENTS = 4096
 SHARDS = 4
 ACTIONS_OF_A_RUN = 9
-"""It is started, compiles, lists, finalizes, and says five times in its search attributes where it is."""
+"""It is started, compiles, lists, finalizes, and updates its search attributes five times."""
 ACTIONS_OF_A_SHARD = 2
 
 
 def forecast(demand: Demand) -> Forecast:
-    """Every limit by itself, actions and money."""
+    """Forecast every limit alone, actions and money."""
     splits = demand.objects / demand.split_objects
     chunks = min(splits, demand.most_chunks)
     busy = demand.objects * (demand.cpu_per_object + demand.wait_per_object / demand.slots)
     seconds = busy / demand.workers
-    # a chunk that takes longer than its time is handed back and continues as a new attempt
+    # a chunk that exceeds its time is handed back and continues as a new attempt
     attempts = max(chunks, busy * demand.slots / (demand.chunk_minutes * 60))
     beats = seconds * demand.workers * demand.slots / demand.beat_seconds
     shards = max(1, min(SHARDS, chunks))
@@ -192,7 +192,7 @@ def forecast(demand: Demand) -> Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A measured run and the same one simulated, in seconds."""
+    """A measured run and its simulation, in seconds."""
 
     name: str
     measured: float
@@ -200,12 +200,12 @@ class Comparison:
 
     @property
     def off(self) -> float:
-        """How far the simulation is away, as a share of what was measured."""
+        """The relative error of the simulation."""
         return self.simulated / self.measured - 1
 
 
 def measured_costs(directory: Path = results.DIRECTORY) -> Costs:
-    """The costs of a run and a chunk, from the stored results.
+    """Return the costs of a run and a chunk, from the stored results.
 
     Raises:
         FileNotFoundError: `python -m benchmarks run durable` has not been run.
@@ -220,7 +220,7 @@ def measured_costs(directory: Path = results.DIRECTORY) -> Costs:
 
 
 def compared(directory: Path = results.DIRECTORY) -> Iterator[Comparison]:
-    """The stored runs, simulated again."""
+    """Simulate the stored runs again."""
     costs = measured_costs(directory)
     (overhead,) = results.load(directory / "durable_overhead.json")
     _, many, chunks = _overhead_arms(overhead)
@@ -242,7 +242,7 @@ def _median(result: Result, arm: str, figure: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a forecast, or the comparison; 1 when a simulated run is too far away."""
+    """Print a forecast, or the comparison; return 1 if a simulation is too far off."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--check", action="store_true", help="simulate the measured runs again")

@@ -24,7 +24,7 @@ QUICK_PAIRS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and gives its exit code."""
+    """Run a command line and return its exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "list":
         return _list()
@@ -91,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
         measured.append(result)
         _progress("", "")
         print(render(result), end="\n\n", flush=True)
-        # Stored as soon as it is there: a run that is killed keeps what it has.
+        # Stored at once, so that a killed run keeps its results.
         if arguments.out:
             results.store(measured, arguments.out)
         elif result.status in ("complete", "partial") and result.samples and not arguments.quick:

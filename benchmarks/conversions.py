@@ -1,4 +1,4 @@
-"""Files of orders, converted to JSON lines: by a pipeline in a process of its own, and by a plain loop.
+"""Convert files of orders to JSON lines: by a pipeline in another process, and by a plain loop.
 
 Run as `python -m benchmarks.conversions csv|jsonl FROM TO`, it is the plain loop.
 """
@@ -33,7 +33,7 @@ FIELDS = ("id", "name", "amount", "day", "active")
 
 @dataclass
 class Orders:
-    """So many orders, as CSV and as JSON lines; each file is made when it is first asked for."""
+    """A number of orders, as CSV and as JSON lines; each file is created on first use."""
 
     size: int
 
@@ -68,7 +68,7 @@ class Orders:
             yield at, f"customer {at % 1000}", at * 7919 % 100_000 / 100, day, at % 3 == 0
 
     def work(self, path: Path, rate: float | None = None) -> Work:
-        """What a file of converted orders holds; the same whatever their number, where all are there."""
+        """Return the work of a file of converted orders; the checksum is the same for any complete file."""
         found = ids = 0
         with path.open("rb") as file:
             for line in file:
@@ -79,7 +79,7 @@ class Orders:
 
 
 def by_pipeline(orders: Orders, kind: str) -> Command:
-    """The source of this kind (`csv` or `jsonl`) into the sink `jsonl`; `rate` is without the start."""
+    """The source of this kind (`csv` or `jsonl`) into the sink `jsonl`; `rate` excludes start-up."""
 
     @contextmanager
     def prepare(directory: Path) -> Iterator[Launch]:
@@ -103,7 +103,7 @@ def by_pipeline(orders: Orders, kind: str) -> Command:
 
 
 def by_loop(orders: Orders, kind: str) -> Command:
-    """A plain loop in a process of its own."""
+    """A plain loop in another process."""
 
     @contextmanager
     def prepare(directory: Path) -> Iterator[Launch]:
@@ -124,7 +124,7 @@ def convert_lines(source: Path, target: Path) -> None:
 
 
 def convert_rows(source: Path, target: Path) -> None:
-    """Make a record of every row, with the types of its columns, and dump it."""
+    """Convert every row to a record with the types of its columns, and dump it."""
     with source.open(newline="") as file, target.open("wb") as out:
         for row in csv.DictReader(file):
             record: dict[str, Any] = dict(row)

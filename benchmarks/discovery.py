@@ -1,4 +1,4 @@
-"""Finds the benchmarks: every module of :mod:`benchmarks.suite` with a function ``benchmarks(scale)``."""
+"""Find the benchmarks: every module of :mod:`benchmarks.suite` with a function ``benchmarks(scale)``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.model import Benchmark, Scale
 
 
 class UnknownBenchmarkError(Exception):
-    """A name that is neither a module of the suite nor a benchmark; the message lists what there is."""
+    """A name that is neither a module of the suite nor a benchmark; the message lists the known names."""
 
 
 def discover(scale: Scale, package: ModuleType = benchmarks.suite) -> dict[str, list[Benchmark]]:
-    """The benchmarks of every module, by module name, in alphabetical order.
+    """Return the benchmarks of every module, by module name, in alphabetical order.
 
     Raises ValueError when two benchmarks share a name, which would share a result file, or when one has the
     name of a module that holds others as well, which would make the name ambiguous on the command line.
@@ -35,7 +35,7 @@ def discover(scale: Scale, package: ModuleType = benchmarks.suite) -> dict[str, 
 
 
 def select(found: dict[str, list[Benchmark]], names: Iterable[str]) -> Sequence[Benchmark]:
-    """The named benchmarks, each once; a module's name selects all of its own, no names all there are."""
+    """Return the named benchmarks, each once; a module's name selects all of its benchmarks, no names all."""
     chosen: dict[str, Benchmark] = {}
     wanted = list(names) or list(found)
     every = {benchmark.name: benchmark for group in found.values() for benchmark in group}

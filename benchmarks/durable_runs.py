@@ -1,7 +1,7 @@
 """Durable runs as the benchmarks measure them: a dev server, workers, and one run that is submitted.
 
-A dev server has one shard of history and keeps everything in SQLite: what is measured here is the engine's
-part and its round trips, never what Temporal can do.
+A dev server has one history shard and stores everything in SQLite: the results measure the engine and its
+round trips, not Temporal's capacity.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STOP_WITHIN = 30.0
 
 
 def temporal_cli() -> str | None:
-    """The `temporal` program: ODW_TEMPORAL_CLI, PATH, or what `.ci/run` has built."""
+    """Find the `temporal` program: ODW_TEMPORAL_CLI, PATH, or the one that `.ci/run` has built."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odw-engine" / "tools"
     said = os.environ.get("ODW_TEMPORAL_CLI")
     return said or shutil.which("temporal") or shutil.which("temporal", path=cache)
@@ -76,10 +76,10 @@ def durable_run(
     slots: int = 4,
     service: bool = False,
 ) -> Command:
-    """A run on so many worker processes.
+    """A run on this number of worker processes.
 
-    ``run`` is the time from its beginning to its end in the ledger, ``server_cpu`` and ``worker_cpu`` what
-    the dev server and all workers used from the submission to the end.
+    ``run`` is its duration in the ledger; ``server_cpu`` and ``worker_cpu`` are the CPU time of the dev
+    server and all workers from the submission to the end.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The engine's command line as the process arms use it; nothing here imports the engine."""
+"""The engine's command line for process arms; nothing here imports the engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STOP_WITHIN = 15.0
 
 
 class Tally(TypedDict):
-    """What became of the records of a pipeline."""
+    """The record counts of a pipeline."""
 
     read: int
     written: int
@@ -51,12 +51,12 @@ class Service:
 
 
 def engine(*arguments: str) -> list[str]:
-    """The command line ``python -m engine …`` of this Python."""
+    """Return the command line ``python -m engine …`` of this Python."""
     return [sys.executable, "-m", "engine", *arguments]
 
 
 def needs(*verbs: str, pipelines: bool = True) -> Callable[[], str | None]:
-    """Says which of the engine's verbs, or its ``pipelines.yaml``, is not there; for ``Arm.unavailable``."""
+    """Report a missing verb of the engine, or a missing ``pipelines.yaml``; for ``Arm.unavailable``."""
 
     def reason() -> str | None:
         if pipelines and not PIPELINES.exists():
@@ -68,7 +68,7 @@ def needs(*verbs: str, pipelines: bool = True) -> Callable[[], str | None]:
 
 @cache
 def missing(verb: str) -> str | None:
-    """Why ``python -m engine VERB`` cannot be run, or None; ``--help`` checks the engine as a whole."""
+    """Return why ``python -m engine VERB`` cannot be run, or None; ``--help`` checks the whole engine."""
     command = engine("--help") if verb == "--help" else engine(verb, "--help")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
@@ -81,9 +81,9 @@ def missing(verb: str) -> str | None:
 
 @contextmanager
 def serving(directory: Path) -> Iterator[Service]:
-    """Runs ``python -m engine serve`` in a process of its own with its state in ``directory``.
+    """Run ``python -m engine serve`` in another process with its state in ``directory``.
 
-    Raises RuntimeError with its last words when it is not healthy within 30 s.
+    Raises RuntimeError with the end of its output if it is not healthy within 30 s.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""Names of the figures a sample carries, and how they are written for people."""
+"""Names and formatting of a sample's figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEGA = 1_000_000
 
 
 def render(figure: str, value: float, unit: str) -> str:
-    """A figure as text: bytes in MB, rates in units a second, counts and shares as such, others as times."""
+    """Format a figure: bytes in MB, rates in units a second, counts and shares unchanged, others as times."""
     if figure in _COUNTS:
         return f"{value:,.0f}"
     if figure in _SHARES:
@@ -36,7 +36,7 @@ def render(figure: str, value: float, unit: str) -> str:
 
 
 def render_seconds(seconds: float) -> str:
-    """Seconds from one second up, milliseconds below."""
+    """Format a time: in seconds from one second up, else in milliseconds."""
     if abs(seconds) >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1_000:.1f} ms" if abs(seconds) >= 0.01 else f"{seconds * 1_000:.3f} ms"

@@ -1,7 +1,7 @@
-"""Finding the spans of values in documents of 12 scripts; `python -m benchmarks.grounding` prints a table.
+"""Find the spans of values in documents of 12 scripts; `python -m benchmarks.grounding` prints a table.
 
-Beside ours stands the alignment of LangExtract 1.7, in an interpreter of its own, since its dependencies do
-not go with ours. `ODW_LANGEXTRACT` is the `python` of an environment that has it:
+It compares our search with the alignment of LangExtract 1.7, which runs in another interpreter, since its
+dependencies conflict with ours. `ODW_LANGEXTRACT` is the `python` of an environment with it:
 
     python -m venv lx && lx/bin/pip install langextract==1.7.1
     ODW_LANGEXTRACT=lx/bin/python python -m benchmarks.grounding
@@ -33,7 +33,7 @@ _WORDS_OF_A_LINE = 12
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document, and values as a model writes them, each with the only span that it has."""
+    """A document, and values in a model's spelling, each with its only span."""
 
     script: str
     text: str
@@ -63,7 +63,7 @@ _SCRIPTS = {
 
 @cache
 def corpus(characters: int = 8_000, seed: int = 1) -> list[Page]:
-    """A document of about so many characters for each script."""
+    """Return a document of about this many characters per script."""
     random = Random(seed)
     return [_page(script, letters, gap, characters, random) for script, (letters, gap) in _SCRIPTS.items()]
 
@@ -91,7 +91,7 @@ def _page(script: str, letters: Sequence[str], gap: str, characters: int, random
 
 
 def grounded(page: Page) -> list[tuple[int, int] | None]:
-    """The spans that we find."""
+    """Return the spans that our search finds."""
     grounder = Grounder(page.text)
     return [grounder.find(value) for value in page.values]
 
@@ -102,7 +102,7 @@ def needs_langextract() -> str | None:
 
 
 def aligned(pages: Sequence[Page], tokenizer: str) -> list[tuple[list[tuple[int, int] | None], float]]:
-    """The spans that LangExtract finds in each document, and seconds of processor time."""
+    """Return the spans that LangExtract finds in each document, and its processor time in seconds."""
     child = Path(__file__).with_name("langextract_child.py")
     told = json.dumps([tokenizer, [[page.text, page.values] for page in pages]])
     python = os.environ["ODW_LANGEXTRACT"]
@@ -112,7 +112,7 @@ def aligned(pages: Sequence[Page], tokenizer: str) -> list[tuple[list[tuple[int,
 
 
 def share_right(pages: Sequence[Page], found: Sequence[Sequence[tuple[int, int] | None]]) -> float:
-    """The share of values that have their own span."""
+    """Return the share of values with the correct span."""
     right = sum(
         true == span
         for page, spans in zip(pages, found, strict=True)

@@ -1,4 +1,4 @@
-"""Runs a benchmark: every arm once a round, in random order, with the reference a second time as control."""
+"""Run a benchmark: every arm once per round, in random order, and the reference again as control."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ArmError(Exception):
 
 
 class OutOfTimeError(Exception):
-    """The time for the whole run is used up."""
+    """The time limit of the whole run is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Settings:
     clock: Callable[[], float] = time.monotonic
 
     def remaining(self) -> float | None:
-        """Seconds to the deadline, None without one. Raises OutOfTimeError when there are none left."""
+        """Return the seconds to the deadline, None without one. Raises OutOfTimeError after it."""
         if self.deadline is None:
             return None
         left = self.deadline - self.clock()
@@ -56,7 +56,7 @@ class Settings:
 
 
 def run(benchmark: Benchmark, settings: Settings, progress: Progress = lambda _: None) -> Result:
-    """Runs one warm-up round and then the counted ones; what was measured is kept however the run ends."""
+    """Run a warm-up round and then the counted ones; samples are kept even if the run ends early."""
     arms, skipped = available(benchmark)
     rounds = settings.pairs or benchmark.pairs
     result = _blank(benchmark, settings, arms, skipped, rounds)
@@ -83,7 +83,7 @@ def run(benchmark: Benchmark, settings: Settings, progress: Progress = lambda _:
 
 
 def available(benchmark: Benchmark) -> tuple[list[Arm], dict[str, str]]:
-    """The arms that can run here, the A/A control among them, and for the others why they cannot."""
+    """Return the arms that can run here, including the A/A control, and the reasons for the others."""
     arms: list[Arm] = []
     skipped: dict[str, str] = {}
     for arm in benchmark.arms:
@@ -98,14 +98,14 @@ def available(benchmark: Benchmark) -> tuple[list[Arm], dict[str, str]]:
 
 
 def orders(arms: Sequence[Arm], rounds: int, seed: int, name: str) -> Iterator[list[Arm]]:
-    """A random order of all arms for every round, the same for the same seed and benchmark."""
+    """Return a random order of all arms for every round, determined by the seed and benchmark."""
     rng = random.Random(f"{seed}/{name}")
     for _ in range(rounds):
         yield rng.sample(arms, k=len(arms))
 
 
 def disagreement(samples: Sequence[Sample]) -> str | None:
-    """Says which arms differ when the checksums are not all the same; arms without one are not compared."""
+    """Name the arms with different checksums; arms without one are ignored."""
     arms_by_checksum: dict[str, set[str]] = {}
     for sample in samples:
         if sample.checksum is not None:
@@ -117,7 +117,7 @@ def disagreement(samples: Sequence[Sample]) -> str | None:
 
 
 def measure(arm: Arm, number: int, position: int, settings: Settings) -> Sample:
-    """Runs an arm once. Raises OutOfTimeError before it starts or when it is cut short, and ArmError."""
+    """Run an arm once. Raises OutOfTimeError before it starts or if it is interrupted, and ArmError."""
     remaining = settings.remaining()
     try:
         with _collector(settings.gc_enabled):
@@ -125,7 +125,7 @@ def measure(arm: Arm, number: int, position: int, settings: Settings) -> Sample:
     except (CommandError, TimeoutError) as error:
         settings.remaining()  # an arm cut short by the deadline has not failed
         raise ArmError(f"{arm.name}: {error}") from error
-    except Exception as error:  # an arm is foreign code; what the others measured is to be kept
+    except Exception as error:  # an arm may raise anything; samples of the others are kept
         raise ArmError(f"{arm.name}: {type(error).__name__}: {error}") from error
     if arm.checked and work.checksum is None:
         raise ArmError(f"{arm.name}: gave no checksum of its work")
@@ -176,7 +176,7 @@ GC_THRESHOLD = 2_000
 
 @contextmanager
 def _collector(enabled: bool) -> Iterator[None]:
-    """The same for every arm: a collection before it, then the collector as the command line sets it."""
+    """Collect garbage before an arm, then configure the collector as the command line does."""
     was_enabled, thresholds = gc.isenabled(), gc.get_threshold()
     gc.collect()
     gc.set_threshold(GC_THRESHOLD)

@@ -1,4 +1,4 @@
-"""How late the running event loop serves a periodic timer."""
+"""Measure how late the running event loop serves a periodic timer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LagRecorder:
         return self._start + (len(self._delays) + 1) * self._interval
 
     def wake(self, now: float) -> None:
-        """Notes every tick that was due by ``now``."""
+        """Record every tick that was due by ``now``."""
         while (due := self.next_due) <= now:
             self._delays.append(now - due)
 
@@ -61,7 +61,7 @@ async def loop_lag(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
 ) -> AsyncIterator[LagRecorder]:
-    """Runs a timer of ``interval`` seconds beside the body and records how late the loop serves it.
+    """Run a timer of ``interval`` seconds during the block and record how late the loop serves it.
 
     asyncio rounds its waits up to whole milliseconds, so an idle loop is late too: take :func:`idle` as the
     control, and the difference to it as the figure.

@@ -1,4 +1,4 @@
-"""A MinIO server with objects in it, and the ways to read them all."""
+"""A MinIO server with objects, and several ways to read them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def needs_s5cmd() -> str | None:
 
 
 def _started(admitted: int | None) -> str:
-    """Start a server, which ends with this process; gives its address."""
+    """Start a server, which ends with this process, and return its address."""
     folder = tempfile.mkdtemp(prefix="odw-lake-")
     address = f"127.0.0.1:{free_port()}"
     secrets = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}
@@ -78,7 +78,7 @@ def _started(admitted: int | None) -> str:
 
 @dataclass
 class Lake:
-    """So many objects of one size; the server starts when it is first asked for.
+    """A number of objects of one size; the server starts on first use.
 
     `admitted` are the requests that it handles at once; it refuses more with 429.
     """
@@ -113,7 +113,7 @@ class Lake:
 
 
 def sdk_client(url: str) -> Any:
-    """A client of aiobotocore as one writes it by hand."""
+    """A typical hand-written aiobotocore client."""
     from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
 
@@ -133,7 +133,7 @@ def key_of(number: int) -> str:
 
 
 async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]], *, at_once: int = AT_ONCE) -> None:
-    """Do something with every key, so many at once."""
+    """Process every key with limited concurrency."""
     left = iter(keys)
 
     async def worker() -> None:
@@ -144,7 +144,7 @@ async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]], *, at_
 
 
 async def measured(lake: Lake, work: Callable[[str], Awaitable[int]]) -> Work:
-    """Read every object; the processor time of this process is given for 1,000 of them."""
+    """Read every object; report the processor time of this process per 1,000 objects."""
     total = 0
 
     async def one(key: str) -> None:

@@ -1,4 +1,4 @@
-"""Read one object of any size as JSON lines, from a stub of S3 that makes its bytes as it sends them.
+"""Read one object of any size as JSON lines, from a stub of S3 that generates its bytes on the fly.
 
     python -m benchmarks.large_object 5000000000            # from its beginning
     python -m benchmarks.large_object 5000000000 --resume   # from its middle, as a resumed run does
@@ -70,7 +70,7 @@ async def serve(port: int, lines: int) -> None:
 
 @asynccontextmanager
 async def served(lines: int) -> AsyncGenerator[str, None]:
-    """A server in a process of its own; gives its address."""
+    """Start a server in another process and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.large_object", str(lines), "--serve", str(port)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
@@ -84,7 +84,7 @@ async def served(lines: int) -> AsyncGenerator[str, None]:
 
 
 async def read(size: int, *, resume: bool) -> dict[str, int]:
-    """Read an object of about so many bytes, from its beginning or its middle."""
+    """Read an object of about this many bytes, from its beginning or its middle."""
     from connectors.objects.pages import RecordPlace
     from connectors.objects.streaming import StreamPosition
     from connectors.s3 import S3Connection, S3Connector, S3Params

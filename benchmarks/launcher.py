@@ -1,8 +1,8 @@
-"""Starts one command, watches it to its end and writes what it used. Run as a script.
+"""Start a command, watch it until it ends and write its resource usage. Run as a script.
 
 Linux hands a parent's peak resident size down to the child it starts: a child's ``ru_maxrss`` is never below
 what its parent held at the time of ``exec``. Started from a benchmark run of 100 MB, bare Python would
-measure 100 MB. This small process stands between the two; its own 10 MB are the lowest figure it can give.
+measure 100 MB. This small process sits between the two; its own 10 MB are the lowest figure it can report.
 
 Its argument is a JSON object: ``argv``, ``cwd``, ``timeout`` (seconds), and the files ``stdout``, ``stderr``
 and ``usage``, the last of which receives what was measured.
@@ -36,7 +36,7 @@ class Order:
 
 
 class Usage:
-    """What the command used: seconds and bytes."""
+    """The resource usage of the command, in seconds and bytes."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -49,7 +49,7 @@ class Usage:
 
 
 def own_peak_rss(pid: int) -> int | None:
-    """The process's own high-water mark in bytes; gone as soon as it ends, hence sampled."""
+    """Return the process's own high-water mark in bytes, which is lost when it ends, so it is sampled."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
             for line in status:
@@ -61,7 +61,7 @@ def own_peak_rss(pid: int) -> int | None:
 
 
 def spawn(order: Order, output: int) -> int:
-    """Starts the command in a process group of its own, with ``output`` as its standard output."""
+    """Start the command in its own process group, with ``output`` as its standard output."""
     created = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return os.posix_spawn(
         order.argv[0],
@@ -77,7 +77,7 @@ def spawn(order: Order, output: int) -> int:
 
 
 def drain(source: int, sink: int) -> tuple[int, bool]:
-    """Copies what the pipe holds: the number of bytes, and whether the pipe has ended.
+    """Copy the pipe's content; return the number of bytes, and whether the pipe has ended.
 
     At most about 1 MB at a time, so that a command that never stops writing still meets its time limit.
     """
@@ -96,7 +96,7 @@ def drain(source: int, sink: int) -> tuple[int, bool]:
 
 
 def watch(order: Order, sink: int) -> Usage:
-    """Runs the command to its end, or to its time limit, which kills its whole process group."""
+    """Run the command until it ends, or kill its whole process group at the time limit."""
     usage = Usage()
     source, output = os.pipe()
     os.set_blocking(source, False)
@@ -139,7 +139,7 @@ def watch(order: Order, sink: int) -> Usage:
 
 
 def stop(signal_number: int, _frame: object) -> None:
-    """A terminated launcher takes the command with it."""
+    """Terminate the command together with the launcher."""
     sys.exit(128 + signal_number)
 
 

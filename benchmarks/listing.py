@@ -1,9 +1,9 @@
-"""A bucket of any size that costs nothing to list, for what is done with a listing.
+"""A bucket of any size that costs nothing to list, to measure what follows a listing.
 
     python -m benchmarks.listing 1000000 DIRECTORY     # list so many objects into a state store there
 
-The source is `s3` itself with another server behind it: patterns, pages, manifests and splits are the real
-ones. Its objects are not fetched: each is a record, a number.
+The source is `s3` itself with a stub server: patterns, pages, manifests and splits are real. Its objects are
+not fetched: each becomes a record with a number.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from engine.testing import MemorySink, linear_plan
 
 PATTERN = "s3://lake/memos/**/*.txt"
 NODE = "n0"
-_PAGE = 1000  # objects in an answer, as S3 gives them
+_PAGE = 1000  # objects per answer, as in S3
 _WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Bucket:
-    """Answers as S3 does; no more than a page of it exists at any time."""
+    """Answers like S3; only one page exists at a time."""
 
     def __init__(self, objects: int) -> None:
         self._objects = objects
@@ -71,7 +71,7 @@ class Bucket:
 
 
 class ListingParams(S3Params):
-    """What `s3` takes, and how many objects there are."""
+    """Parameters of `s3`, and the number of objects."""
 
     pattern: str = PATTERN
     objects: int = Field(default=1000, ge=0)
@@ -84,7 +84,7 @@ class Listing(S3Connector):
     params: ListingParams
 
     async def open_store(self, stack: AsyncExitStack) -> S3Bucket:
-        """A bucket that is listed, and never read."""
+        """Open a bucket that is listed but never read."""
         client = Bucket(self.params.objects)
         pattern = self.params.parsed()
         resolver = S3WildcardResolver(client)  # type: ignore[arg-type]
@@ -92,19 +92,19 @@ class Listing(S3Connector):
         return S3Bucket(pattern, "memory", resolver, S3FileReader(client), streams)  # type: ignore[arg-type]
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """A number for each object, all at once."""
+        """Yield a number per object, all at once."""
         start, stop = split.first_ordinal, split.first_ordinal + len(split.manifest["objects"])
         if position is None:
             yield Batch(list(range(start, stop)), KeyRange("object/", start, stop), position=stop - start)
 
 
 def plan_of(objects: int, split_objects: int = 1000) -> Plan:
-    """A pipeline that lists so many objects and forgets them."""
+    """Return a pipeline that lists this many objects and drops them."""
     return linear_plan(Listing(ListingParams(objects=objects, split_objects=split_objects)), MemorySink())
 
 
 async def list_once(engine: Engine, plan: Plan, run_id: str = "listed") -> Listed:
-    """Do what the activity `list_chunks` does on a worker, with the engine's store."""
+    """Do what the activity `list_chunks` does on a worker, with the engine's state store."""
     activities = Activities(engine, lambda pipeline, params: plan)
     environment = ActivityEnvironment()
     await environment.run(

@@ -1,4 +1,4 @@
-"""Where a result was measured: hardware, kernel, Python build, library versions, commit.
+"""Describe where a result was measured: hardware, kernel, Python build, library versions, commit.
 
 Nothing here names the host, its user or a path, so that results can be committed.
 """
@@ -55,7 +55,7 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def commit(root: Path = ROOT) -> dict[str, object]:
-    """The commit that was measured, and whether tracked files outside the results differed from it."""
+    """Return the measured commit, and whether tracked files outside the results differed from it."""
     head = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return {"id": head, "dirty": bool(changes) if changes is not None else None}

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: arms, the work they did, goals and the benchmark that compares them."""
+"""The parts of a benchmark: arms, their work, goals and the comparison."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONTROL = "control"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one run of an arm did.
+    """The work of one run of an arm.
 
     ``count`` is in the benchmark's unit (records, mostly). ``checksum`` represents the result at the sink and
     has to be the same for every arm of a benchmark. ``figures`` are further measurements by name, in seconds,
-    bytes or units a second (see :mod:`benchmarks.figures`); they override what the harness measured itself.
+    bytes or units a second (see :mod:`benchmarks.figures`), which override the harness's measurements.
     """
 
     count: float
@@ -32,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A finished child process: exit code, output, and what it used.
+    """A finished child process: exit code, output, and resource usage.
 
     ``wall`` is the time from the start of the process to its end, ``first_output`` to its first byte on
     standard output (None: it wrote none), both in seconds; ``cpu`` is user plus system time in seconds
@@ -67,7 +67,7 @@ InProcess = Callable[[], Work] | Callable[[], Awaitable[Work]]
 """A function or coroutine function; a coroutine runs on a fresh event loop, whose start is not timed."""
 
 Command = Callable[[Path], AbstractContextManager[Launch]]
-"""Prepares a command in an empty directory of its own; what it sets up around the command is not timed."""
+"""Prepares a command in its own empty directory; setup around the command is not timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way of doing the work: either ``call`` (in this process) or ``command`` (a process of its own).
+    """One way of doing the work: either ``call`` (in this process) or ``command`` (another process).
 
     ``checked=False`` is for arms that do no comparable work, such as an idle loop or bare Python; every other
     arm has to give a checksum. ``unavailable`` says why the arm cannot run here, or None when it can.
@@ -109,11 +109,11 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Arms doing equal work, one of which is the reference the others are set against.
+    """Arms that do equal work, one of which is the reference for the others.
 
     ``metric`` names the figure that is compared, ``comparison`` how. ``pairs`` counted rounds are run
     unless the command line says otherwise; 40 are needed to tell 5 % apart on a shared machine. ``libraries``
-    are distributions whose versions the result names beside the usual ones.
+    are additional distributions whose versions the result records.
     """
 
     name: str
@@ -137,16 +137,16 @@ class Benchmark:
 
     @property
     def reference_arm(self) -> Arm:
-        """The arm the others are set against."""
+        """The arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a benchmark is built: ``quick`` asks for sizes that finish in seconds and prove nothing."""
+    """The size of benchmarks: ``quick`` sizes finish in seconds and prove nothing."""
 
     quick: bool = False
 
     def pick(self, full: int, quick: int) -> int:
-        """``full`` or ``quick``, by the scale."""
+        """Return ``full`` or ``quick``, depending on the scale."""
         return quick if self.quick else full

@@ -1,4 +1,4 @@
-"""Simulated records the obvious way: one Faker proxy, every value drawn afresh; the sources' reference."""
+"""Simulated records in the obvious way: one Faker proxy that draws every value; the sources' reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read objects with obstore, in a process of its own: some of its processes abort when they exit.
+"""Read objects with obstore in a separate process, since some of these abort at exit.
 
 Run as `python -m benchmarks.obstore_reads URL OBJECTS`; prints the bytes and the processor seconds as JSON.
 """
@@ -15,7 +15,7 @@ from benchmarks.lake import BUCKET, PASSWORD, USER, in_turn, key_of
 
 
 async def read_all(url: str, objects: int) -> dict[str, float]:
-    """Read so many objects, as many at once as the other arms."""
+    """Read this many objects, with the same concurrency as the other arms."""
     store = import_module("obstore.store").S3Store(
         BUCKET,
         endpoint=url,

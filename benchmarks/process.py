@@ -1,4 +1,4 @@
-"""Measures a command in a process of its own, through a small launcher (see :mod:`benchmarks.launcher`)."""
+"""Measure a command in another process, through a small launcher (see :mod:`benchmarks.launcher`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN = 600
 
 
 class CommandError(Exception):
-    """A command that exited with an error or ran into its time limit; the message has its last words."""
+    """A command exited with an error or reached its time limit; the message has the end of its output."""
 
 
 def run_command(command: Command, timeout: float | None = None) -> tuple[Completed, Work]:
-    """Prepares a command in an empty directory, runs and measures it.
+    """Prepare a command in an empty directory, run and measure it.
 
     Raises CommandError when it exits with anything but 0 or takes longer than ``timeout`` seconds (default
     and upper limit: 900).
@@ -50,13 +50,13 @@ def run_command(command: Command, timeout: float | None = None) -> tuple[Complet
 
 
 def last_words(output: bytes) -> str:
-    """The end of an output, short enough for a message, without the paths of this machine."""
+    """Return the end of an output, short enough for a message, without paths of this machine."""
     text = output.decode("utf-8", errors="replace").strip()
     return text.replace(sys.executable, "python").replace(f"{ROOT}/", "")[-_SHOWN:]
 
 
 def process_cpu(pid: int) -> float:
-    """Processor seconds a running process has used, from ``/proc/<pid>/stat`` (proc_pid_stat(5))."""
+    """Return the processor seconds of a running process, from ``/proc/<pid>/stat`` (proc_pid_stat(5))."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     # The name in the second field may hold blanks and brackets; what follows the last bracket does not.
     after_name = stat.rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Results as a table: figures of every arm, paired comparison with the reference, goals."""
+"""Print results as a table: figures of every arm, paired comparison with the reference, goals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADINGS = ("arm", "n", "median (min - max)", "cpu", "peak rss", "rate", "agains
 
 
 def render(result: Result) -> str:
-    """One result as lines of text."""
+    """Format one result as lines of text."""
     lines = [f"{result.name}: {result.description}"]
     if result.samples:
         lines.append(f"  {_circumstances(result)}")
@@ -28,7 +28,7 @@ def render(result: Result) -> str:
 
 
 def comparison(result: Result, arm: str) -> Summary | None:
-    """An arm against the reference, pair by pair; None when no round has both."""
+    """Compare an arm with the reference, pair by pair; return None if no round has both."""
     pairs = paired(
         result.by_round(arm, result.metric),
         result.by_round(result.reference, result.metric),
@@ -38,7 +38,7 @@ def comparison(result: Result, arm: str) -> Summary | None:
 
 
 def reached(result: Result, arm: str, goal: Goal) -> float | None:
-    """The value a goal speaks of, or None when it was not measured."""
+    """Return the value of a goal's figure, or None if it was not measured."""
     if goal.figure in ("ratio", "difference"):
         summary = comparison(result, arm) if goal.figure == result.comparison else None
         return summary.median if summary else None
@@ -47,7 +47,7 @@ def reached(result: Result, arm: str, goal: Goal) -> float | None:
 
 
 def control_is_sound(result: Result) -> bool | None:
-    """Whether the control's interval holds "no difference"; None without enough pairs for an interval."""
+    """Return whether the control's interval includes "no difference"; None with too few pairs."""
     summary = comparison(result, CONTROL)
     if summary is None or summary.interval is None:
         return None

@@ -1,4 +1,4 @@
-"""Results: every sample as it was measured, with all that is needed to read it later; stored as JSON."""
+"""Results: all raw samples with everything needed to interpret them later; stored as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.model import Comparison, Goal
 DIRECTORY = Path(__file__).parent / "results"
 
 Status = Literal["complete", "partial", "invalid", "skipped"]
-"""``partial``: stopped early, what there is counts. ``invalid``: the arms did not do the same work."""
+"""``partial``: stopped early, with valid samples. ``invalid``: the arms did not do the same work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of one arm: ``position`` is its place within the round, figures are in seconds, bytes, 1/s."""
+    """One run of one arm: ``position`` is its position in the round; figures are in seconds, bytes, 1/s."""
 
     round: int
     position: int
@@ -62,7 +62,7 @@ class Result:
 
 
 def store(results: Sequence[Result], path: Path) -> None:
-    """Writes one result as an object, several as a list."""
+    """Write one result as an object, several as a list."""
     # Imported here, so that its objects are not in the collector's way while measuring.
     from pydantic import TypeAdapter
 
@@ -75,7 +75,7 @@ def store(results: Sequence[Result], path: Path) -> None:
 
 
 def load(path: Path) -> list[Result]:
-    """Reads what :func:`store` wrote. Raises OSError, and ValueError when it is not a result."""
+    """Read a file written by :func:`store`. Raises OSError, and ValueError if it is not a result."""
     from pydantic import TypeAdapter
 
     found: Result | list[Result] = TypeAdapter(Result | list[Result]).validate_json(path.read_bytes())

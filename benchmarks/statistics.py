@@ -49,7 +49,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def median_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
     """The 95 % percentile-bootstrap interval of the median (Efron 1979), the same for the same seed.
 
-    None below three values, where resampling could only hand back the range.
+    None for fewer than three values, where resampling only returns the range.
     """
     if len(values) < SMALLEST_FOR_INTERVAL:
         return None
@@ -64,7 +64,7 @@ def summarise(values: Sequence[float], seed: int) -> Summary:
 
 
 def paired(arm: Mapping[int, float], reference: Mapping[int, float], comparison: Comparison) -> list[float]:
-    """Sets an arm against the reference within each round that has both; values are keyed by round.
+    """Compare an arm with the reference within each round that has both; values are keyed by round.
 
     Comparing within a round cancels the slow drift of the machine, which comparing two medians does not.
     A round whose reference is zero has no ratio and is left out.

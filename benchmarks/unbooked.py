@@ -1,4 +1,4 @@
-"""An engine that keeps no books, to be set against the one that does. It can neither resume nor report."""
+"""An engine without ledger, acks and journal, for comparison. It can neither resume nor report."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["ForgetfulStore", "no_books"]
 
 
 class ForgetfulStore(MemoryStateStore):
-    """Has the run and its splits in memory, as a run cannot do without; commits nothing."""
+    """Keeps the run and its splits in memory, as every run needs them; commits nothing."""
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         """Nothing."""
 
 
 class _NoAck(Ack):
-    """The outcomes of its records are not counted."""
+    """An ack that does not count the outcomes of its records."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ class _NoAck(Ack):
 
 
 class _NoTracker(SplitTracker):
-    """Gives every batch the same account, and its bytes back at once."""
+    """Gives every batch the same ack, and releases its bytes at once."""
 
     __slots__ = ("_ack",)
 
@@ -66,7 +66,7 @@ def _track(ledger: Ledger, node: str, record: SplitRecord, *, replay: bool) -> S
 
 @contextmanager
 def no_books() -> Iterator[None]:
-    """Runs in here open no accounts and keep no journal; the ledger then has nothing to commit."""
+    """Run without acks and journal in this block; the ledger then has nothing to commit."""
     with (
         patch.object(Ledger, "track", _track),
         patch.object(Journal, "of_node", lambda *_: NoJournal()),

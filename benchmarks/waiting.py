@@ -1,4 +1,4 @@
-"""Components for pipelines that only wait: work whose time is known, so that what is added to it shows."""
+"""Components for pipelines that only wait: work of known duration, which reveals the overhead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.contract.types import JsonValue
 
 
 class NumbersParams(Params):
-    """How many splits, and records in each."""
+    """The number of splits, and of records per split."""
 
     splits: int = 1
     records: int = 1
@@ -22,7 +22,7 @@ class NumbersParams(Params):
 
 @component(Kind.SOURCE, "numbers", params=NumbersParams)
 class Numbers(Source[NumbersParams]):
-    """Numbers, a split a batch."""
+    """Yields numbers, one batch per split."""
 
     repeatable = True
 
@@ -41,14 +41,14 @@ class Numbers(Source[NumbersParams]):
 
 
 class WaitParams(Params):
-    """Seconds for each batch."""
+    """Seconds per batch."""
 
     seconds: float = 0.0
 
 
 @component(Kind.TRANSFORM, "wait", params=WaitParams)
 class Wait(Transform[WaitParams]):
-    """Waits as for an answer from elsewhere, and changes nothing."""
+    """Waits, as for a remote answer, and changes nothing."""
 
     @property
     def keeps_ids(self) -> bool:
@@ -65,7 +65,7 @@ class ForgetParams(Params):
 
 @component(Kind.SINK, "forget", params=ForgetParams)
 class Forget(Sink[ForgetParams]):
-    """Takes everything; the ledger has counted it."""
+    """Drops all records; the ledger has counted them."""
 
     inline = True
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from benchmarks.model import Work
 
 POOL = 10_000
-"""Distinct records; a larger run goes through them again. Building each one would measure the building."""
+"""Distinct records, which a larger run repeats: building each one would dominate the measurement."""
 
 PAGE = 256
 
@@ -15,7 +15,7 @@ Row = dict[str, object]
 
 
 def pool() -> list[Row]:
-    """The source records: four fields, about what an event carries after its payload has been left out."""
+    """Return the source records: four fields, about as many as an event without its payload."""
     levels = ("debug", "info", "warn", "error")
     return [
         {"id": f"record-{number:05d}", "level": levels[number % 4], "value": number, "source": "kernel"}
@@ -47,7 +47,7 @@ def pages(source: list[Row], count: int, size: int = PAGE) -> Iterator[list[Row]
 
 
 def rounds(count: int) -> int:
-    """How often ``count`` records go through the pool. Raises ValueError when that is not a whole number."""
+    """Return how often ``count`` records go through the pool. Raises ValueError unless it is an integer."""
     turns, left = divmod(count, POOL)
     if left:
         raise ValueError(f"{count} is not a multiple of {POOL}")

@@ -1,4 +1,4 @@
-"""Lets this process keep the modules that it compiles, until all tests are collected.
+"""Let this process cache the bytecode of modules until all tests are collected.
 
 Where the environment forbids that, as images often do, each process that a test starts compiles the engine
 again, so does every workflow in Temporal's sandbox, and pytest rewrites hypothesis for each of its workers.

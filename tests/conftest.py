@@ -1,4 +1,4 @@
-"""Every test leaves nothing behind; `anyio` tests run on both backends; the engine's processes start warm."""
+"""Check that tests leave nothing behind, run `anyio` tests on both backends, and start the engine warm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 gc.disable()  # until all tests are collected, which leaves little garbage
-os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
+os.environ.pop("ODW_STATE", None)  # tests must not use the state of the user who runs them
 register_profiles()
 watch_generators()
 warm_start.install()
@@ -47,7 +47,7 @@ def only_own_garbage() -> None:
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a MinIO server, the same for all tests of a process; each puts in what it needs."""
+    """The address of a MinIO server, shared by all tests of a process."""
     # boto3 takes long to import, and most processes need none of it
     from tests.servers.minio import running_minio
 
@@ -135,7 +135,7 @@ def pytest_pycollect_makeitem() -> Generator[None, Collected, Collected]:
     """Hand tests marked `anyio` to anyio's plugin alone.
 
     In its auto mode pytest-asyncio takes every coroutine for itself, so that a test named `[trio]` would
-    silently run on asyncio. A plain item in the place of pytest-asyncio's is left to anyio.
+    silently run on asyncio. A plain item instead of pytest-asyncio's is left to anyio.
     """
     collected = yield
     if not isinstance(collected, list):

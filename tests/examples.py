@@ -1,4 +1,4 @@
-"""How many examples a property test draws: few while developing, many before a merge."""
+"""The number of examples of a property test: few while developing, many before a merge."""
 
 from __future__ import annotations
 

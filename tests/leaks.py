@@ -1,4 +1,4 @@
-"""What a test may leave behind: nothing. Child processes, sockets and async generators are looked for."""
+"""Check that a test leaves no child processes, sockets and async generators behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of the state store as an earlier or later version of the engine has it."""
+"""The schema of the state store in earlier or later versions of the engine."""
 
 from __future__ import annotations
 

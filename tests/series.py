@@ -1,4 +1,4 @@
-"""Which of several parameters of one kind the default run tries; the others belong to the series."""
+"""Select the parameters of a kind for the default run; the others belong to the series."""
 
 from __future__ import annotations
 

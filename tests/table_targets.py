@@ -1,4 +1,4 @@
-"""Tables of DuckDB, of PostgreSQL and of ClickHouse, written and read in the same way by tests."""
+"""Tables of DuckDB, PostgreSQL and ClickHouse behind one interface for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of the code: sizes, names and where broad handlers may stand."""
+"""The shape of the code: sizes, names and allowed broad handlers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The benchmarks themselves; every module here is found by :mod:`benchmarks.discovery`."""
+"""The benchmarks; :mod:`benchmarks.discovery` finds every module here."""

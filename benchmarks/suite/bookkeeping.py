@@ -1,4 +1,4 @@
-"""What never losing a record costs: ledger, acks and journal, against an engine that keeps none of them."""
+"""The cost of never losing a record: ledger, acks and journal, against an engine without them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
 
 
 async def job(documents: int, *, books: bool) -> Work:
-    """The pipeline that comes with the engine, reading, staging, asking and loading over loopback."""
+    """The engine's own pipeline: reading, staging, model calls and loading over loopback."""
     from engine.pipeline import load
 
     plans = load(PIPELINES, only=["unstructured_data"], environ=_services(documents))
@@ -153,7 +153,7 @@ def _memo(number: int) -> dict[str, str]:
 
 
 def _text(number: int) -> str:
-    """A memo about as long as those in `samples`; no two are the same, or one answer would serve both."""
+    """Return a memo about as long as those in `samples`; all differ, since equal ones share an answer."""
     return (
         f"Patient: Ann Jones {number:04d} | Age: {20 + number % 60} | Tel: +1 212 555 0110 | "
         "Appointment: 2025-03-14 | Procedure: Teeth whitening session | Dr: Dr. April Jones"
@@ -162,13 +162,13 @@ def _text(number: int) -> str:
 
 @cache
 def _stand_in() -> dict[str, str]:
-    """How to reach the sandbox's model."""
+    """Return the connection to the sandbox's model."""
     return _sandbox("llm")["llm"]
 
 
 @cache
 def _services(documents: int) -> dict[str, str]:
-    """The environment in which `pipelines.yaml` finds the sandbox's services and so many memos."""
+    """Return the environment in which `pipelines.yaml` uses the sandbox's services and this many memos."""
     with TemporaryDirectory() as samples:
         memos = Path(samples) / "memos"
         memos.mkdir()
@@ -189,7 +189,7 @@ def _services(documents: int) -> dict[str, str]:
 
 
 def _sandbox(services: str, *options: str) -> dict[str, dict[str, str]]:
-    """Where the sandbox's services are; it is started here and ends with this process."""
+    """Start the sandbox, which ends with this process, and return the addresses of its services."""
     state_dir = TemporaryDirectory()
     child = subprocess.Popen(
         engine("sandbox", "--services", services, "--state-dir", state_dir.name, *options),

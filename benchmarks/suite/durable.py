@@ -1,4 +1,4 @@
-"""Durable runs beside local ones, and on one and two workers."""
+"""Durable runs compared with local ones, and on one and two workers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _workers(scale: Scale) -> Benchmark:
 
 
 def _overhead(scale: Scale) -> Benchmark:
-    """What the capacity model is fed with: a run of one chunk, and one of many, with nothing to wait for."""
+    """The input of the capacity model: a run of one chunk, and one of many, without waiting."""
     many = scale.pick(256, 8)
     return Benchmark(
         name="durable_overhead",

@@ -1,4 +1,4 @@
-"""Files of records to JSON lines: processor time beside plain loops, records a second, and memory."""
+"""Files of records to JSON lines: processor time compared with plain loops, records a second, and memory."""
 
 from __future__ import annotations
 

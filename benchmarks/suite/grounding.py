@@ -1,4 +1,4 @@
-"""Finding the spans of values in documents of twelve scripts, beside LangExtract's alignment."""
+"""Find the spans of values in documents of twelve scripts, compared with LangExtract's alignment."""
 
 from __future__ import annotations
 

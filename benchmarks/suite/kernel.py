@@ -1,4 +1,4 @@
-"""The engine's own cost a record, against bare Python doing the same map and filter; and its loop lag."""
+"""The engine's cost per record, against bare Python with the same map and filter; and its loop lag."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def kernel_plan(source: list[Row], count: int, tally: Tally, *, inline: bool) ->
 
 
 async def engine_lag(source: list[Row], count: int, *, inline: bool) -> Work:
-    """The timer's delay beside the same run."""
+    """The timer's delay during the same run."""
     async with loop_lag() as recorder:
         work = await engine_run(source, count, inline=inline)
     return Work(work.count, work.checksum, recorder.figures())

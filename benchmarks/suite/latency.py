@@ -1,4 +1,4 @@
-"""How long a small request waits for its commit, alone and beside clients that send as fast as they can."""
+"""How long a small request waits for its commit, alone and while clients send as fast as they can."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
 PACE = 0.02
-"""Seconds from one small request to the next, whether the one before has been answered or not."""
+"""Seconds between small requests, even if the previous one is unanswered."""
 
 SMALL, LARGE = 100, 500
 """Records in a measured request, and in one of the others."""
@@ -57,7 +57,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
 
 
 async def post_in_time(posts: int, clients: int) -> Work:
-    """Posts at their times while so many clients load the service without a pause.
+    """Post at fixed times while this many clients load the service without a pause.
 
     A request counts from when it was due: one that has to wait for a connection is late as well. Raises
     httpx.HTTPStatusError for a request that was not stored.
@@ -100,7 +100,7 @@ async def _post(client: httpx.AsyncClient, records: int) -> None:
 
 
 def _body(records: int) -> bytes:
-    """New records, made with next to no work: the clients share this process with the clock."""
+    """Return new records, created with minimal work, since the clients share this process with the clock."""
     return _template(records).replace(b"@", str(next(_requests)).encode())
 
 

@@ -13,7 +13,7 @@ MEGABYTE = 1_000_000
 
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
-    """``memory``: two sizes of one run. Their checksums agree since each vouches for all of its records."""
+    """``memory``: two sizes of one run. Their checksums agree, since each confirms all of its records."""
     small, large = scale.pick(100_000, 1_000), scale.pick(2_000_000, 5_000)
     verbs = needs("run", "serve")
     bound = Goal(figures.PEAK_RSS, "<=", 80 * MEGABYTE)

@@ -1,4 +1,4 @@
-"""What the engine costs between a file and PostgreSQL: JSON lines into the sink `postgres`, beside COPY."""
+"""The engine's cost between a file and PostgreSQL: JSON lines into `postgres`, compared with COPY."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def needs_postgres() -> str | None:
 
 @dataclass
 class Orders:
-    """So many orders, as JSON lines and as CSV, and a server for them; each is made when first asked for."""
+    """A number of orders, as JSON lines and as CSV, and a server for them; each is created on first use."""
 
     size: int
 

@@ -1,4 +1,4 @@
-"""Records a second of the simulated sources, beside Faker used the obvious way."""
+"""Records a second of the simulated sources, compared with Faker used in the obvious way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long whole processes take to start, above bare Python."""
+"""Start-up time of whole processes, above bare Python."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
 
 
 def process(argv: Sequence[str]) -> Command:
-    """A command that only has to end well."""
+    """A command that only has to succeed."""
 
     @contextmanager
     def prepare(_: Path) -> Iterator[Launch]:

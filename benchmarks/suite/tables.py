@@ -1,4 +1,4 @@
-"""What the engine costs between a source and a table of DuckDB, beside a bare append and beside dlt."""
+"""The engine's cost between a source and a table of DuckDB, compared with a bare append and with dlt."""
 
 from __future__ import annotations
 

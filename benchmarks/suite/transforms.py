@@ -1,4 +1,4 @@
-"""What transforms in YAML cost a record, over the same work as a plain Python function in the same loop."""
+"""The cost of transforms in YAML per record, above a plain Python function in the same loop."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def compute(record: Row) -> Row:
 
 
 def keeping() -> Transform[Any]:
-    """The condition as a function of one's own."""
+    """The condition as a user's function."""
     from engine.functions import FunctionFilter
 
     return FunctionFilter(keep, "filtered")
 
 
 def mapping() -> Transform[Any]:
-    """The five fields as a function of one's own."""
+    """The five fields as a user's function."""
     from engine.functions import FunctionTransform
 
     return FunctionTransform(compute)

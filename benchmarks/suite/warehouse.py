@@ -1,4 +1,4 @@
-"""What a row costs the warehouse that may be there already, beside a new one; both go into a large table."""
+"""The warehouse's cost of a row that may exist already, compared with a new one, in a large table."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
 def deliver(size: int, requests: int, delivery: Literal["fresh", "replay"], *, again: bool = False) -> Work:
     """One request after the other; `again`: with ids that the table has, spread over all of it.
 
-    Raises RuntimeError when the table has not as many rows afterwards as it should.
+    Raises RuntimeError if the table has the wrong number of rows afterwards.
     """
     warehouse = _warehouse(size)
     before, written = _rows(warehouse), 0

@@ -1,4 +1,4 @@
-"""The operator's page in a browser: a run, a dead letter mended, by keyboard, on a phone, for everybody."""
+"""The operator's page in a browser: runs, corrected dead letters, keyboard, phone, accessibility."""
 
 from __future__ import annotations
 

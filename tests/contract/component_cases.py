@@ -1,4 +1,4 @@
-"""One case for every component: how it is built against real things, and what it promises.
+"""One case per component: how to build it against real services, and what it guarantees.
 
 A new component adds its case here; the suite fails as long as it has none.
 """
@@ -45,7 +45,7 @@ def nothing(_world: World) -> Fields:
 
 @dataclass(frozen=True, kw_only=True)
 class Case(Generic[C]):
-    """How to build a component: what stands under `with:`, and its connection.
+    """How to build a component: its parameters and connection.
 
     Args:
         label: tells several cases of one component apart.
@@ -82,7 +82,7 @@ class Case(Generic[C]):
 
 
 def context(run_id: str = "run-1", **more: Any) -> Context:
-    """A context whose clock stands still, so that two instances stamp the same times."""
+    """A context with a fixed clock, so that two instances produce the same times."""
     clock = ScriptedClock(jump=True)
     return Context("p", "n", run_id, seed="5", started_at=STARTED, clock=clock, **more)
 

@@ -1,4 +1,4 @@
-"""The world that components are tried in."""
+"""The environment in which components are tested."""
 
 from __future__ import annotations
 

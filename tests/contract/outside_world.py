@@ -1,4 +1,4 @@
-"""The real things that components are tried against, each in a thread of its own.
+"""The real services for tests of components, each in its own thread.
 
 What runs here is not in the event loop of a test, so a task or a generator that a test finds there is the
 component's.
@@ -90,7 +90,7 @@ class World:
 
 @contextmanager
 def lake() -> Iterator[str]:
-    """A server of S3; `fill` says what it holds."""
+    """An S3 server; `fill` sets its content."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""What holds for every sink: what it acknowledges is there, bad records fail alone, replays keep promises."""
+"""The contract of sinks: acknowledged records have arrived, bad ones fail alone, replays are safe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_batch_that_is_acknowledged_has_arrived(case: SinkCase, world: W
     assert sorted(case.arrived(world)) == ids(case.given)
 
 
-async def test_what_it_was_given_stays_as_it_was(case: SinkCase, world: World) -> None:
+async def test_its_input_is_unchanged(case: SinkCase, world: World) -> None:
     records = deepcopy(list(case.given))
     batch = batch_of(records)
     held, keys, origins = batch.records, batch.keys.to_list(), list(batch.origins)
@@ -79,7 +79,7 @@ async def test_a_bad_record_fails_alone(case: SinkCase, world: World, place: str
     assert sorted(case.arrived(world)) == ids(case.given)
 
 
-async def test_a_batch_of_one_bad_record_says_so(case: SinkCase, world: World) -> None:
+async def test_a_batch_of_one_bad_record_reports_it(case: SinkCase, world: World) -> None:
     async with case.build(world) as sink:
         with pytest.raises(BatchError) as caught:
             await sink.write(batch_of([case.bad]))

@@ -1,4 +1,4 @@
-"""What holds for every source: splits, keys, positions, resuming, stopping and the bytes it reserves."""
+"""The contract of sources: splits, keys, positions, resuming, stopping and reserved bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every transform: it changes copies, accounts for every record, and can be called again."""
+"""The contract of transforms: they change copies, account for every record, and can be called again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def shown(batch: Batch) -> list[tuple[str, str]]:
 
 
 @every_case
-async def test_what_it_was_given_stays_as_it_was(case: TransformCase, world: World) -> None:
+async def test_its_input_is_unchanged(case: TransformCase, world: World) -> None:
     records = deepcopy([*case.given, *([case.bad] if case.bad is not None else [])])
     batch = batch_of(records)
     held, keys, origins = batch.records, batch.keys.to_list(), list(batch.origins)

@@ -1,4 +1,4 @@
-"""What holds for every component: its specification, building, opening and closing."""
+"""The contract of all components: specification, building, opening and closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every state store must do with limits that processes share, over each of them on both backends."""
+"""The contract of state stores for limits that processes share, on both backends."""
 
 from __future__ import annotations
 

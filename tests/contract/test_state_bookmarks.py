@@ -1,4 +1,4 @@
-"""What every state store must do with bookmarks, over each of them on both backends."""
+"""The contract of state stores for bookmarks, on both backends."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ async def test_what_is_handed_out_may_be_changed_without_changing_the_store(worl
             found[MARK.key]["at"].append(3)  # type: ignore[index]
 
 
-async def test_names_come_in_the_order_of_their_bytes_whatever_the_language(world: World) -> None:
+async def test_names_are_ordered_by_bytes_in_any_language(world: World) -> None:
     names = ["B", "a-b", "a.c", "ab", "z", "ä"]
     async with world.store() as store:
         await prepare(store, "a")

@@ -1,4 +1,4 @@
-"""What every state store must do for runs that several processes work on, chunk by chunk."""
+"""The contract of state stores for runs that several processes work on, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestLeasesOfChunks:
             await store.update_run(RUN.run_id, status=RunStatus.RUNNING, epoch=whole.epoch)
             await store.release_lease(whole)
             after = await take(store, "h1", "c1", now=MUCH_LATER, until=MUCH_LATER)
-            # the chunk twice, the run once: somebody may have read this before
+            # the chunk twice, the run once
             assert (after.epoch, after.acquisitions) == (3, 3)
             with pytest.raises(LeaseLostError, match="h1 took over run"):
                 await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=whole.epoch)
@@ -226,7 +226,7 @@ class TestDeadLettersOfAnOvertakenProcess:
                 await store.put_dead_letters([replace(LETTER, key="late")], epoch=lease.epoch)
             assert await store.dead_letter_keys(RUN.run_id) == {LETTER.node: {LETTER.key}}
 
-    async def test_whoever_asks_about_no_lease_may_store_them(self, world: World) -> None:
+    async def test_they_may_be_stored_without_a_lease(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             await take(store, "h1")

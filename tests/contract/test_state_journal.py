@@ -1,4 +1,4 @@
-"""What every state store must do with the journal of paid answers, over each of them on both backends."""
+"""The contract of state stores for the journal of paid answers, on both backends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def listed(entry: JournalEntry) -> JournalEntry:
     return replace(entry, answer="", prompt="", reply="")
 
 
-async def test_an_entry_is_given_back_as_it_was_stored_after_a_restart(world: World) -> None:
+async def test_an_entry_is_given_back_as_stored_after_a_restart(world: World) -> None:
     verdict = replace(ENTRY, key="b2", outcome="Refused", answer="declined", this_run_only=True)
     async with world.store() as store:
         await store.put_journal([ENTRY, verdict])

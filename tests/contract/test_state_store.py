@@ -1,4 +1,4 @@
-"""What every state store must do, run over each of them on both backends."""
+"""The contract of state stores, on both backends."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def test_runs_on_the_backend_it_is_named_after(anyio_backend: str) -> None
 
 
 class TestRuns:
-    async def test_a_run_is_given_back_as_it_was_stored(self, world: World) -> None:
+    async def test_a_run_is_given_back_as_stored(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             assert await store.get_run(RUN.run_id) == RUN
@@ -179,7 +179,7 @@ class TestRuns:
                 await store.create_run(replace(RUN, seed="other"))
             assert (await store.get_run(RUN.run_id)).seed == "s-1"
 
-    async def test_update_sets_how_it_stands(self, world: World) -> None:
+    async def test_update_sets_the_state(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             await store.update_run(
@@ -255,7 +255,7 @@ class TestRuns:
                 with pytest.raises(RunNotFoundError):
                     await call
 
-    async def test_what_is_not_json_is_refused(self, world: World) -> None:
+    async def test_values_that_are_not_json_are_refused(self, world: World) -> None:
         async with world.store() as store:
             with pytest.raises(StateError, match="cannot store run 'r' as JSON"):
                 await store.create_run(another("r", identity_doc={"when": object()}))
@@ -596,7 +596,7 @@ class TestDeadLetters:
             found = await store.page_of_dead_letters(DeadLetterFilter(), error_type="Other")
             assert sorted(one.key for _, one in found) == ["2", "3"]
 
-    async def test_a_letter_is_given_back_as_it_was_stored(self, world: World) -> None:
+    async def test_a_letter_is_given_back_as_stored(self, world: World) -> None:
         async with world.store() as store:
             await store.put_dead_letters([LETTER])
         async with world.store() as store:

@@ -1,4 +1,4 @@
-"""The look for traces finds what it is there to find."""
+"""The detection of leftovers finds what it should."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_trace_is_found(
     await left.__aexit__(None, None, None)  # type: ignore[attr-defined]
 
 
-async def test_what_was_closed_is_no_trace(tmp_path: Path) -> None:
+async def test_closed_resources_leave_no_trace(tmp_path: Path) -> None:
     async with nothing_left():
         for trace in (_task, _socket, _file, _generator):
             async with trace(tmp_path):

@@ -1,4 +1,4 @@
-"""What a component leaves in the process, and what it does while it is built."""
+"""Detect what a component leaves in the process, and I/O while it is built."""
 
 from __future__ import annotations
 

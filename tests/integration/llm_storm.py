@@ -1,4 +1,4 @@
-"""An endpoint at which everything goes wrong, each in some calls of twenty, and runs against it.
+"""An endpoint with all kinds of faults, each in 5 % of the calls, and runs against it.
 
 `python -m tests.integration.llm_storm --records 2000` runs it at length.
 """
@@ -64,7 +64,7 @@ class StormyEndpoint:
         await send({"type": "http.response.body", "body": content})
 
     def _fault(self, chat: ChatRequest) -> str:
-        """By what is asked and for the how manieth time, so that the order of calls plays no part."""
+        """Draw a fault by question and repetition, so that the order of calls does not matter."""
         asked = " ".join(one.text for one in parse_documents(chat.user_parts()))
         self.asked[asked] += 1
         drawn = Random(f"{self.seed} {self.asked[asked]} {asked}").random()
@@ -145,7 +145,7 @@ class Outcome:
 
 
 async def storm(records: int, seed: int, share: float = SHARE, batch_size: int = 5) -> Outcome:
-    """Extract so many memos through a storm."""
+    """Extract this many memos through a storm."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that break off are meant to
     endpoint, sink, store = StormyEndpoint(seed, share), MemorySink(), MemoryStateStore()
     async with serve_loopback(endpoint) as url, Engine(store=store) as engine:

@@ -1,4 +1,4 @@
-"""A MinIO behind a proxy at which everything goes wrong, each in some GETs of a hundred; a run against it.
+"""MinIO behind a proxy with all kinds of faults, each in 1 % of the GETs, and a run against it.
 
 `python -m tests.integration.s3_storm --objects 5000` runs it at length.
 """

@@ -1,4 +1,4 @@
-"""A loopback HTTP server whose answers a test writes down."""
+"""A loopback HTTP server with scripted answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Script = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 class ScriptedServer:
-    """Answers with `script`, or with `answers` one after another; keeps what it was asked."""
+    """Answers with `script`, or with `answers` one after another; records requests."""
 
     def __init__(self, script: Script | None = None, answers: list[Answer] | None = None) -> None:
         self.url = ""

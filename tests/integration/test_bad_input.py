@@ -1,4 +1,4 @@
-"""Bad input and a bad outside world, from YAML to the message that the user gets.
+"""Bad input and failing services, from YAML to the message for the user.
 
 Each test goes through the real runner, and where the message is one of the command line, through that.
 """
@@ -98,7 +98,7 @@ async def run(file: Path) -> tuple[engine.RunReport, list[DeadLetter]]:
 
 @contextmanager
 def page_limit(store: StateStore, more: int) -> Iterator[None]:
-    """The store's file can grow by so many pages, as on a disk that is nearly full."""
+    """Limit the growth of the store's file to this many pages, as on a nearly full disk."""
     assert isinstance(store, SqliteStateStore)
     connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None

@@ -1,4 +1,4 @@
-"""Processes that are killed while bookmarks are set: these never get ahead of what was delivered."""
+"""Processes killed while bookmarks are set: these never get ahead of the delivery."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ pipelines:
 
 
 class Folder:
-    """Where the command is run, with what it has left there."""
+    """The working directory of the command, with its files."""
 
     def __init__(self, path: Path, file: str, **environment: str) -> None:
         self.path = path

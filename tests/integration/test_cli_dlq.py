@@ -158,7 +158,7 @@ def test_letters_that_only_the_service_has_are_posted_to_it_again(tmp_path: Path
 
 
 @pytest.mark.series
-def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, verb: Verb) -> None:
+def test_letters_of_a_removed_pipeline_stay_and_are_explained(tmp_path: Path, verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=2").returncode == 0
     renamed = LOADING.replace("  blobs:\n", "  objects:\n")
     (tmp_path / "pipelines.yaml").write_text(renamed, encoding="utf-8")

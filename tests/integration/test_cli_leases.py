@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def first(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run that lasts for as long as the test does not read everything."""
+    """A run that lasts until the test reads all of its output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "engine", "run", "--quiet"], cwd=folder, stderr=subprocess.DEVNULL
     )

@@ -1,4 +1,4 @@
-"""The verbs with their state in PostgreSQL: what one has written the next one reads; no password is shown."""
+"""The verbs with their state in PostgreSQL: they share it, and no password is shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Verb = Callable[..., str]
 
 @pytest.fixture
 def verb(tmp_path: Path, postgres: Postgres) -> Iterator[Verb]:
-    """Runs a verb in a folder with a pipeline and gives what it says, which never is a password."""
+    """Run a verb in a folder with a pipeline and return its output, which never contains a password."""
     postgres.drop()
     (tmp_path / "pipelines.yaml").write_text(FILE, encoding="utf-8")
     rows = [GOOD, {**GOOD, "id": "b", "file_size": "large"}]

@@ -1,4 +1,4 @@
-"""What the sample alert rules look at is served, and moves when a run fails."""
+"""The metrics of the sample alert rules are served, and change when a run fails."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ async def look(folder: Path) -> None:
         assert other.execute("SELECT count(*) FROM Log").fetchone() == (1,)
 
 
-def test_sql_without_a_warehouse_says_so(tmp_path: Path) -> None:
+def test_sql_without_a_warehouse_reports_it(tmp_path: Path) -> None:
     done = sql(tmp_path, "SELECT 1")
     assert done.returncode == 3
     assert "there is no warehouse" in done.stderr

@@ -1,4 +1,4 @@
-"""A dead letter is about a record as it was: a delivery closes it, and a replay never undoes one."""
+"""A delivery closes the dead letter of its record, and a replay never undoes a delivery."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Line = dict[str, Any]
 
 @contextmanager
 def serving(state_dir: Path) -> Iterator[str]:
-    """A `serve` of its own; yields its URL."""
+    """Start `serve`; yield its URL."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Where the command line is started from: folders, closed streams, other locales, places that are taken."""
+"""The environment of the command line: folders, closed streams, other locales, occupied places."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_terminal_without_unicode_gets_a_drawing_all_the_same(tmp_path: Path, 
     assert "source jsonl" in str(done.stdout)
 
 
-def test_a_port_that_is_taken_is_said_with_what_helps(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_reported_with_what_helps(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = odw(tmp_path, "serve", "--port", str(port))
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_is_said_with_what_helps(tmp_path: Path) -> None:
     )
 
 
-def test_a_sandbox_without_a_state_directory_says_so(tmp_path: Path) -> None:
+def test_a_sandbox_without_a_state_directory_reports_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = odw(tmp_path, "sandbox", "--state-dir", "file", "--services", "ingest", input="")
     assert done.returncode == ExitCode.ENVIRONMENT
@@ -149,7 +149,7 @@ def test_resume_names_older_unfinished_runs(tmp_path: Path) -> None:
     )
 
 
-def test_the_garbage_collector_is_left_as_it_was() -> None:
+def test_the_garbage_collector_is_unchanged() -> None:
     async def nothing() -> int:
         return 0
 

@@ -1,4 +1,4 @@
-"""Tables of ClickHouse's own engine; what those of other databases do too is in test_tables.py."""
+"""Tables of ClickHouse; behaviour shared with other databases is in test_tables.py."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_values_arrive_as_they_are(target: ClickHouseTarget) -> None:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-async def test_an_insert_that_was_taken_for_lost_is_not_repeated(
+async def test_an_insert_that_was_considered_lost_is_not_repeated(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     async with target.sink() as opened:
@@ -173,7 +173,7 @@ async def test_equal_rows_that_are_merged_again_are_no_repetition(target: ClickH
     assert target.rows() == [(1, 1)]
 
 
-async def test_connections_to_clickhouse_say_what_to_mend(target: ClickHouseTarget) -> None:
+async def test_connections_to_clickhouse_name_the_remedy(target: ClickHouseTarget) -> None:
     url, right = target.server.url, SecretStr(PASSWORD)
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"password": SecretStr("wrong")}, FatalError, "check `user` and `password`"),

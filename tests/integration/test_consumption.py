@@ -1,4 +1,4 @@
-"""The source of warehouse rows against the real service, and against one that answers what a test says."""
+"""The source of warehouse rows against the real service, and against a scripted one."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_a_listing_of_several_pages_has_every_row_once(
     assert sizes == [3, 3, 3, 2]
 
 
-async def test_a_row_that_vanished_dies_alone(tmp_path: Path) -> None:
+async def test_a_row_that_vanished_fails_alone(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url, source(url) as opened:
         manifest = {"api": "getUnstructuredData", "ids": ["u000", "gone", "u002"]}
         (batch,) = await read(opened, Split("000000", manifest))

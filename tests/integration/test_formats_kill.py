@@ -1,4 +1,4 @@
-"""Runs that are killed inside an object or file, again and again, and resumed: every record once."""
+"""Runs killed repeatedly inside an object or file, and resumed: every record once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that commits too slowly says so, and the run before it waits instead of reading on."""
+"""A service that commits too slowly reports it, and the run waits instead of reading on."""
 
 from __future__ import annotations
 

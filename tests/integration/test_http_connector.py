@@ -1,4 +1,4 @@
-"""The source and the sink `http` against a real server: paging, limits, whose fault an answer is, secrets."""
+"""The source and the sink `http` against a real server: paging, limits, kinds of failures, secrets."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_a_link_is_read_however_it_is_written(link: str) -> None:
 @pytest.mark.parametrize(
     "link", ["", "<", "</2>", "</2>; title=next", '</2>; rel="', "</2>; rel", "; rel=next", "<" * 9000]
 )
-async def test_what_is_no_link_to_a_next_page_is_the_end(link: str) -> None:
+async def test_without_a_link_to_a_next_page_reading_ends(link: str) -> None:
     assert HttpAnswer(200, {"link": link}, b"").link("next") is None
 
 
@@ -133,7 +133,7 @@ async def test_what_is_no_link_to_a_next_page_is_the_end(link: str) -> None:
         ('[{"t": "ü"}]'.encode("utf-16-le"), "application/json; charset=utf-16le"),
     ],
 )
-async def test_json_is_read_in_whatever_charset_it_comes(body: bytes, kind: str) -> None:
+async def test_json_is_read_in_any_charset(body: bytes, kind: str) -> None:
     async with ScriptedServer(answers=[Answer(200, body, {"content-type": kind})]).running() as server:
         assert await read(server.url, path="rows") == [{"t": "ü"}]
 
@@ -443,7 +443,7 @@ async def test_an_api_that_does_not_say_so_is_away(answer: Answer) -> None:
     assert len(server.requests) == 1
 
 
-async def test_a_web_page_is_no_success_unless_the_file_says_so() -> None:
+async def test_a_web_page_is_no_success_unless_allowed() -> None:
     page = Answer(200, b"<html>log in", {"content-type": "text/html"})
     async with ScriptedServer(lambda _: page).running() as server:
         with pytest.raises(FatalError, match="with a web page, which may be a login"):

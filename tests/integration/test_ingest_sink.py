@@ -265,7 +265,7 @@ async def test_resume_during_an_open_request_writes_every_row_once(
 
 
 def one_pipeline(folder: Path, url: str, batch: int) -> Plan:
-    """200 new blobs into `ingest`, so many in a request."""
+    """200 new blobs into `ingest`, this many per request."""
     file = folder / "p.yaml"
     file.write_text(
         f'version: 1\nconnections: {{warehouse: {{url: "{url}"}}}}\n'

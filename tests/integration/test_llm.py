@@ -1,4 +1,4 @@
-"""Extraction over a socket: the sandbox's stand-in with faults, and endpoints that answer by script."""
+"""Extraction over a socket: the sandbox's stand-in with faults, and scripted endpoints."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ async def test_a_prompt_too_long_for_the_model_is_halved_until_it_fits() -> None
     assert [(index, error.kind) for index, error in derived.failures] == [(1, "DocumentTooLong")]
 
 
-async def test_what_needs_no_model_costs_no_call() -> None:
+async def test_records_that_need_no_model_cost_no_call() -> None:
     async with stand_in(max_document_tokens=100) as (model, extract):
         records = [
             staged(1, text=" \n"),
@@ -597,7 +597,7 @@ async def test_an_odd_answer_once_is_no_reason_to_stop(odd: Answer, first: bool)
         ({"text": "JSON"}, "odd"),
     ],
 )
-async def test_an_answer_is_read_in_whatever_shape_it_comes(choice: object, usage: object) -> None:
+async def test_an_answer_is_read_in_any_shape(choice: object, usage: object) -> None:
     content = json.dumps(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
     body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": usage})  # type: ignore[dict-item]
     answer = Answer(200, body.replace('"JSON"', content).encode(), {"content-type": "application/json"})
@@ -841,7 +841,7 @@ async def test_an_estimate_is_within_a_tenth_of_the_bill(batch_size: int) -> Non
     assert estimate.cost_usd == pytest.approx(bill, rel=0.1)
 
 
-async def test_an_unknown_price_is_said_and_not_guessed() -> None:
+async def test_an_unknown_price_is_reported_and_not_guessed() -> None:
     extract = LlmExtract(LlmParams(model="nobody-knows-1"), LlmConnection())
     estimate = await extract.estimate([staged(1)], 5)
     assert (estimate.calls, estimate.cost_usd) == (1, None)

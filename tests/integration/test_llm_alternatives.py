@@ -1,4 +1,4 @@
-"""Cascades and fallbacks over a socket: an endpoint that answers for several models, each in its own way."""
+"""Cascades and fallbacks over a socket: an endpoint with several models that behave differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document without an answer dies alone; an endpoint that answers nothing is an outage."""
+"""A document without an answer fails alone; an endpoint without any answer is an outage."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def extracted(server: Endpoint, texts: list[str], concurrency: int) -> tup
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("at", [0, 2, 5])
-async def test_a_document_without_an_answer_dies_alone(concurrency: int, at: int) -> None:
+async def test_a_document_without_an_answer_fails_alone(concurrency: int, at: int) -> None:
     texts = ["poison" if number == at else "fine" for number in range(6)]
     async with Endpoint().running() as server:
         report, dead, written = await extracted(server, texts, concurrency)

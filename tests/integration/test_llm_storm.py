@@ -1,4 +1,4 @@
-"""A storm of faults, mixed: what is written, what dies, and how many calls it takes."""
+"""A mixed storm of faults: written records, dead letters, and the number of calls."""
 
 from __future__ import annotations
 

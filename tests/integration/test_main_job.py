@@ -1,4 +1,4 @@
-"""The main job, as a user starts it: four pipelines from YAML to committed rows, over real protocols."""
+"""The main job as a user starts it: four pipelines from YAML to committed rows, over real protocols."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def test_failures_die_exactly_and_a_replay_brings_them_in_once(tmp_path: P
 
 @contextmanager
 def serving(state: Path) -> Iterator[str]:
-    """`python -m engine serve` as a process of its own; gives its URL."""
+    """Start `python -m engine serve` as a separate process; yield its URL."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

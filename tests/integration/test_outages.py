@@ -1,4 +1,4 @@
-"""The ODW pipeline of documents while one side is away: S3, the model or the warehouse, behind gates.
+"""The document pipeline during outages of S3, the model or the warehouse.
 
 The clock of the runs jumps, so a minute of waiting takes no time. A side is away for so many seconds of that
 clock, from its n-th request on.

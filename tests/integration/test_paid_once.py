@@ -1,4 +1,4 @@
-"""Nothing is paid for twice: runs that are killed, fail or run side by side, against the stand-in model."""
+"""Nothing is paid for twice: runs that are killed, fail or run concurrently, against the stand-in model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a real PostgreSQL server; what those of DuckDB do too is in test_tables.py."""
+"""Tables of a real PostgreSQL server; behaviour shared with DuckDB is in test_tables.py."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_messages_name_the_column_and_hold_no_values(target: PostgresTarge
     )
 
 
-async def test_a_row_that_a_trigger_refuses_dies_alone(target: PostgresTarget) -> None:
+async def test_a_row_that_a_trigger_refuses_fails_alone(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int, n int)")
     target.sql(
         "CREATE OR REPLACE FUNCTION tables.positive() RETURNS trigger LANGUAGE plpgsql AS "
@@ -124,7 +124,7 @@ async def test_an_outage_at_the_end_of_a_run_is_transient(target: PostgresTarget
     assert target.rows() == [(1,)]
 
 
-async def test_a_commit_that_was_taken_for_lost_is_not_repeated(
+async def test_a_commit_that_was_considered_lost_is_not_repeated(
     target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with target.sink() as opened:
@@ -150,7 +150,7 @@ async def test_two_processes_at_one_split_add_each_record_once(target: PostgresT
     assert target.rows() == [(1,), (2,), (3,)]
 
 
-async def test_connections_that_cannot_work_say_what_to_mend(target: PostgresTarget) -> None:
+async def test_connections_that_cannot_work_name_the_remedy(target: PostgresTarget) -> None:
     address = target.server.address()
     wrong = [
         (address.replace("s3cret", "wrong"), FatalError, "password authentication failed"),

@@ -379,7 +379,7 @@ Respond = Callable[[str, str], bytes | Awaitable[bytes]]
 
 @dataclass
 class Raw:
-    """A server that answers what it is told to, and notes what it was asked."""
+    """A server with scripted answers that records requests."""
 
     url: str = ""
     asked: list[str] = field(default_factory=list)
@@ -450,7 +450,7 @@ class TestFailures:
             ("400 Bad Request", "RequestTimeout"),
         ],
     )
-    async def test_what_may_pass_is_transient(self, status: str, code: str) -> None:
+    async def test_transient_failures_are_recognised(self, status: str, code: str) -> None:
         error = await first_error(lambda *_: failure(status, code, Retry_After="7"))
         assert isinstance(error, TransientError)
         assert error.retry_after == 7
@@ -466,7 +466,7 @@ class TestFailures:
             ("400 Bad Request", "SomethingElse", "no"),
         ],
     )
-    async def test_what_cannot_pass_is_fatal_and_says_what_to_do(
+    async def test_permanent_failures_are_fatal_and_name_a_remedy(
         self, status: str, code: str, remedy: str
     ) -> None:
         error = await first_error(lambda *_: failure(status, code))
@@ -612,7 +612,7 @@ class TestFailures:
 
 
 class TestConnection:
-    async def test_a_server_of_ones_own_never_gets_this_machines_keys(
+    async def test_a_server_of_the_user_never_gets_this_machines_keys(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
@@ -670,7 +670,7 @@ class TestConnection:
             ("http://localhost:9000", True, "http://localhost:9000"),
         ],
     )
-    def test_aws_is_told_from_other_servers(
+    def test_aws_is_distinguished_from_other_servers(
         self, endpoint: str | None, custom: bool, url: str | None
     ) -> None:
         made = S3Connection(endpoint=endpoint)

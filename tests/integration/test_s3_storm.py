@@ -1,4 +1,4 @@
-"""Reading through every fault of a server, small; `python -m tests.integration.s3_storm` is the long form."""
+"""Reading with every fault of a server, small; `python -m tests.integration.s3_storm` is the long form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox as a user meets it: a child process with real protocols that leaves nothing behind."""
+"""The sandbox from a user's view: a child process with real protocols that leaves nothing behind."""
 
 from __future__ import annotations
 

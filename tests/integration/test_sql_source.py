@@ -149,7 +149,7 @@ async def test_types_that_change_later_name_the_remedy(file: Path) -> None:
         ({"query": "SELECT x'00' AS b", "key": "b"}, "rows cannot be ordered by 'b', of type binary"),
     ],
 )
-async def test_what_cannot_be_read_stops_the_run(file: Path, params: dict[str, Any], message: str) -> None:
+async def test_unreadable_input_stops_the_run(file: Path, params: dict[str, Any], message: str) -> None:
     fill(file, "CREATE TABLE t (id integer, v text)", [(1, "a"), (2, "a"), (3, None)])
     with pytest.raises(FatalError, match=re.escape(message)):
         await batches(source(file, **params))
@@ -219,7 +219,7 @@ class TestServer:
         with pytest.raises(FatalError, match="two columns are called 'id': rename one in `query`"):
             await batches(made)
 
-    async def test_what_a_server_refuses_shows_no_password(self, postgres: Postgres) -> None:
+    async def test_a_refusal_by_a_server_shows_no_password(self, postgres: Postgres) -> None:
         url = postgres.address().replace(PASSWORD_IN_ADDRESS, "n0t-the-one")
         with pytest.raises(FatalError, match=r"authentication failed.*check `url`") as caught:
             await batches(source(url, driver="postgresql"))

@@ -1,4 +1,4 @@
-"""What the sinks and sources of tables do in the same way, whatever the database."""
+"""Common behaviour of the sinks and sources of tables, for every database."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ async def test_a_record_with_nothing_in_it_fails(target: Target) -> None:
         ({"query": "SELEC 1"}, "syntax error"),
     ],
 )
-async def test_what_cannot_be_read_says_why(target: Target, params: dict[str, Any], message: str) -> None:
+async def test_an_unreadable_file_shows_why(target: Target, params: dict[str, Any], message: str) -> None:
     target.sql(f"CREATE TABLE {TABLE} AS SELECT n AS id, 1 AS n FROM generate_series(1, 9) AS s(n)")
     source = target.source(**params)
     with pytest.raises(FatalError, match=message):

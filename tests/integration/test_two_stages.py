@@ -1,4 +1,4 @@
-"""Staging and enrichment in two pipelines: what is staged is neither read nor posted a second time."""
+"""Staging and enrichment in two pipelines: staged files are neither read nor posted again."""
 
 from __future__ import annotations
 

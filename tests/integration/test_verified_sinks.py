@@ -1,4 +1,4 @@
-"""Runs that are verified against real sinks: the service's own counts, files, and what cannot be known."""
+"""Verified runs against real sinks: the service's counts, files, and unverifiable sinks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def loading(folder: Path, url: str, source: str = "new", ids: int = RECORDS) -> 
 async def interrupted(
     owner: Engine, plan: Plan, after: int, act: Callable[[Run], None] = Run.cancel
 ) -> RunReport:
-    """A run that is cancelled, or drained, when so many records were written."""
+    """A run that is cancelled, or drained, after this many written records."""
     async with owner.start(plan) as run:
 
         async def watch(run: Run) -> None:
@@ -119,7 +119,7 @@ async def test_rows_and_dead_letters_match_the_service(
 
 
 @pytest.mark.parametrize("source", ["new", "same"])
-async def test_a_resumed_run_has_every_row_once_whatever_was_sent_twice(
+async def test_a_resumed_run_has_every_row_once_after_repetitions(
     service: RunningService, tmp_path: Path, source: str
 ) -> None:
     plan = loading(tmp_path, service.url, source)
@@ -159,7 +159,7 @@ OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
     ],
     ids=["a row is lost", "a row is doubled", "a dead letter is lost"],
 )
-async def test_what_the_service_lacks_or_has_twice_is_told(
+async def test_what_the_service_lacks_or_has_twice_is_reported(
     service: RunningService, tmp_path: Path, sql: str, found: list[tuple[str, str, int, int]]
 ) -> None:
     plan = loading(tmp_path, service.url, "same")
@@ -173,7 +173,7 @@ async def test_what_the_service_lacks_or_has_twice_is_told(
     assert (report.ok, report.verified, wrong(report)) == (True, False, found)
 
 
-async def test_records_of_one_id_are_not_taken_for_lost_ones(service: RunningService, tmp_path: Path) -> None:
+async def test_records_of_one_id_are_not_considered_lost(service: RunningService, tmp_path: Path) -> None:
     async with Engine() as owner:
         report = await owner.run(loading(tmp_path, service.url, "same", ids=10), verify=True)
 
@@ -225,7 +225,7 @@ async def test_an_answer_that_is_none_is_no_count(tmp_path: Path, body: bytes) -
     )
 
 
-async def test_a_service_that_has_forgotten_the_beginning_says_so(
+async def test_a_service_that_has_forgotten_the_beginning_reports_it(
     service: RunningService, tmp_path: Path
 ) -> None:
     tamper(service, "UPDATE _odw_meta SET accounts_since = TIMESTAMP '2999-01-01'")

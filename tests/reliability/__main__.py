@@ -1,4 +1,4 @@
-"""`python -m tests.reliability`: the long form of the reliability tests, written to files as it goes.
+"""`python -m tests.reliability`: the long form of the reliability tests, with results in files.
 
     python -m tests.reliability all --seed 1 --out benchmarks/results/reliability
     python -m tests.reliability kills drains --seed 2 --out /tmp/reliability --minutes 9

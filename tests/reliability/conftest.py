@@ -1,4 +1,4 @@
-"""One lab for all reliability tests: the embedded S3 and model, and one undisturbed run to compare with."""
+"""One lab for all reliability tests: the embedded S3 and model, and an undisturbed run for comparison."""
 
 from __future__ import annotations
 

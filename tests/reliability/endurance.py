@@ -1,4 +1,4 @@
-"""`python -m tests.reliability.endurance --minutes 30`: work at full rate over faulty wires; is it flat?
+"""`python -m tests.reliability.endurance --minutes 30`: full load over faulty wires; does memory grow?
 
 The simulated pipelines run without an end and the documents round after round, in one process, while one
 exchange in a hundred goes wrong between it and S3, the model and the service. What the process needs is

@@ -1,4 +1,4 @@
-"""SIGTERM leaves nothing in flight, and a second one ends at once; a resume completes."""
+"""SIGTERM leaves nothing in flight, and a second one ends at once; a resume completes the run."""
 
 from __future__ import annotations
 

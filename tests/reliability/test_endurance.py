@@ -1,4 +1,4 @@
-"""The command that works for a long time and looks whether anything grows."""
+"""The endurance command detects growth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_what_stays_as_it_is_counts_as_flat() -> None:
     ("name", "step"),
     [("rss", 3 << 20), ("descriptors", 1), ("threads", 1), ("tasks", 2), ("state", 1 << 20)],
 )
-def test_what_grows_all_the_time_is_named(name: str, step: int) -> None:
+def test_constant_growth_is_named(name: str, step: int) -> None:
     assert [one.name for one in courses(samples(**{name: step})) if one.grew] == [name]
 
 

@@ -1,4 +1,4 @@
-"""Triggers and ticks of a service that is killed have one run each."""
+"""Triggers and ticks of a killed service cause one run each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_triggers_and_ticks_fire_once_through_kills(tmp_path: Path) -> None:
         (["a", "b"], 0, [run("a"), run("b"), *TICKS], [149, 149, 400, 400], "149 blobs of 3 ticks"),
     ],
 )
-def test_what_fires_twice_or_never_is_seen(
+def test_triggers_that_fire_twice_or_never_are_found(
     answered: Sequence[str], unanswered: int, runs: list[RunRecord], rows: list[int], wrong: str
 ) -> None:
     found = what_fired_wrongly(answered, unanswered, runs, rows)

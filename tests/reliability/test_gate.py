@@ -1,4 +1,4 @@
-"""What holds the pipelines of a durable trial, and tells of what came by."""
+"""The gate that holds the pipelines of a durable trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine against a naive model of it, in any order of events; the long form is a command of its own."""
+"""The engine against a naive model, with events in any order; the long form is a separate command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harness finds what it looks for: bugs planted in the engine."""
+"""The harness finds bugs planted in the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fault proxy does what it says, and counts it."""
+"""The fault proxy injects and counts its faults correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ingest service is killed under a run, with it, and under sixteen clients."""
+"""The ingest service is killed during a run, together with it, and under sixteen clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of databases and APIs under SIGKILL: every record arrives, and none twice."""
+"""Sources of databases and APIs under SIGKILL: every record arrives exactly once."""
 
 from __future__ import annotations
 

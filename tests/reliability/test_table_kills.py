@@ -1,4 +1,4 @@
-"""Tables of DuckDB, PostgreSQL and ClickHouse under SIGKILL: no row lost, none doubled."""
+"""Tables of DuckDB, PostgreSQL and ClickHouse under SIGKILL: no row lost or duplicated."""
 
 from __future__ import annotations
 

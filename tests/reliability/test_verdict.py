@@ -1,4 +1,4 @@
-"""The verdict names what is lost, doubled or altered, and finds nothing where nothing is."""
+"""The verdict names lost, duplicate or altered records, and nothing else."""
 
 from __future__ import annotations
 

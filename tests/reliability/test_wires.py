@@ -1,4 +1,4 @@
-"""Nothing lost, nothing twice, when every wire goes wrong now and then."""
+"""Nothing lost, nothing twice, with occasional faults on every wire."""
 
 from __future__ import annotations
 

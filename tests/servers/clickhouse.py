@@ -1,4 +1,4 @@
-"""ClickHouse's engine as a process of its own, from the environment that `.ci/run` makes for it."""
+"""ClickHouse's engine as a separate process, from the environment that `.ci/run` creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ClickHouse's engine behind a small HTTP interface, in the environment that `.ci/run` makes for it.
+"""ClickHouse's engine behind a small HTTP interface, in the environment that `.ci/run` creates.
 
 Prints its address as a line of standard output, and ends with its standard input. It imports nothing of the
 project, which is not installed there. One statement at a time; users, sessions and query ids are not checked

@@ -1,4 +1,4 @@
-"""A process that has imported the engine once, and becomes `python -m engine …` in every child that it forks.
+"""A process that imports the engine once, and runs `python -m engine …` in forked children.
 
 It becomes `python -m engine.chaos …` as well.
 
@@ -38,7 +38,7 @@ LAZY = ("moto.server", "openai", "uvloop", "temporalio.worker", "uvicorn.protoco
 @dataclass
 class _Child:
     pid: int
-    reply: int  # the descriptor of the connection to whoever waits for it
+    reply: int  # the descriptor of the connection to the waiting process
 
 
 def _preload() -> None:
@@ -92,12 +92,12 @@ def _serve(listener: socket.socket) -> Request | None:
             ended = os.pidfd_open(pid)
             children[ended] = _Child(pid, reply)
             waiting.register(ended, selectors.EVENT_READ)
-            with suppress(OSError):  # whoever asked is gone
+            with suppress(OSError):  # the client is gone
                 os.write(reply, pid.to_bytes(PID, "big"))
 
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]] | None:
-    """A request and its standard streams; None when whoever began it is gone."""
+    """Return a request and its standard streams; None if its client is gone."""
     head, streams, _, _ = socket.recv_fds(connection, LENGTH, STREAMS, socket.MSG_WAITALL)
     if len(head) < LENGTH:
         return None

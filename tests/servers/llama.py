@@ -1,4 +1,4 @@
-"""llama.cpp's server as a process of its own, from the environment that `.ci/run` makes for it."""
+"""llama.cpp's server as a separate process, from the environment that `.ci/run` creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama.cpp's own server with a small model, as a program of the environment that `.ci/run` makes for it.
+"""llama.cpp's server with a small model, as a program of the environment that `.ci/run` creates.
 
 Prints its address as a line of standard output, and ends with its standard input. It imports nothing of the
 project, which is not installed there.

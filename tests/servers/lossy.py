@@ -1,4 +1,4 @@
-"""A wire to a PostgreSQL server that breaks at a commit, before or after the server has heard of it."""
+"""A connection to PostgreSQL that breaks at a commit, before or after the server receives it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Lossy:
                 self._begin(self._back, server, client)
 
     def close(self) -> None:
-        """Break every connection, and take no more."""
+        """Break every connection, and accept no more."""
         for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

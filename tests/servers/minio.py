@@ -79,7 +79,7 @@ def _answers(process: subprocess.Popen[bytes], address: str, until: float) -> bo
 
 
 def keys() -> dict[str, str]:
-    """What a connection to it says beside its address."""
+    """The credentials of a connection to it."""
     return {"access_key": USER, "secret_key": PASSWORD, "region": "us-east-1"}
 
 

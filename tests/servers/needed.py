@@ -1,4 +1,4 @@
-"""What to do when a server that tests need is not there."""
+"""Skip or fail when a server that tests need is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports for servers that are killed and started again where they were."""
+"""Ports for servers that are killed and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 def lasting_port() -> int:
     """A free port of loopback that the kernel gives to no connection, so that it stays free when left.
 
-    Somebody else may ask for the same one meanwhile: whoever starts a server at it tries again.
+    Another process may take the same port meanwhile, so starting a server at it is retried.
     """
     try:
         end = int(RANGE.read_text().split()[0])

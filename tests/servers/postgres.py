@@ -75,7 +75,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def clear(self) -> None:
-        """Empty the engine's tables, if they are there: much faster than making them again."""
+        """Empty the engine's tables, if they exist, which is much faster than creating them again."""
         with suppress(psycopg.errors.UndefinedTable):  # nothing has been there yet
             self.sql("; ".join(f"DELETE FROM odw_engine.{table}" for table in FILLED))
 
@@ -209,7 +209,7 @@ def running(settings: Mapping[str, str] = FAST, *, kept: bool = False) -> Iterat
 
 
 def find_programs() -> Path | None:
-    """Where `postgres` and `initdb` are: beside the one on PATH, else where Debian puts them."""
+    """Find `postgres` and `initdb`: on PATH, else in Debian's folder."""
     on_path = shutil.which("postgres")
     folders = [Path(on_path).resolve().parent] if on_path else []
     folders += sorted(DEBIAN.glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)

@@ -1,4 +1,4 @@
-"""The Temporal dev server as a process of its own, which can be killed and started again."""
+"""The Temporal dev server as a separate process, which can be killed and started again."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class DevServer:
             self.kill()
             if time.monotonic() >= until:
                 raise RuntimeError(f"the dev server does not come up: {self._log.read_text()[-2000:]}")
-            time.sleep(0.2)  # somebody has its port
+            time.sleep(0.2)  # its port is taken
 
     def _comes_up(self, until: float, *, port: int) -> bool:
         self._port = port
@@ -125,4 +125,4 @@ def running(
     try:
         yield server
     finally:
-        server.kill()  # at once: what is in it is of no use to anybody
+        server.kill()  # at once: its content is not needed

@@ -1,4 +1,4 @@
-"""`subprocess` that starts `python -m engine …` from a process which has imported the engine already.
+"""A `subprocess` that starts `python -m engine …` from a process with the engine already imported.
 
 `install` puts a `Popen` in the place of the standard one. Every other command starts as it always does, and
 so does this one within `cold()`, with options that only a start from cold can obey, or on another system.

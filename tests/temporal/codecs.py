@@ -1,4 +1,4 @@
-"""Payload codecs for tests: one that hides, and is strict about what it takes."""
+"""Payload codecs for tests: one hides payloads, and accepts only its own."""
 
 from __future__ import annotations
 

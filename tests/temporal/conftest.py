@@ -1,4 +1,4 @@
-"""One dev server for all tests here, started when the first of them needs it."""
+"""One dev server for all tests here, started on first use."""
 
 from __future__ import annotations
 

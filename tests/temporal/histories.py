@@ -1,4 +1,4 @@
-"""The histories of a run: of its own workflow, and of every part of each of its shards."""
+"""The histories of a run: of its workflow, and of all parts of its shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are cancelled at moments of their own: while they are planned, work, or end."""
+"""Runs cancelled at different moments: while planning, working or ending."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def assert_nothing_goes_on(shop: Workshop, handle: Handle) -> None:
 
 
 async def raced(server: DevServer, *, runs: int, seed: str) -> Counter[str]:
-    """Cancel so many runs, resume those that were, and see that each record came once.
+    """Cancel this many runs, resume them, and check that each record arrived once.
 
     Returns:
         How often each ending came.

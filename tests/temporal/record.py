@@ -32,7 +32,7 @@ SUGGESTED = 25
 
 
 async def held(request: ChunkRequest) -> ChunkResult:
-    """A chunk that runs until it is told to stop."""
+    """A chunk that runs until it is stopped."""
     while True:
         activity.heartbeat()
         await anyio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Activities that do nothing but what a test says, for tests of what workflows decide."""
+"""Scripted activities, for tests of the workflows' decisions."""
 
 from __future__ import annotations
 

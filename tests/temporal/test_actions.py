@@ -1,4 +1,4 @@
-"""What a run costs on Temporal: the actions in its histories are those that the capacity model says."""
+"""The Temporal actions of a run match the capacity model."""
 
 from __future__ import annotations
 

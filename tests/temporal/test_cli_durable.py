@@ -1,4 +1,4 @@
-"""The verbs about durable runs, as processes of their own against a real server."""
+"""The verbs for durable runs, as separate processes against a real server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 90.0
 
 
 class Desk:
-    """One installation: a queue and a state directory of its own on the server."""
+    """One installation: its own queue and state directory on the server."""
 
     def __init__(self, server: DevServer, folder: Path, queue: str) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Desk:
 
     @contextmanager
     def worker(self, *arguments: str, file: str = WAITING) -> Iterator[None]:
-        """A worker for as long as the block runs; it ends by SIGTERM, and well."""
+        """Run a worker for the duration of the block; SIGTERM ends it cleanly."""
         log = self.folder / "worker.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -269,7 +269,7 @@ def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None
     assert "temporal server start-dev" in error
 
 
-def test_what_is_wrong_with_an_encrypted_connection_is_said(
+def test_what_is_wrong_with_an_encrypted_connection_is_reported(
     server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_TLS", "true")  # which the development server does not speak

@@ -1,4 +1,4 @@
-"""`watch` and `submit --wait` say how a durable run stands, whoever else has something to do with it."""
+"""`watch` and `submit --wait` report the state of a durable run, regardless of other clients."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Process:
             assert time.monotonic() < deadline, f"nothing says {text}"
 
     def ended(self) -> tuple[int, str]:
-        """Its exit code, and what it had still to say."""
+        """Its exit code and remaining output."""
         code = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code, "".join(self._lines.queue)

@@ -1,4 +1,4 @@
-"""A payload codec on both sides, and what is said when one side lacks it."""
+"""A payload codec on both sides, and the errors if one side lacks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that begin in the same second: followers and ticks have ids of their own, and share nothing."""
+"""Runs that begin in the same second: followers and ticks have separate ids, and share nothing."""
 
 from __future__ import annotations
 

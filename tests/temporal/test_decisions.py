@@ -1,4 +1,4 @@
-"""What the workflows decide: parking, second tries, parts of chunks, retries, followers, ends."""
+"""Decisions of the workflows: parking, retries, parts of chunks, followers, ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a run early, and what does not."""
+"""Failures that end a run early, and failures that do not."""
 
 from __future__ import annotations
 

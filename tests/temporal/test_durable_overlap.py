@@ -1,4 +1,4 @@
-"""A durable run that begins while another one of its pipeline is under way."""
+"""A durable run that starts while another run of its pipeline is running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the histories: references and counts, small, and nothing of a record."""
+"""Histories contain references and counts, are small, and contain nothing of a record."""
 
 from __future__ import annotations
 

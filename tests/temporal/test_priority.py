@@ -1,4 +1,4 @@
-"""Runs of another priority on the same queue: what somebody waits for overtakes a backfill."""
+"""Runs of different priorities on one queue: urgent ones overtake a backfill."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def submitted(shop: Workshop, pipeline: str, priority: int) -> Handle:
 
 
 async def until_scheduled(shop: Workshop, run: Handle, chunks: int) -> None:
-    """Wait until the only shard of a run has asked for so many chunks."""
+    """Wait until the only shard of a run has requested this many chunks."""
     shard = shop.client.get_workflow_handle(f"{run.id}/s0")
     with anyio.fail_after(PATIENCE):
         while True:
@@ -118,7 +118,7 @@ async def until_scheduled(shop: Workshop, run: Handle, chunks: int) -> None:
 
 
 async def until_waiting(shop: Workshop, chunks: int) -> None:
-    """Wait until so many chunks wait for a worker, as far as the server knows: its count is approximate."""
+    """Wait until this many chunks wait for a worker, by the server's approximate count."""
     request = DescribeTaskQueueRequest(
         namespace=shop.client.namespace,
         task_queue=TaskQueue(name=shop.queues.work),

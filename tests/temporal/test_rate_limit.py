@@ -1,4 +1,4 @@
-"""A limit on the chunks that may begin in a second, and what gets round it."""
+"""The limit on chunks started per second, and its exceptions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_queue_limits_the_chunks_started_per_second(server: DevServer) -> 
 
 
 async def test_eager_starts_bypass_a_server_side_limit(server: DevServer) -> None:
-    """Why a worker with a limit turns them off, and why work has a queue of its own."""
+    """This is why a worker with a limit turns them off, and why work has a separate queue."""
     queue = "hardly-any"
     await limit(server.client, queue, per_second=0.01)
     worker = Worker(server.client, task_queue=queue, workflows=[Fan], activities=[nothing])

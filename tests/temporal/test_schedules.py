@@ -1,4 +1,4 @@
-"""Schedules: runs that are due while one is under way, or while no process can start them."""
+"""Schedules: runs due while another is running, or while no process can start them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that have nothing in common but a server and a database, as on several machines."""
+"""Workers that share only a server and a database, as on several machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.series
 
 
 class Collecting(MemorySink):
-    """Puts what it takes into a list of the test."""
+    """Adds its records to a list of the test."""
 
     def __init__(self, records: list[Any]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Five troubles as an operator meets them: the worker's log, `watch` and Temporal's page say what is wrong.
+"""Five problems from an operator's view: the worker's log, `watch` and Temporal's page explain them.
 
 docs/temporal.md has the table of what each of the three shows.
 """
@@ -55,7 +55,7 @@ class Unauthorized(BaseHTTPRequestHandler):
 
 
 class Stage:
-    """A worker, a submitted run, and somebody who watches it; everything they say goes into files."""
+    """A worker, a submitted run, and a watching process, with their output in files."""
 
     def __init__(self, server: DevServer, folder: Path, file: str, ingest: str) -> None:
         self.server, self.folder, self.file = server, folder, file

@@ -1,4 +1,4 @@
-"""Work that hangs is stopped as stalled and done by another attempt; a blocked loop is told of."""
+"""Stalled work is stopped and retried; a blocked event loop is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are cancelled or drained: what was read is delivered, nothing runs on, all can be resumed."""
+"""Runs cancelled or drained: records in flight are delivered, nothing keeps running, all can be resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_cancelling_delivers_what_was_read_and_ends_all_work(server: DevSe
                 await handle.cancel()
             else:
                 await handle.execute_update(PipelineRun.drain)
-                gate.set()  # what is under way is not cut short
+                gate.set()  # running work is not interrupted
         assert await ended(handle) == ("cancelled" if what == "cancel" else "interrupted")
         await assert_nothing_goes_on(shop, handle)
         begun = sorted(records)
@@ -98,7 +98,7 @@ async def test_cancellation_during_part_of_a_chunk_is_heeded(server: DevServer) 
 
 
 async def told(handle: WorkflowHandle[Any, Any]) -> None:
-    """Wait until a workflow has asked what it has under way to stop."""
+    """Wait until a workflow has asked its running activities to stop."""
     with anyio.fail_after(PATIENCE):
         while True:
             events = (await handle.fetch_history()).events

@@ -1,4 +1,4 @@
-"""A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
+"""A provider that throttles: nothing fails, dies or is paid for twice, and all calls wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RETRY_AFTER = 0.3
 
 
 class Throttling:
-    """Lets so many calls through in a second; says to all others when to come again."""
+    """Accepts this many calls per second; tells the others when to retry."""
 
     def __init__(self, calls_per_second: int) -> None:
         self._limit = calls_per_second

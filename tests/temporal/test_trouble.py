@@ -1,4 +1,4 @@
-"""What a durable run says of itself while something is in its way, and when it has given up."""
+"""What a durable run reports while something blocks it, and after it has given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that is told to stop: all it has under way is told at once, and has the same grace."""
+"""A stopping worker: all its activities are notified at once, with the same grace period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pipelines of memory on a real server, with workers in this process."""
+"""Small in-memory pipelines on a real server, with workers in this process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def made_anew(source: MemorySource, sink: Callable[[], Sink[Any]], **settings: A
 
 
 class Held(MemorySink):
-    """Takes nothing before its chunk is told to stop reading, or the gate is opened.
+    """Accepts nothing before its chunk is asked to stop reading, or the gate is opened.
 
     Args:
         records: where to put what is taken.

@@ -1,4 +1,4 @@
-"""What leaves of errors in spans."""
+"""Error texts in spans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as types that a scheduler can act on."""
+"""Error types that a scheduler can act on."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def into(sink: Sink) -> Plan:  # type: ignore[type-arg]
         ("budget", "BudgetExceeded"),
     ],
 )
-async def test_what_somebody_has_to_mend_is_not_tried_again(kind: errors.FatalKind, expected: str) -> None:
+async def test_failures_that_need_a_fix_are_not_retried(kind: errors.FatalKind, expected: str) -> None:
     failure = await failure_of(into(FaultySink([errors.FatalError("the token is wrong", kind=kind)])))
     assert (failure.type, failure.retryable) == (expected, False)
     assert "the token is wrong" in failure.message

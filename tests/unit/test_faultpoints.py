@@ -1,4 +1,4 @@
-"""Fault points: off by default, and struck at exactly the place and time that was asked for."""
+"""Fault points: off by default, and triggered at exactly the requested place and time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_signal_comes_at_the_named_place_and_count_only() -> None:
     "text",
     ["batch_read", "batch_read:", "batch_read:0", "batch_read:x", "nowhere:1", "batch_read:1:LOUD", ","],
 )
-def test_what_is_not_understood_is_refused(text: str) -> None:
+def test_unknown_input_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="ODW_FAULT_POINT"):
         armed(text, lambda _: None)
 

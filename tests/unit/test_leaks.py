@@ -1,4 +1,4 @@
-"""The guard of the tests themselves: what one leaves behind fails it."""
+"""The leak guard of the tests: leftovers fail a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing records before they are sent again."""
+"""Patching records before they are replayed."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def test_patches_are_made_in_order() -> None:
         (r"name~x~\3", "is not a valid regular expression"),
     ],
 )
-def test_what_is_no_patch_is_refused_with_the_form(text: str, message: str) -> None:
+def test_an_invalid_patch_is_refused_with_the_form(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_patch(text)

@@ -1,4 +1,4 @@
-"""Secrets in addresses and in the places of names: shown, logged and stored nowhere."""
+"""Secrets in addresses and names: never shown, logged or stored."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_connections_refuse_credentials_in_an_address(
         {"source": "${S}:thing"},
     ],
 )
-def test_a_secret_in_the_place_of_a_name_is_not_quoted(node: dict[str, object]) -> None:
+def test_a_secret_instead_of_a_name_is_not_quoted(node: dict[str, object]) -> None:
     pipeline = {"nodes": {"a": node, "b": {"sink": "stdout", "input": ["a", "${S}"]}}, "on_complete": "${S}"}
     document = {"connections": {"lake": {"endpoint": "${S}"}}, "pipelines": {"p": pipeline}}
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Plans that send dead letters again from the node that failed."""
+"""Plans that replay dead letters from the node that failed."""
 
 from __future__ import annotations
 

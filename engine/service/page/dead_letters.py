@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
@@ -215,7 +216,7 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
     reason = form.get("reason", "").strip()[:_MAX_REASON]
     if not reason or not ids:
         text = "Say why these records are not needed." if ids else "Tick the dead letters to discard first."
-        return render(request, "problem.html", 400, text=text, status_code=400)
+        return _not_discarded(request, text, 400, reason)
     who = _who(request)
     try:
         if store == "service":
@@ -231,12 +232,17 @@ async def _discard(request: Request, ids: list[str], store: str, form: dict[str,
                 Submission(model="", table=None, rows=[], discard=(copies, reason), audit=audit)
             )
     except OperationsError as error:
-        return render(request, "problem.html", 409, text=str(error), status_code=409)
+        return _not_discarded(request, str(error), 409, reason)
     except _BUSY:
         text = "The warehouse cannot be written now: try again in a moment."
-        return render(request, "problem.html", 503, text=text, status_code=503)
+        return _not_discarded(request, text, 503, reason)
     said = "1 dead letter discarded." if len(ids) == 1 else f"{len(ids)} dead letters discarded."
     return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)
+
+
+def _not_discarded(request: Request, text: str, status: int, reason: str) -> Response:
+    back = quote(request.scope["path"].rpartition("/")[0])
+    return render(request, "problem.html", status, text=text, status_code=status, typed=reason, back=back)
 
 
 def _dead_record(letter: LetterView) -> DeadRecord:

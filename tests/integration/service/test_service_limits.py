@@ -1,4 +1,4 @@
-"""What one client sends slowly, hugely or from elsewhere costs no other client anything."""
+"""Slow, huge or foreign requests of one client do not affect other clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Open = Callable[..., Awaitable[RunningService]]
 
 @pytest.fixture
 async def serving(tmp_path: Path, kept_warehouse: None) -> AsyncIterator[Open]:
-    """Starts a service with settings of one's own."""
+    """Starts a service with custom settings."""
     async with AsyncExitStack() as stack:
 
         async def start(**options: Any) -> RunningService:

@@ -1,4 +1,4 @@
-"""`/openapi.json` is true: whatever a client sends, no answer is an error of ours, or undocumented."""
+"""`/openapi.json` is accurate: no request causes a server error or an undocumented answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service over real HTTP: what only a socket, a file and a process show."""
+"""The service over real HTTP: behaviour that needs a socket, a file and a process."""
 
 from __future__ import annotations
 

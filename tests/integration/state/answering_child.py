@@ -1,4 +1,4 @@
-"""A process that has many answers stored at the same time, without end, and names each that is stored.
+"""A process that stores many answers concurrently, without end, and prints each stored one.
 
 Usage: answering_child.py WHERE FIRST. WHERE is as `open_store` takes it; answers are numbered from FIRST.
 """

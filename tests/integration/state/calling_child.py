@@ -1,4 +1,4 @@
-"""A process that sends calls through a gate as fast as the shared quota lets it.
+"""A process that sends calls through a gate as fast as the shared quota allows.
 
 Usage: calling_child.py WHERE CALLS. Prints when it began and ended, in seconds since 1970, and how many calls
 went out in between.

@@ -1,4 +1,4 @@
-"""A process that commits progress without end, or a number of times, and says so after each commit.
+"""A process that commits progress endlessly, or a number of times, and reports each commit.
 
 Usage: committing_child.py WHERE RUN_ID COMMITS (0: no end). WHERE is as `open_store` takes it. Begins when
 a line arrives on stdin, and continues where the store says the run is; ends in good order on SIGTERM. Each
@@ -28,7 +28,7 @@ def report(what: object) -> None:
 
 
 async def prepare(store: StateStore, run_id: str) -> int:
-    """Make the run unless it is there; gives the position it has reached."""
+    """Create the run if it does not exist; return its position."""
     try:
         await store.get_run(run_id)
     except RunNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the state of these tests is kept."""
+"""The place of the state in these tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the PostgreSQL store has: a server with users, versions and neighbours, which may go away."""
+"""Behaviour of the PostgreSQL store alone: users, versions, other clients, lost connections."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def prepare(store: PostgresStateStore, *splits: str) -> None:
 
 
 class TestConnecting:
-    async def test_a_wrong_password_is_said_at_once_and_not_shown(self, server: Postgres) -> None:
+    async def test_a_wrong_password_is_reported_at_once_and_not_shown(self, server: Postgres) -> None:
         address = server.address().replace(PASSWORD_IN_ADDRESS, "wr0ng-w0rd")
         with pytest.raises(StateError, match="password authentication failed") as refused:
             async with PostgresStateStore(address):
@@ -154,12 +154,12 @@ def clerk(server: Postgres) -> Iterator[str]:
 
 
 class TestRights:
-    async def test_who_may_create_nothing_is_told_what_to_ask_for(self, clerk: str) -> None:
+    async def test_a_user_without_create_rights_learns_what_to_request(self, clerk: str) -> None:
         with pytest.raises(StateReadOnlyError, match=r"permission denied .*GRANT CREATE ON DATABASE"):
             async with PostgresStateStore(clerk):
                 pass
 
-    async def test_a_schema_of_ones_own_is_enough(self, clerk: str, server: Postgres) -> None:
+    async def test_a_schema_of_the_user_is_enough(self, clerk: str, server: Postgres) -> None:
         server.sql("CREATE SCHEMA odw_engine AUTHORIZATION clerk")
         async with PostgresStateStore(clerk) as store:
             await store.create_run(RUN)
@@ -419,7 +419,7 @@ class TestBrokenConnections:
         assert (len(attempts), letter.attempts) == (2, 1)
 
     @pytest.mark.parametrize("what", ["request", "reply"])
-    async def test_writes_are_done_once_whatever_is_lost_at_the_commit(
+    async def test_writes_are_done_once_if_a_commit_is_lost(
         self, server: Postgres, what: Literal["request", "reply"]
     ) -> None:
         with lossy(server.port) as wire:
@@ -521,7 +521,7 @@ class TestGone:
         async with store:
             await store.create_run(RUN)
 
-    async def test_a_run_whose_schema_was_dropped_stops_and_says_so(self, server: Postgres) -> None:
+    async def test_a_run_whose_schema_was_dropped_stops_and_reports_it(self, server: Postgres) -> None:
         sink = MemorySink()
         async with Engine(store=at(server)) as engine:
             async with engine.start(linear_plan(Endless(NoParams()), sink)) as run:

@@ -1,4 +1,4 @@
-"""The stores with real processes: killed while they commit, and several at the same place."""
+"""The stores with real processes: killed while they commit, and several sharing a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strikes the processes of a trial, and where: data only; `drawing` makes it from a seed."""
+"""Faults to inject into the processes of a trial, as data; `drawing` draws them from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of the command line: started, waited for, killed; their output kept in files."""
+"""Processes of the command line: start, wait, kill, and keep their output in files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients at once against a service that is killed under them, and what they were promised.
+"""Many concurrent clients of a service that is killed, and the answers they received.
 
 Most post `LogSource` records with new ids, as an engine does: marked as fresh, and as a replay once an
 answer got lost. Some post `EventSource` records without saying anything about their delivery, one id of
@@ -83,7 +83,7 @@ class Sent:
 
 
 class Clients:
-    """Sixteen clients that post until they are told to stop."""
+    """Sixteen clients that post until they are stopped."""
 
     def __init__(self, url: str, plan: ClientsPlan, outcome: ClientsOutcome) -> None:
         self.promises = Promises()
@@ -210,7 +210,7 @@ async def _post_until_struck(clients: Clients, striker: ServiceStriker) -> None:
 
 
 def promises_broken(promises: Promises, found: ServiceRecords) -> list[str]:
-    """Acknowledged records that are not there, are there twice or are others."""
+    """Return acknowledged records that are missing, duplicated or altered."""
     problems: list[str] = []
     for table, wanted in promises.rows.items():
         text = TEXTS[table]

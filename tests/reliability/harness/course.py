@@ -1,4 +1,4 @@
-"""The attempts of one trial: what a user would do, and what strikes each of them."""
+"""The attempts of one trial: a user's actions, and the faults of each attempt."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Course:
         return (self._state_dir / "state.sqlite3").exists()
 
     def run(self) -> None:
-        """Go through it; what is wrong is in the outcome's problems."""
+        """Run the attempts; the outcome lists problems."""
         self._outcome.paid_so_far.append(PaidSoFar(self._documents_paid(), 0))
         blows = iter(self._plan.blows)
         state = EngineState()

@@ -1,4 +1,4 @@
-"""Draws trials from a seed: what runs, and where and when it is struck.
+"""Draw trials from a seed: what runs, and where and when faults are injected.
 
 The places come from decks: every place is dealt once before any comes again, so that a series is spread
 over all of them however the dice fall. A trial is fixed by its seed and number.

@@ -1,4 +1,4 @@
-"""Trials of durable runs: real workers, a real Temporal server, what is done to them, and the verdict."""
+"""Trials of durable runs: real workers, a real Temporal server, faults, and the verdict."""
 
 from __future__ import annotations
 

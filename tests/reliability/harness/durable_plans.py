@@ -1,4 +1,4 @@
-"""Trials of durable runs: what runs, and what happens to the workers or to Temporal's server; by seed."""
+"""Trials of durable runs, drawn from a seed: what runs, and faults of workers or Temporal's server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that works until it is told to stop, and says every few seconds how much it needs.
+"""An engine that works until it is stopped, and reports its resources every few seconds.
 
 A process of its own, so that only what the engine needs is measured. Its standard output is JSON lines: one
 `Sample` after the other, and a last line with what it has delivered.
@@ -71,7 +71,7 @@ class Enduring:
         self.rounds: Counter[str] = Counter()
 
     async def run(self, seconds: float, every: float) -> list[RunReport]:
-        """Work for so many seconds; returns the reports of the endless run."""
+        """Work for this many seconds; return the reports of the endless run."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._endless.execute)
             group.start_soon(self._read_documents)
@@ -114,7 +114,7 @@ class Enduring:
 
 
 def main(argv: list[str]) -> int:
-    """`FILE STATE_DIR SECONDS EVERY`: work for so many seconds, with a sample every so many."""
+    """`FILE STATE_DIR SECONDS EVERY`: work for SECONDS, with a sample every EVERY seconds."""
     file, state_dir, seconds, every = argv[0], Path(argv[1]), float(argv[2]), float(argv[3])
 
     async def work() -> int:

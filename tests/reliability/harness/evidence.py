@@ -1,4 +1,4 @@
-"""What a run has left behind: warehouse, dead letters on both sides, ledger, and what the model was paid."""
+"""The evidence of a run: warehouse, dead letters on both sides, ledger, and paid model calls."""
 
 from __future__ import annotations
 

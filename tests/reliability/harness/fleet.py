@@ -1,4 +1,4 @@
-"""Workers and a submission against a Temporal server: processes of their own, observed from outside."""
+"""Workers and a submission against a Temporal server, as separate processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrialError(Exception):
 
 
 class Worker:
-    """`python -m engine worker`, with a gate of its own that is open or closed.
+    """`python -m engine worker`, with its own gate.
 
     Attributes:
         mortal: it is expected to end, so its end is no failure.
@@ -62,11 +62,11 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether each of its slots has a chunk, so that it asks the server for no more."""
+        """Return whether all of its slots have chunks, so that it requests no more."""
         return self.chunks >= self.slots
 
     def open(self) -> None:
-        """Let through what it holds, and everything that comes."""
+        """Release held records, and pass on all later ones."""
         self._gate.unlink(missing_ok=True)
 
 
@@ -140,7 +140,7 @@ class Fleet:
 
     @property
     def over(self) -> bool:
-        """Whether whoever waits for the runs has been told how they ended."""
+        """Return whether the waiting process has received the outcome of the runs."""
         return self._waiting.wait(0) is not None
 
     def until(self, reached: Callable[[], bool], what: str) -> None:

@@ -1,4 +1,4 @@
-"""What has to be there in the end.
+"""The expected final state.
 
 For the simulated pipelines it is worked out from the run's seed and start, without running anything: the
 records themselves, which of them are marked, and so every row and every dead letter. For the documents it
@@ -68,7 +68,7 @@ def _simulated(result: Expected, workload: Workload, run: LedgerRun) -> None:
     kind, count = KINDS[run.pipeline], workload.records
     seed = str(workload.seed) if workload.seed is not None else f"{run.seed}:{run.pipeline}:extract"
     source = kind.source(SimulatedParams(records=count))
-    # a seed of its own fixes the times too
+    # its own seed fixes the times too
     base_time = SEEDED_TIME if workload.seed is not None else datetime.fromisoformat(run.started_at)
     records = source.generate(seed, 0, count, base_time)
     marks = FailurePattern(workload.fail_percentage, run.seed).is_failure(range(count))

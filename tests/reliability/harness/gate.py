@@ -1,4 +1,4 @@
-"""A transform that a trial puts into its pipelines: notes what comes by, and holds it until told otherwise.
+"""A transform for trials that notes passing records, and holds them until it is released.
 
 Without it a run would be over before anything could be done to it, or not, as the machine pleases.
 """

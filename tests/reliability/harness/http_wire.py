@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages as bytes: just enough to take one off a stream whole and to change it (RFC 9112)."""
+"""HTTP/1.1 messages as bytes: just enough to read one from a stream and change it (RFC 9112)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pipelines.yaml` as a trial wants it, as a file: workers and submitters take no `--set`."""
+"""`pipelines.yaml` adapted to a trial, as a file: workers and submitters have no `--set`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line with a bug planted in its engine, to see that the harness finds it.
+"""The command line with a bug planted in its engine, to check that the harness finds it.
 
 `python planted.py BUG run …` in the place of `python -m engine run …`.
 """

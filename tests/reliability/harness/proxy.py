@@ -1,4 +1,4 @@
-"""A proxy in front of any server that makes its wire go wrong, by seed and with a probability.
+"""A proxy for any server that injects wire faults, by seed and with a probability.
 
 In front of HTTP it takes whole requests and answers, so that it can answer in the server's place and break
 off at chosen moments; in front of anything else (`http=False`) it carries bytes and breaks connections.
@@ -89,7 +89,7 @@ class Faults:
 
 
 class FaultProxy:
-    """A running proxy. Counts what it did: `done` by fault, `exchanges`, `connections`."""
+    """A running proxy. Counts injected faults (`done`), `exchanges` and `connections`."""
 
     def __init__(self, host: str, port: int, faults: Faults, *, http: bool = True) -> None:
         self.done: Counter[Fault] = Counter()
@@ -116,7 +116,7 @@ class FaultProxy:
             serve = self._serve_http if self._http else self._serve_raw
             await serve(reader, writer, random)
         except (OSError, MessageError, asyncio.IncompleteReadError):
-            _reset(writer)  # as the wire would do, were the server gone
+            _reset(writer)  # as if the server had vanished
         finally:
             writer.close()
             with suppress(OSError):
@@ -233,7 +233,7 @@ class FaultProxy:
 async def fault_proxy(
     host: str, port: int, faults: Faults, *, http: bool = True
 ) -> AsyncIterator[FaultProxy]:
-    """A proxy on a free port of 127.0.0.1 for as long as the block runs."""
+    """Run a proxy on a free port of 127.0.0.1 for the duration of the block."""
     proxy = FaultProxy(host, port, faults, http=http)
     server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0, limit=LARGEST_HEAD)
     proxy.address = server.sockets[0].getsockname()[:2]

@@ -1,4 +1,4 @@
-"""The result files of the long form, one for each series, written after every trial; and their table."""
+"""The result files of the long form, one per series, written after every trial; and their table."""
 
 from __future__ import annotations
 

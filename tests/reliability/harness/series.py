@@ -1,4 +1,4 @@
-"""The series of the long form: what each strikes, how much of it there has to be, and how it is counted."""
+"""The series of the long form: their faults, sizes and counting rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kills the ingest service beside the attempts of a run, and starts it again."""
+"""Kill the ingest service during a run's attempts, and start it again."""
 
 from __future__ import annotations
 

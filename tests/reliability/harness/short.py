@@ -1,4 +1,4 @@
-"""The short form: kills drawn from a seed, all of which strike, whatever the speed of the machine."""
+"""The short form: kills drawn from a seed that always strike, on machines of any speed."""
 
 from __future__ import annotations
 

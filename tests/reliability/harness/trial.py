@@ -1,4 +1,4 @@
-"""One trial: start, strike, resume until it has completed, and see what is there."""
+"""One trial: start, inject faults, resume until it has completed, and check the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WIRES = {"service": "INGEST_URL", "model": "OPENAI_BASE_URL", "lake": "S3_ENDPOI
 
 
 class Lab:
-    """What all trials share: the embedded S3 and model, and what an undisturbed run leaves."""
+    """Shared by all trials: the embedded S3 and model, and the results of an undisturbed run."""
 
     def __init__(self, folder: Path, addresses: Mapping[str, Mapping[str, str]]) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Lab:
         outcome.problems += paid_twice(marks, CALLS_IN_FLIGHT * pack, damaged)
 
     def undisturbed(self, workload: Workload) -> tuple[Evidence, Paid]:
-        """What a run of the documents leaves, and pays, when nothing strikes it."""
+        """Return the results and cost of an undisturbed run of the documents."""
         if self._undisturbed is None:
             calm = workload.with_pipelines(("unstructured_data",))
             outcome, before = Outcome("undisturbed", calm), self.paid()

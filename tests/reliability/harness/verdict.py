@@ -1,4 +1,4 @@
-"""Compares what is there with what has to be there; every difference is one line."""
+"""Compare the actual with the expected state; every difference is one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 3  # examples in a line
 
 
 def differences(workload: Workload, found: Evidence, undisturbed: Evidence) -> list[str]:
-    """Everything lost, doubled or altered; empty when all is as if nothing had happened."""
+    """Return everything lost, duplicated or altered; empty if nothing is wrong."""
     runs = {run.pipeline: run for run in found.runs}
     missing = [name for name in workload.pipelines if name not in runs]
     if missing:

@@ -1,4 +1,4 @@
-"""What the processes under test run: the four pipelines, cut small so that there is much to interrupt."""
+"""The workload of the processes under test: the four pipelines, split finely for many interruptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The naive side of the model: what became of every record, in plain lists and counters.
+"""The naive side of the model: the outcome of every record, in plain lists and counters.
 
 Nothing in here is clever: a record in flight is a `Leaf` in a list beside its real batch, and whatever
 happens to it is counted at once in the `Account` of the source batch it was read in.
@@ -22,7 +22,7 @@ Span = tuple[int, int]
 
 
 class MismatchError(AssertionError):
-    """The engine says something else than the model; the text says about what."""
+    """The engine disagrees with the model; the message names the subject."""
 
 
 def figures(tally: Tally) -> Counter[str]:
@@ -38,7 +38,7 @@ def figures(tally: Tally) -> Counter[str]:
 
 @dataclass
 class Fate:
-    """What became of the records of one source batch, and of all that was made of them."""
+    """The outcomes of one source batch's records, and of all records derived from them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     written: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Fate:
 
 @dataclass(eq=False)
 class Account:
-    """One source batch: its real ack, and what is still owed for it."""
+    """One source batch: its real ack, and unsettled records."""
 
     span: Span
     ack: Ack
@@ -172,7 +172,7 @@ class SplitBook:
         return end - self.read_to
 
     def resume(self) -> None:
-        """The process is gone: what the ledger does not cover has never happened."""
+        """Forget everything that the ledger does not cover, after the process has died."""
         before = [account for account in self._settled() if account.span[1] <= self.standing.position]
         self.covered += [(account.span, account.fate) for account in before]
         self.base, self.accounts = self.standing, []

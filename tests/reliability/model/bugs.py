@@ -1,4 +1,4 @@
-"""Bugs to plant in the engine, to see that the model finds them. Each says how, and what is found."""
+"""Bugs to plant in the engine, to check that the model finds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Components that do as they are told, record by record."""
+"""Components that follow a script, record by record."""
 
 from __future__ import annotations
 

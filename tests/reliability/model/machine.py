@@ -1,4 +1,4 @@
-"""The stateful model: any order of reading, changing, parting, joining, delivering, committing and dying.
+"""The stateful model: reading, changing, splitting, merging, delivering, committing and dying in any order.
 
 Each rule does the same thing twice, with the engine's own parts and in plain lists. The invariant compares
 the two, and whatever the ledger says after a commit or a death is compared as well.
@@ -89,7 +89,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule(which=INDEX)
     @precondition(lambda self: self.moves.unread(at_end=True))
     def end(self, which: int) -> None:
-        """Find that a split has no more records."""
+        """Reach the end of a split."""
         self.moves.end(one_of(self.moves.unread(at_end=True), which))
 
     @in_flight
@@ -123,7 +123,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule(batcher=BATCHER)
     @precondition(lambda self: any(self.moves.books.held))
     def flush(self, batcher: int) -> None:
-        """Let go of what is held to fill a batch."""
+        """Release records held to fill a batch."""
         self.moves.flush(batcher)
 
     @in_flight
@@ -232,7 +232,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: not self.moves.unread())
     def finish(self) -> None:
-        """See a run through, look at what it leaves, and begin another one."""
+        """Finish a run, check its results, and begin another one."""
         assert self.sizes is not None
         self.moves.finish()
         self.moves.begin(self.sizes)

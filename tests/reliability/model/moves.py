@@ -1,4 +1,4 @@
-"""What can happen to batches, each done twice: by the engine, and in the books."""
+"""Operations on batches, each done by the engine and in the books."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Moves(World):
             self.books.flights.append(flight)
 
     def told(self, flight: Flight, kinds: Sequence[str]) -> dict[str, str]:
-        """What to do with each record of a batch."""
+        """Instructions for each record of a batch."""
         if self.crowded:
             kinds = ["keep" if kind in MADE else kind for kind in kinds]
         return {leaf.key: kind for leaf, kind in zip(flight.leaves, cycle(kinds), strict=False)}
@@ -113,7 +113,7 @@ class Moves(World):
             raise MismatchError(f"{list(leaves)} were read and not handed on")
 
     def end(self, book: SplitBook) -> None:
-        """Find that a split has no more records."""
+        """Reach the end of a split."""
         self.do(self.process.read(book.node, self.tapes[book.node], book.key, (), more=False))
         book.ended = True
 
@@ -191,7 +191,7 @@ class Moves(World):
             self._unpack(number, batch)
 
     def flush(self, number: int) -> None:
-        """Take what a batcher holds, however little."""
+        """Take the records that a batcher holds."""
         self._unpack(number, self.process.batchers[number].flush())
 
     def _unpack(self, number: int, batch: Batch) -> None:
@@ -211,7 +211,7 @@ class Moves(World):
             account.fate.counts["tokens_in"] += share
 
     def die(self, how: str, dies: int | None = None) -> None:
-        """The process is gone, with everything that it had in memory."""
+        """Kill the process, losing everything in its memory."""
         self.seen[how] += 1
         self.resume(dies)
 

@@ -1,4 +1,4 @@
-"""The real side of the model: the parts of the engine that one process has in memory while it works."""
+"""The real side of the model: the parts of the engine in the memory of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State stores of a process that can die at any of their operations."""
+"""State stores of a process that can die at any operation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Fuse", "Killed", "MortalMemoryStore", "MortalSqliteStore", "MortalSt
 
 
 class Killed(KeyboardInterrupt):
-    """The process is gone; nothing behind this happens, not even what cleans up after errors."""
+    """The process has died; nothing after this runs, not even clean-up."""
 
 
 class Fuse:

@@ -1,4 +1,4 @@
-"""A run under the model: its processes, one after the other, and the ledger that outlives them."""
+"""A run under the model: its successive processes, and the ledger that outlives them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class World:
 
     Args:
         open_store: opens the store as a new process does.
-        seen: counts what is worth mentioning.
+        seen: counts notable events.
 
     Attributes:
         warehouse: copies of each key that a last sink has taken.
@@ -101,7 +101,7 @@ class World:
             await self.process.plan(node, tape)
 
     def resume(self, dies: int | None = None) -> None:
-        """This process is gone: see what it has left, and start the next one."""
+        """Check what the dead process has left, and start the next one."""
         self.look()
         for book in self.books.splits.values():
             book.resume()
@@ -197,7 +197,7 @@ class World:
         self.seen["commits"] += 1
 
     def write_from_the_grave(self) -> None:
-        """A process that was taken for dead settles what it has, and commits."""
+        """A process that was considered dead settles its records, and commits."""
         assert self.zombie is not None
         (process, flights), self.zombie = self.zombie, None
         before, lit = self.stored(), process.fuse.lit
@@ -218,7 +218,7 @@ class World:
         for leaf in flight.leaves:
             self.books.drop(leaf, "let go")
 
-    # what always holds
+    # invariants
 
     def check(self) -> None:
         """The memory of this process is as the model has it, and nothing is twice in the warehouse."""

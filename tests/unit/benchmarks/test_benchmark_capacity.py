@@ -1,4 +1,4 @@
-"""The capacity model: a run is simulated from what a chunk costs, and the first limit is named."""
+"""The capacity model: a simulation from the cost of a chunk, and the binding limit."""
 
 from __future__ import annotations
 

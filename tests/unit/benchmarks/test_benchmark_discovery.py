@@ -1,4 +1,4 @@
-"""The suite is found, its reference arms agree, and the command line's exit codes."""
+"""The suite is found, its reference arms agree, and the command line's exit codes are right."""
 
 from __future__ import annotations
 

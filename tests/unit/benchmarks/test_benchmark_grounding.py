@@ -1,4 +1,4 @@
-"""The corpus of the grounding benchmark is what it says, and every value of it is found."""
+"""The corpus of the grounding benchmark is as documented, and all its values are found."""
 
 from __future__ import annotations
 

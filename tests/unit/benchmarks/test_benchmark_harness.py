@@ -92,7 +92,7 @@ def test_an_arm_that_varies_disagrees_with_itself() -> None:
     assert disagreement(samples) == "checksums differ: plain gave 1; plain gave 2"
 
 
-def test_a_missing_checksum_is_refused_unless_the_arm_says_so() -> None:
+def test_a_missing_checksum_is_refused_unless_allowed() -> None:
     refused = run(benchmark(Arm("plain", doing()), Arm("silent", doing(None))), Settings())
     assert (refused.status, refused.reason) == ("invalid", "silent: gave no checksum of its work")
     allowed = run(benchmark(Arm("plain", doing()), Arm("idle", doing(None), checked=False)), Settings())

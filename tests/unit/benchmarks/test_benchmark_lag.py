@@ -9,7 +9,7 @@ from benchmarks.lag import LagRecorder, idle, loop_lag
 
 
 class Loop:
-    """A clock that moves only when told, and a sleep that oversleeps by ``late`` seconds."""
+    """A manual clock, and a sleep that oversleeps by ``late`` seconds."""
 
     def __init__(self, late: float = 0.0) -> None:
         self.now = 0.0

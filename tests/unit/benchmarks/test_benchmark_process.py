@@ -1,4 +1,4 @@
-"""Process arms: what is measured of a child process, and what fails a sample."""
+"""Process arms: measurements of a child process, and failures of a sample."""
 
 from __future__ import annotations
 

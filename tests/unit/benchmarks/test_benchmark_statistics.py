@@ -1,4 +1,4 @@
-"""Medians, percentiles, intervals and pairing on values worked out by hand."""
+"""Medians, percentiles, intervals and pairing on values calculated by hand."""
 
 from __future__ import annotations
 

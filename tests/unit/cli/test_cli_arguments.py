@@ -174,7 +174,7 @@ def test_the_summary_keeps_off_standard_output_when_records_go_there(
     assert capsys.readouterr() == ("the summary\n", "")
 
 
-def test_what_is_said_with_json_progress_is_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_reported_with_json_progress_is_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = OutputOptions(quiet=False, progress="json", log_format="none")
     Output(given, {}).say("draining")
     assert json.loads(capsys.readouterr().err) == {"event": "message", "text": "draining"}
@@ -342,7 +342,7 @@ def test_the_drain_limit_is_the_engines(
     assert limits == [seconds]
 
 
-def test_a_drain_limit_that_is_no_time_is_said(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_drain_limit_that_is_no_time_is_reported(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(file), "--only", "first", "--drain-limit", "soon"]) == 2
     assert "--drain-limit: expected a duration such as 500ms" in capsys.readouterr().err
 

@@ -147,7 +147,7 @@ def test_runs_that_are_forgotten_leave_their_bookmarks(state: str) -> None:
     assert left(state) == EVERYTHING
 
 
-def test_no_bookmarks_and_no_store_are_told_apart(
+def test_no_bookmarks_and_no_store_are_distinguished(
     state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bookmarks", "list", "--pipeline", "none", "--state-dir", state]) == 0

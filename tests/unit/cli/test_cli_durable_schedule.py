@@ -1,4 +1,4 @@
-"""What `schedule create` asks of a Temporal server: the file's own words, unless options overrule them."""
+"""What `schedule create` requests from a Temporal server: the file's values, unless options override."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `eval`: records against what is true."""
+"""The verb `eval`: records compared with the truth."""
 
 from __future__ import annotations
 

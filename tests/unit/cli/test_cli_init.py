@@ -1,4 +1,4 @@
-"""`init`: what a template writes can be run as it stands."""
+"""`init`: templates run unchanged."""
 
 from __future__ import annotations
 

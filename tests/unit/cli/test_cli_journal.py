@@ -1,4 +1,4 @@
-"""`journal list`, `show` and `purge`: what they show, what they keep to themselves, what they delete."""
+"""`journal list`, `show` and `purge`: what they show, hide and delete."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_purge_deletes_nothing_when_it_is_not_clear_what(
     assert len(left(state)) == 3
 
 
-def test_an_empty_journal_and_a_missing_store_are_told_apart(
+def test_an_empty_journal_and_a_missing_store_are_distinguished(
     tmp_path: Path, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["journal", "list", "--model", "none", "--state-dir", state]) == 0
@@ -128,7 +128,7 @@ def test_an_empty_journal_and_a_missing_store_are_told_apart(
     ("seconds", "text"),
     [(-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3_599, "59 min"), (7_200, "2 h"), (172_800, "2 d")],
 )
-def test_an_age_is_said_in_its_largest_unit(seconds: float, text: str) -> None:
+def test_an_age_is_shown_in_its_largest_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 

@@ -1,4 +1,4 @@
-"""What the summary of a run says when a node has asked several models."""
+"""The summary of a run whose node has asked several models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator's page is told of model calls."""
+"""Model calls on the operator's page."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_stage_says_each_number_once_and_no_zeros() -> None:
     assert stage.text == "load (ingest): 2 records in, 1 out, 1 dead, 6,206 tokens in, late note"
 
 
-def test_one_of_a_kind_is_said_in_the_singular() -> None:
+def test_one_of_a_kind_is_shown_in_the_singular() -> None:
     log = RunLog()
     numbers = {"requests": 1, "retries": 1, "bytes": 1}
     log(RunEvent("load_finished", "done", "info", "p", "r", numbers))

@@ -222,7 +222,7 @@ async def test_estimates_are_scaled_to_the_whole_input() -> None:
     assert sink.target == "table t: 3 rows"
 
 
-async def test_what_cannot_be_told_is_said_and_hides_no_secret() -> None:
+async def test_what_cannot_be_told_is_reported_and_hides_no_secret() -> None:
     def bad(batch: Batch) -> Batch:
         return batch.outcomes([RecordError("no")] * len(batch))
 
@@ -234,7 +234,7 @@ async def test_what_cannot_be_told_is_said_and_hides_no_secret() -> None:
     assert found.died == {"n1": 5}
 
 
-async def test_a_bug_in_an_estimate_is_told_at_its_node() -> None:
+async def test_a_bug_in_an_estimate_is_reported_at_its_node() -> None:
     class Buggy(Priced):
         async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
             raise ValueError("no price")

@@ -1,4 +1,4 @@
-"""`runs list|show|forget|prune`: what they show, what they refuse, what they remove."""
+"""`runs list|show|forget|prune`: what they show, refuse and remove."""
 
 from __future__ import annotations
 

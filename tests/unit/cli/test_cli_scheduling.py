@@ -1,4 +1,4 @@
-"""Runs by the clock: each tick once, whatever is restarted, and runs that a kill has left go on."""
+"""Scheduled runs: each tick once, across restarts, and killed runs continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All runs of one invocation: side by side, retried, followed, drained, cancelled."""
+"""All runs of one invocation: concurrent, retried, followed, drained, cancelled."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_retry_that_cannot_be_does_not_hide_why_it_was(monkeypatch: pyte
     assert "attempt 1 failed: node 'n1' failed: OSError: the disk is full" in error
 
 
-async def test_what_somebody_has_to_mend_is_not_tried_again() -> None:
+async def test_failures_that_need_a_fix_are_not_retried() -> None:
     sink = FaultySink([FatalError("the token is wrong", kind="auth")])
     async with Engine() as engine:
         session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])

@@ -1,4 +1,4 @@
-"""Where runs are remembered, as the arguments say; no message shows a password."""
+"""The place of the state, from the arguments; no message shows a password."""
 
 from __future__ import annotations
 

@@ -23,5 +23,5 @@ def test_no_control_character_is_left(text: str) -> None:
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "Zs"])))
-def test_plain_text_stays_as_it_is(text: str) -> None:
+def test_plain_text_is_unchanged(text: str) -> None:
     assert printable(text) == text

@@ -1,4 +1,4 @@
-"""What is shown: numbers, the summary, progress lines and the live table."""
+"""Displayed numbers, the summary, progress lines and the live table."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_the_speed_counts_only_what_the_ledger_has() -> None:
     assert summary([failed], OPTIONS, width=1).startswith("blobs: failed in 2.00 s, 0.0/s\n")
 
 
-def test_nothing_run_is_nothing_said() -> None:
+def test_without_a_run_nothing_is_printed() -> None:
     assert summary([], OPTIONS) == ""
 
 

@@ -36,7 +36,7 @@ def run(*arguments: str, only: str = "copy") -> int:
     return main(["run", "--only", only, "--log-format", "none", "--progress", "none", *arguments])
 
 
-def test_run_with_limit_delivers_so_many_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_with_limit_delivers_so_many_and_reports_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--limit", "3") == 0
 
     assert Path("out.jsonl").read_text().count("\n") == 3

@@ -1,4 +1,4 @@
-"""Finding the verb: help, versions, slips of the finger, and what must not be imported on the way."""
+"""Finding the verb: help, versions, typos, and modules that must not be imported for it."""
 
 from __future__ import annotations
 

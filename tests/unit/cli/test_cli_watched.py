@@ -1,4 +1,4 @@
-"""A durable run that is watched, whatever the server says of it."""
+"""Watching a durable run, with unexpected answers from the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the arguments of `worker` make of its engine."""
+"""The engine that the arguments of `worker` create."""
 
 from __future__ import annotations
 

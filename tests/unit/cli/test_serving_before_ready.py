@@ -1,4 +1,4 @@
-"""What the service answers between opening its socket and having an engine for runs."""
+"""Answers of the service between opening its socket and having an engine for runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "pipelines: {p: {nodes: {a: {source: stdin}, b: {sink: stdout}}}}\n"
 
 
 @pytest.mark.asyncio
-async def test_a_service_that_is_starting_says_so(tmp_path: Path) -> None:
+async def test_a_service_that_is_starting_reports_it(tmp_path: Path) -> None:
     file = tmp_path / "pipelines.yaml"
     file.write_text(FILE)
     operations = PipelineOperations(str(file), RunLog())

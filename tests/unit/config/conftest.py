@@ -1,4 +1,4 @@
-"""A small registry, and a way to see every problem of a text."""
+"""A small registry, and a helper that returns all problems of a text."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_the_library_selects_by_alias(tmp_path: Path) -> None:
     ],
     ids=["unknown target", "clash", "alias of an alias", "number", "name", "list"],
 )
-def test_what_is_wrong_is_told_with_its_place(
+def test_mistakes_are_reported_with_their_place(
     problems_of: Callable[..., list[str]], aliases: str, expected: str
 ) -> None:
     text = (

@@ -1,4 +1,4 @@
-"""Files like `pipelines.yaml` in which something is wrong: an error with its place, never a traceback."""
+"""Damaged variants of `pipelines.yaml`: an error with its place, never a traceback."""
 
 from __future__ import annotations
 

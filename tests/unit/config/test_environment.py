@@ -60,7 +60,7 @@ def test_secret_files_are_small_texts(tmp_path: Path, data: bytes, message: str)
         file_reader(tmp_path)("key")
 
 
-def test_a_pipe_in_the_place_of_a_secret_file_is_refused(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_secret_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="not a regular file"):
         file_reader(tmp_path)("pipe")

@@ -1,4 +1,4 @@
-"""`${…}`: what is put in, where, and what never happens."""
+"""`${…}`: what is substituted, where, and what is not."""
 
 from __future__ import annotations
 

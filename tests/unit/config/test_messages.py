@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a file, each with the exact message its author gets."""
+"""Every possible problem of a file, with the exact message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run parameters and `--set`: what is given, how it is converted, what cannot be given."""
+"""Run parameters and `--set`: values, conversion, and what cannot be set."""
 
 from __future__ import annotations
 

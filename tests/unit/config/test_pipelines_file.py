@@ -1,4 +1,4 @@
-"""`pipelines.yaml` as it stands: it compiles, teaches true things, and is cheap to check."""
+"""`pipelines.yaml`: it compiles, its comments are true, and it is cheap to check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from the environment reaches components, and nothing that is shown or stored."""
+"""Values from the environment reach components, but nothing that is shown or stored."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_durations(text: str | float, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "10 parsecs", "m", "-5s", -5, float("inf"), float("nan"), True, "5s x", "1e3"]
 )
-def test_what_is_no_duration(text: str | float) -> None:
+def test_invalid_durations(text: str | float) -> None:
     with pytest.raises(ValueError, match="expected a duration such as 500ms, 30s, 10m, 1h30m or 2d"):
         parse_duration(text)
 
@@ -39,7 +39,7 @@ def test_sizes(text: str | int, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5 parsecs", "MB", -1, "-1", True, "1 TB"])
-def test_what_is_no_size(text: str | int) -> None:
+def test_invalid_sizes(text: str | int) -> None:
     with pytest.raises(ValueError, match="expected a size such as 512 KB, 64 MB or 1 GB"):
         parse_size(text)
 
@@ -53,7 +53,7 @@ def test_limits(text: str | int, limit: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["many", "200%", -1, 0.2, True, "%"])
-def test_what_is_no_limit(text: str | int) -> None:
+def test_invalid_limits(text: str | int) -> None:
     with pytest.raises(ValueError, match="expected a number of records such as 100 or a share such as 20%"):
         parse_limit(text)
 
@@ -109,7 +109,7 @@ def test_schedules(text: str) -> None:
         ),
     ],
 )
-def test_what_is_no_schedule(text: str, message: str) -> None:
+def test_invalid_schedules(text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         check_schedule(text)
     assert str(caught.value) == message

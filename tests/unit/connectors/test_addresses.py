@@ -1,4 +1,4 @@
-"""Addresses that can never be reached are refused when the file is read."""
+"""Invalid addresses are refused when the file is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sinks on disks that vanish, are full or take nothing: a clear error and a failed run, never a success.
+"""Sinks on disks that vanish, are full or refuse writes: a clear error and a failed run.
 
 Nothing here needs privileges, or the lack of them: `/proc` takes no files from anybody, `/dev/full` has no
 room for anybody, and a file that was removed can still be written by whoever has it open.

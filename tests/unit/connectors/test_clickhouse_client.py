@@ -1,4 +1,4 @@
-"""Answers to ClickHouse's statements that ClickHouse has not given."""
+"""Answers that are not from ClickHouse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of the pages about connectors are whole files: `validate` accepts them, and they run."""
+"""The examples in the pages about connectors are complete files that validate and run."""
 
 from __future__ import annotations
 

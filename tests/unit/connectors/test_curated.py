@@ -41,7 +41,7 @@ def test_a_marked_record_becomes_an_error_in_its_place() -> None:
     assert second.kind == "MarkedAsFailure"
 
 
-def test_the_input_is_left_as_it_is() -> None:
+def test_the_input_is_unchanged() -> None:
     record = MappingProxyType({"message": "a"})
     assert curate([record], field="message", now=NOW) != [record]
     assert dict(record) == {"message": "a"}

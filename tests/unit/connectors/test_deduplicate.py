@@ -1,4 +1,4 @@
-"""`deduplicate`: one record of each key, in bounded memory, however batches are cut or come again."""
+"""`deduplicate`: one record per key, in bounded memory, for any batches and repetitions."""
 
 from __future__ import annotations
 

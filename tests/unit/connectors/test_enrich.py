@@ -126,7 +126,7 @@ async def test_keys_of_a_csv_file_stay_as_they_are_written(tmp_path: Path, key: 
 
 
 @pytest.mark.parametrize("file", ["t.json", "t.jsonl"])
-async def test_json_is_taken_as_it_is_written(tmp_path: Path, file: str) -> None:
+async def test_json_is_taken_as_written(tmp_path: Path, file: str) -> None:
     row = '{"code": 1, "n": 123456789012345678901234567890, "at": "2020-01-01T00:00:00Z"}'
     (tmp_path / file).write_text(f"[{row}]" if file == "t.json" else f"{row}\n")
 

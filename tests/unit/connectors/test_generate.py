@@ -1,4 +1,4 @@
-"""The source `generate`: what fields may be, and that a seed means the same records however they are read."""
+"""The source `generate`: kinds of fields, and equal records for a seed."""
 
 from __future__ import annotations
 

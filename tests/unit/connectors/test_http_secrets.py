@@ -1,4 +1,4 @@
-"""What messages about an HTTP API do not show, in whatever form the API repeats it."""
+"""Messages about an HTTP API show no secrets, even if the API repeats them in another form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer says about each record, and when to come back."""
+"""The outcome of each record from an answer, and the requested delay."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_results_that_cannot_be_true_are_an_error_of_the_service(results: object
         interpret_answer(answer(results), 3, "POST /x")
 
 
-def test_results_count_whatever_the_content_type_says() -> None:
+def test_results_count_with_any_content_type() -> None:
     assert interpret_answer(Answer(200, "", b'{"written": 1, "dead": []}'), 1, "POST /x").per_record
 
 

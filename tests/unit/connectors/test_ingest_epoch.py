@@ -1,4 +1,4 @@
-"""Scopes and numbers by which the service tells requests that arrive late."""
+"""Scopes and numbers by which the service recognises late requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_chunk_lies_within_its_run() -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
-def test_a_scope_is_short_and_has_no_space_whatever_the_names(run: str, node: str, chunk: str) -> None:
+def test_a_scope_is_short_and_has_no_space_for_any_names(run: str, node: str, chunk: str) -> None:
     run, node, chunk = (part.encode("utf-8", "replace").decode() for part in (run, node, chunk))
     scope, whole = epoch_scope(run, node, chunk), epoch_scope(run, node)
 

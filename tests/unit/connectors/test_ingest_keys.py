@@ -1,4 +1,4 @@
-"""Which requests of an ingest sink are told apart."""
+"""Idempotency keys of different requests."""
 
 from __future__ import annotations
 

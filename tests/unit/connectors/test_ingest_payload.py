@@ -1,4 +1,4 @@
-"""Request bodies: what stands in them, how they are cut, and their keys."""
+"""Request bodies: content, division, and keys."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_however_a_batch_is_cut_each_record_is_sent_once_and_in_order(
 
 
 @pytest.mark.parametrize("bad", [{"id": "\ud800"}, {"id": object()}, {1: 2}, {"n": 2**70, "x": object()}])
-def test_a_record_that_is_no_json_dies_alone(bad: dict[object, object]) -> None:
+def test_a_record_that_is_no_json_fails_alone(bad: dict[object, object]) -> None:
     payload = encode([{"id": "a"}, bad, {"id": "c"}], max_body=ROOM, max_record=ROOM)
     (body,) = payload.bodies
     assert orjson.loads(body.content) == [{"id": "a"}, {"id": "c"}]

@@ -1,4 +1,4 @@
-"""JSON lines keep every number as it is."""
+"""JSON lines keep every number exactly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECORDS = st.dictionaries(TEXTS, VALUES, max_size=5)
 
 
 @given(RECORDS)
-def test_what_is_written_is_read_back_exactly(record: dict[str, Any]) -> None:
+def test_written_values_are_read_back_exactly(record: dict[str, Any]) -> None:
     for pretty in (False, True):
         line, failures = dump_records([record], pretty=pretty)
         assert failures == {}
@@ -51,7 +51,7 @@ def test_integers_that_orjson_would_round_are_noticed(number: int) -> None:
         assert has_long_number(b'{"n":%d}' % number)
 
 
-def test_usual_numbers_are_not_taken_for_long_ones() -> None:
+def test_usual_numbers_are_not_mistaken_for_long_ones() -> None:
     line = orjson.dumps(
         {"ns": 1_790_000_000_123_456_789, "card": "4111111111111111", "f": math.pi, "n": -(2**53)}
     )
@@ -80,7 +80,7 @@ def test_decimals_are_written_with_all_their_digits() -> None:
 @pytest.mark.parametrize(
     "record", [{"n": 2**70, "x": object()}, {"n": 2**70, 1: 2}, {"n": 10**5000}, {"x": "\ud800"}]
 )
-def test_what_json_cannot_say_is_refused(record: dict[Any, Any]) -> None:
+def test_values_without_a_json_form_are_refused(record: dict[Any, Any]) -> None:
     lines, failures = dump_records([record, {"n": 1}])
     assert lines == b'{"n":1}\n'
     assert failures[0].kind == "NotJson"

@@ -193,13 +193,13 @@ def test_of_several_expressions_the_one_that_failed_is_named() -> None:
         ("{a:%Q}", "not a template: the format '%Q' is not allowed (a format is"),
     ],
 )
-def test_a_wrong_template_is_quoted_as_it_is_written(text: str, message: str) -> None:
+def test_a_wrong_template_is_quoted_as_written(text: str, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         MapParams.model_validate({"template": {"x": text}})
     assert message in str(caught.value)
 
 
-def test_a_template_that_fails_is_quoted_as_it_is_written() -> None:
+def test_a_template_that_fails_is_quoted_as_written() -> None:
     error = mapped({"a": [1], "b": "x"}, template={"x": "{a}, {b}"})
 
     assert "expression `{a}, {b}` failed: cannot put a list into text" in str(error)

@@ -82,7 +82,7 @@ def test_a_fractional_percentage_is_exact_over_a_thousand(tenths: int, seed: int
     ordinals=st.lists(st.integers(0, 2000), max_size=50),
     bounds=st.tuples(st.integers(0, 2000), st.integers(0, 2000)),
 )
-def test_an_ordinal_fails_or_not_whatever_it_is_asked_together_with(
+def test_whether_an_ordinal_fails_does_not_depend_on_others(
     percentage: float, ordinals: list[int], bounds: tuple[int, int]
 ) -> None:
     pattern = FailurePattern(percentage, "seed")
@@ -162,7 +162,7 @@ def test_marking_twice_adds_nothing() -> None:
     assert apply(transform(50), once).records == once.records
 
 
-def test_a_chosen_record_without_a_field_dies_alone() -> None:
+def test_a_chosen_record_without_a_field_fails_alone() -> None:
     batch = Batch([{"message": "a"}, {"name": "b"}, {"message": None}], ["0", "1", "2"])
     derived = apply(transform(100), batch)
     assert derived.records == [{"message": "[DLQ]a"}]

@@ -95,7 +95,7 @@ def test_timestamps_are_a_microsecond_apart() -> None:
     assert {later - earlier for earlier, later in pairwise(stamps)} == {timedelta(microseconds=1)}
 
 
-def test_stamps_are_in_utc_whatever_the_zone_of_the_base_time() -> None:
+def test_stamps_are_in_utc_for_any_zone_of_the_base_time() -> None:
     elsewhere = BASE.astimezone(timezone(timedelta(hours=-7)))
     records = generate(MAKERS[1], 7, 0, REACH, elsewhere)
     assert records == whole("logs")

@@ -104,7 +104,7 @@ async def test_two_nodes_of_one_run_make_different_records() -> None:
     assert len(ids) == 1000
 
 
-async def test_a_given_seed_fixes_the_records_over_runs_and_says_so() -> None:
+async def test_a_given_seed_fixes_the_records_over_runs_and_reports_it() -> None:
     found = []
     for run_seed in ("a", "b"):
         source, ctx = LogsConnector(SimulatedParams(records=10, seed=42)), context(seed=run_seed)

@@ -46,7 +46,7 @@ def test_the_id_depends_on_the_record_key_alone() -> None:
     assert staged_id("bucket/0@other") != staged_id("bucket/0@etag")
 
 
-def test_a_record_that_is_no_file_dies_alone() -> None:
+def test_a_record_that_is_no_file_fails_alone() -> None:
     staged = stage({"file_path": "s3://x/y"}, {"file_path": "s3://x/z", "content": ""})
     ((index, error),) = staged.failures
     assert index == 0

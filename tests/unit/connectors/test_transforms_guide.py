@@ -1,4 +1,4 @@
-"""docs/transforms.md says what the code does: its functions, its tables and its examples."""
+"""docs/transforms.md matches the code: its functions, tables and examples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_examples_of_expressions_are_expressions() -> None:
         Expression(line)
 
 
-def test_what_the_guide_says_of_missing_fields_is_so() -> None:
+def test_the_guide_is_right_about_missing_fields() -> None:
     record = {"customer": {}, "tags": ["a"]}
     table = GUIDE.split("### Missing fields\n", 1)[1].split("### Errors", 1)[0]
     shown = {

@@ -1,4 +1,4 @@
-"""`validate`: what does not fit dies by the name of the field and the rule, without a value."""
+"""`validate`: dead letters of invalid records name the field and the rule, without a value."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def checked(*records: Any, **params: Any) -> Batch:
         return node.apply(Batch(list(records), KeyRange("k/", 0, len(records))))
 
 
-async def test_what_fits_passes_as_it_is() -> None:
+async def test_valid_records_pass_unchanged() -> None:
     record = {"id": "a", "price": 5, "lines": [{"n": 1}]}
 
     derived = await checked(record, schema=SCHEMA)

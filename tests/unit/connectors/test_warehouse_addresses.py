@@ -1,4 +1,4 @@
-"""Addresses of an ingest service: what is sent where, and what messages show of it."""
+"""Addresses of an ingest service: what is sent there, and what messages show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches with open accounts, for tests that need no run."""
+"""Batches with open acks, for tests without a run."""
 
 from __future__ import annotations
 

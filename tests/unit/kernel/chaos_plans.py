@@ -1,4 +1,4 @@
-"""Plans that `chaos` tries: child processes import them. The names of the bad ones say what is wrong."""
+"""Plans for tests of `chaos`, imported by child processes. Bad ones are named after their bug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans with a router, compiled as those of a file are, over memory."""
+"""Plans with a router, compiled as from a file, in memory."""
 
 from __future__ import annotations
 

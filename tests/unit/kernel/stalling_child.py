@@ -1,4 +1,4 @@
-"""A process with a source of endless 1 MB records before a sink that stalls; prints how far its memory grew.
+"""A process with an endless source of 1 MB records and a stalling sink; prints its memory growth.
 
 Usage: python -m tests.unit.kernel.stalling_child extract|read BUDGET_BYTES
 """

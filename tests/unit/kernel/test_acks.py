@@ -1,4 +1,4 @@
-"""Accounts of source batches: released once, never settled twice, and added up when a split ends."""
+"""Acks of source batches: released once, never settled twice, and added up at the end of a split."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_of_two_cuts_at_one_place_the_later_is_remembered() -> None:
     assert tracker.acked_out_of_order() == [(4, 5, Tally(read=1, written=1)), (6, 8, Tally(read=2, dead=2))]
 
 
-def test_batches_without_positions_are_not_told_apart() -> None:
+def test_batches_without_positions_are_not_distinguished() -> None:
     tracker = SplitTracker("s")
     tracker.begin(1, None)
     tracker.begin(1, None).written(1)

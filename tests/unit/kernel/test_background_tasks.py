@@ -1,4 +1,4 @@
-"""Tasks beside a block."""
+"""Background tasks of a block."""
 
 from __future__ import annotations
 

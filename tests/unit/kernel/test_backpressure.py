@@ -1,4 +1,4 @@
-"""What is slow, away or busy stops the source, loses nothing, and is named by the snapshot of the run."""
+"""A slow, unavailable or busy node stops the source, loses nothing, and is named in the snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches derived from each other, and the accounts that are settled by comparing them."""
+"""Derived batches, and how comparing them settles acks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source remembers from one run to the next, and that it never gets ahead of what was settled."""
+"""Bookmarks between runs of a source, which never get ahead of settled records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records go to the nodes that read their branches, and every one is accounted for once."""
+"""Records go to the nodes that read their branches, and each is accounted for once."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_router_names_the_branch_whose_condition_failed() -> None:
     assert "branch `b`: expression `1 / n > 0` failed" in str(error)
 
 
-def test_branches_whose_code_is_equal_are_told_apart() -> None:
+def test_branches_whose_code_is_equal_are_distinguished() -> None:
     from connectors.transforms.routing import Route, RouteParams
 
     # patterns are not in the code, which is the same for both

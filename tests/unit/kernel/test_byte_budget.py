@@ -1,4 +1,4 @@
-"""Bytes in flight: granted in turn, given back for certain, shared fairly between pipelines."""
+"""Bytes in flight: granted in order, always released, shared fairly between pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bugs of a pipeline that only show when it is disturbed."""
+"""Bugs of a pipeline that only faults reveal."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_a_run_that_hangs_is_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert "no end within" in str(report.findings[0])
 
 
-async def test_what_pays_has_to_be_allowed_and_bounded() -> None:
+async def test_paid_calls_must_be_allowed_and_bounded() -> None:
     with pytest.raises(ConfigError, match="pays for answers: add --yes"):
         await chaos(chaos_plans.paying)
     with pytest.raises(ConfigError, match="has no `budget_usd`"):

@@ -1,4 +1,4 @@
-"""Runs that are done chunk by chunk, by several engines on one store."""
+"""Runs divided into chunks, processed by several engines on one store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wall clock jumps an hour either way: nothing is lost, doubled or waited for because of it."""
+"""Jumps of the wall clock by an hour: nothing is lost, duplicated or delayed."""
 
 from __future__ import annotations
 

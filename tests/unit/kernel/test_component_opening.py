@@ -1,4 +1,4 @@
-"""What a component opens is closed at the end, and when it cannot be opened as a whole."""
+"""Components are closed at the end, and after a failure to open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single items of a list that die: each has a letter and a key of its own, and the counts add up."""
+"""Dead letters of single list items: each has its own key, and the counts add up."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def ran(
 
 
 @pytest.mark.parametrize("kind", [Apply, Wait])
-async def test_an_item_dies_alone_with_its_record_and_key(kind: type[Apply]) -> None:
+async def test_an_item_fails_alone_with_its_record_and_key(kind: type[Apply]) -> None:
     report, arrived, letters = await ran([["a", DEAD, "b"], "c"], kind)
     assert arrived == {"all/0/0": "a", "all/0/2": "b", "all/1": "c"}
     (letter,) = letters.values()

@@ -1,4 +1,4 @@
-"""One batch at one node: retries, records that are to blame, and outages."""
+"""One batch at one node: retries, bad records, and outages."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_the_record_to_blame_is_found_when_it_is_not_named() -> None:
 
 
 @pytest.mark.parametrize("bad", [(0,), (7,), (255,), (256,), (511,), (0, 511), (3, 4, 5), (510, 511)])
-async def test_poison_in_a_batch_dies_alone_with_a_single_worker(bad: tuple[int, ...]) -> None:
+async def test_poison_in_a_batch_fails_alone_with_a_single_worker(bad: tuple[int, ...]) -> None:
     node = Node(poisoned(*bad))
 
     await node.deliver(512)
@@ -397,7 +397,7 @@ class Settling(Node):
             ack.dead(count, "n")
 
 
-async def test_an_account_is_complete_whatever_happened() -> None:
+async def test_an_account_is_complete_after_any_outcome() -> None:
     batch, ack = opened(16, SplitTracker("s"))
 
     await Settling(poisoned(3, 9)).delivery.deliver(batch)

@@ -1,4 +1,4 @@
-"""`deduplicate` over all runs: what was delivered is never delivered again, and nothing else is dropped."""
+"""`deduplicate` across runs: delivered keys are never delivered again, and nothing else is dropped."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ FAULTS: list[Any] = [None, FatalError("full"), TransientError("later"), RecordEr
     )
 )
 @example(runs=[([[0, 1], [1, 2]], [0, 1], 1, True), ([[2, 1, 0]], [2], -1, False)])
-async def test_whatever_fails_nothing_is_lost_and_what_was_committed_comes_once(
+async def test_after_any_failure_nothing_is_lost_or_duplicated(
     runs: list[tuple[Pages, list[int], int, bool]],
 ) -> None:
     delivered: list[int] = []

@@ -127,7 +127,7 @@ async def test_classes_that_raise_anything_fail(place: str, end: Callable[[], ob
     assert (report.status, "node " in report.error) == (RunStatus.FAILED, True)
 
 
-async def test_a_batch_is_whole_whatever_a_function_does_to_its_list() -> None:
+async def test_a_batch_is_whole_if_a_function_changes_its_list() -> None:
     saved: list[dict[str, Any]] = []
 
     @engine.transform(batch=True)
@@ -189,7 +189,7 @@ class Grim(BaseModel):
     [{"n": 2, "x": Mute()}, {"n": 2, "x": {1: Mute(), "y": 2**80}}, Grim(n=2)],
     ids=["mute", "deep", "grim"],
 )
-async def test_a_record_of_any_value_dies_alone(odd: object, tmp_path: Path) -> None:
+async def test_a_record_of_any_value_fails_alone(odd: object, tmp_path: Path) -> None:
     @engine.transform
     def refused(record: dict[str, Any]) -> object:
         return odd if record["n"] == 2 else record

@@ -1,4 +1,4 @@
-"""What stands before a node: batches cut to size, workers, and pages of records that come one by one."""
+"""The intake of a node: batch sizes, workers, and pages of single records."""
 
 from __future__ import annotations
 

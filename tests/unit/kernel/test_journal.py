@@ -1,4 +1,4 @@
-"""The journal: who pays when several ask the same question at the same time."""
+"""The journal: one caller pays when several ask the same question at the same time."""
 
 from __future__ import annotations
 

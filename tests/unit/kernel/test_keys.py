@@ -1,4 +1,4 @@
-"""Lazy keys agree with eager lists of strings and ordinals, whatever is done to them."""
+"""Lazy keys agree with eager lists of strings and ordinals after any operation."""
 
 from __future__ import annotations
 

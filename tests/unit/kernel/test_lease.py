@@ -1,4 +1,4 @@
-"""One process at a time works on a run; the one that lost it is stopped and writes nothing more."""
+"""Only one process at a time works on a run; one that loses the lease stops and writes nothing more."""
 
 from __future__ import annotations
 

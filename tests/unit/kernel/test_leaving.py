@@ -1,4 +1,4 @@
-"""Ways to leave an engine or a run while it is at work: each leaves it consistent and resumable."""
+"""Ways to leave a working engine or run: each leaves it consistent and resumable."""
 
 from __future__ import annotations
 

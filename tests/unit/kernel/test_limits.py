@@ -1,4 +1,4 @@
-"""What a run has to keep to as a whole: shares of dead letters, and what must come in."""
+"""Limits of a whole run: the share of dead letters, and the minimum input."""
 
 from __future__ import annotations
 

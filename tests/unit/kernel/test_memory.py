@@ -1,4 +1,4 @@
-"""Bytes in flight stay within the budget, whatever the source makes and however long the sink takes."""
+"""Bytes in flight stay within the budget, for any source and slow sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`notify` and `on_failure`: who learns of an end, and what runs behind a failure."""
+"""`notify` and `on_failure`: notifications of a run's end, and follow-up runs after a failure."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ async def test_a_failure_is_told_and_followed(tmp_path: Path, hook: Hook) -> Non
     assert "5" in message["error"]
 
 
-async def test_a_good_end_is_told_with_its_counts(tmp_path: Path, hook: Hook) -> None:
+async def test_a_good_end_is_reported_with_its_counts(tmp_path: Path, hook: Hook) -> None:
     assert await run(tmp_path, hook.url, 0) == {"main": "completed", "next": "completed"}
     assert [(one["read"], one["written"], one["dead"]) for one in hook.messages] == [(1, 1, 0)]
 
 
-async def test_a_busy_listener_is_told_again(
+async def test_a_busy_listener_is_reported_again(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)

@@ -1,4 +1,4 @@
-"""`on_error`: the outcome of a record at which a node fails by accident."""
+"""`on_error`: the outcome of a record for which a node fails unexpectedly."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_function_that_fails_stops_the_run_by_default(function: Any) -> 
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda one: one.__name__)
-async def test_its_records_are_dead_letters_if_the_node_says_so(function: Any) -> None:
+async def test_its_records_are_dead_letters_if_configured(function: Any) -> None:
     report, taken = await run(with_option(function, "dead_letter"))
 
     assert report.status is RunStatus.COMPLETED, report.error

@@ -1,4 +1,4 @@
-"""Which dead letter a delivered record answers."""
+"""The dead letter that a delivered record closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that end a run without a crash: what other nodes have in flight is delivered and committed first."""
+"""Errors that end a run without a crash: records in flight at other nodes are committed first."""
 
 from __future__ import annotations
 

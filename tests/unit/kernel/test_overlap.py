@@ -1,4 +1,4 @@
-"""Two runs of one pipeline at the same time."""
+"""Two concurrent runs of one pipeline."""
 
 from __future__ import annotations
 

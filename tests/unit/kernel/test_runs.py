@@ -1,4 +1,4 @@
-"""Whole runs over the fakes: what goes in comes out, or is accounted for."""
+"""Whole runs with fakes: every record is written or accounted for."""
 
 from __future__ import annotations
 
@@ -494,7 +494,7 @@ async def test_an_outage_stops_the_run_with_no_dead_letter() -> None:
     assert (report.status, report.dead_letters, report.tally.written) == (RunStatus.OUTAGE, 0, 10)
 
 
-async def test_one_poison_record_among_healthy_traffic_dies_alone() -> None:
+async def test_one_poison_record_among_healthy_traffic_fails_alone() -> None:
     sink = FaultySink(poison=lambda record: record == 123, poison_is_transient=True, workers=3)
 
     report = await run(linear_plan(MemorySource(pages(300)), sink), clock=ScriptedClock(jump=True))

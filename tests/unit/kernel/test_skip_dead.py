@@ -1,4 +1,4 @@
-"""Records that have died in one attempt of a run stay dead in the next, and are not asked about again."""
+"""Records that died in one attempt of a run stay dead in the next, without another call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets of a pipeline: per run and per day, shared by processes, kept over restarts."""
+"""Budgets of a pipeline: per run and per day, shared by processes, kept across restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits that are loaded from the state store while they are read."""
+"""Splits loaded from the state store in pages."""
 
 from __future__ import annotations
 

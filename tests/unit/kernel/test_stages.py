@@ -1,4 +1,4 @@
-"""What a run and the code inside it say of themselves."""
+"""Events of a run and of its components."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps: what leaves a node of a run in progress, seen from outside."""
+"""Taps: the output of a node in a running pipeline, seen from outside."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ async def test_a_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     await tapped(tmp_path, look)
 
 
-async def test_a_run_that_is_not_in_progress_says_how_it_stands(tmp_path: Path) -> None:
+async def test_a_run_that_is_not_in_progress_shows_its_state(tmp_path: Path) -> None:
     async def refused(name: str, message: str) -> None:
         with pytest.raises(EngineError, match=message):
             await tap_run(TapOptions(state_dir=str(tmp_path), node=name, file="n1"))
@@ -226,7 +226,7 @@ async def test_a_run_that_is_not_in_progress_says_how_it_stands(tmp_path: Path) 
         await refused("nothing", "there is no run `nothing`; in progress: `left`, `elsewhere`")
 
 
-async def test_what_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_large_objects_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     gate.opened.set()
     monkeypatch.setattr(tapping, "MAX_RECORD", 3_000)

@@ -1,4 +1,4 @@
-"""A run with too little input fails before its sinks put that in the place of what is there."""
+"""A run with too little input fails before its sinks replace existing data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes that resume one run in the same moment: one works, the other is refused."""
+"""Two processes resume one run at the same moment: one works, the other is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is verified: its figures agree with the ledger and with the sinks, or it says which do not."""
+"""Verified runs: the figures agree with ledger and sinks, or differences are named."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_run_whose_figures_agree_is_verified() -> None:
     assert {one["verdict"] for one in report.to_json()["checks"]} == {"agrees"}  # type: ignore[union-attr]
 
 
-async def test_a_run_that_is_not_verified_asks_no_sink_and_says_so() -> None:
+async def test_a_run_that_is_not_verified_asks_no_sink_and_reports_it() -> None:
     sink = CountingSink()
     async with Engine() as engine:
         report = await engine.run(mixed(sink))

@@ -1,4 +1,4 @@
-"""Cases in YAML beside a pipeline: `odw test`, `--update`, and pytest."""
+"""Test cases in YAML next to a pipeline: `odw test`, `--update`, and pytest."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_values_differ_exactly_when_something_is_said(one: Any, other: Any) -> None:
+def test_values_differ_exactly_when_something_is_reported(one: Any, other: Any) -> None:
     assert (list(differences("", one, other)) == []) == (
         json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     )

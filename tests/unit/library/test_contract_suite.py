@@ -1,4 +1,4 @@
-"""The suite for connectors of others: ours pass it, and it finds what is wrong with a bad one."""
+"""The suite for third-party connectors: ours pass it, and it finds the faults of bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not installed is named with the command that adds it."""
+"""A missing extra is named with the command that installs it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_other_problem_of_that_node_is_found_too(
     assert "recods" in said
 
 
-def test_what_needs_no_extra_runs_without_any(
+def test_components_without_an_extra_run_without_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""docs/first-run.md: every file is valid, and those that need nothing run with the counts that it says."""
+"""docs/first-run.md: every file is valid, and those without services run with the documented counts."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ async def test_an_outcome_that_is_no_record_fails_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "n"])
-async def test_what_a_source_gives_that_is_no_record_dies_alone(key: str | None) -> None:
+async def test_what_a_source_gives_that_is_no_record_fails_alone(key: str | None) -> None:
     @engine.source(key=key)
     async def odd() -> AsyncIterator[object]:
         for one in ({"n": 0}, 5, None, "text", [{"n": 1}, 7], {"n": 2}, {"n": 3}):

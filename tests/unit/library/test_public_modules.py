@@ -1,4 +1,4 @@
-"""The list of public modules in the guide, and what else the guides import."""
+"""The list of public modules in the guide, and other imports of the guides."""
 
 from __future__ import annotations
 

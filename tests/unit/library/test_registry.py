@@ -1,4 +1,4 @@
-"""Names to components."""
+"""Component names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_unknown_name_has_the_nearest_and_all_of_its_kind() -> None:
         Registry.installed().get(Kind.SOURCE, "blobb")
 
 
-def test_name_of_another_kind_says_so() -> None:
+def test_name_of_another_kind_reports_it() -> None:
     with pytest.raises(RegistryError, match="'blob' is a source, not a sink"):
         Registry.installed().get(Kind.SINK, "blob")
 

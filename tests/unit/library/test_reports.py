@@ -1,4 +1,4 @@
-"""What a program takes from a report: records, tables, and a table for notebooks."""
+"""The results in a report: records, tables, and a table for notebooks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_run_sync_returns_records_of_a_memory_sink() -> None:
         (5, None, "expected a file, a pipeline or plans to run, got int"),
     ],
 )
-def test_what_would_be_ignored_is_refused(what: Any, params: Any, message: str) -> None:
+def test_options_without_effect_are_refused(what: Any, params: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         engine.run_sync(what, params=params)
 

@@ -1,4 +1,4 @@
-"""`engine.run`: what a file says about its pipelines holds in the library as it does on the command line."""
+"""`engine.run`: settings of a file apply in the library as on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""samples/invoices runs as its comment says."""
+"""samples/invoices runs as documented."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ async def test_a_run_has_a_span_for_each_node_and_batch(kind: type[CurrentSpan])
 
 
 @KINDS
-async def test_a_failure_is_told_by_its_type_alone(kind: type[CurrentSpan]) -> None:
+async def test_a_failure_is_reported_by_its_type_alone(kind: type[CurrentSpan]) -> None:
     spans, broken = Spans(), kind(FatalError("of secret 7"))
     async with Engine(tracer=spans.tracer) as engine:
         report = await engine.run(linear_plan(MemorySource([RECORDS]), broken, MemorySink()))

@@ -102,7 +102,7 @@ def test_a_branch_and_what_comes_from_before_it_cannot_be_merged() -> None:
     assert "the records of `read` reach `a` with the same keys twice, through `split.eu`, `read`" in found[0]
 
 
-def test_merged_branches_are_told_apart_from_others_no_more() -> None:
+def test_merged_branches_are_no_longer_distinguished() -> None:
     found = problems(
         nodes(
             both={"map": {"drop": ["x"]}, "input": ["split.eu", "split.us"]},

@@ -1,4 +1,4 @@
-"""Nodes that get into each other's way are refused, with the names of both."""
+"""Conflicting nodes are refused, with the names of both."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
         "two databases",
     ],
 )
-def test_what_works_side_by_side_is_allowed(first: Node, second: Node) -> None:
+def test_nodes_that_do_not_conflict_are_allowed(first: Node, second: Node) -> None:
     assert problems(one=first, two=second) == []
 
 

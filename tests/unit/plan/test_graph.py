@@ -1,4 +1,4 @@
-"""Plans drawn."""
+"""Drawings of plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a file cannot work when several workers do its runs."""
+"""Features of a file that do not work with several workers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def problems(file: FileConfig, *, one_machine: bool = False) -> list[str]:
     return []
 
 
-def test_what_reaches_anywhere_passes(tmp_path: Path) -> None:
+def test_valid_addresses_pass(tmp_path: Path) -> None:
     file = read(
         tmp_path,
         "a: {source: s3, with: {connection: lake, pattern: 's3://bucket/*'}}\n"
@@ -169,7 +169,7 @@ def test_a_directory_is_no_store_for_several_machines() -> None:
     assert store_problems("postgresql://db/odw", one_machine=False) == []
 
 
-def test_what_every_worker_needs_is_said(tmp_path: Path) -> None:
+def test_what_every_worker_needs_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("REGION=here\n", encoding="utf-8")
     (tmp_path / "key").write_text("hush\n", encoding="utf-8")
     file = read(

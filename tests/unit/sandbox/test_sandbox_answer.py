@@ -1,4 +1,4 @@
-"""Answers follow the schema that was asked for."""
+"""Answers follow the requested schema."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def test_a_date_is_normalised_only_when_the_schema_says_date(written: str) -> No
 
 
 @pytest.mark.parametrize("written", ["soon", "2025-02-30", "Foo 9, 2025"])
-def test_what_is_no_date_has_no_iso_form(written: str) -> None:
+def test_an_invalid_date_has_no_iso_form(written: str) -> None:
     assert iso_date(written) is None

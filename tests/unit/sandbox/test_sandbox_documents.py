@@ -1,4 +1,4 @@
-"""Documents in a prompt: where they begin and end, and what a hostile one cannot do."""
+"""Documents in a prompt: their boundaries, and attempts of hostile ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules find in every sample memo what its writer put there, and are not led astray."""
+"""The rules find the values in every sample memo, and are not misled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what with the sandbox's files."""
+"""Permissions of the sandbox's files."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async def test_an_error_message_never_repeats_the_key() -> None:
     assert "hunter2" not in (await post(LlmStandIn(), request("Dr. One"), key="hunter2")).text
 
 
-async def test_an_answer_over_the_callers_limit_is_cut_and_says_so() -> None:
+async def test_an_answer_over_the_callers_limit_is_cut_and_reports_it() -> None:
     response = await post(LlmStandIn(), request("Dr. One", max_completion_tokens=5))
     assert choice(response)["finish_reason"] == "length"
     assert len(choice(response)["message"]["content"]) == 20

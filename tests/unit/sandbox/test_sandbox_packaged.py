@@ -1,4 +1,4 @@
-"""The main job and its documents are found, whatever the folder."""
+"""The main job and its documents are found from any folder."""
 
 from __future__ import annotations
 

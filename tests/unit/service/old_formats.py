@@ -1,4 +1,4 @@
-"""Statements that turn a warehouse of the current format into one of an older version."""
+"""Statements that convert a warehouse of the current format to an older version."""
 
 from __future__ import annotations
 

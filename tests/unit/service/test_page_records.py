@@ -1,4 +1,4 @@
-"""A record's way on the page: its source, run, model calls, and its rows or where it died."""
+"""A record's history on the page: its source, run, model calls, and rows or dead letter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted of a client's deliveries: rows by the scope that wrote them, and what replaced them."""
+"""Counts of a client's deliveries: rows by the scope that wrote them, and replaced rows."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, not
     assert client_of_note.counts("run/load") == (4, 2, 2, 0, 0)
 
 
-def test_what_a_scope_takes_back_from_another_is_told(client_of_note: Client, notes: Notes) -> None:
+def test_what_a_scope_takes_back_from_another_is_reported(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("ab"), "other/load", "replay")
     client_of_note.put(notes("ad"), "run/load", "replay")  # other batches than before

@@ -1,4 +1,4 @@
-"""Rows appended through Arrow are those that DuckDB's own appender makes."""
+"""Rows appended through Arrow equal those of DuckDB's own appender."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same records as JSON and as columns: the same rows, dead letters and answers."""
+"""The same records as JSON and as columns give the same rows, dead letters and answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reading routes without a socket: envelope, paging, order, filters."""
+"""The consumption routes without a socket: envelope, paging, order, filters."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ async def test_some_columns_can_be_asked_for(client: httpx.AsyncClient) -> None:
         ("order=id&fields=id,x%22", 'unknown columns in fields: x"'),
     ],
 )
-async def test_who_reads_through_is_told_what_is_not_understood(
+async def test_a_lenient_read_reports_what_is_not_understood(
     client: httpx.AsyncClient, query: str, said: str
 ) -> None:
     answer = await client.get(f"/consumption/getEvents?{query}")

@@ -1,4 +1,4 @@
-"""Whether the service of a directory knows what a file declares."""
+"""Whether the running service of a directory supports what a file declares."""
 
 from __future__ import annotations
 

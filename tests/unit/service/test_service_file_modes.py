@@ -1,4 +1,4 @@
-"""Who can read the warehouse."""
+"""Permissions of the warehouse."""
 
 from __future__ import annotations
 

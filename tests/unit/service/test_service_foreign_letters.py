@@ -1,4 +1,4 @@
-"""Dead letters as the original wrote them, in both of its spellings."""
+"""Dead letters in the original's format, in both of its spellings."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def test_the_same_letter_has_the_same_id() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"originalRecord": 5}, [], "x", {"originalRecord": RECORD}])
-def test_what_is_no_letter_is_refused(given: object) -> None:
+def test_an_invalid_letter_is_refused(given: object) -> None:
     with pytest.raises(ValidationError):
         ServiceDeadLetter.model_validate(given)

@@ -1,4 +1,4 @@
-"""The index of ids: replays find every row that is there, and read little of the table."""
+"""The index of ids: replays find every existing row, and read little of the table."""
 
 from __future__ import annotations
 

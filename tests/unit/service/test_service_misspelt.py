@@ -1,4 +1,4 @@
-"""What a client has misspelt or left empty is refused in words."""
+"""Misspelt or empty values of a client are refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ingest models and where they come from."""
+"""Ingest models and their origins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_models_are_found_through_entry_points(monkeypatch: pytest.MonkeyPatch) 
         ("no_such_module:X", "cannot load the ingest models of"),
     ],
 )
-def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
+def test_unusable_values_are_named(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
     offer(monkeypatch, value)
     with pytest.raises(RegistryError, match=message):
         load_ingest_models()

@@ -1,4 +1,4 @@
-"""Dead letters know which pipeline, run and node their record came from, where the sender says so."""
+"""Dead letters name the pipeline, run and node of their record, if the sender does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of one's own are written and read like those that come along, and may change between starts."""
+"""Users' models are written and read like built-in ones, and may change between starts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def rows(answer: httpx.Response) -> Rows:
     return items
 
 
-async def test_what_was_posted_is_read_back(path: Path) -> None:
+async def test_posted_rows_are_read_back(path: Path) -> None:
     wide = IngestModel("Wide", Wide, "Wide")
     written, read = await exchange(path, [wide], ("/ingest/Wide", [ROW]), ("/consumption/getWide", None))
     assert written.json()["written"] == 1
@@ -387,7 +387,7 @@ def test_models_that_disagree_about_a_table_say_where(path: Path, other: dict[st
         Warehouse.open(path, [first, model("Two", "Both", **other)])
 
 
-def test_a_table_that_loses_its_key_is_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_that_loses_its_key_is_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Warehouse.open(path, [model("Reading")]).close()
     assert not caplog.messages
     Warehouse.open(path, [model("Reading", id=(str | None, None))]).close()

@@ -1,4 +1,4 @@
-"""What a retention does not keep is removed, a portion at a time, and nothing else is."""
+"""Retention removes expired rows, in portions, and nothing else."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_an_older_warehouse_knows_the_age_of_requests_with_a_key(path: Path, mod
     assert ledger.trim({"Note": Keep(seconds=7 * DAY)}) == [2]
 
 
-async def test_a_service_removes_while_it_runs_and_says_so(
+async def test_a_service_removes_while_it_runs_and_reports_it(
     path: Path, models: Models, caplog: pytest.LogCaptureFixture
 ) -> None:
     def client(warehouse: Warehouse) -> httpx.AsyncClient:

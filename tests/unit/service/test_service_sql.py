@@ -1,4 +1,4 @@
-"""Queries in SQL: what they see, and what they cannot do."""
+"""Queries in SQL: their access, and its limits."""
 
 from __future__ import annotations
 

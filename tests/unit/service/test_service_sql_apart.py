@@ -1,4 +1,4 @@
-"""Queries one step of which may take much memory run in a process that the kernel keeps within its limits."""
+"""Queries that may need much memory run in a process limited by the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens for administration: only the right key, algorithm, issuer, audience and time open the routes."""
+"""Tokens for administration: only the right key, algorithm, issuer, audience and time are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire's rules for one record and for whole bodies."""
+"""Validation of single records and whole bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any JSON value is stored or becomes a dead letter of its own, whoever sends beside it."""
+"""Any JSON value is stored or becomes a dead letter alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of databases: what they are taken for, and that no secret of theirs is ever shown."""
+"""Addresses of databases: their kinds, and no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "hunter2"
         ("C:\\state", False),
     ],
 )
-def test_an_address_is_told_from_a_directory(text: str, address: bool) -> None:
+def test_an_address_is_distinguished_from_a_directory(text: str, address: bool) -> None:
     assert is_address(text) == address
 
 
@@ -83,7 +83,7 @@ def test_a_store_is_made_of_either_and_touches_nothing_yet(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.state.postgres", None)
     with pytest.raises(RegistryError, match=r"pip install 'odw-engine\[postgres\]'"):
         open_store("postgresql://db/odw")

@@ -1,4 +1,4 @@
-"""A state file with damaged bytes: what is read is an answer or a `StateError`, and no hang."""
+"""A state file with damaged bytes: reading gives an answer or a `StateError`, and never hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes that come together are committed together: what that promises to each of them, on both backends."""
+"""Concurrent writes are committed together, with guarantees for each, on both backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the SQLite store has: a file with modes, versions and owners, and errors of disk and system."""
+"""Behaviour of the SQLite store alone: file modes, versions, owners, and errors of disk and system."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestFile:
         assert (tmp_path / "deep" / "state").stat().st_mode & 0o777 == 0o700
         assert modes == dict.fromkeys(["state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"], 0o600)
 
-    async def test_what_others_could_read_is_made_private(self, tmp_path: Path) -> None:
+    async def test_files_that_others_could_read_are_made_private(self, tmp_path: Path) -> None:
         state = tmp_path / "state"
         async with SqliteStateStore(state) as store:
             await store.create_run(RUN)
@@ -393,7 +393,7 @@ class TestFull:
         await store.put_dead_letters(big)
         assert await store.count_dead_letters(DeadLetterFilter()) == 21
 
-    async def test_a_full_disk_while_creating_is_told_apart(
+    async def test_a_full_disk_while_creating_is_distinguished(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("engine.state.database.os.open", refuse(errno.ENOSPC))
@@ -418,7 +418,7 @@ class TestReadOnly:
             async with SqliteStateStore(tmp_path / "state"):
                 pass
 
-    async def test_a_directory_in_the_place_of_the_file(self, tmp_path: Path) -> None:
+    async def test_a_directory_instead_of_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "state.sqlite3").mkdir()
         with pytest.raises(StateReadOnlyError, match="unable to open database file"):
             async with SqliteStateStore(tmp_path):

@@ -1,4 +1,4 @@
-"""Workflows as somebody might change them without thinking of runs under way."""
+"""Workflows changed without regard for running ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activities without a server: cancelled, told to stop, with heartbeats of another version, mistaken."""
+"""Activities without a server: cancelled, stopped, with heartbeats of another version, misconfigured."""
 
 from __future__ import annotations
 
@@ -566,7 +566,9 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Posted:
         (FinalizeRequest("r", "test", "interrupted", "cancelled"), ""),
     ],
 )
-async def test_the_end_of_a_durable_run_is_told(posted: Posted, request_: FinalizeRequest, told: str) -> None:
+async def test_the_end_of_a_durable_run_is_reported(
+    posted: Posted, request_: FinalizeRequest, told: str
+) -> None:
     notify = Notify("http://127.0.0.1:9/x", frozenset({"completed", "failed", "outage"}))
     plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
     environment = ActivityEnvironment()
@@ -580,7 +582,7 @@ async def test_the_end_of_a_durable_run_is_told(posted: Posted, request_: Finali
     assert found == ([(told, "r", TOTAL, notify.url)] if told else [])
 
 
-async def test_an_end_whose_telling_was_killed_is_told_again(posted: Posted) -> None:
+async def test_an_end_whose_telling_was_killed_is_reported_again(posted: Posted) -> None:
     notify = Notify("http://127.0.0.1:9/x", frozenset({"completed"}))
     plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
     environment = ActivityEnvironment()

@@ -1,4 +1,4 @@
-"""What a worker's metrics say of a chunk."""
+"""A worker's metrics of chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Temporal's page shows of a run and of a shard."""
+"""Details of a run and a shard on Temporal's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listing is stored as it comes: its memory does not grow with the number of objects."""
+"""A listing is stored page by page: its memory does not grow with the number of objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something blocks the event loop: it is told where."""
+"""A blocked event loop is reported with the place."""
 
 from __future__ import annotations
 

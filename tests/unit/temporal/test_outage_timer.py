@@ -1,4 +1,4 @@
-"""An outage that a chunk waits for in several parts is as long as all of them."""
+"""An outage that a chunk waits for in several parts lasts as long as all of them."""
 
 from __future__ import annotations
 

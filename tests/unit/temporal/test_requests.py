@@ -1,4 +1,4 @@
-"""Requests that a server or a history would not take are refused before anything starts."""
+"""Requests too large for a server or a history are refused before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Temporal's SDK logs becomes one stage each, without traceback and without what may quote a record."""
+"""Logs of Temporal's SDK become one event each, without traceback and quoted records."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ AWAY = (
 )
 
 
-def test_a_server_that_does_not_answer_is_told_of_once() -> None:
+def test_a_server_that_does_not_answer_is_reported_once() -> None:
     stages: list[RunEvent] = []
     with told_to(stages.append):
         for _ in range(5):

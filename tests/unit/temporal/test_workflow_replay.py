@@ -1,4 +1,4 @@
-"""Histories of runs, stored, replay with the workflows as they are; with changed ones they do not.
+"""Stored histories replay with the current workflows, but not with changed ones.
 
 A test that fails here says that runs under way would break. Either the change can be made without that
 (`workflow.patched`), or runs have to end before it is deployed: then `python -m tests.temporal.record` makes

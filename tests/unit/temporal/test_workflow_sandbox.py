@@ -1,4 +1,4 @@
-"""What Temporal's sandbox loads of the engine pulls in no SDK, no HTTP and no database module."""
+"""The engine's modules in Temporal's sandbox import no SDK, no HTTP and no database module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No expression gets out, and none takes memory or time beyond its bounds."""
+"""Expressions cannot escape, nor exceed their bounds of memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an expression means, and what it says when it cannot be one."""
+"""The meaning of expressions, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("1e999", "the number is too large"),
     ],
 )
-def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> None:
+def test_an_invalid_expression_shows_why_and_where(text: str, message: str) -> None:
     with pytest.raises(InvalidExpressionError) as caught:
         Expression(text)
     assert message in str(caught.value)
@@ -241,7 +241,7 @@ def test_one_bad_record_leaves_the_others_their_values() -> None:
     assert made[2:] == [None, 0.5]
 
 
-def test_what_is_no_record_is_named_by_its_type() -> None:
+def test_a_value_that_is_no_record_is_named_by_its_type() -> None:
     with pytest.raises(ExpressionError, match="the record is of type int: expected a mapping or a Pydantic"):
         value("amount > 100", 5)
 

@@ -1,4 +1,4 @@
-"""The jsonl source with `mode: changed`: files that grow, are cut off, rotated and rewritten between runs."""
+"""The jsonl source with `mode: changed`: files that grow, shrink, rotate or are rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file has after its run was stopped, killed or started again."""
+"""The content of a file after its run was stopped, killed or started again."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> N
     assert sorted(lines(path)) == list(range(10))
 
 
-async def test_what_a_kill_cut_short_is_written_whole(tmp_path: Path) -> None:
+async def test_a_write_that_a_kill_cut_short_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     await write(sink(path), numbers(0, 3), numbers(3, 6))
     os.truncate(path, path.stat().st_size - 9)  # of three lines one, and half of the next, has arrived

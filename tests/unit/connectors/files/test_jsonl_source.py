@@ -64,7 +64,7 @@ async def test_each_line_is_a_record_named_by_its_place(tmp_path: Path) -> None:
     assert [batch.position for batch in batches] == [[16, 2], [32, 4], [40, 5]]
 
 
-async def test_pages_are_full_whatever_was_buffered_before(tmp_path: Path) -> None:
+async def test_pages_are_full_after_any_buffered_rest(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [{"n": n, "text": "x" * 400} for n in range(100)])
     made = source(path, page_records=20)
     (split,) = await splits_of(made)

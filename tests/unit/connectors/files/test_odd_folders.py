@@ -1,4 +1,4 @@
-"""Folders as they are: links, pipes, odd names, what may not be read, and what goes away meanwhile."""
+"""Unusual folders: links, pipes, odd names, missing permissions, and files that vanish."""
 
 # ruff: noqa: ASYNC230, ASYNC240 - tests may wait for their own small files
 
@@ -80,7 +80,7 @@ async def run(path: str = "data/**/*.jsonl*", folder: str = "state", **params: A
     return Ran(report, sink, {letter.key: letter.error_type for letter in letters})
 
 
-async def test_what_is_no_file_is_skipped_and_counted() -> None:
+async def test_entries_that_are_not_files_are_skipped_and_counted() -> None:
     write("data/a.jsonl", 1)
     os.mkfifo("data/b.jsonl")
     os.symlink("/dev/null", "data/c.jsonl")
@@ -153,7 +153,7 @@ async def test_names_that_are_not_utf8_are_read_and_shown(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("what", ["data/closed", "data/open/b.jsonl"])
-async def test_what_may_not_be_read_dies_alone(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_may_not_be_read_fails_alone(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write("data/open/a.jsonl", 1)
     write("data/open/b.jsonl", 2)
     write("data/open/c.jsonl", 3)
@@ -231,7 +231,7 @@ async def test_a_closed_folder_alone_stops_the_run(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("change", ["removed", "shortened", "replaced"])
-async def test_what_changes_between_listing_and_reading_dies_alone(change: str) -> None:
+async def test_what_changes_between_listing_and_reading_fails_alone(change: str) -> None:
     class Late(JsonlSource):
         async def splits(self, ctx: Context) -> Any:
             async for split in super().splits(ctx):
@@ -303,7 +303,7 @@ async def test_files_with_a_byte_order_mark_are_read_and_continued(encoding: str
     assert (ran.numbers, ran.keys, ran.dead) == ([3], ["data/a.jsonl:3"], {})
 
 
-async def test_a_wide_file_that_is_none_dies_alone() -> None:
+async def test_a_wide_file_that_is_none_fails_alone() -> None:
     write("data/a.jsonl", 1)
     Path("data/b.jsonl").write_bytes(b"\xff\xfe" + b"\x00\xd8" * 100)
     ran = await run()

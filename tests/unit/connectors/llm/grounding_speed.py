@@ -1,4 +1,4 @@
-"""How long it takes to find a value in 10 KB of text: `python -m tests.unit.connectors.llm.grounding_speed`.
+"""Time the search for a value in 10 KB: `python -m tests.unit.connectors.llm.grounding_speed`.
 
 Milliseconds of processor time, the best of fifteen, the folding of the text included.
 """

@@ -1,4 +1,4 @@
-"""Fates of documents against a model in memory: how many calls, at once and in all."""
+"""Outcomes of documents against an in-memory model, with the number of calls, concurrent and total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents that are asked about by jobs of a Batch API: fates, resumes, what ends early."""
+"""Documents in jobs of a Batch API: outcomes, resumes, and early ends."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_a_run_that_stops_leaves_its_job_to_the_next(world: World) -> None
     assert len(world.api.jobs) == 1
 
 
-async def test_jobs_are_cancelled_if_the_node_says_so(world: World) -> None:
+async def test_jobs_are_cancelled_if_configured(world: World) -> None:
     def stop() -> None:
         world.stopping = True
 
@@ -382,7 +382,7 @@ async def test_a_job_that_fails_as_a_whole_stops_the_run(world: World, errors: l
     assert doctors(await world.ask()) == WHOLE
 
 
-async def test_a_line_that_a_job_fails_for_dies_alone(world: World) -> None:
+async def test_a_line_that_a_job_fails_for_fails_alone(world: World) -> None:
     world.api.status, world.api.errors = "failed", [job_error("x", "content is flagged by safety", 2)]
     fates = await world.ask(3, batch_size=1)
     assert doctors(fates) == ["TransientError", "RecordError", "TransientError"]

@@ -1,4 +1,4 @@
-"""Fallback models: who is asked while others are unavailable, and that nothing is paid for twice."""
+"""Fallback models: which one is asked while others are unavailable; nothing is paid for twice."""
 
 from __future__ import annotations
 

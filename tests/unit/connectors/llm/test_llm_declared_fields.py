@@ -64,7 +64,7 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
         ({"a": {"enum": ["x"], "example": "y"}}, "`example`: 'y' does not fit"),
     ],
 )
-def test_what_cannot_be_declared_is_said_by_name(fields: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_declared_is_reported_by_name(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         params(**fields)
 

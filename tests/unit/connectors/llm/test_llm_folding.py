@@ -1,4 +1,4 @@
-"""Folding in chunks, and the way back, against the same thing done one character after the other."""
+"""Folding in chunks, and the mapping back, against folding character by character."""
 
 # ruff: noqa: RUF001 - letters of other scripts are meant
 

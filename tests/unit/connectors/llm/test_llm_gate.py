@@ -1,4 +1,4 @@
-"""The gate of an endpoint: declared and learned limits, waits for all, and how much of a quota is used."""
+"""The gate of an endpoint: declared and learned limits, common waits, and use of the quota."""
 
 from __future__ import annotations
 

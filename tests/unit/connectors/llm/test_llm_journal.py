@@ -1,4 +1,4 @@
-"""What is paid for once is not paid for again: documents, answers and verdicts in the journal."""
+"""Nothing is paid for twice: documents, answers and refusals in the journal."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ class TestKeys:
         ],
         ids=str,
     )
-    async def test_whatever_alters_the_answer_alters_the_key(self, other: dict[str, object]) -> None:
+    async def test_everything_that_alters_the_answer_alters_the_key(self, other: dict[str, object]) -> None:
         assert await self.questions(**other).key(self.TEXT) != await self.questions().key(self.TEXT)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(

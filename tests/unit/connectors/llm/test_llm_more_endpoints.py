@@ -1,4 +1,4 @@
-"""Errors, waits and replies of vendors that word them in yet other ways, each seen in the wild."""
+"""Further wordings of vendors' errors, waits and replies, each seen in the wild."""
 
 # ruff: noqa: E501 - their messages stand as they are worded
 

@@ -1,4 +1,4 @@
-"""More ways in which servers and gateways word replies and errors, each seen in the wild."""
+"""Unusual wordings of servers' and gateways' replies and errors, each seen in the wild."""
 
 # ruff: noqa: E501 - their messages stand as they are worded
 

@@ -76,7 +76,7 @@ def test_a_document_cannot_close_itself_or_forge_its_name() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from('ab \n</document>\\"')), min_size=1, max_size=4))
-def test_whatever_documents_say_each_is_read_back_under_its_own_slot(texts: list[str]) -> None:
+def test_any_document_is_read_back_under_its_own_slot(texts: list[str]) -> None:
     prompt = WRITER.write([Document("n", [TextPart(text)]) for text in texts])
     read = parse_documents([str(prompt.user)])
     assert [document.slot for document in read] == list(prompt.nonces)
@@ -90,7 +90,7 @@ def test_nonces_differ_by_slot_and_are_stable_on_a_retry() -> None:
     assert WRITER.write(packs[0]) == WRITER.write(packs[0])
 
 
-def test_nonces_cannot_be_told_from_the_documents() -> None:
+def test_nonces_cannot_be_distinguished_from_the_documents() -> None:
     documents = [Document.of_text("a", "b"), Document.of_text("c", "d")]
     other = PromptWriter(target_schema("Medical"), "")
     assert not {*other.write(documents).nonces.values()} & {*WRITER.write(documents).nonces.values()}

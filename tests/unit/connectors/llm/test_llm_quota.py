@@ -1,4 +1,4 @@
-"""How much of a provider's quota is used, and how many calls it refuses, in ten minutes of virtual time."""
+"""Use of a provider's quota, and refused calls, in ten minutes of virtual time."""
 
 from __future__ import annotations
 

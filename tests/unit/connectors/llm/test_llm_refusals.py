@@ -1,4 +1,4 @@
-"""What errors mean, as OpenAI, Azure, Anthropic, Gemini, vLLM, llama.cpp and gateways word them."""
+"""The meaning of errors of OpenAI, Azure, Anthropic, Gemini, vLLM, llama.cpp and gateways."""
 
 # ruff: noqa: E501 - their messages stand as they are worded
 
@@ -79,7 +79,7 @@ def test_a_prompt_that_is_too_long_is_known_by_its_error(status: int, body: obje
         (501, {"error": "json_schema is not supported"}),
     ],
 )  # fmt: skip
-def test_a_form_of_answer_that_is_not_known_is_told_apart(status: int, body: object) -> None:
+def test_a_form_of_answer_that_is_not_known_is_distinguished(status: int, body: object) -> None:
     assert cause(status, body) is Cause.FORMAT
 
 
@@ -166,7 +166,7 @@ def test_short_lines_of_a_document_are_not_quoted(pages: list[JsonObject]) -> No
         ({}, None, "Try again later.", None),
     ],
 )  # fmt: skip
-def test_a_wait_is_heard_however_it_is_said(
+def test_a_requested_wait_is_read_in_any_form(
     headers: dict[str, str], body: object, message: str, seconds: float | None
 ) -> None:
     assert wait_seconds(headers, body, message, NOW) == seconds

@@ -142,12 +142,12 @@ WHOLE = reply(r1=slot("aa", "1"), r2=slot("bb", "2"), r3=slot("cc", "3"))
         json.dumps({"result": {"data": json.loads(WHOLE)}}),
     ],
 )
-def test_an_answer_is_found_in_whatever_surrounds_it(content: str) -> None:
+def test_an_answer_is_found_in_any_surroundings(content: str) -> None:
     assert matched(content) == ALL
 
 
 @pytest.mark.parametrize("cut", [WHOLE[:-2], WHOLE[:-5], WHOLE[: len(WHOLE) // 2], "```json\n" + WHOLE[:-3]])
-def test_what_was_cut_off_is_not_completed(cut: str) -> None:
+def test_truncated_answers_are_not_completed(cut: str) -> None:
     assert matched(cut) != ALL
 
 
@@ -178,7 +178,7 @@ def test_lone_document_needs_exactly_one_record_as_answer(content: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["I cannot do that.", "", "{}", '{"doctor": "A"'])
-def test_what_has_no_json_is_unreadable(content: str) -> None:
+def test_values_without_json_are_unreadable(content: str) -> None:
     assert lone(content) is None
 
 
@@ -274,7 +274,7 @@ def test_models_of_several_vendors_have_a_price(model: str) -> None:
     assert 0 < price.per_million_input < price.per_million_output
 
 
-def test_a_model_of_ones_own_is_not_priced_as_its_base() -> None:
+def test_a_model_of_the_user_is_not_priced_as_its_base() -> None:
     assert price_of("ft:gpt-4o-mini:org", params()) == Price(0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Models of all kinds: what they are asked for as, and how the answers are read."""
+"""All kinds of models: how they are requested, and how answers are read."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_many_values_stand_once_however_many_slots_and_fields() -> None:
     assert enums_in(schema.slots(["r1", "r2", "r3", "r4", "r5"])) <= 301
 
 
-def test_more_values_than_endpoints_take_are_told_in_words() -> None:
+def test_more_values_than_endpoints_take_are_stated_in_words() -> None:
     schema = target(code=Literal[tuple(f"C{number}" for number in range(2_000))], small=Literal["x", "y"])
     asked = schema.slots(["r1"])
     assert enums_in(asked) <= 1_000
@@ -351,7 +351,7 @@ def test_more_values_than_endpoints_take_are_told_in_words() -> None:
     assert told(schema, {"code": "C77", "small": "x"}) == {"code": "C77", "small": "x"}
 
 
-def test_formats_and_bounds_are_told_in_words() -> None:
+def test_formats_and_bounds_are_stated_in_words() -> None:
     described = target(
         day=date,
         price=Decimal,

@@ -1,4 +1,4 @@
-"""Proxies, certificates and addresses of model endpoints, as environments and files spell them."""
+"""Proxies, certificates and addresses of model endpoints, from environments and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many calls may be out: growth, throttling, queueing, and an endpoint that is gone."""
+"""The number of concurrent calls: growth, throttling, queueing, and an unavailable endpoint."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_server_that_only_queues_is_not_asked_for_more() -> None:
     assert window.size <= 8 * FIRST
 
 
-def test_what_is_not_used_does_not_grow() -> None:
+def test_unused_resources_do_not_grow() -> None:
     window = Window()
     for _ in range(100):
         window.succeeded(1.0, flying=1)

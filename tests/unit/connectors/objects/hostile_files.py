@@ -1,4 +1,4 @@
-"""Small Word and PDF files that are made to take all time and memory of whoever opens them."""
+"""Small Word and PDF files that consume all time and memory of a naive reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects in memory, and what a format makes of them."""
+"""Objects in memory, and the records that formats read from them."""
 
 from __future__ import annotations
 

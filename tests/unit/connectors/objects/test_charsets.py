@@ -1,4 +1,4 @@
-"""Text in the encodings that people have: declared, undeclared, declared wrongly, and damaged."""
+"""Text in common encodings: declared, undeclared, declared wrongly, and damaged."""
 
 # ruff: noqa: RUF001 - the letters of other scripts are what is tested
 
@@ -113,7 +113,7 @@ def test_the_webs_names_of_charsets_are_known(label: str, name: str) -> None:
 
 @pytest.mark.parametrize(("text", "charset"), DECLARED, ids=lambda value: value if len(value) < 15 else "")
 @pytest.mark.parametrize("declared", [None, "utf-8", "windows-1252", "nonsense"])
-def test_the_option_decides_whatever_is_declared(text: str, charset: str, declared: str | None) -> None:
+def test_the_option_overrides_declarations(text: str, charset: str, declared: str | None) -> None:
     header = f"text/plain; charset={declared}" if declared else None
     assert decode(encoded(text, charset), "a.txt", header, charset).content == text
 

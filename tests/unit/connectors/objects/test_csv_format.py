@@ -133,7 +133,7 @@ async def test_quotes_around_fields_change_nothing(table: list[list[str]], end: 
 
 
 @pytest.mark.parametrize("width", [1, 2, 16, 17])
-def test_records_are_made_whatever_the_number_of_columns(width: int) -> None:
+def test_records_are_made_for_any_number_of_columns(width: int) -> None:
     names = [f"it's \\ {at}\n\ud800" for at in range(width)]
     made = record_maker(names)([[at, -at] for at in range(width)])
     assert made == [dict(zip(names, range(width), strict=True)), {name: -at for at, name in enumerate(names)}]
@@ -143,7 +143,7 @@ def test_records_are_made_whatever_the_number_of_columns(width: int) -> None:
     ("row", "kind"),
     [("007,x,1", "WrongType"), ("2,x", "WrongWidth"), ("2,x,1,1", "WrongWidth"), ('2,"x"y,1', "BrokenRow")],
 )
-async def test_a_bad_row_dies_alone_with_its_line(row: str, kind: str) -> None:
+async def test_a_bad_row_fails_alone_with_its_line(row: str, kind: str) -> None:
     head = "id,name,n\n" + "".join(f"{number},x,1\n" for number in range(1, 20_001))
     pages = await pages_of(reader_of(f"{head}{row}\n3,z,4\n".encode(), "a.csv"), format="csv")
     assert dead(pages) == {20_002: kind}
@@ -261,7 +261,7 @@ async def test_a_declared_column_has_to_be_there() -> None:
         await rows("a,b\n1,2\n", types={"z": "integer"})
 
 
-async def test_invalid_text_dies_alone_when_it_is_refused() -> None:
+async def test_invalid_text_fails_alone_when_it_is_refused() -> None:
     data = "a,b\n1,Grüße\n".encode() + b"2,\xff\xfe\n3,x\n"
     found = await rows(data, charset="utf-8", strict_text=True)
     assert [row if isinstance(row, str) else row["b"] for _, row in found] == ["Grüße", "InvalidText", "x"]
@@ -301,7 +301,7 @@ async def test_what_a_writer_writes_is_read_and_resumed(
      ("boolean", "maybe"),
      ("date", "2026-02-30"), ("date", "1/2/26"), ("timestamp", "2026-01-01 25:00"), ("decimal", "1e")],
 )  # fmt: skip
-def test_what_is_no_value_of_a_type_is_refused(kind: str, text: str) -> None:
+def test_an_invalid_value_of_a_type_is_refused(kind: str, text: str) -> None:
     convert = CONVERTERS[kind]  # type: ignore[index]
     assert convert is not None
     with pytest.raises(ValueError):

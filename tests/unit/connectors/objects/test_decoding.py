@@ -47,7 +47,7 @@ def test_a_declared_charset_that_is_none_is_passed_over(charset: str) -> None:
     assert decoded.content == "Größe 5 €"
 
 
-def test_central_european_text_is_not_taken_for_western() -> None:
+def test_central_european_text_is_not_mistaken_for_western() -> None:
     text = "Zażółć gęślą jaźń. Proszę pamiętać o wizycie u stomatologa w przyszłą środę."
     assert decode(text.encode("cp1250"), "x.txt").content == text
 
@@ -128,7 +128,7 @@ def test_two_characters_that_open_a_bitmap_do_not_make_one() -> None:
     assert by_content(b"BM\xdfW is a car", "x") is None
 
 
-def test_a_real_archive_is_told_from_a_word_file() -> None:
+def test_a_real_archive_is_distinguished_from_a_word_file() -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("readme.txt", "x")

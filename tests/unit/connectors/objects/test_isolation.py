@@ -92,7 +92,7 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
-async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
+async def test_a_hostile_file_is_read_or_fails_alone(reader: DocumentReader) -> None:
     kinds = {"CorruptDocument", "DocumentTooLarge", "DocumentTooSlow"}
     files = {**hostile_word_files(), **hostile_pdfs()}
 

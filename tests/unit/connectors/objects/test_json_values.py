@@ -56,7 +56,7 @@ async def test_any_objects_are_read_and_resumed(
         assert numbered(again) == numbered(pages[number:])
 
 
-async def test_what_is_no_object_dies_alone_with_its_number() -> None:
+async def test_what_is_no_object_fails_alone_with_its_number() -> None:
     text = '[{"a": 1}, {"a": nope}, 7, "x, y", {"a": "two\nlines"}] // a comment\n{"a": 6}, {"a": '
     pages = await pages_of(reader_of(text.encode()), format="json")
     assert good(pages) == [{"a": 1}, {"a": 6}]

@@ -277,7 +277,7 @@ async def test_reading_continues_after_any_page(packed: bool, encoding: str, pie
         assert numbered(rest) == numbered(pages[number:])
 
 
-async def test_what_is_packed_twice_is_unpacked_twice() -> None:
+async def test_content_packed_twice_is_unpacked_twice() -> None:
     reader = reader_of(gzip.compress(gzip.compress(JSONL)), "a.jsonl.gz", encoding="gzip")
     assert good(await pages_of(reader, format="jsonl")) == LINES
 
@@ -305,7 +305,7 @@ async def test_records_before_the_damage_are_delivered() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "lines"])
-async def test_what_is_no_text_is_named_with_a_remedy(head: bytes, what: str, kind: str) -> None:
+async def test_binary_content_is_named_with_a_remedy(head: bytes, what: str, kind: str) -> None:
     with pytest.raises(RecordError) as caught:
         await pages_of(reader_of(head, "a.txt"), format=kind)
     assert caught.value.kind == "NotText"

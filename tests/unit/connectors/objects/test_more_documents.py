@@ -81,7 +81,7 @@ def text_of(data: bytes, name: str) -> str:
 
 
 @pytest.mark.parametrize("start", ["<!-- -->", "<!-- -->\n", "<!--", "<?xml ?>"])
-def test_a_page_of_comments_alone_is_told_at_once(start: str) -> None:
+def test_a_page_of_comments_alone_is_reported_at_once(start: str) -> None:
     assert not needs_opening(start * 2_000 + "text", "page.html")
 
 
@@ -365,7 +365,7 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
         ("a.txt", "Müller Straße Köln Größe".encode("cp850"), "set `charset` where it is read"),
     ],
 )
-def test_what_cannot_be_read_names_a_remedy(name: str, data: bytes, remedy: str) -> None:
+def test_unreadable_input_names_a_remedy(name: str, data: bytes, remedy: str) -> None:
     with pytest.raises(RecordError, match=remedy):
         parts(decode(data, name).content, name)
 
@@ -450,7 +450,7 @@ def test_an_eight_bit_mail_keeps_its_letters() -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "a.eml", "a.html", "a.rtf"])
-def test_a_text_that_only_has_such_a_name_stays_as_it_is(name: str) -> None:
+def test_a_text_that_only_has_such_a_name_is_unchanged(name: str) -> None:
     text = "just <b>words</b>, no page"
     assert parts(text, name) == [TextPart(text)]
 

@@ -1,4 +1,4 @@
-"""Whose fault it is that an object cannot be read: its own, or that of a server which is away."""
+"""Whether an unreadable object is itself at fault, or an unavailable server."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_an_object_that_fails_before_and_after_a_probe_dies() -> None:
     assert len(store.probes) == 2
 
 
-async def test_a_first_refusal_is_not_taken_for_an_outage() -> None:
+async def test_a_first_refusal_is_not_mistaken_for_an_outage() -> None:
     hints: list[float | None] = []
 
     class Noting(Retries):

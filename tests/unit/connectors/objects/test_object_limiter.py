@@ -1,4 +1,4 @@
-"""The number of objects that are read at once follows what gets through."""
+"""The number of concurrent reads follows throughput."""
 
 from __future__ import annotations
 

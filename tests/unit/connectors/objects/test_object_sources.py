@@ -214,7 +214,7 @@ async def test_limits_count_from_after_what_was_delivered(place: Place) -> None:
 
 
 @pytest.mark.parametrize("choice", ["dead_letter", "skip", "stop"])
-async def test_an_unreadable_one_becomes_what_is_said(place: Place, choice: str) -> None:
+async def test_on_unreadable_decides_about_unreadable_ones(place: Place, choice: str) -> None:
     place.forbidden.add("memos/1.txt")
     found = await ran(place, place.source("memos/*", on_unreadable=choice))
     assert found.report.ok == (choice != "stop")
@@ -288,7 +288,7 @@ async def test_it_can_be_used_without_a_pipeline(place: Place) -> None:
         (FilesParams, {"pattern": "s3://bucket/x"}, "is an address"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(model: type[ObjectParams], params: Any, message: str) -> None:
+def test_meaningless_values_are_refused(model: type[ObjectParams], params: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         model(**params)
 

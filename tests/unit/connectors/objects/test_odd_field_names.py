@@ -1,4 +1,4 @@
-"""Files of records with odd field names: a record is written right, or fails alone."""
+"""Files of records with odd field names: a record is written correctly, or fails alone."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ async def test_values_become_what_json_has() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all" * 100, parquet(NUMBERS)[:-30]])
-async def test_what_is_no_parquet_file_is_damaged(data: bytes) -> None:
+async def test_a_file_that_is_not_parquet_is_damaged(data: bytes) -> None:
     with pytest.raises(RecordError, match="not a Parquet file, or damaged") as caught:
         await pages_of(reader_of(data), format="parquet")
     assert caught.value.kind == "ObjectDamaged"

@@ -1,4 +1,4 @@
-"""What is ruled out quickly is nothing that the library would have found."""
+"""The quick check rules out no signature that the library would find."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_signature_of_the_library_is_known() -> None:
     assert [row for row in rows if not has_signature(in_place(row, b"\x01"))] == []
 
 
-def test_what_is_nothing_is_told_at_once() -> None:
+def test_what_is_nothing_is_reported_at_once() -> None:
     assert not has_signature(b"")
     assert not has_signature(b"\x01" * 8192)
     assert by_content(b"\x01" * 8192) is None

@@ -108,7 +108,7 @@ async def test_a_server_without_ranges_is_read_again_from_the_beginning(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "lines", "csv"])
-async def test_an_object_that_never_works_dies_alone(tmp_path: Path, kind: str) -> None:
+async def test_an_object_that_never_works_fails_alone(tmp_path: Path, kind: str) -> None:
     class Broken(Ranged):
         def get(self, asked: Asked) -> Reply:
             if asked.key == "b.jsonl":
@@ -191,7 +191,7 @@ async def test_unchanged_objects_are_left_out_when_only_changes_are_read(tmp_pat
 
 
 @pytest.mark.parametrize(("option", "ok"), [("skip", True), ("stop", False)])
-async def test_what_is_unreadable_is_skipped_or_stops(tmp_path: Path, option: str, ok: bool) -> None:
+async def test_unreadable_objects_are_skipped_or_stop_the_run(tmp_path: Path, option: str, ok: bool) -> None:
     async with serving(Ranged({"a.jsonl": b"\0" * 9, "b.jsonl": LINES})) as lake:
         ran = await run(source(lake, format="jsonl", on_unreadable=option), tmp_path)
         assert ran.report.ok is ok

@@ -1,4 +1,4 @@
-"""Packed content that arrives piece by piece."""
+"""Compressed content that arrives piece by piece."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_content_over_its_ratio_is_a_bomb(kind: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
-def test_the_first_bytes_tell_whatever_the_name_says(kind: str) -> None:
+def test_the_first_bytes_decide_and_not_the_name(kind: str) -> None:
     assert packed_kind(PACK[kind](TEXT), "a.txt", None) == kind
     assert packed_kind(PACK[kind](b""), "a.txt", "identity") == kind
 

@@ -1,4 +1,4 @@
-"""What the sinks write as a file is read back with the same values."""
+"""Files that sinks write are read back with the same values."""
 
 from __future__ import annotations
 

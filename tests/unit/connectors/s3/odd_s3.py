@@ -1,4 +1,4 @@
-"""An S3 server for tests that is right in everything; a test overrides the one thing that is odd."""
+"""A correct S3 server for tests, each of which overrides one feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks, and how: profiles, owners, payers, addressing and certificates."""
+"""Credentials and addressing: profiles, owners, payers, addressing styles and certificates."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_the_bucket_is_where_the_server_expects_it(
         ({"endpoint": "http://[::1]:1", "addressing_style": "virtual", **KEYS}, "`addressing_style: path`"),
     ],
 )
-async def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
+async def test_conflicting_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(FatalError, match=message):
         await listed(S3Connection(**options))
 

@@ -1,4 +1,4 @@
-"""What is known of a connection without opening it."""
+"""Properties of a connection that is not open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that GET requests are sent over: what arrives in pieces, breaks off, or was not asked for."""
+"""Connections for GET requests: fragmented, broken or unrequested answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dates as servers write them."""
+"""Dates in the formats of servers."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_failures_of_the_way_to_the_server_are_transient(error: Exception) -> No
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_waiting_cannot_mend_is_fatal(error: Exception, message: str) -> None:
+def test_permanent_failures_are_fatal(error: Exception, message: str) -> None:
     found = translated(error)
     assert isinstance(found, FatalError)
     assert message in str(found)
@@ -89,7 +89,7 @@ def refused(code: str, status: int = 400, headers: dict[str, str] | None = None)
     ],
     ids=str,
 )
-def test_bad_credentials_are_told_from_other_mistakes(error: Exception, kind: str) -> None:
+def test_bad_credentials_are_distinguished_from_other_mistakes(error: Exception, kind: str) -> None:
     found = translated(error)
     assert isinstance(found, FatalError)
     assert found.kind == kind

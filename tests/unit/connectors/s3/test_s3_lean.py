@@ -1,4 +1,4 @@
-"""Objects that are read by signed requests of our own, and those that are left to the SDK."""
+"""Objects read by our own signed requests, and those left to the SDK."""
 
 from __future__ import annotations
 

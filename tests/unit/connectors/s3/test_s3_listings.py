@@ -1,4 +1,4 @@
-"""Listings on servers that continue them in different ways, or badly."""
+"""Listings on servers that continue them differently or wrongly."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ async def test_only_so_many_keys_are_remembered(
         b"<ListBucketResult><IsTruncated>false</IsTru",
     ],
 )
-async def test_what_is_no_listing_is_not_an_empty_bucket(body: bytes) -> None:
+async def test_an_invalid_listing_is_not_an_empty_bucket(body: bytes) -> None:
     class Page(OddS3):
         def listing(self, asked: Asked) -> Reply:
             return Reply(200, body)

@@ -1,4 +1,4 @@
-"""Large objects in several ranges at once, whatever the server makes of them."""
+"""Large objects in several concurrent ranges, with all kinds of servers."""
 
 from __future__ import annotations
 

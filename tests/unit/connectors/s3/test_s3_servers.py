@@ -1,4 +1,4 @@
-"""Servers that are not AWS's, and what stands between them and us."""
+"""Servers other than AWS, and intermediaries."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class OddDates(OddS3):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("pattern", ["**", "{000,001,002,003,004}.txt"])
-async def test_every_object_is_read_whatever_the_server_leaves_out(
+async def test_every_object_is_read_if_the_server_omits_features(
     tmp_path: Path, lake: type[OddS3], pattern: str
 ) -> None:
     async with serving(lake(numbered(5))) as server:
@@ -179,7 +179,7 @@ async def test_another_version_than_the_listed_one_is_never_taken_for_it(tmp_pat
 
 
 @pytest.mark.parametrize("part", ["bytes 0-3/{}", "bytes 0-3/*", "bytes 0-3", None])
-async def test_a_part_of_an_object_is_not_taken_for_the_whole(tmp_path: Path, part: str | None) -> None:
+async def test_a_part_of_an_object_is_not_mistaken_for_the_whole(tmp_path: Path, part: str | None) -> None:
     class Partial(OddS3):
         def head(self, asked: Asked) -> Reply:
             return Reply(405)

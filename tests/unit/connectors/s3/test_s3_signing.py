@@ -1,4 +1,4 @@
-"""Signatures are those of botocore, whatever the key, the query and the headers."""
+"""Signatures equal botocore's for any key, query and headers."""
 
 from __future__ import annotations
 

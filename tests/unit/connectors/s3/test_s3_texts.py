@@ -1,4 +1,4 @@
-"""What the source says of texts that are not as they should be."""
+"""Reports about texts with invalid bytes or guessed encodings."""
 
 from __future__ import annotations
 

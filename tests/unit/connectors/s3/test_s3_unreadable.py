@@ -1,4 +1,4 @@
-"""Objects that cannot be read beside others that can."""
+"""Unreadable objects among readable ones."""
 
 from __future__ import annotations
 

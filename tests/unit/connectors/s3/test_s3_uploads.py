@@ -1,4 +1,4 @@
-"""The sink `s3` before servers that fail at one step of an upload, or know no uploads in parts."""
+"""The sink `s3` with servers that fail during uploads, or do not support multipart uploads."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def test_a_refused_object_says_what_to_do(
         await write(Uploads("put", odd))
 
 
-async def test_what_is_gone_already_counts_as_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_files_that_are_gone_already_count_as_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole(monkeypatch)
     lake = Uploads("delete", refusal(404, "NoSuchKey"))
     await write(lake)

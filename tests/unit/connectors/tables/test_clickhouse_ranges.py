@@ -36,7 +36,7 @@ def test_what_arrives_as_it_is_passes(sql: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("sql", "value"), CHANGED)
-def test_what_would_become_another_value_is_refused(sql: str, value: Any) -> None:
+def test_values_that_would_change_are_refused(sql: str, value: Any) -> None:
     with pytest.raises(RowsRefusedError, match="the column 'v' is") as caught:
         check_ranges(column_of("v", sql), [value])
     assert str(value) not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Rows in the text format of COPY can be read back, whatever the texts hold."""
+"""Rows in the text format of COPY can be read back, with any text."""
 
 from __future__ import annotations
 

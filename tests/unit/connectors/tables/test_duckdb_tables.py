@@ -1,4 +1,4 @@
-"""Tables of a DuckDB file; what those of PostgreSQL do too is in tests/integration/test_tables.py."""
+"""Tables of a DuckDB file; behaviour shared with PostgreSQL is in tests/integration/test_tables.py."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_file_that_another_process_holds_names_it(target: DuckdbTarget) 
     assert "only one process can write" in str(caught.value)
 
 
-async def test_what_is_no_duckdb_file_is_named(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_duckdb_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,name\n" * 1000)
     for path, message in [
         (tmp_path / "a.csv", "is not a DuckDB file"),

@@ -1,4 +1,4 @@
-"""A record with an odd field name is stored right, or fails alone."""
+"""A record with an odd field name is stored correctly, or fails alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of PostgreSQL in connections: none is taken whose password could be shown as its host."""
+"""Addresses of PostgreSQL: ambiguous ones are refused, which could show a password as host."""
 
 from __future__ import annotations
 

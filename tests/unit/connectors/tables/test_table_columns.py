@@ -1,4 +1,4 @@
-"""Columns from records: types, what is added and widened, what does not fit."""
+"""Columns from records: types, added and widened columns, values that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger beside a table: whatever comes again, in whatever batches, is written once."""
+"""The ledger of a table: repeated records, in any batches, are written once."""
 
 from __future__ import annotations
 
