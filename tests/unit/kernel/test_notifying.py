@@ -127,7 +127,7 @@ async def test_an_answer_is_taken_without_its_body(
     said: list[str] = []
     await run(tmp_path, hook.url, 0, said)
     assert len(hook.messages) == 1
-    assert not [text for text in said if "could not be told" in text]
+    assert not [text for text in said if "could not be posted" in text]
 
 
 async def test_an_unanswered_notification_fails_no_run(
@@ -137,7 +137,7 @@ async def test_an_unanswered_notification_fails_no_run(
     said: list[str] = []
     ends = await run(tmp_path, "http://127.0.0.1:9/secret-path", 0, said)
     assert ends["main"] == "completed"
-    (told,) = [text for text in said if "could not be told" in text]
+    (told,) = [text for text in said if "could not be posted" in text]
     assert "secret" not in told
 
 
