@@ -414,6 +414,14 @@ class SplitTracker:
             ack.add_to(total)
         return total
 
+    def unsettled(self) -> Tally:
+        """Return what is done for batches that are not complete; their records are counted when they are."""
+        total = Tally()
+        for ack in self._acks:
+            if ack.pending:
+                ack.add_to(total)
+        return total
+
     def settled(self) -> None:
         """Advance the watermark over all complete acks at the front."""
         acks = self._acks

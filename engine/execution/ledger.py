@@ -146,6 +146,13 @@ class Ledger:
             total.add(tracker.live())
         return total
 
+    def unsettled(self) -> Tally:
+        """Return what this process has done for batches that are not complete."""
+        total = Tally()
+        for _, tracker in self._trackers:
+            total.add(tracker.unsettled())
+        return total
+
     def live_of_run(self) -> Tally:
         """Return the tally including the last known progress of other processes."""
         total = self.live()

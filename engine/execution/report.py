@@ -27,6 +27,8 @@ class RunReport:
 
     Attributes:
         tally: from the ledger, over all attempts of the run.
+        unsettled: delivered and paid for by this process in batches that are not complete, and so not in
+            the tally; a resume counts them.
         seconds: duration of this attempt.
         error: why it ended early; "" if it did not. `failure` has the exception.
         bottleneck: the node with the busiest workers; None when nothing happened.
@@ -53,6 +55,7 @@ class RunReport:
     attempt: int = 1
     checks: Sequence[Check] = ()
     stored: bool = True
+    unsettled: Tally = field(default_factory=Tally)
     output: Mapping[str, Sequence[Record]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -121,6 +124,7 @@ class RunReport:
             "seconds": round(self.seconds, 6),
             "attempt": self.attempt,
             "tally": self.tally.to_json(),
+            "unsettled": self.unsettled.to_json(),
             "balanced": self.tally.balanced,
             "stored": self.stored,
             "dead_letters": self.dead_letters,

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import anyio
 
+from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
@@ -215,6 +216,7 @@ class Run:
             peak_bytes=self._resources.budget.peak,
             attempt=self.record.attempt,
             stored=stored,
+            unsettled=self._runner.ledger.unsettled() if stored and not live else Tally(),
             output=self._runner.output(),
         )
         if self._verify:

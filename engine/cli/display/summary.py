@@ -11,6 +11,7 @@ from engine.cli.display.table import aligned
 from engine.cli.display.terminal import one_line
 from engine.cli.options import DEFAULT_FILE, PlaceOptions
 from engine.cli.state import state_options
+from engine.contract.acks import Tally
 from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
 from engine.execution.report import RunReport
@@ -164,15 +165,28 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     if retries:
         busy = ", ".join(f"{node.name} {count(node.retries)}" for node in run.nodes if node.retries)
         yield f"{counted(retries, 'retry').replace('retrys', 'retries')}: {busy}"
-    if tally.tokens_in or tally.tokens_out:
-        cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
-        yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
+    yield from _costs(run)
     if not run.stored:
         yield "these are the last counts known to this process, which could not be stored or read back"
     if run.checks:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _costs(run: RunReport) -> Iterable[str]:
+    """Note what models cost, and what was done for batches that the counts leave out."""
+    if run.tally.tokens_in or run.tally.tokens_out:
+        yield _paid(run.tally)
+    begun = run.unsettled
+    if begun.written or begun.tokens_in:
+        paid = f", {_paid(begun)}" if begun.tokens_in else ""
+        yield f"in batches that are not complete, not counted yet: {count(begun.written)} written{paid}"
+
+
+def _paid(tally: Tally) -> str:
+    cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
+    return f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
 
 
 def _absent(node: NodeSnapshot) -> Iterable[str]:

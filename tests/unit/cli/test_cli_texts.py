@@ -185,6 +185,14 @@ def test_the_first_dead_letter_is_one_short_line() -> None:
     assert len(line) < 330
 
 
+def test_work_in_incomplete_batches_is_reported() -> None:
+    begun = Tally(written=10, tokens_in=1200, tokens_out=300, cost_usd=0.0018)
+    text = summary([report(status=RunStatus.FAILED, unsettled=begun)], OPTIONS)
+    expected = "not counted yet: 10 written, 1,200 tokens in, 300 out, $0.0018"
+    assert f"blobs: in batches that are not complete, {expected}" in text.splitlines()
+    assert "not complete" not in summary([report()], OPTIONS)
+
+
 def test_a_field_that_no_record_had_is_named() -> None:
     stats = NodeStats(
         "hide", Kind.TRANSFORM, "mask", records_in=7, aggregate={"absent: emial": 7, "absent: x": 6}
