@@ -84,7 +84,7 @@ def test_watch_explains_a_run_that_no_worker_could_start(desk: Desk) -> None:
         run = desk.submit(*SMALL)
         out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=2)
     assert "\nwaiting: ConfigError: the worker's file does not accept the run: " in out
-    assert "go on with it" not in out, "no ledger has it"
+    assert "to resume" not in out, "no ledger has it"
     assert desk.runs() == []
     log = (desk.folder / "worker.log").read_text()
     assert "Traceback" not in log

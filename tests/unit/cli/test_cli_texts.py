@@ -117,7 +117,7 @@ def test_counts_that_do_not_add_up_are_complained_about() -> None:
 def test_records_that_were_made_have_a_column_of_their_own() -> None:
     text = summary([report(tally=Tally(read=10, forked=5, written=15))], OPTIONS)
     assert "read  made  written" in text.splitlines()[0]
-    assert "ADD UP" not in text
+    assert "do not balance" not in text
 
 
 def test_a_run_that_ended_early_says_why_and_how_to_resume() -> None:

@@ -124,6 +124,19 @@ async def test_a_first_refusal_is_not_mistaken_for_an_outage() -> None:
     assert hints == [MAX_HINT]
 
 
+async def test_an_object_that_others_were_read_beside_is_suspected_alone() -> None:
+    retries = Retries()
+    retries.attempts = 3
+    fetcher = ObjectFetcher(Store(lambda key: AWAY if key == "bad" else None), 2, retries)
+    retries.meanwhile.append(lambda: fetcher.fetch(GOOD))  # between its first two tries
+
+    suspect = await fetcher.fetch(BAD)
+
+    assert isinstance(suspect, Suspect)
+    assert suspect.exhausted
+    assert not suspect.overshadowed
+
+
 @pytest.mark.parametrize(
     "gone", [RecordError("404", kind="ObjectVanished"), ObjectRefusedError("403", record_kind="x")]
 )
