@@ -83,7 +83,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "FolderUnreadable": Explanation("A folder cannot be listed", "Grant access to it, and start a new run."),
     "InvalidFields": Explanation("The extracted record does not fit the schema", "The message has the reasons. Loosen the field, or describe it better."),
     "InvalidRecord": Explanation("The record does not fit the schema", "The message names the field. `map` can cast or default it before."),
-    "InvalidText": Explanation("A text has invalid bytes, and `strict_text` is set", "Set the right `charset`, or leave out `strict_text`."),
+    "InvalidText": Explanation("A text has invalid bytes (with `strict_text`), or its charset cannot be guessed", "Set the right `charset`, or leave out `strict_text`."),
     "LongLine": Explanation("A line is longer than `max_line_bytes`", "Raise it, or fix the file."),
     "MalformedReply": Explanation("The model's answer was not JSON", "Try `answer_form`, or another model; the dead letter has what it wrote."),
     "MaskError": Explanation("A value cannot be masked by that method", "Use `redact`, which takes any value."),
@@ -114,7 +114,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "UnknownField": Explanation("The table has no column for a field", "Add the column, set `evolve: true`, or drop the field with `map`."),
     "UnsupportedDocument": Explanation("No reader knows this kind of document", "Convert it, or exclude it by pattern."),
     "ValueRefused": Explanation("The database rejects a value of the row", "The message names the column. Patch the dead letter, or cast the field with `map`."),
-    "WrongHeader": Explanation("The first row of a CSV file names no columns", "Set `header: false` and `columns`, or exclude the file by pattern."),
+    "WrongHeader": Explanation("The first row of a CSV file is not the expected header", "Set `header: false` and `columns`, or another `format`, or exclude the file by pattern."),
     "WrongType": Explanation("A value does not fit the type of its column", "The message names the field. Cast it with `map`, or declare `columns`; then `dlq replay`."),
     "WrongWidth": Explanation("A row has more or fewer fields than the header", "Look for the `delimiter` inside of a field without quotes; fix the file."),
 }  # fmt: skip
