@@ -52,11 +52,12 @@ def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[by
     whole = None if pretty else _dump_at_once(records)
     if whole is not None:
         return whole, {}
+    odd = {kind for kind in set(map(type, records)) if not are_records(kind)}
     lines: list[bytes] = []
     failures: dict[int, RecordError] = {}
     for index, record in enumerate(records):
         try:
-            if not are_records(type(record)):
+            if type(record) in odd:
                 raise RecordError("the record is not a mapping of fields", kind="NotAnObject")
             lines.append(dump_line(record, pretty=pretty))
         except RecordError as error:

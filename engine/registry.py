@@ -62,8 +62,8 @@ class Registry:
         """Return the specification of a component.
 
         Raises:
-            RegistryError: there is no such name (the message has the nearest one and all of that kind), it
-                has another kind, or its module cannot be imported (the message has the line).
+            RegistryError: the name is unknown (the message suggests the nearest one and lists all of the
+                kind), is of another kind, or its module cannot be imported (the message has the line).
         """
         if ":" in name:
             spec = self.dotted(name)

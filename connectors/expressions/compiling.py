@@ -173,9 +173,7 @@ def _check_items(text: str) -> None:
             opened.append(token.string)
         elif token.string in (")", "]", "}"):
             opened.pop()
-        elif (
-            before in ("STRING", "FSTRING_END") and kind in ("STRING", "FSTRING_START") and opened[-1] == "["
-        ):
+        elif before in _TEXT_ENDS and kind in _TEXT_BEGINS and opened[-1] == "[":
             raise InvalidExpressionError(f"a comma is missing before the text at column {token.start[1]}")
         before = kind if kind != "NL" else before
 

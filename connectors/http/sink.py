@@ -65,7 +65,7 @@ class HttpSinkParams(Params):
     )
     health: str | None = operational(
         None,
-        description="Path that answers GET with 2xx while the API accepts records, checked if a single "
+        description="Path that answers GET with 2xx only while the API accepts records, checked if a single "
         "record only gets 5xx: if it answers so, the record becomes a dead letter (default: that is an "
         "outage)",
     )

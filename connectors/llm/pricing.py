@@ -76,7 +76,7 @@ def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
     known = known_price(model, params)
     if known is None and (params.budget_usd is not None or limited):
         raise FatalError(
-            f"cannot enforce a budget: the price of the model {model!r} is unknown; set it beside the "
+            f"cannot enforce a budget: the price of the model {model!r} is unknown; set it next to the "
             "model, in USD per million tokens: `usd_per_million_input: 0.15` and "
             "`usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )

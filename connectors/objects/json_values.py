@@ -17,11 +17,11 @@ __all__ = ["JsonValues"]
 _BEGIN: Final = re.compile(rb"[^\s,\[\]\x1e\xef\xbb\xbf]")
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+("?)|[{}]', re.DOTALL)
 _OTHER: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[^\n,{"\[\]]+', re.DOTALL)
-"""What is no object is a value up to the next comma, bracket or line end."""
+"""A value other than an object extends to the next comma, bracket or line end."""
 
 
 class JsonValues(JsonLines):
-    """Each JSON object is a record, counted from 1. The arrays that it stands in are passed over."""
+    """Each JSON object is a record, counted from 1. Enclosing arrays are skipped."""
 
     def lines(self, content: Content, start: RecordPlace, path: str) -> AsyncGenerator[LinePage, None]:
         """Read the objects as lines without line ends."""

@@ -20,20 +20,17 @@ def read_times(connection: Connection) -> None:
             return str(data, "utf-8")
 
     class Moment(Text):
+        kind: type[datetime | time] = datetime
+
         def load(self, data: Buffer) -> str:
             text = super().load(data)
             try:
-                return datetime.fromisoformat(text).isoformat()
+                return self.kind.fromisoformat(text).isoformat()
             except ValueError:
                 return text
 
-    class Time(Text):
-        def load(self, data: Buffer) -> str:
-            text = super().load(data)
-            try:
-                return time.fromisoformat(text).isoformat()
-            except ValueError:
-                return text
+    class Time(Moment):
+        kind = time
 
     for kind in ("timestamp", "timestamptz"):
         connection.adapters.register_loader(kind, Moment)

@@ -36,7 +36,6 @@ _HEADERS: Final = {
     "SSECustomerKey": "x-amz-server-side-encryption-customer-key",
     "SSECustomerKeyMD5": "x-amz-server-side-encryption-customer-key-md5",
 }
-_ARGUMENTS: Final = frozenset({"Bucket", "Key", *_HEADERS})
 _PLACE: Final = "odw"
 _UNPACKING: Final = "storage.googleapis.com"
 """A host that unpacks stored gzip unless told not to."""

@@ -272,8 +272,7 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
     if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:
         return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
     if "parameter count mismatch" in text:
-        remedy = "`query` cannot have parameters of the database: write the values, or variables `${…}` "
-        "of the pipeline"
+        remedy = "`query` cannot have parameters of the database: write the values, or `${…}` of the file"
         return FatalError(f"{params.place}: {text}; {remedy}", kind="schema")
     if "mismatch" in text:
         remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"

@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_records, plain
+from connectors.json_lines import dump_line, plain
 from connectors.tables.values import json_value
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -363,10 +363,10 @@ def _json(value: Any) -> str:
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError as error:
-        data, failures = dump_records([value])  # with integers beyond 64 bits
-        if failures:
+        try:
+            return dump_line(value)[:-1].decode()  # with integers beyond 64 bits
+        except RecordError:
             raise error from None
-        return data[:-1].decode()
 
 
 def _plain(value: object) -> object:

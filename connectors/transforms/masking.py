@@ -90,7 +90,7 @@ class Mask(Transform[MaskParams]):
                 except EvaluationError:
                     name = ".".join(path)
                     message = (
-                        f"field `{name}`: the value cannot be masked so: use `redact`, or name `{name}.…`"
+                        f"field `{name}`: this method cannot mask the value: use `redact`, or name `{name}.…`"
                     )
                     made, failed = RecordError(message, kind="MaskError", unplanned=True), True
                     break

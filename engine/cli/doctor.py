@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=more_than_none,
         default=10.0,
         metavar="SECONDS",
-        help="for each connection (default: 10)",
+        help="time limit for each connection (default: 10)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

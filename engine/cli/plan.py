@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=more_than_none,
         default=10.0,
         metavar="SECONDS",
-        help="for each listing (default: 10)",
+        help="time limit for each listing (default: 10)",
     )
     parser.add_argument("--diff", action="store_true", help="show what has changed since the last run")
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")

@@ -4,7 +4,8 @@ Press Ctrl-C (or send SIGTERM) once to deliver what was read and then stop; twic
 way the runs can be resumed: --resume without a run resumes every unfinished run of the latest invocation.
 
 Exit codes: 0 completed, 1 a run failed, 2 invalid file or arguments, 3 state directory or service unusable,
-4 too many dead letters, 5 outage, 6 drained, 7 --verify found a mismatch; 130 or 143 when stopped at once.
+4 too many dead letters, 5 outage, 6 drained, 7 --verify or --chaos found a difference; 130 or 143 when
+stopped at once.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def _add_trial_arguments(parser: argparse.ArgumentParser) -> None:
     )
     trial.add_argument("--seed", type=int, default=0, metavar="N", help="draw another sample (default: 0)")
     trial.add_argument(
-        "--dry-run", action="store_true", help="deliver nothing and store nothing: sinks only count"
+        "--dry-run",
+        action="store_true",
+        help="deliver nothing and store nothing but paid answers: sinks only count",
     )
     trial.add_argument(
         "--show", type=int, default=0, metavar="N", help="with --dry-run, print N records of each sink"

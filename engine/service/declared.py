@@ -47,7 +47,6 @@ _TYPES: dict[str, Any] = {
     "object": dict[str, Any],
 }
 _NAMED = 5  # fields that a message lists
-_SYNONYMS = ("text", "string", "integer", "number", "boolean")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LIST = re.compile(r"list\[(.+)\]")
 

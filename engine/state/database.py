@@ -130,7 +130,7 @@ class SqliteDatabase:
                 else:
                     for call in calls:
                         _make_apart(call, connection)
-        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - re-raised in the caller
             for call in calls:
                 call.error = call.error or error
 

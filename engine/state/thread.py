@@ -114,7 +114,7 @@ class CallThread:
             for done in self._work(calls):
                 self._tell(done)
                 told += done
-        except BaseException as error:  # noqa: BLE001 - a thread that ended would leave everybody waiting
+        except BaseException as error:  # noqa: BLE001 - if the thread ended, its callers would wait forever
             left = [call for call in calls if call not in told]
             for call in left:
                 call.error = error
@@ -123,7 +123,7 @@ class CallThread:
     def _make(self, call: Call[None]) -> None:
         try:
             call.function()
-        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - re-raised in the caller
             call.error = error
 
     def _tell(self, done: Sequence[Call[Any]]) -> None:

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
         stand_in,
     )
 
-# imported when first used: every run of pytest where the package is installed loads the plugin beside this
-_MODULES = {
-    "ChaosReport": "engine.chaos",
-    "Disturbances": "engine.chaos",
-    "FaultySink": "engine.testing.fakes",
-    "MemorySink": "engine.testing.fakes",
-    "MemorySource": "engine.testing.fakes",
-    "ScriptedClock": "engine.testing.fakes",
-    "chaos": "engine.chaos",
-    "linear_plan": "engine.testing.fakes",
-    "plan_of": "engine.testing.fakes",
-    "stand_in": "engine.testing.fakes",
-}
-
 __all__ = [
     "ChaosReport",
     "Disturbances",
@@ -50,10 +36,11 @@ __all__ = [
 ]
 
 
+# imported when first used: every run of pytest where the package is installed loads the plugin next to this
 def __getattr__(name: str) -> object:
-    module = _MODULES.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module 'engine.testing' has no attribute {name!r}")
+    module = "engine.chaos" if name in ("ChaosReport", "Disturbances", "chaos") else "engine.testing.fakes"
     return getattr(import_module(module), name)
 
 

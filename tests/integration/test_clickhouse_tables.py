@@ -195,30 +195,6 @@ async def test_connections_to_clickhouse_name_the_remedy(target: ClickHouseTarge
     assert await sink.describe_target() == "table tables.t, mode append: 1 rows, 1 columns"
 
 
-async def test_a_clickhouse_outage_is_transient(target: ClickHouseTarget) -> None:
-    async with target.sink() as opened:
-        await opened.write(batch_of([{"id": 1}]))
-        target.server.stop()
-        with pytest.raises(TransientError):
-            await opened.write(batch_of([{"id": 2}], 1))
-        target.server.start()
-        await opened.write(batch_of([{"id": 2}], 1))
-    assert target.rows() == [(1,), (2,)]
-
-
-async def test_a_clickhouse_outage_at_the_end_of_a_run_is_transient(target: ClickHouseTarget) -> None:
-    async with target.sink(mode="replace") as opened, target.sink(table="tables.other") as added:
-        await opened.write(batch_of([{"id": 1}]))
-        await added.write(batch_of([{"id": 2}]))
-        target.server.stop()
-        await added.run_completed()  # its rows are there already
-        with pytest.raises(TransientError):
-            await opened.run_completed()
-        target.server.start()
-        await opened.run_completed()
-    assert target.rows() == [(1,)]
-
-
 @pytest.mark.parametrize("params", [{}, {"mode": "merge", "key": "id"}], ids=["append", "merge"])
 async def test_an_insert_that_is_under_way_is_waited_for(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]

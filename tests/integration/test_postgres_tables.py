@@ -100,30 +100,6 @@ async def test_a_merge_without_an_index_says_how_to_make_it(target: PostgresTarg
         await target.write([{"id": 1}], mode="merge", key="id")
 
 
-async def test_an_outage_is_transient_and_the_rows_arrive_once(target: PostgresTarget) -> None:
-    async with target.sink() as opened:
-        await opened.write(batch_of([{"id": 1}]))
-        target.server.stop()
-        with pytest.raises(TransientError):
-            await opened.write(batch_of([{"id": 2}], 1))
-        target.server.start()
-        await opened.write(batch_of([{"id": 2}], 1))
-    assert target.rows() == [(1,), (2,)]
-
-
-async def test_an_outage_at_the_end_of_a_run_is_transient(target: PostgresTarget) -> None:
-    async with target.sink(mode="replace") as opened, target.sink(table="tables.other") as added:
-        await opened.write(batch_of([{"id": 1}]))
-        await added.write(batch_of([{"id": 2}]))
-        target.server.stop()
-        await added.run_completed()  # its rows are there already
-        with pytest.raises(TransientError):
-            await opened.run_completed()
-        target.server.start()
-        await opened.run_completed()
-    assert target.rows() == [(1,)]
-
-
 async def test_a_commit_that_was_considered_lost_is_not_repeated(
     target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.contract.component import Context
-from engine.errors import FatalError
+from engine.errors import FatalError, TransientError
 from tests.series import few
 from tests.table_targets import TABLE, ClickHouseTarget, DuckdbTarget, PostgresTarget, Target, batch_of
 
@@ -22,6 +23,13 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
         return DuckdbTarget(tmp_path / "w.duckdb")
     server = request.getfixturevalue(request.param)
     return PostgresTarget(server) if request.param == "postgres" else ClickHouseTarget(server)
+
+
+@pytest.fixture(params=["postgres", "clickhouse"])
+def served(request: pytest.FixtureRequest) -> Iterator[PostgresTarget | ClickHouseTarget]:
+    server = request.getfixturevalue(request.param)
+    yield PostgresTarget(server) if request.param == "postgres" else ClickHouseTarget(server)
+    server.start()
 
 
 async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> None:
@@ -224,3 +232,29 @@ async def test_a_sink_serves_one_run_after_another(target: Target) -> None:
             await one.write(batch_of([{"id": number}]))
             await one.run_completed()
     assert target.rows() == [(1,)]
+
+
+async def test_an_outage_is_transient_and_the_rows_arrive_once(
+    served: PostgresTarget | ClickHouseTarget,
+) -> None:
+    async with served.sink() as opened:
+        await opened.write(batch_of([{"id": 1}]))
+        served.server.stop()
+        with pytest.raises(TransientError):
+            await opened.write(batch_of([{"id": 2}], 1))
+        served.server.start()
+        await opened.write(batch_of([{"id": 2}], 1))
+    assert served.rows() == [(1,), (2,)]
+
+
+async def test_an_outage_at_the_end_of_a_run_is_transient(served: PostgresTarget | ClickHouseTarget) -> None:
+    async with served.sink(mode="replace") as opened, served.sink(table="tables.other") as added:
+        await opened.write(batch_of([{"id": 1}]))
+        await added.write(batch_of([{"id": 2}]))
+        served.server.stop()
+        await added.run_completed()  # its rows are there already
+        with pytest.raises(TransientError):
+            await opened.run_completed()
+        served.server.start()
+        await opened.run_completed()
+    assert served.rows() == [(1,)]

@@ -39,7 +39,7 @@ async def submit(options: SubmitOptions) -> int:
     Raises:
         ConfigError: the file or an argument is wrong.
         StateError: the run cannot be resumed.
-        ServiceError: the server cannot be reached, or the run is under way there.
+        ServiceError: the server cannot be reached, or the run is in progress there.
     """
     requests = [] if options.resume else _fresh(options)
     client = await client_of(options)

@@ -27,8 +27,9 @@ _MARK = "-tick-"
 def ticks_after(schedule: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     """Yield the moments of a valid schedule after a given one, in UTC, within fifty years.
 
-    An interval counts from 1970, so that it has the same moments in every process. A time skipped when the
-    clock goes forward is due right after the gap; a repeated one is due the first time.
+    An interval counts from 1970, so that it has the same moments in every process. A fixed time (no `*` in
+    the minute or the hour) that is skipped when the clock goes forward is due right after the gap; a repeated
+    one is due the first time.
     """
     seconds = interval_of(schedule)
     if seconds is not None:

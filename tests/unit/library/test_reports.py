@@ -85,3 +85,24 @@ def test_notebooks_show_reports_without_markup_of_others() -> None:
     shown = Reports(p=report)._repr_html_()
     assert "no such &lt;b&gt;table&lt;/b&gt;" in shown
     assert "<td>load</td><td>memory</td><td>5</td>" in shown
+
+
+async def test_a_stop_inside_a_batch_reports_what_was_delivered() -> None:
+    delivered: list[list[int]] = []
+
+    @engine.source(key="n")
+    async def four() -> AsyncGenerator[list[dict[str, int]], None]:
+        yield [{"n": number} for number in range(4)]
+
+    @engine.sink(records=2)
+    async def half(records: list[dict[str, int]]) -> None:
+        if delivered:
+            raise engine.FatalError("full")
+        delivered.append([record["n"] for record in records])
+
+    made = engine.Pipeline("p", four=engine.node(four), half=engine.node(half))
+    report = (await engine.run(made))["p"]
+    assert delivered == [[0, 1]]
+    assert (report.status, report.tally.written) == (engine.RunStatus.FAILED, 0)
+    assert report.unsettled.written == 2
+    assert report.to_json()["unsettled"] == report.unsettled.to_json()

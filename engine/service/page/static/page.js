@@ -11,7 +11,7 @@
     note.lastElementChild.textContent = text;
   };
 
-  // parts that came while somebody was reading them with the keyboard or had selected them
+  // updates of parts that have the keyboard focus or a selection
   const waiting = new Map();
 
   const isRead = (place) => {

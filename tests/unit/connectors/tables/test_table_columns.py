@@ -152,6 +152,13 @@ def test_rounds_of_a_merge_keep_the_order_of_equal_keys() -> None:
     assert merge_rounds(range(5), rows, ["k"]) == [[0, 1], [2, 4], [3]]
 
 
+@pytest.mark.parametrize("value", [[2**70], [{"n": 2**70}], {"n": [2**70]}, 2**70], ids=str)
+def test_long_integers_anywhere_in_json_keep_their_digits(value: Any) -> None:
+    values, failures = fill([{"f": value}], {"f": column("f", "JSON")}, DIALECT)
+    assert failures == {}
+    assert json.loads(values["f"][0]) == value
+
+
 def test_values_of_a_database_become_json() -> None:
     given = [
         Decimal("1.50"),
