@@ -32,7 +32,8 @@ class Column:
     """A column: its SQL type, and the conversion of Python values (None: unchanged).
 
     `was_quoted` marks text that the warehouse's second format kept as JSON. `asked` converts a queried text
-    to the stored text of the same value.
+    to the stored text of the same value. `compared` is an SQL expression of `{0}`, a stored value or a queried
+    text, that is equal for all spellings of a number.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Column:
     convert: Callable[[Any], object] | None = None
     was_quoted: bool = False
     asked: Callable[[str], str] | None = None
+    compared: str = ""
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
@@ -88,6 +90,10 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "TIMESTAMP": lambda value: isinstance(value, datetime) and value.tzinfo is None,
 }
 
+_NUMBER = "(TRY_CAST({0} AS DOUBLE) + 0)"  # without the sign of a negative zero
+# decimals of any length are equal if both their magnitudes and their digits are
+_DECIMAL = f"{_NUMBER} || ' ' || trim(regexp_replace({{0}}, '[Ee].*|[^0-9]', '', 'g'), '0')"
+
 _SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
     str: ("VARCHAR", None),
     int: ("BIGINT", None),
@@ -98,13 +104,14 @@ _SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
     datetime: ("TIMESTAMP", lambda value: value.astimezone(UTC).replace(tzinfo=None)),
     Decimal: ("VARCHAR", str),
 }
+_COMPARED: dict[object, str] = {float: _NUMBER, Decimal: _DECIMAL}
 
 
 def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
     if get_origin(annotation) is Annotated:
         return _column(name, get_args(annotation)[0], config)
     if annotation in _SCALARS:
-        return Column(name, *_SCALARS[annotation])
+        return Column(name, *_SCALARS[annotation], compared=_COMPARED.get(annotation, ""))
     parts = get_args(annotation)
     if is_nullable(annotation):
         rest = [part for part in parts if part is not type(None)]
