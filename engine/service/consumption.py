@@ -186,13 +186,14 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
 
 def _filter(query: Query, table: Table, name: str, values: Iterable[str]) -> None:
     """Keep the rows whose column has one of the values, in any spelling."""
-    compared = _column_of(table, name).compared
-    stored = compared.format(quote(name)) if compared else _text_of(table, name)
+    column = _column_of(table, name)
     asked = [_as_answered(table, name, value) for value in values]
-    if len(asked) == 1 and not compared:  # a subquery would cost more
+    is_converted = column.asked is not None or column.compared == "{0}"
+    stored = _text_of(table, name) if is_converted else column.compared.format(quote(name))
+    if len(asked) == 1 and is_converted:  # a subquery would cost more
         query.where(f"{stored} = ?", asked[0])
         return
-    text = compared.format("asked") if compared else "asked"
+    text = "asked" if is_converted else column.compared.format("asked")
     query.where(f"{stored} IN (SELECT {text} FROM (SELECT unnest(?::VARCHAR[]) AS asked))", asked)  # noqa: S608
 
 

@@ -280,6 +280,16 @@ async def test_numbers_as_ids_are_asked_for_in_any_spelling(
     assert (posted.json()["written"], len(rows(read))) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("key", "sent"), [(UUID, "6F9619FF-8B86-D011-B42D-00CF4FC964FF"), (float, 1), (float, 1.5)]
+)
+async def test_a_row_closes_a_letter_in_any_spelling(path: Path, key: Any, sent: Any) -> None:
+    steps: list[tuple[str, Any]] = [("/ingest/Some", [{"id": sent, "n": n}]) for n in ("none", 1)]
+    some = [model("Some", id=(key, ...), n=(int, ...))]
+    *_, letters = await exchange(path, some, *steps, ("/dead-letters", None))
+    assert [one["status"] for one in rows(letters)] == ["recovered"]
+
+
 async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
     class Aliased(BaseModel):
         model_config = ConfigDict(populate_by_name=True)
