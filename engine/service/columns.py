@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from engine.service.wire_types import is_nullable
 
-__all__ = ["JSON", "Column", "columns_of", "fits"]
+__all__ = ["JSON", "UUID_TEXT", "Column", "columns_of", "fits"]
 
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
@@ -93,7 +93,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 _NUMBER = "(TRY_CAST({0} AS DOUBLE) + 0)"  # without the sign of a negative zero
 # decimals of any length are equal if both their magnitudes and their digits are
 _DECIMAL = f"{_NUMBER} || ' ' || trim(regexp_replace({{0}}, '[Ee].*|[^0-9]', '', 'g'), '0')"
-_UUID = "coalesce(CAST(TRY_CAST({0} AS UUID) AS VARCHAR), {0})"
+UUID_TEXT = "coalesce(CAST(TRY_CAST({0} AS UUID) AS VARCHAR), {0})"
+"""SQL for `Column.compared` of UUIDs, which is also their stored text; other texts are unchanged."""
 
 _SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
     str: ("VARCHAR", None),
@@ -125,7 +126,7 @@ def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
         texts = all(isinstance(member.value, str) for member in annotation)
         return Column(name, "VARCHAR", _value_of) if texts else Column(name, JSON, _as_json)
     if annotation is UUID:
-        return Column(name, "VARCHAR", str, was_quoted=True, asked=_as_stored(UUID, str), compared=_UUID)
+        return Column(name, "VARCHAR", str, was_quoted=True, asked=_as_stored(UUID, str), compared=UUID_TEXT)
     if origin is list:
         inner = _column(name, parts[0], config)
         if inner.convert is None:

@@ -373,6 +373,19 @@ async def test_a_change_that_would_lose_a_value_stops(
     assert rows(answer) == [{"id": "r", **old}]
 
 
+async def test_ids_that_become_uuids_are_respelled(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
+    old = [{"id": one, "n": n} for n, one in enumerate([known, known.upper(), f"{{{known}}}", "other"])]
+    as_text, as_uuid = ([model("Reading", id=(kind, ...), n=(int, ...))] for kind in (str, UUID))
+    read = ("/consumption/getReading", None)
+    await exchange(path, as_text, *(("/ingest/Reading", [one]) for one in old))
+    (before,) = await exchange(path, as_uuid, read)
+    assert rows(before) == [{"id": "other", "n": 3}, {"id": known, "n": 2}]
+    assert "1 rows whose id is not a UUID" in caplog.text
+    _, after = await exchange(path, as_uuid, ("/ingest/Reading", [{"id": known.upper(), "n": 4}]), read)
+    assert rows(after) == [{"id": known, "n": 4}, {"id": "other", "n": 3}]
+
+
 async def test_an_empty_table_takes_any_change(path: Path) -> None:
     await exchange(path, [model("Reading", n=(str, ...))])
     changed = [model("Reading", n=(int, ...), m=(float, ...))]
