@@ -331,12 +331,19 @@ class LlmParams(Params):
         return target_schema(self.target, self.known)
 
     def notes(self) -> list[str]:
-        """Return a note on the field for the document's id, if the schema has none."""
-        if self.id_field in self.target_schema().model.model_fields:
-            return []
-        return [
-            f"its records carry the id of their document as `{self.id_field}`, besides the schema's fields"
+        """Return notes on the schema's fields for the document's id and address."""
+        schema, id_field = self.target_schema(), self.id_field
+        notes = [
+            f"`{one}` of its schema does not take every text, and documents with another `{one}` become dead "
+            "letters, without a call; to take all, make it a `str`"
+            for one in (id_field, self.uri_field)
+            if schema.misfits({one: "a text"})
         ]
+        if id_field not in schema.model.model_fields:
+            notes.append(
+                f"its records carry the id of their document as `{id_field}`, besides the schema's fields"
+            )
+        return notes
 
     @property
     def extras(self) -> dict[str, JsonValue]:

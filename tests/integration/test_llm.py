@@ -543,8 +543,9 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> No
     assert key not in str(caught.value)
 
 
-async def test_a_page_that_is_no_completion_stops_the_run() -> None:
-    answers = [Answer(200, b"<html>", {"content-type": "text/html"})] * 3
+@pytest.mark.parametrize("body", [b"<html>", b'{"response": "a", "done": false}\n{"done": true}\n'])
+async def test_a_page_that_is_no_completion_stops_the_run(body: bytes) -> None:
+    answers = [Answer(200, body)] * 3
     async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
         with pytest.raises(FatalError, match="check `base_url`"):
             await extract.apply(batch_of(*FOUR))
