@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from engine.service.page.charts import in_brief
 from engine.service.workflows import duration_text
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def _environment() -> Environment:
         usd=_usd,
         segment=_segment,
         cut=cut,
+        in_brief=in_brief,
     )
     return environment
 

@@ -24,7 +24,8 @@ from engine.service.app import create_app
 from engine.service.auth import hash_of
 from engine.service.context import ServiceContext
 from engine.service.models import IngestModel
-from engine.service.page import live
+from engine.service.operations import NodeView
+from engine.service.page import charts, live
 from engine.service.page.access import COOKIE
 from engine.service.page.live import SharedOverview, stream
 from engine.service.settings import ServiceSettings
@@ -391,6 +392,26 @@ async def test_a_key_of_any_length_is_shown_by_its_beginning(page: httpx.AsyncCl
     await bad(page, "k" * 5_000)
     for view in ("/ui/letters", f"/ui/letters/service/{await letter_id(page)}"):
         assert f">{'k' * 200}…</" in (await page.get(view)).text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}, "a → b, c → d"),
+        ({"a": [], **{f"b{n}": ["a"] for n in range(40)}}, "a → b0, b1, b2, b3, … 35 more …, b39"),
+        ({f"t{n}": [f"t{n - 1}"] for n in range(9)}, "t0 → t1 → t2 → t3 → … 4 more … → t8"),
+    ],
+)
+def test_a_flow_is_shown_in_one_line(inputs: dict[str, list[str]], expected: str) -> None:
+    nodes = [NodeView(name, "transform", "filter", before) for name, before in inputs.items()]
+    assert charts.in_brief(nodes) == expected
+
+
+def test_names_in_a_graph_keep_their_ends() -> None:
+    nodes = [NodeView(f"load_customers_of_{one}", "sink", "ingest", []) for one in ("europe", "america")]
+    drawn = charts.graph(nodes)
+    assert ">load_cus…europe<" in drawn
+    assert ">load_cus…merica<" in drawn
 
 
 def test_the_script_is_small() -> None:
