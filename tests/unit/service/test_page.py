@@ -136,6 +136,21 @@ async def test_a_letter_is_edited_and_replayed(page: httpx.AsyncClient) -> None:
     assert (await page.get("/consumption/getNote?id=a")).json()["items"][0]["text"] == "mended"
 
 
+async def test_text_that_would_reorder_a_record_is_escaped(page: httpx.AsyncClient) -> None:
+    word = "\u05d0\u202e\u2066"
+    await bad(page, word)
+    where = f"/ui/letters/service/{await letter_id(page)}"
+    for view in (where, "/ui/letters?store=service"):
+        shown = unescape((await page.get(view)).text)
+        assert "\u05d0\\u202e\\u2066" in shown
+        assert not {"\u202e", "\u2066"} & set(shown)
+    await send(
+        page, f"{where}/replay", record=f'{{"id": "{word.encode("unicode_escape").decode()}", "text": ""}}'
+    )
+    assert [row["id"] for row in (await page.get("/consumption/getNote")).json()["items"]] == [word]
+    assert "\u202e" not in (await page.get("/ui/tables/Note")).text
+
+
 async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncClient) -> None:
     await bad(page, "a")
     where = f"/ui/letters/service/{await letter_id(page)}"
