@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -284,6 +285,16 @@ class LlmParams(Params):
         if not self.instructions_file:
             return self.instructions
         return f"{instructions_of(self.instructions_file)}\n\n{self.instructions}".strip()
+
+    def contents(self) -> dict[str, str]:
+        """Return what the model is asked for by the schema's module and by the file of instructions."""
+        found = (
+            {"instructions_file": instructions_of(self.instructions_file)} if self.instructions_file else {}
+        )
+        if not self.declared:
+            schema = self.target_schema()
+            found["schema"] = json.dumps(schema.record()) + schema.describe()
+        return found
 
     def asked_schema(self) -> TargetSchema:
         """Return the schema to request: the target, possibly many per document, or lenient for parts."""
