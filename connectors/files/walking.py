@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from connectors.objects.selection import is_note
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
@@ -139,6 +140,9 @@ class _Search:
         if path in self._taken:
             return
         self._taken.add(path)
+        if is_note(path):
+            self._found.skipped["notes of a run that writes there"] += 1
+            return
         try:
             info = os.stat(path)
         except FileNotFoundError:
