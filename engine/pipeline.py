@@ -13,16 +13,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from engine.config import Overrides, load_file, load_mapping, select
 from engine.config.problems import unknown
@@ -244,14 +247,23 @@ def run_sync(
     if not _on_event_loop():
         return anyio.run(work)
     with ThreadPoolExecutor(1, "odw-run") as threads:
-        return threads.submit(anyio.run, work).result()
+        return threads.submit(Context().run, anyio.run, work).result()
 
 
 def _on_event_loop() -> bool:
+    """Return whether anyio would start no event loop here.
+
+    A callback of a loop has no task; a process that a task forked has no loop, but the task's context.
+    """
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
     try:
-        anyio.get_current_task()
-    except RuntimeError:
+        anyio.lowlevel.current_token()
+    except anyio.NoEventLoopError:
         return False
+    except RuntimeError:
+        return True
     return True
 
 
