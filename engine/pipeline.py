@@ -13,11 +13,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +32,7 @@ from engine.contract.background import background_tasks
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.contract.types import JsonValue, Record
+from engine.contract.unplanned import has_asyncio_loop
 from engine.errors import ConfigError, Problem
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
@@ -247,7 +247,7 @@ def run_sync(
     if not _on_event_loop():
         return anyio.run(work)
     with ThreadPoolExecutor(1, "odw-run") as threads:
-        return threads.submit(Context().run, anyio.run, work).result()
+        return threads.submit(Context().run, partial(anyio.run, work)).result()
 
 
 def _on_event_loop() -> bool:
@@ -255,15 +255,12 @@ def _on_event_loop() -> bool:
 
     A callback of a loop has no task; a process that a task forked has no loop, but the task's context.
     """
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
+    if has_asyncio_loop():
         return True
     try:
         anyio.lowlevel.current_token()
-    except anyio.NoEventLoopError:
-        return False
-    except RuntimeError:
-        return True
+    except RuntimeError as error:
+        return not isinstance(error, anyio.NoEventLoopError)
     return True
 
 

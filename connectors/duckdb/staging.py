@@ -1,4 +1,5 @@
 """The table for the rows that are to replace those of another table of a DuckDB file."""
+# ruff: noqa: S608 -- the condition is a constant
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["definitions_like"]
 
-_THERE = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+_THERE = (
+    "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+)
 
 
 def definitions_like(
@@ -34,7 +37,7 @@ def definitions_like(
     columns: dict[str, str] = {}
     for column, sql, default, nullable in connection.execute(
         "SELECT column_name, data_type, column_default, is_nullable FROM duckdb_columns() "
-        f"WHERE {_THERE} AND NOT is_generated ORDER BY column_index",  # noqa: S608 -- a constant
+        f"WHERE {_THERE} AND NOT is_generated ORDER BY column_index",
         place,
     ).fetchall():
         folded = DIALECT.fold(column)
@@ -46,7 +49,7 @@ def definitions_like(
     constraints = connection.execute(
         # a row that refers to another row of the table may come before it
         "SELECT constraint_text, constraint_column_names FROM duckdb_constraints() "
-        f"WHERE {_THERE} AND constraint_type <> 'NOT NULL' "  # noqa: S608 -- a constant
+        f"WHERE {_THERE} AND constraint_type <> 'NOT NULL' "
         "AND lower(coalesce(referenced_table, '')) <> lower(table_name) ORDER BY constraint_index",
         place,
     ).fetchall()

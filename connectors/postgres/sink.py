@@ -282,7 +282,8 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             computed = await generated_columns(connection, self._table)
             listed = ", ".join(quote(name) for name in new if name not in computed)
             await connection.execute(
-                f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE SELECT {listed} FROM {staging}".encode()
+                f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE "
+                f"SELECT {listed} FROM {staging}".encode()
             )
         schema, _, name = self.params.table.rpartition(".")
         cursor = await connection.execute(

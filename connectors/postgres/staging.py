@@ -1,5 +1,4 @@
 """The table for the rows that are to replace those of another table of PostgreSQL."""
-# ruff: noqa: S608 -- names are quoted
 
 from __future__ import annotations
 
@@ -14,9 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["create_like", "generated_columns"]
 
 
-async def create_like(
-    connection: Connection, table: str, staging: str, declared: Mapping[str, str]
-) -> None:
+async def create_like(connection: Connection, table: str, staging: str, declared: Mapping[str, str]) -> None:
     """Create a table with the columns, defaults and constraints of `table`, so that it will accept each row.
 
     Args:

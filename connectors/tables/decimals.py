@@ -41,7 +41,9 @@ def check_places(value: Any, scale: int) -> None:
         except InvalidOperation:
             return  # the database refuses it
     if isinstance(value, Decimal) and value.is_finite() and _places(value) > scale:
-        raise ValueError(f"a decimal with more than {scale} places, which only a type declared in `columns` rounds")
+        raise ValueError(
+            f"a decimal with more than {scale} places, which only a type declared in `columns` rounds"
+        )
 
 
 def _places(value: Decimal) -> int:

@@ -126,13 +126,16 @@ class Batch:
         """Replace the records one to one, with the same keys and origins."""
         if len(records) != len(self.records):
             expected = len(self.records)
-            raise ValueError(f"replace() takes one record for each of {expected}, got {len(records)}")
+            raise _misuse(
+                f"`batch.replace` takes one record for each of {expected}, got {len(records)}: "
+                "`batch.select` drops records, and `batch.outcomes` takes a list of new records for each"
+            )
         return self._derive(records, self.keys, self.origins)
 
     def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
         """Keep the records that are true in `mask`; the others count as dropped for `reason`."""
         if len(mask) != len(self.records):
-            raise ValueError(f"select() takes a mask for each of {len(self.records)}, got {len(mask)}")
+            raise _misuse(f"`batch.select` takes a mask for each of {len(self.records)}, got {len(mask)}")
         records = list(compress(self.records, mask))
         gone = len(self.records) - len(records)
         if not gone:
@@ -250,12 +253,18 @@ def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence
     return sliced
 
 
+def _misuse(what: str) -> Exception:
+    from engine.errors import FatalError
+
+    return FatalError(what)
+
+
 def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     from engine.errors import RecordError, TransientError
 
     if len(outcomes) != len(batch.records):
         expected = len(batch.records)
-        raise ValueError(f"outcomes() takes one outcome for each of {expected}, got {len(outcomes)}")
+        raise _misuse(f"`batch.outcomes` takes one outcome for each of {expected}, got {len(outcomes)}")
     records: list[Record] = []
     counts: list[int] = []
     failures: list[tuple[int, Failure]] = []
@@ -291,7 +300,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     derived.origins = _count_origins(batch.origins, counts)
     derived.nbytes = batch.nbytes * len(records) // len(outcomes)
     if failures and (batch.failures or batch.dropped):
-        raise ValueError("outcomes() with failures must come first: later the indices mean other records")
+        raise _misuse("`batch.outcomes` with failures must come first: later the indices mean other records")
     derived.failures = failures or batch.failures
     if dropped:
         derived.dropped = (*batch.dropped, *_owned(batch.origins, dropped, reasons))

@@ -82,7 +82,7 @@ async def test_a_row_that_cannot_replace_others_fails_alone(target: Target) -> N
             f"CREATE TABLE {TABLE} (id int PRIMARY KEY, n int CHECK (n > 0), name text NOT NULL, "
             "s text NOT NULL DEFAULT 'new')"
         )
-    page = [{"id": id, "n": id, "name": "x"} for id in range(1, 6)]
+    page = [{"id": number, "n": number, "name": "x"} for number in range(1, 6)]
     page[1] |= {"n": -1}
     page[3] |= {"name": None}
     await target.write([page[0]])
