@@ -38,6 +38,7 @@ _STRANGE_TRIES: Final = 3  # answers that are not completions, before the first 
 _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
+_CHECK: Final = "check `base_url` (usually it ends with /v1)"
 _PATH: Final = "/chat/completions"
 _RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK returns the raw answer
 
@@ -234,7 +235,7 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return EndpointError(message, kind="auth")
         if refusal.status in (404, 405):
-            return EndpointError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
+            return EndpointError(f"{said}: no such address or model {self.model!r}; {_CHECK} and `model`")
         return EndpointError(f"{said}: it rejects every request to {self.model!r}, even without documents")
 
     async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
@@ -280,7 +281,7 @@ class ChatClient:
     def _no_completion(self) -> ComponentError:
         if self._answers:
             return TransientError(f"{self._url} returned something other than a chat completion")
-        return EndpointError(f"{self._url} did not return a chat completion; check `base_url`")
+        return EndpointError(f"{self._url} did not return a chat completion; {_CHECK}")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
         """Return the error for a refusal that no other form of the request can avoid."""

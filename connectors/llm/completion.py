@@ -59,7 +59,21 @@ def read_body(content: bytes) -> object:
     """
     encoding = detect_encoding(content)
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    return joined(text) if is_stream(text) else parse(text)
+    if is_stream(text):
+        return joined(text)
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) > 1 and all(
+        line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines
+    ):
+        return _of_lines(lines)
+    return parse(text)
+
+
+def _of_lines(lines: Sequence[str]) -> object:
+    """Read a stream of JSON lines: a completion's parts, or the values of another API."""
+    values = [parse(line) for line in lines]
+    parts = any(isinstance(one, Mapping) and "choices" in one for one in values)
+    return joined("\n".join(f"data:{line}" for line in lines)) if parts else values
 
 
 def read_completion(body: object) -> Reply | Refusal | None:

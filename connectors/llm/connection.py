@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from connectors.addresses import address_without_credentials, http_address
 from connectors.llm.alternatives import Alternative
+from connectors.llm.native import compatible_address
 from engine.errors import FatalError
 
 __all__ = ["DEFAULT_MODEL", "LlmConnection", "LlmEndpoint"]
@@ -102,6 +103,15 @@ class LlmEndpoint(BaseModel):
     @classmethod
     def _holds_no_key(cls, url: str) -> str:
         return address_without_credentials(url)
+
+    @field_validator("base_url")
+    @classmethod
+    def _takes_chat_completions(cls, url: str) -> str:
+        if compatible := compatible_address(url):
+            raise ValueError(
+                f"is the address of another API, which takes no chat completions; write {compatible}"
+            )
+        return url
 
 
 class LlmConnection(LlmEndpoint):

@@ -46,6 +46,7 @@ class Dialect:
         limit_name: name of the parameter for the answer limit; "" if not accepted.
         limit: maximum tokens of an answer, if the endpoint has reported it.
         system: whether messages of the role `system` are accepted.
+        stream: whether answers are accepted only as streams.
     """
 
     level: Level = Level.JSON_SCHEMA
@@ -53,6 +54,7 @@ class Dialect:
     limit_name: str = "max_tokens"
     limit: int | None = None
     system: bool = True
+    stream: bool = False
 
     def body(self, prompt: Prompt, max_tokens: int) -> JsonObject:
         """Return the request without the name of the model."""
@@ -70,6 +72,8 @@ class Dialect:
             body[self.limit_name] = self.capped(max_tokens)
         if self.temperature is not None:
             body["temperature"] = self.temperature
+        if self.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
 
     def _messages(self, prompt: Prompt) -> list[JsonObject]:
@@ -96,6 +100,8 @@ class Dialect:
             return replace(self, level=self.level.below)
         if cause is Cause.SYSTEM_ROLE and self.system:
             return replace(self, system=False)
+        if cause is Cause.NOT_STREAMED and not self.stream:
+            return replace(self, stream=True)
         if cause is Cause.LIMIT_NAME and self.limit_name:
             following = _LIMIT_NAMES[_LIMIT_NAMES.index(self.limit_name) + 1]
             return replace(self, limit_name=following)

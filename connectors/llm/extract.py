@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
@@ -220,6 +221,7 @@ class LlmExtract(Transform[LlmParams]):
                 if self.params.many and ITEM in record:
                     outcomes[place] = self._item(record, document)
                     continue
+                self._check_known(record)
             except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
@@ -231,6 +233,26 @@ class LlmExtract(Transform[LlmParams]):
             documents.append(document)
             places.append(place)
         return outcomes, documents, places
+
+    def _check_known(self, record: Mapping[str, object]) -> None:
+        """Raise RecordError, before a call is paid, if the document's id or address does not fit."""
+        misfits = self._target.misfits(self._known(record, "/0" if self.params.many else ""))
+        if misfits:
+            names = ", ".join(dict.fromkeys(f"`{one['loc'][0]}`" for one in misfits))
+            raise RecordError(
+                f"the schema does not take what the pipeline fills in: {_reasons(misfits)}; "
+                f"make {names} of the schema a `str`, or change the document's",
+                kind="InvalidFields",
+            )
+
+    def _known(self, staged: Mapping[str, object], suffix: str) -> dict[str, object]:
+        """Return the values that the pipeline fills in."""
+        params = self.params
+        return {
+            params.id_field: f"{staged[params.id_field]}{suffix}",
+            params.uri_field: staged.get(params.uri_field),
+            TRANSFORM_TIMESTAMP: timestamp(self.ctx.clock.now()),
+        }
 
     async def _document(self, record: Mapping[str, object], key: str, reader: DocumentReader) -> Document:
         """Convert a staged record to a document. Raises RecordError or StoppingError if it cannot be read."""
@@ -328,23 +350,18 @@ class LlmExtract(Transform[LlmParams]):
         params = self.params
         if not isinstance(fields, Mapping):
             return _no_record("the extracted record is not an object", fields)
-        name = f"{staged[params.id_field]}{suffix}"
-        known = {
-            params.id_field: name,
-            params.uri_field: staged.get(params.uri_field),
-            TRANSFORM_TIMESTAMP: timestamp(self.ctx.clock.now()),
-        }
+        known = self._known(staged, suffix)
         declared = self._target.model.model_fields
         values = {key: value for key, value in {**known, **fields}.items() if key in declared}
         try:
             record = self._validated(values)
         except ValidationError as error:
-            return _no_record(f"the extracted values do not fit: {_reasons(error)}", fields)
+            return _no_record(f"the extracted values do not fit: {_reasons(_details(error))}", fields)
         except (ComponentError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - validators and serializers are third-party code
             return unplanned_error(error)
-        found: dict[str, object] = {params.id_field: name, **record}
+        found: dict[str, object] = {params.id_field: known[params.id_field], **record}
         if params.require_grounding or params.spans_field:
             spans = spans_of(document.text, fields)
             ungrounded = ungrounded_in(params.require_grounding, fields, spans)
@@ -362,7 +379,7 @@ class LlmExtract(Transform[LlmParams]):
         except ValidationError as error:
             if self.params.on_bad_item == "dead_letter":
                 raise
-            places = [detail["loc"] for detail in error.errors(include_url=False, include_input=False)]
+            places = [detail["loc"] for detail in _details(error)]
             better = without_bad_items(values, places, null=self.params.on_bad_item == "null")
             if better is None:
                 raise
@@ -405,11 +422,15 @@ def _valid_records(outcome: Outcome) -> int:
     return sum(not isinstance(one, DeadItem) for one in outcome) if isinstance(outcome, list) else 1
 
 
-def _reasons(error: ValidationError) -> str:
-    """Describe the errors of the fields in the validators' words."""
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False)
+
+
+def _reasons(details: Sequence[ErrorDetails]) -> str:
+    """Describe the errors of fields in the validators' words."""
     told = [
         ": ".join(one for one in (".".join(map(str, detail["loc"])), _wording(detail["msg"])) if one)
-        for detail in error.errors(include_url=False, include_input=False)
+        for detail in details
     ]
     more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
     return "; ".join(told[:_MAX_REASONS]) + more

@@ -17,6 +17,7 @@ _FREE: Final = "sandbox-extractor"  # the stand-in of the sandbox
 _TUNED: Final = ("ft:", "ft-")  # a fine-tuned model, which costs more than its base
 _DATED: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest|preview)\Z")
 _LEAST: Final = 0.00005  # USD that show as more than 0.0000
+_ROUNDING: Final = 1e-9  # USD
 _SAMPLE: Final = 1_000  # tokens; some models cost more for long prompts, which are not used here
 
 
@@ -146,7 +147,7 @@ class Budget:
 
     def reserve(self, estimate: float) -> None:
         """Reserve `estimate` USD for a call. Raises FatalError if less is left."""
-        if self.limit is not None and self.spent + self._reserved + estimate > self.limit:
+        if self.limit is not None and self.spent + self._reserved + estimate > self.limit + _ROUNDING:
             held = f", {self._reserved:.4f} held for calls in flight" if self._reserved > _LEAST else ""
             raise FatalError(
                 f"the budget of {self.limit:g} USD does not cover the next call ({self.spent:.4f} USD "

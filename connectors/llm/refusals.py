@@ -28,6 +28,7 @@ class Cause(Enum):
     TEMPERATURE = auto()
     FORMAT = auto()
     SYSTEM_ROLE = auto()
+    NOT_STREAMED = auto()
     FILTERED = auto()
     UNCLEAR = auto()
 
@@ -172,6 +173,12 @@ _SYSTEM_ROLE: Final = re.compile(
     r"(?:does not|doesn't|only) support.{0,40}['\"`]?system|role.{0,20}['\"`]system",
     re.IGNORECASE,
 )
+_NOT_STREAMED: Final = re.compile(
+    r"\b(?:only|must|requires?|enable|set)\b.{0,40}\bstream(?:ing|ed)?\b|"
+    r"\bstream(?:ing)?\b.{0,30}\b(?:only|required|must be true)|"
+    r"\bnon-?stream(?:ing|ed)?\b.{0,40}\bnot (?:supported|allowed)",
+    re.IGNORECASE,
+)
 _FILTER: Final = re.compile(
     r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety|inappropriate|"
     r"sensitive[ _](?:words?|content)",
@@ -272,6 +279,8 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
         return Cause.FORMAT
     if _SYSTEM_ROLE.search(words) and (unsupported or "alternate" in words):
         return Cause.SYSTEM_ROLE
+    if head == "stream" or _NOT_STREAMED.search(words):
+        return Cause.NOT_STREAMED
     return Cause.MODEL if head == "model" else None
 
 

@@ -13,7 +13,7 @@ from types import GenericAlias
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError, create_model
-from pydantic_core import InitErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails
 
 from connectors.llm.json_text import written
 from connectors.llm.names import OTHER_NAMES
@@ -137,6 +137,18 @@ class TargetSchema:
             raise ValidationError.from_exception_data(self.name, infinite)
         told: dict[str, object] = as_told(Fields(self.fields), values, dumped)
         return told
+
+    def misfits(self, known: Mapping[str, object]) -> list[ErrorDetails]:
+        """Return the errors of values that the pipeline fills in, as far as they can be checked alone."""
+        values = {name: value for name, value in known.items() if name in self.model.model_fields}
+        try:
+            self.model.model_validate_json(written(values), by_alias=False, by_name=True)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)
+            return [one for one in found if one["loc"] and one["loc"][0] in values]
+        except Exception:  # noqa: BLE001 - validators are third-party code, and the whole record is validated later
+            return []
+        return []
 
 
 def _numbers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -285,6 +286,16 @@ class LlmParams(Params):
             return self.instructions
         return f"{instructions_of(self.instructions_file)}\n\n{self.instructions}".strip()
 
+    def contents(self) -> dict[str, str]:
+        """Return what the model is asked for by the schema's module and by the file of instructions."""
+        found = (
+            {"instructions_file": instructions_of(self.instructions_file)} if self.instructions_file else {}
+        )
+        if not self.declared:
+            schema = self.target_schema()
+            found["schema"] = json.dumps(schema.record()) + schema.describe()
+        return found
+
     def asked_schema(self) -> TargetSchema:
         """Return the schema to request: the target, possibly many per document, or lenient for parts."""
         schema = self.target_schema()
@@ -331,12 +342,19 @@ class LlmParams(Params):
         return target_schema(self.target, self.known)
 
     def notes(self) -> list[str]:
-        """Return a note on the field for the document's id, if the schema has none."""
-        if self.id_field in self.target_schema().model.model_fields:
-            return []
-        return [
-            f"its records carry the id of their document as `{self.id_field}`, besides the schema's fields"
+        """Return notes on the schema's fields for the document's id and address."""
+        schema, id_field = self.target_schema(), self.id_field
+        notes = [
+            f"`{one}` of its schema does not take every text, and documents with another `{one}` become dead "
+            "letters, without a call; to take all, make it a `str`"
+            for one in (id_field, self.uri_field)
+            if schema.misfits({one: "a text"})
         ]
+        if id_field not in schema.model.model_fields:
+            notes.append(
+                f"its records carry the id of their document as `{id_field}`, besides the schema's fields"
+            )
+        return notes
 
     @property
     def extras(self) -> dict[str, JsonValue]:

@@ -7,10 +7,11 @@ is read after it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import anyio
 
@@ -19,7 +20,7 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedErr
 from engine.contract.component import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
-__all__ = ["ObjectFetcher", "Outcome", "Suspect"]
+__all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect"]
 
 THROTTLED_TRIES = 4
 """Factor on an object's attempts while the server only reports overload."""
@@ -36,9 +37,40 @@ MAX_HINT = 0.5
 MinIO asks for a minute whenever there is one request too many.
 """
 
+MAX_LUCK = 1e-10
+"""Maximum probability that every attempt at a readable object fails before it becomes a dead letter.
+
+If 7 % of the requests fail, five attempts all fail at one object in 600,000, ten at one in 360 billion.
+"""
+
+MAX_EXTENSION = 4
+"""Maximum factor on an object's attempts while its failures may be bad luck."""
+
 PROBES = 3
 PROBED_PAGES = 3
 PROBED_PER_PAGE = 4
+
+
+class Reads(NamedTuple):
+    """Answers, and the failed attempts at objects that a later attempt got.
+
+    Those failures were not the objects' fault, so they tell how often a readable object fails by bad luck.
+    """
+
+    answered: int = 0
+    failed: int = 0
+
+    def since(self, earlier: Reads) -> Reads:
+        """Return the reads after `earlier`."""
+        return Reads(self.answered - earlier.answered, self.failed - earlier.failed)
+
+    @property
+    def failing(self) -> float:
+        """The share of attempts at readable objects that fail."""
+        return self.failed / (max(self.answered, 1) + self.failed)
+
+
+NOTHING_READ = Reads()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +78,21 @@ class Suspect:
     """An object that could not be read, through its own fault or because nothing can be read.
 
     Attributes:
-        seen: number of objects that had been read when it last failed.
-        tries: number of attempts.
+        begun: number of reads that had begun when it last failed.
+        tries: number of attempts, in all rounds.
         exhausted: all attempts have been used.
         overshadowed: nothing else was read until its last attempt, so an outage may have failed all of them.
+        before: what had been read before its first attempt.
+        final: it was retried after an outage or bad luck.
     """
 
     error: TransientError | ObjectRefusedError
-    seen: int
+    begun: int
     tries: int
     exhausted: bool
     overshadowed: bool = False
+    before: Reads = NOTHING_READ
+    final: bool = False
 
     def as_record(self) -> RecordError:
         """Return the failure of this object alone."""
@@ -89,6 +125,8 @@ class ObjectFetcher:
         self._slots = self.limiter.slots
         self._probing = anyio.Lock()
         self._successes = 0
+        self._answers = self._failed = 0
+        self._begun = self._newest_read = 0
         self._failures_in_a_row = 0
         self._readable: ListedObject | None = None
 
@@ -96,17 +134,17 @@ class ObjectFetcher:
         """Start reading, or restart after an outage."""
         self._failures_in_a_row = 0
 
-    async def fetch(self, found: ListedObject) -> Outcome:
+    async def fetch(self, found: ListedObject, least: int = 1) -> Outcome:
         """Return a record or its failure; as a value, so that earlier objects are still passed on."""
-        return await self.attempt(found, self._store.read)
+        return await self.attempt(found, self._store.read, least)
 
     async def attempt(
-        self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
+        self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]], least: int = 1
     ) -> T | ComponentError | Suspect:
-        """Return the result of `read` after up to the allowed attempts, or the failure."""
-        tries, seen, first = 0, self._successes, self._successes
+        """Return the result of `read` after up to the allowed attempts (at least `least`), or the failure."""
+        tries, seen, first, before = 0, self._successes, self._successes, self.reads
         while True:
-            tries, before = tries + 1, seen
+            tries, seen_before = tries + 1, seen
             try:
                 # entering the limiter costs a turn of the event loop, even if a slot is free
                 self._slots.acquire_nowait()
@@ -119,8 +157,9 @@ class ObjectFetcher:
                 self._slots.release()
             seen = self._successes  # later reads prove that the server is available
             if isinstance(failure, ObjectRefusedError):
-                return Suspect(failure, seen, tries, exhausted=True)
+                return Suspect(failure, self._begun, tries, exhausted=True)
             if not isinstance(failure, TransientError):
+                self._answered(tries - 1)
                 return failure
             # a busy server may refuse most of the first requests before it answers one
             self._failures_in_a_row += tries == (2 if failure.throttled else 1)
@@ -130,11 +169,38 @@ class ObjectFetcher:
                 self.limiter.slow_down()
             if retry is not None and failure.throttled:
                 allowed *= THROTTLED_TRIES
-            exhausted = retry is not None and tries >= allowed
+            exhausted = retry is not None and tries >= max(allowed, least)
             if retry is None or exhausted or await self._nothing_gets_through():
-                return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == first)
+                overshadowed = asked_after == first
+                return Suspect(failure, self._begun, tries, exhausted, overshadowed, before)
             # before its first attempt an object has seen nothing
-            await retry.wait(tries, self._with_patience(failure, others_read=tries == 1 or seen > before))
+            others_read = tries == 1 or seen > seen_before
+            await retry.wait(tries, self._with_patience(failure, others_read=others_read))
+
+    async def again(
+        self, failed: Suspect, fetch: Callable[[int], Awaitable[T | ComponentError | Suspect]]
+    ) -> T | ComponentError | Suspect:
+        """Return the outcome of further attempts at a doubtful object; `fetch` takes their least number."""
+        outcome = await fetch(self.further_tries(failed))
+        if isinstance(outcome, Suspect):
+            return replace(outcome, tries=failed.tries + outcome.tries, final=True)
+        self._failed += failed.tries
+        return outcome
+
+    def is_doubtful(self, suspect: Suspect) -> bool:
+        """Return whether an outage or bad luck may have failed all attempts, so that more are due."""
+        if suspect.final or isinstance(suspect.error, ObjectRefusedError):
+            return False
+        return not suspect.exhausted or suspect.overshadowed or self.further_tries(suspect) > 0
+
+    def further_tries(self, failed: Suspect) -> int:
+        """Return how many more attempts must fail before bad luck is too improbable to be the reason."""
+        if self._retry is None or self._retry.attempts == 1:
+            return 0
+        now = self.reads
+        failing = max(now.failing, now.since(failed.before).failing)
+        needed = math.ceil(math.log(MAX_LUCK, failing)) if failing else 0
+        return min(needed, MAX_EXTENSION * failed.tries) - failed.tries
 
     def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
         hint = failure.retry_after
@@ -146,6 +212,7 @@ class ObjectFetcher:
     async def _try(
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
     ) -> T | ComponentError:
+        self._begun = begun = self._begun + 1
         try:
             record = await read(found)
         except RecordError as error:
@@ -153,6 +220,7 @@ class ObjectFetcher:
             return error
         except ComponentError as error:
             return error
+        self._newest_read = max(self._newest_read, begun)
         self._succeeded(found)
         return record
 
@@ -165,9 +233,18 @@ class ObjectFetcher:
                 self._failures_in_a_row = 0
         return self._failures_in_a_row >= GIVE_UP_AFTER
 
-    def read_some(self, found: ListedObject) -> None:
-        """Record that part of an object was read outside of `attempt`: the server is available."""
+    def read_some(self, found: ListedObject, failed: int | None = None) -> None:
+        """Record that part of an object was read outside of `attempt`: the server is available.
+
+        `failed`: attempts before it, if it is the first part of an answer.
+        """
         self._succeeded(found)
+        if failed is not None:
+            self._answered(failed)
+
+    def _answered(self, failed: int) -> None:
+        self._answers += 1
+        self._failed += failed
 
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
@@ -177,18 +254,13 @@ class ObjectFetcher:
         self.limiter.succeeded(found.size)
 
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
-        """Return whether others were read after each of these was refused, so the fault is their own.
-
-        For transient errors a probe decides: a read that began before an outage may end after it began.
-        """
-        return all(
-            isinstance(one.error, ObjectRefusedError) and self._successes > one.seen for one in suspects
-        )
+        """Return whether reads that began after each of these failed succeeded, so the fault is their own."""
+        return all(one.exhausted and self._newest_read > one.begun for one in suspects)
 
     @property
-    def successes(self) -> int:
-        """The number of objects, or parts of them, read so far."""
-        return self._successes
+    def reads(self) -> Reads:
+        """The answers so far, and the attempts that failed before them."""
+        return Reads(self._answers, self._failed)
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Probe the first byte of an object that was read, or of some that are listed.
@@ -227,10 +299,12 @@ class ObjectFetcher:
     async def _readable_now(self, found: ListedObject) -> bool:
         try:
             async with self._slots:
+                self._begun = begun = self._begun + 1
                 await self._store.probe(found.key)
         except ComponentError as error:
             if found is self._readable and isinstance(error, RecordError | ObjectRefusedError):
                 self._readable = None  # it may have been deleted, which says nothing about others
             return False
         self._readable = found
+        self._newest_read = max(self._newest_read, begun)
         return True

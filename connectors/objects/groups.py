@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -58,43 +59,46 @@ async def judged(
     held: list[Group] = []
     async for group in groups:
         held.append(group)
-        cleared = fetcher.cleared([one for each in held for one in each.suspects])
-        if not cleared and group.lost:
+        if group.lost and not fetcher.cleared([one for each in held for one in each.suspects]):
             group.reservation.resize(0)
             continue
-        cleared = cleared or await _others_get_through(held, fetcher)
+        cleared = await _others_get_through(held, fetcher)
         for each in held:
-            yield each, cleared and await _after_an_outage(each, fetcher)
+            yield each, cleared and await _retry_doubtful(each, fetcher)
         held = []
     if held:
         cleared = await _others_get_through(held, fetcher)
         for each in held:
-            yield each, cleared and await _after_an_outage(each, fetcher)
+            yield each, cleared and await _retry_doubtful(each, fetcher)
 
 
-async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
-    """Retry objects that an outage may have failed; return whether remaining failures are their own fault."""
+async def _retry_doubtful(group: Group, fetcher: ObjectFetcher) -> bool:
+    """Retry objects that an outage or bad luck may have failed; return whether failures are now their own."""
     doubtful = [
-        place
+        (place, outcome)
         for place, outcome in enumerate(group.outcomes)
-        if isinstance(outcome, Suspect) and outcome.overshadowed
+        if isinstance(outcome, Suspect) and fetcher.is_doubtful(outcome)
     ]
     if not doubtful:
         return True
     group.reservation.resize(group.nbytes)  # a lost group has released its bytes
 
-    async def again(place: int) -> None:
-        group.outcomes[place] = await fetcher.fetch(group.objects[place])
+    async def again(place: int, failed: Suspect) -> None:
+        fetch = partial(fetcher.fetch, group.objects[place])
+        group.outcomes[place] = await fetcher.again(failed, fetch)
 
     async with anyio.create_task_group() as tasks:
-        for place in doubtful:
-            tasks.start_soon(again, place)
-    if not any(isinstance(group.outcomes[place], Suspect) for place in doubtful):
+        for place, failed in doubtful:
+            tasks.start_soon(again, place, failed)
+    if not any(isinstance(group.outcomes[place], Suspect) for place, _ in doubtful):
         return True
     return await _others_get_through([group], fetcher)  # another outage may have begun
 
 
 async def _others_get_through(groups: Sequence[Group], fetcher: ObjectFetcher) -> bool:
-    if not all(one.exhausted for each in groups for one in each.suspects):
+    suspects = [one for each in groups for one in each.suspects]
+    if not all(one.exhausted for one in suspects):
         return False
-    return await fetcher.others_get_through({key for each in groups for key in each.failed})
+    return fetcher.cleared(suspects) or await fetcher.others_get_through(
+        {key for each in groups for key in each.failed}
+    )

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from connectors.objects.content import ObjectBody
-from connectors.objects.fetching import THROTTLED_TRIES, ObjectFetcher
+from connectors.objects.fetching import THROTTLED_TRIES, ObjectFetcher, Reads, Suspect
 from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import TransientError
@@ -45,25 +45,38 @@ class ResumingBodies:
         """Open a body of the store, closed by `stack`."""
         return await stack.enter_async_context(self._store.open(self._found, start, stop))
 
-    def arrived(self) -> None:
-        """Record that bytes of the object have arrived."""
-        self._fetcher.read_some(self._found)
+    def arrived(self, failed: int | None) -> None:
+        """Record that bytes have arrived; `failed` attempts before, if they are the first of an answer."""
+        self._fetcher.read_some(self._found, failed)
 
-    async def wait(self, tries: int, error: TransientError) -> None:
-        """Back off. Raises the error after the last attempt."""
+    async def wait(self, tries: int, least: int, error: TransientError) -> None:
+        """Back off. Raises the error after the last attempt, at the earliest after `least`."""
         more = THROTTLED_TRIES if error.throttled else 1
-        if self._retry is None or tries >= self._retry.attempts * more:
+        if self._retry is None or tries >= max(self._retry.attempts * more, least):
             raise error
         await self._retry.wait(tries, error)
 
     @property
-    def read_so_far(self) -> int:
-        """Return how much the source has read, of any object."""
-        return self._fetcher.successes
+    def reads(self) -> Reads:
+        """What the source has read so far, of any object."""
+        return self._fetcher.reads
 
-    async def server_is_back(self) -> bool:
-        """Return whether other objects can be read now."""
-        return await self._fetcher.others_get_through({self._found.key})
+    async def further_tries(self, error: TransientError, tries: int, before: Reads) -> int | None:
+        """Return the least number of further attempts, None for none; `before`: reads before the first.
+
+        Raises:
+            ServerAwayError: other objects cannot be read either.
+        """
+        overshadowed = self.reads.answered == before.answered
+        failed = Suspect(error, 0, tries, True, overshadowed, before)
+        if not self._fetcher.is_doubtful(failed):
+            return None
+        if not await self._fetcher.others_get_through({self._found.key}):
+            # the handler must not probe again: the server may be back by then
+            raise ServerAwayError(
+                str(error), retry_after=error.retry_after, throttled=error.throttled
+            ) from error
+        return self._fetcher.further_tries(failed)
 
 
 class _ResumingBody:
@@ -72,8 +85,9 @@ class _ResumingBody:
         self._stack = stack
         self._at, self._stop = start, stop
         self._body: ObjectBody | None = None
-        self._tries = self._read_before = 0
-        self._had_another_chance = False
+        self._tries = self._earlier = self._least = 0
+        self._before = bodies.reads
+        self._fresh = False
         self.content_type: str | None = None
         self.content_encoding: str | None = None
         self.size = -1
@@ -86,7 +100,7 @@ class _ResumingBody:
             except TransientError as error:
                 await self._failed(error)
                 continue
-            self._body, self.size = body, body.size
+            self._body, self.size, self._fresh = body, body.size, True
             # an empty body past the end has neither
             self.content_type = body.content_type or self.content_type
             self.content_encoding = body.content_encoding or self.content_encoding
@@ -103,24 +117,22 @@ class _ResumingBody:
                 await self._failed(error)
                 continue
             if data:
-                self._tries, self._had_another_chance = 0, False
+                self._bodies.arrived(self._earlier + self._tries if self._fresh else None)
+                self._tries = self._earlier = self._least = 0
+                self._fresh = False
                 self._at += len(data)
-                self._bodies.arrived()
             return data
 
     async def _failed(self, error: TransientError) -> None:
-        if not self._tries:
-            self._read_before = self._bodies.read_so_far
+        if not self._tries and not self._earlier:
+            self._before = self._bodies.reads
         self._tries += 1
         try:
-            await self._bodies.wait(self._tries, error)
+            await self._bodies.wait(self._tries, self._least, error)
         except TransientError:
-            # if nothing else was read either, an outage may have used up the attempts, and may be over
-            if self._had_another_chance or self._bodies.read_so_far != self._read_before:
+            if self._earlier:
                 raise
-            if not await self._bodies.server_is_back():
-                # the handler must not probe again: the server may be back by then
-                raise ServerAwayError(
-                    str(error), retry_after=error.retry_after, throttled=error.throttled
-                ) from error
-            self._tries, self._had_another_chance = 0, True
+            further = await self._bodies.further_tries(error, self._tries, self._before)
+            if further is None:
+                raise
+            self._earlier, self._tries, self._least = self._tries, 0, further

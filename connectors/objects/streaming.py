@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connectors.objects.content import ObjectBody, OpenBody
@@ -136,11 +137,13 @@ class RecordStream:
             index = at.index
             async for fetched in arrived:
                 found = objects[index]
-                if isinstance(fetched, Suspect) and fetched.overshadowed:
-                    if not await self._fetcher.others_get_through({found.key}):
+                if isinstance(fetched, Suspect) and self._fetcher.is_doubtful(fetched):
+                    away = not self._fetcher.cleared([fetched])
+                    if away and not await self._fetcher.others_get_through({found.key}):
                         raise fetched.error
-                    # an outage that is over may have used up its attempts
-                    fetched = await self._fetch(found)
+                    fetched = await self._fetcher.again(fetched, partial(self._fetch, found))
+                    if isinstance(fetched, Suspect) and not fetched.exhausted:
+                        raise fetched.error
                 async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:
                     async for batch in batches:
                         at = StreamPosition.of(batch.position)
@@ -149,11 +152,11 @@ class RecordStream:
                             return
                 index += 1
 
-    async def _fetch(self, found: ListedObject) -> OpenBody | ComponentError | Suspect:
-        """Fetch a small object's body, or return how to open a large one."""
+    async def _fetch(self, found: ListedObject, least: int = 1) -> OpenBody | ComponentError | Suspect:
+        """Fetch a small object's body in `least` attempts or more, or return how to open a large one."""
         if not 0 <= found.size <= AHEAD_BYTES:
             return ResumingBodies(self._store, self._fetcher, found, self._ctx.retry).open
-        return await self._fetcher.attempt(found, self._fetch_whole)
+        return await self._fetcher.attempt(found, self._fetch_whole, least)
 
     async def _fetch_whole(self, found: ListedObject) -> OpenBody:
         pieces: list[bytes] = []

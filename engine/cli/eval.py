@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+from engine.cli.display.numbers import counted
 from engine.cli.display.table import aligned
 from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
@@ -65,13 +66,17 @@ def execute(options: EvalOptions) -> int:
     found = evaluate(rows.by_key, truth, other)
     earlier = _read(options.against, key).by_key if options.against else None
     before = None if earlier is None else evaluate(earlier, truth, other)
+    overall = _overall(found)
+    failure = _failure(found, overall, options.min) if overall.share < options.min else ""
     if options.json:
         document = {**found.to_json(), "repeated": rows.repeated, "keyless": rows.keyless}
+        document |= {"share": round(overall.share, 4), "failure": failure}
         document |= {"against": before.to_json()} if before else {}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join([*_lines(found, before), *_left_out(rows, key)]) + "\n")
-    return int(_share(found) < options.min)
+        lines = [*_lines(found, before), *_left_out(rows, key), *filter(None, [failure])]
+        sys.stdout.write("\n".join(lines) + "\n")
+    return int(bool(failure))
 
 
 def _truth(path: str, key: str) -> dict[str, Row]:
@@ -198,9 +203,9 @@ def _cell(cell: str | None) -> object:
 def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
     rows = [["field", *FATES, "right", *(["before"] if before else [])]]
     for name, one in {**found.fields, "all": _total(found)}.items():
-        rows.append([name, *(str(getattr(one, fate)) for fate in FATES), f"{one.share:.0%}"])
+        rows.append([name, *(str(getattr(one, fate)) for fate in FATES), _percent(one)])
         if before is not None:
-            rows[-1].append(f"{_score(before, name).share:.0%}")
+            rows[-1].append(_percent(_score(before, name)))
     yield from aligned(rows, right=range(1, len(rows[0])))
     yield f"{found.records} records compared"
     yield from _named("without a record", found.lost)
@@ -229,8 +234,22 @@ def _total(found: Evaluation) -> FieldScore:
     return FieldScore(**{fate: sum(getattr(one, fate) for one in found.fields.values()) for fate in FATES})
 
 
-def _share(found: Evaluation) -> float:
-    """A document without a record has no right value."""
+def _overall(found: Evaluation) -> FieldScore:
+    """Return the total in which every value of a document without a record is missing."""
     total = _total(found)
-    lost = len(found.lost) * len(found.fields)
-    return total.right / (total.total + lost)
+    total.missing += len(found.lost) * len(found.fields)
+    return total
+
+
+def _failure(found: Evaluation, overall: FieldScore, least: float) -> str:
+    lost = counted(len(found.lost), "document")
+    including = f", including those of {lost} without a record, which are wrong" if found.lost else ""
+    return (
+        f"below --min {least:g}: {overall.right:,} of {overall.total:,} values are right "
+        f"({_percent(overall)}){including}"
+    )
+
+
+def _percent(score: FieldScore) -> str:
+    """Format a share, rounded down: 100% means that every value is right."""
+    return f"{score.right * 1000 // max(score.total, 1) / 10:g}%"

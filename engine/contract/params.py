@@ -21,6 +21,13 @@ class Params(BaseModel):
         """Return notes on the node for the user, printed by `validate`."""
         return []
 
+    def contents(self) -> Mapping[str, str]:
+        """Return by parameter what it names outside of the file and what alters records, such as a prompt.
+
+        A resume may use changed ones, and says so.
+        """
+        return {}
+
     def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
         """Return parameters that do not fit the connection, each with the problem.
 

@@ -38,20 +38,23 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
     }
 
 
-async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
+async def tell(
+    notify: Notify, report: RunReport, observer: Observer, scope: anyio.CancelScope | None = None
+) -> None:
     """Post the message if this result is to be reported, with a few retries; never raises.
 
-    The observer is notified if the message could not be delivered.
+    The observer is notified if the message could not be delivered, also because `scope` was cancelled.
     """
     if str(report.status) not in notify.when:
         return
-    problem = ""
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            await anyio.sleep(_FIRST_BACKOFF * 4 ** (attempt - 1))
-        problem = await _post(notify.url, message_of(report))
-        if not problem:
-            return
+    problem = "stopped before it was accepted"
+    with scope or anyio.CancelScope():
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await anyio.sleep(_FIRST_BACKOFF * 4 ** (attempt - 1))
+            problem = await _post(notify.url, message_of(report))
+            if not problem:
+                return
     where = urlsplit(notify.url).hostname or "the address"
     text = f"the result of the run could not be posted to {where}: {problem}"
     observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
@@ -68,6 +71,8 @@ async def _post(url: str, message: dict[str, JsonValue]) -> str:
                 # the body is not needed and may be endless
                 async with client.stream("POST", url, json=message) as answer:
                     status = answer.status_code
+    except httpx.ConnectError as error:
+        return f"{type(error).__name__}: {error}"  # refused, an unknown host, or a certificate
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
         # the last three: a name that cannot be encoded, and invalid proxies or certificates in the
         # environment

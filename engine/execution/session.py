@@ -102,6 +102,7 @@ class Session:
         self._draining = anyio.Event()
         self._starting = anyio.CancelScope()
         self._cancelled = False
+        self._posts: list[anyio.CancelScope] = []
         self._begun = frozenset(begun)
         self.entries: dict[str, Entry] = {}
         """Started pipelines, in order."""
@@ -133,6 +134,8 @@ class Session:
         self.drain()
         for run in self._active():
             run.cancel()
+        for post in self._posts:
+            post.cancel()
 
     async def execute(self) -> None:
         """Run all pipelines; the results are in `reports`. After an early drain nothing starts.
@@ -165,7 +168,9 @@ class Session:
         if entry.report is None:
             return
         if (notify := entry.plan.settings.notify) is not None:
-            await tell(notify, entry.report, self._engine.observer)
+            # concurrently, since cleanup does not wait for a slow receiver
+            self._posts.append(anyio.CancelScope())
+            group.start_soon(tell, notify, entry.report, self._engine.observer, self._posts[-1])
         # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
         following: list[str] = []
         if entry.report.ok:

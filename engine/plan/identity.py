@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from engine.config.model import ConnectionConfig, NodeConfig, Settings
 from engine.config.validation import holds_secret
 from engine.config.values import Value
+from engine.contract.params import Params
 from engine.contract.types import JsonValue
 from engine.redaction import has_credentials, without_credentials
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLLOWERS: Final = "followers"
 """Key of the followers' parameters in a run's operational document."""
+
+_CONTENTS: Final = "contents"
 
 __all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
 
@@ -64,12 +67,24 @@ def operational_doc(
                 "params": _params(node, config, operational=True),
                 "connection": _connection(node, connections),
                 "options": _options(node),
+                **_contents(node),
             }
             for name, (node, config) in nodes.items()
         },
         "dead_letters": {"max_count": dead_letters.max_count, "max_share": dead_letters.max_share},
         "settings": {name: _plain(getattr(settings, name)) for name in Settings.__dataclass_fields__},
     }
+
+
+def _contents(node: PlanNode) -> dict[str, JsonValue]:
+    """Return digests of what parameters name outside of the file, if anything."""
+    found = node.params.contents() if isinstance(node.params, Params) else {}
+    digests = {name: _digest(text.encode("utf-8", "surrogatepass")) for name, text in found.items()}
+    return {_CONTENTS: {**digests}} if digests else {}
+
+
+def _digest(data: bytes) -> str:
+    return f"[sha256 {hashlib.sha256(data).hexdigest()[:8]}]"
 
 
 def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[str, JsonValue]:
@@ -96,7 +111,7 @@ def _safe(data: JsonValue) -> JsonValue:
         return [_safe(item) for item in data]
     if not isinstance(data, str) or not has_credentials(data):
         return data
-    return f"{without_credentials(data)} [sha256 {hashlib.sha256(data.encode()).hexdigest()[:8]}]"
+    return f"{without_credentials(data)} {_digest(data.encode())}"
 
 
 def _shown(value: Value) -> JsonValue:
@@ -104,9 +119,8 @@ def _shown(value: Value) -> JsonValue:
 
     32 bits are enough to notice a change, and too few to find a secret by brute force.
     """
-    digest = hashlib.sha256(canonical(_plain(value.plain()))).hexdigest()[:8]
     written = value.shown if value.shown is not None else "(partly from the environment)"
-    return f"{written} [sha256 {digest}]"
+    return f"{written} {_digest(canonical(_plain(value.plain())))}"
 
 
 def _connection(node: PlanNode, connections: Mapping[str, ConnectionConfig]) -> JsonValue:
@@ -180,9 +194,9 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         below = f"{path}.{key}" if path else str(key)
         if key not in after:
             lines.append(f"{below}: removed")
-        elif key not in before:
+        elif key not in before and key != _CONTENTS:  # unknown for runs from before they were stored
             lines.append(f"{below}: added")
-        else:
+        elif key in before:
             lines += _changes(before[key], after[key], below)
     return lines
 

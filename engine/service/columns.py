@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from engine.service.wire_types import is_nullable
 
-__all__ = ["JSON", "Column", "columns_of", "fits"]
+__all__ = ["JSON", "UUID_TEXT", "Column", "columns_of", "fits"]
 
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
@@ -32,7 +32,8 @@ class Column:
     """A column: its SQL type, and the conversion of Python values (None: unchanged).
 
     `was_quoted` marks text that the warehouse's second format kept as JSON. `asked` converts a queried text
-    to the stored text of the same value.
+    to the stored text of the same value. `compared` is SQL over `{0}`, a stored value or a text that a client
+    sent, that is equal for all spellings of a value.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Column:
     convert: Callable[[Any], object] | None = None
     was_quoted: bool = False
     asked: Callable[[str], str] | None = None
+    compared: str = "{0}"
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
@@ -88,6 +90,12 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "TIMESTAMP": lambda value: isinstance(value, datetime) and value.tzinfo is None,
 }
 
+_NUMBER = "(TRY_CAST({0} AS DOUBLE) + 0)"  # without the sign of a negative zero
+# decimals of any length are equal if both their magnitudes and their digits are
+_DECIMAL = f"{_NUMBER} || ' ' || trim(regexp_replace({{0}}, '[Ee].*|[^0-9]', '', 'g'), '0')"
+UUID_TEXT = "coalesce(CAST(TRY_CAST({0} AS UUID) AS VARCHAR), {0})"
+"""SQL for `Column.compared` of UUIDs, which is also their stored text; other texts are unchanged."""
+
 _SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
     str: ("VARCHAR", None),
     int: ("BIGINT", None),
@@ -98,13 +106,14 @@ _SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
     datetime: ("TIMESTAMP", lambda value: value.astimezone(UTC).replace(tzinfo=None)),
     Decimal: ("VARCHAR", str),
 }
+_COMPARED: dict[object, str] = {float: _NUMBER, Decimal: _DECIMAL}
 
 
 def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
     if get_origin(annotation) is Annotated:
         return _column(name, get_args(annotation)[0], config)
     if annotation in _SCALARS:
-        return Column(name, *_SCALARS[annotation])
+        return Column(name, *_SCALARS[annotation], compared=_COMPARED.get(annotation, "{0}"))
     parts = get_args(annotation)
     if is_nullable(annotation):
         rest = [part for part in parts if part is not type(None)]
@@ -117,7 +126,7 @@ def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
         texts = all(isinstance(member.value, str) for member in annotation)
         return Column(name, "VARCHAR", _value_of) if texts else Column(name, JSON, _as_json)
     if annotation is UUID:
-        return Column(name, "VARCHAR", str, was_quoted=True, asked=_as_stored(UUID, str))
+        return Column(name, "VARCHAR", str, was_quoted=True, asked=_as_stored(UUID, str), compared=UUID_TEXT)
     if origin is list:
         inner = _column(name, parts[0], config)
         if inner.convert is None:

@@ -333,7 +333,7 @@ class GroupCommit:
     def _put_letters(self, group: Sequence[Encoded], changes: dict[str, _TableRows]) -> None:
         for name, change in changes.items():
             if name in self._open_letters and change.latest:
-                self._letters.recover(name, [str(identifier) for identifier in change.latest])
+                self._letters.recover(change.table, change.latest)
         for item in group:
             if item.submission.discard is not None:
                 self._letters.discard(*item.submission.discard)

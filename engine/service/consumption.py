@@ -174,18 +174,27 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
     if ids := parameters.getlist("id"):
         if names[0] != "id":
             raise ParameterError("cannot filter by id: the rows of this table have none")
-        asked = [_as_answered(table, "id", value) for value in ids]
-        query.where(f"{_text_of(table, 'id')} IN (SELECT unnest(?::VARCHAR[]))", asked)
+        _filter(query, table, "id", ids)
     for name in spec.equal:
         if name in names and (value := parameters.get(name)):
-            if _column_of(table, name).sql_type == "DOUBLE":
-                query.where(f"{quote(name)} = TRY_CAST(? AS DOUBLE)", value)
-            else:
-                query.where(f"{_text_of(table, name)} = ?", _as_answered(table, name, value))
+            _filter(query, table, name, [value])
     for name in spec.contains:
         if name in names and (value := parameters.get(name)):
             query.where(f"contains(lower(CAST({quote(name)} AS VARCHAR)), lower(?))", value)
     return query
+
+
+def _filter(query: Query, table: Table, name: str, values: Iterable[str]) -> None:
+    """Keep the rows whose column has one of the values, in any spelling."""
+    column = _column_of(table, name)
+    asked = [_as_answered(table, name, value) for value in values]
+    is_converted = column.asked is not None or column.compared == "{0}"
+    stored = _text_of(table, name) if is_converted else column.compared.format(quote(name))
+    if len(asked) == 1 and is_converted:  # a subquery would cost more
+        query.where(f"{stored} = ?", asked[0])
+        return
+    text = "asked" if is_converted else column.compared.format("asked")
+    query.where(f"{stored} IN (SELECT {text} FROM (SELECT unnest(?::VARCHAR[]) AS asked))", asked)  # noqa: S608
 
 
 def _text_of(table: Table, name: str) -> str:

@@ -66,7 +66,7 @@ def _record_of(original: bytes) -> dict[str, Any] | None:
 def _record_id(record: dict[str, Any] | None) -> str | None:
     """Return the record's id, if any; numbers as text, so that such a dead letter can be found again."""
     identifier = record.get("id") if record is not None else None
-    is_id = isinstance(identifier, str | int) and identifier != ""
+    is_id = isinstance(identifier, str | int | float) and identifier != ""
     return _encodable(str(identifier)) if is_id else None
 
 

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine.errors import StateError
-from engine.service.columns import JSON, Column
+from engine.service.columns import JSON, UUID_TEXT, Column
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class _Migration:
                 name = quote(column.name)
                 unquoted = f"{name} = {name} ->> '$' WHERE starts_with({name}, '\"')"
                 self._execute(f"UPDATE {self._name} SET {unquoted}")  # noqa: S608 -- quoted
+        if self._table.key is not None and not problems:
+            self._respell_key(self._table.columns[0])
         if problems:
             raise StateError(
                 f"table {self._table.name} in the warehouse does not fit its model: {'; '.join(problems)}. "
@@ -87,6 +89,22 @@ class _Migration:
                 self._table.name,
                 ", ".join(gone),
             )
+
+    def _respell_key(self, column: Column) -> None:
+        """Give stored ids the spelling of new rows, which only replace rows with the same text.
+
+        The key may have been a plain text before. Rows of the same id may become duplicates.
+        """
+        if column.compared != UUID_TEXT:
+            return
+        name, new = quote(column.name), column.compared.format(quote(column.name))
+        differing = f"UPDATE {self._name} SET {name} = {new} WHERE {name} <> {new}"  # noqa: S608 -- quoted
+        found = self._execute(differing).fetchone()
+        if found and found[0]:
+            self._execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [self._table.name])
+            _log.info("table %s: %s ids now have the usual spelling of a UUID", self._table.name, found[0])
+        if others := self._count(f"TRY_CAST({name} AS UUID) IS NULL"):
+            _log.warning("table %s keeps %s rows whose id is not a UUID", self._table.name, others)
 
     def _add(self, column: Column) -> list[str]:
         count = self._count("true")

@@ -363,12 +363,13 @@ class DeadLetterStore:
         ).fetchall()
         return {name for (name,) in found}
 
-    def recover(self, table: str, ids: Sequence[object]) -> None:
+    def recover(self, table: Table, ids: Iterable[object]) -> None:
         """Mark open dead letters of these records as recovered, since their rows are committed."""
+        sent, stored = (table.columns[0].compared.format(text) for text in ("record_id", "id"))
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "
-            "AND table_name = ? AND record_id IN (SELECT unnest(?::VARCHAR[]))",
-            [utc_now(), table, ids],
+            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "  # noqa: S608
+            f"AND table_name = ? AND {sent} IN (SELECT {stored} FROM (SELECT unnest(?::VARCHAR[]) AS id))",
+            [utc_now(), table.name, [str(identifier) for identifier in ids]],
         )
 
     def recover_ids(self, ids: Sequence[str]) -> None:

@@ -382,6 +382,22 @@ async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: s
     assert "JSON schema" in str(requests[-1]["messages"])
 
 
+async def test_an_endpoint_that_only_streams_is_asked_for_a_stream() -> None:
+    def script(request: Request) -> Answer:
+        if not request.json.get("stream"):
+            return Answer.of({"error": {"message": "This model only support stream mode"}}, 400)
+        delta = {"content": json.dumps(dict.fromkeys(target_schema("Medical").fields, "x"))}
+        usage = {"prompt_tokens": 7, "completion_tokens": 2}
+        event = {"choices": [{"delta": delta, "finish_reason": "stop"}], "usage": usage}
+        return Answer(200, f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        assert len(await extract.apply(batch_of(staged(1)))) == 1
+        assert extract.ctx.aggregate["tokens_in"] == 7
+        await extract.apply(batch_of(staged(2)))
+    assert [request.json.get("stream") for request in server.requests] == [None, True, True]
+
+
 async def test_a_form_in_which_the_model_writes_nothing_is_given_up() -> None:
     def script(request: Request) -> Answer:
         if request.json.get("response_format", {}).get("type") == "json_schema":
@@ -543,8 +559,9 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> No
     assert key not in str(caught.value)
 
 
-async def test_a_page_that_is_no_completion_stops_the_run() -> None:
-    answers = [Answer(200, b"<html>", {"content-type": "text/html"})] * 3
+@pytest.mark.parametrize("body", [b"<html>", b'{"response": "a", "done": false}\n{"done": true}\n'])
+async def test_a_page_that_is_no_completion_stops_the_run(body: bytes) -> None:
+    answers = [Answer(200, body)] * 3
     async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
         with pytest.raises(FatalError, match="check `base_url`"):
             await extract.apply(batch_of(*FOUR))

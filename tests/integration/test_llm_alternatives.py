@@ -335,6 +335,33 @@ async def test_lack_of_memory_is_no_fault_of_a_record(journal: NodeJournal) -> N
                 await extract.apply(batch_of(staged(1, TEXT)))
 
 
+class Numbered(BaseModel):
+    id: int
+    source_file_path: str
+    total: int
+
+
+@pytest.mark.parametrize(
+    ("changes", "many", "reason"),
+    [
+        ({"id": "unstr_1"}, False, "fills in: id: Input should be a valid integer"),
+        ({"id": "7"}, True, "make `id` of the schema a `str`"),
+        ({"id": "7", "source_file_path": None}, False, "source_file_path: Input should be a valid string"),
+        ({"id": "7"}, False, ""),
+    ],
+    ids=["text", "many", "no-path", "number"],
+)
+async def test_an_id_that_does_not_fit_costs_no_call(
+    journal: NodeJournal, changes: dict[str, Any], many: bool, reason: str
+) -> None:
+    async with Models(cheap=RIGHT).running() as server:
+        async with opened(server, journal, schema=f"{__name__}:Numbered", many=many) as extract:
+            derived = await extract.apply(batch_of(staged(1, TEXT, **changes)))
+    told = [str(error) for _, error in derived.failures or ()]
+    assert [reason in one for one in told] == ([True] if reason else [])
+    assert len(server.asked) == (0 if reason else 1)
+
+
 @pytest.mark.parametrize(
     ("answer", "message", "kind"),
     [

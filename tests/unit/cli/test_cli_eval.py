@@ -62,6 +62,33 @@ def test_too_few_right_values_are_an_exit_code(tmp_path: Path, share: str, code:
     assert main(["eval", *files(tmp_path), "--min", share]) == code  # 3 of 9
 
 
+@pytest.mark.parametrize(
+    ("found", "true", "reason"),
+    [
+        (["a"] * 1999 + ["b"], ["a"] * 2000, "1,999 of 2,000 values are right (99.9%)"),
+        (
+            ["a"] * 2,
+            ["a"] * 4,
+            "2 of 4 values are right (50%), including those of 2 documents without a record, which are wrong",
+        ),
+    ],
+    ids=["rounded", "lost"],
+)
+def test_a_failure_of_min_says_what_is_not_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], found: list[str], true: list[str], reason: str
+) -> None:
+    out, truth = (
+        lines(tmp_path / name, [{"id": str(at), "v": one} for at, one in enumerate(values)])
+        for name, values in (("out.jsonl", found), ("truth.jsonl", true))
+    )
+    assert main(["eval", out, truth, "--min", "0.9996"]) == 1
+    said = capsys.readouterr().out
+    assert said.endswith(f"below --min 0.9996: {reason}\n")
+    assert ("100%" in said) == (len(found) < len(true))  # of the compared records
+    assert main(["eval", out, truth, "--min", "0.9996", "--json"]) == 1
+    assert reason in json.loads(capsys.readouterr().out)["failure"]
+
+
 def test_truth_by_path_fits_records_with_longer_paths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

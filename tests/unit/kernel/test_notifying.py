@@ -20,6 +20,7 @@ from engine.execution.events import RunEvent
 from engine.execution.report import RunReport
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
+from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.records import RunStatus
 
@@ -53,12 +54,15 @@ class Hook:
         self.refusals = 0
         self.asked = 0
         self.breaks_off = False
+        self.answers = threading.Event()
+        self.answers.set()
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 hook.asked += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.answers.wait()
                 is_refused = hook.asked <= hook.refusals
                 if not is_refused:
                     hook.messages.append(json.loads(body))
@@ -80,17 +84,22 @@ def hook() -> Iterator[Hook]:
     thread = threading.Thread(target=listener.server.serve_forever, daemon=True)
     thread.start()
     yield listener
+    listener.answers.set()
     listener.server.shutdown()
     listener.server.server_close()
     thread.join()
 
 
-async def run(folder: Path, url: str, least: int, said: list[str] | None = None) -> dict[str, str]:
+def plans_of(folder: Path, url: str, least: int) -> dict[str, Plan]:
     (folder / "in.jsonl").write_text('{"id": 1}\n')
     file = folder / "p.yaml"
     text = FILE.replace("URL", url).replace("MIN", str(least))
     file.write_text(text.replace("jsonl}}", "jsonl}}").replace("path: ", f"path: {folder}/"))
-    plans = compile_file(load_file(str(file), environ={}), Registry.installed())
+    return compile_file(load_file(str(file), environ={}), Registry.installed())
+
+
+async def run(folder: Path, url: str, least: int, said: list[str] | None = None) -> dict[str, str]:
+    plans = plans_of(folder, url, least)
     observer = (lambda event: said.append(event.message)) if said is not None else (lambda event: None)
     async with Engine(observer=observer) as engine:
         session = Session(engine, plans, starting(plans))
@@ -117,6 +126,27 @@ async def test_a_busy_listener_is_reported_again(
     hook.refusals = 2
     await run(tmp_path, hook.url, 0)
     assert len(hook.messages) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_followers_do_not_wait_for_a_slow_listener(
+    tmp_path: Path, hook: Hook, is_cancelled: bool
+) -> None:
+    told: list[str] = []
+
+    def follow(event: RunEvent) -> None:
+        told.append(event.message)
+        if (event.pipeline, event.action) == ("repair", "run_finished"):
+            session.cancel() if is_cancelled else hook.answers.set()
+
+    hook.answers.clear()
+    plans = plans_of(tmp_path, hook.url, 5)
+    async with Engine(observer=follow) as engine:
+        session = Session(engine, plans, starting(plans))
+        await session.execute()
+    assert session.reports["repair"].ok
+    assert any("could not be posted" in text for text in told) is is_cancelled
+    assert bool(hook.messages) is not is_cancelled
 
 
 async def test_an_answer_is_taken_without_its_body(

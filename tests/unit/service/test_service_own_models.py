@@ -213,13 +213,14 @@ async def test_a_moment_is_asked_for_as_it_was_answered(path: Path) -> None:
 async def test_values_are_asked_for_in_any_spelling(path: Path) -> None:
     one = {
         "id": "6f9619ff-8b86-d011-b42d-00cf4fc964ff", "ref": "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
-        "n": 7, "x": 1.0, "ok": True, "clock": "10:11:00", "host": "fe80::1",
+        "n": 7, "x": 1.0, "ok": True, "clock": "10:11:00", "host": "fe80::1", "price": "1.10",
     }  # fmt: skip
     asked = [
         "id=6F9619FF-8B86-D011-B42D-00CF4FC964FF", "id=%7B6f9619ff-8b86-d011-b42d-00cf4fc964ff%7D",
         "id=6f9619ff8b86d011b42d00cf4fc964ff", "id=urn:uuid:6f9619ff-8b86-d011-b42d-00cf4fc964ff",
         "ref=6F9619FF8B86D011B42D00CF4FC964FF", "order=id&after=6F9619FE-8B86-D011-B42D-00CF4FC964FF",
         "n=07", "n=%2B7", "x=1", "x=1e0", "ok=True", "clock=10:11", "host=FE80:0:0::1",
+        "price=1.1", "price=%2B01.100", "price=11e-1",
     ]  # fmt: skip
     wrong = [
         "id=6f9619ff",
@@ -227,9 +228,21 @@ async def test_values_are_asked_for_in_any_spelling(path: Path) -> None:
         "n=6.9",
         "x=one",
         "ok=1",
+        "price=1.1000000000000000000001",
+        "price=-1.1",
+        "price=x1.1",
         "order=id&after=6F9619FF8B86D011B42D00CF4FC964FF",
     ]
-    fields = {"id": UUID, "ref": UUID, "n": int, "x": float, "ok": bool, "clock": time, "host": IPv6Address}
+    fields = {
+        "id": UUID,
+        "ref": UUID,
+        "n": int,
+        "x": float,
+        "ok": bool,
+        "clock": time,
+        "host": IPv6Address,
+        "price": Decimal,
+    }
     things = [model("Thing", **{name: (kind, ...) for name, kind in fields.items()})]
     asks = [(f"/consumption/getThing?{query}", None) for query in (*asked, *wrong)]
     posted, *answers = await exchange(path, things, ("/ingest/Thing", [one]), *asks)
@@ -252,6 +265,29 @@ async def test_ids_of_any_type_are_taken(path: Path, key: Any) -> None:
     )
     assert (first.json()["written"], again.json()["written"]) == (1, 1)
     assert rows(read)[0] == {"id": value, "n": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "stored", "asked"),
+    [(float, 1.0, "1"), (float, -0.0, "0"), (Decimal, "1E+2", "100"), (Decimal, "-0.0", "0")],
+)
+async def test_numbers_as_ids_are_asked_for_in_any_spelling(
+    path: Path, key: Any, stored: Any, asked: str
+) -> None:
+    some = [model("Some", id=(key, ...))]
+    query = f"/consumption/getSome?id={asked}&id=2"
+    posted, read = await exchange(path, some, ("/ingest/Some", [{"id": stored}, {"id": 3}]), (query, None))
+    assert (posted.json()["written"], len(rows(read))) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"), [(UUID, "6F9619FF-8B86-D011-B42D-00CF4FC964FF"), (float, 1), (float, 1.5)]
+)
+async def test_a_row_closes_a_letter_in_any_spelling(path: Path, key: Any, sent: Any) -> None:
+    steps: list[tuple[str, Any]] = [("/ingest/Some", [{"id": sent, "n": n}]) for n in ("none", 1)]
+    some = [model("Some", id=(key, ...), n=(int, ...))]
+    *_, letters = await exchange(path, some, *steps, ("/dead-letters", None))
+    assert [one["status"] for one in rows(letters)] == ["recovered"]
 
 
 async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
@@ -335,6 +371,19 @@ async def test_a_change_that_would_lose_a_value_stops(
         await exchange(path, [model("Reading", **after)])
     (answer,) = await exchange(path, same, ("/consumption/getReading", None))
     assert rows(answer) == [{"id": "r", **old}]
+
+
+async def test_ids_that_become_uuids_are_respelled(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
+    old = [{"id": one, "n": n} for n, one in enumerate([known, known.upper(), f"{{{known}}}", "other"])]
+    as_text, as_uuid = ([model("Reading", id=(kind, ...), n=(int, ...))] for kind in (str, UUID))
+    read = ("/consumption/getReading", None)
+    await exchange(path, as_text, *(("/ingest/Reading", [one]) for one in old))
+    (before,) = await exchange(path, as_uuid, read)
+    assert rows(before) == [{"id": "other", "n": 3}, {"id": known, "n": 2}]
+    assert "1 rows whose id is not a UUID" in caplog.text
+    _, after = await exchange(path, as_uuid, ("/ingest/Reading", [{"id": known.upper(), "n": 4}]), read)
+    assert rows(after) == [{"id": known, "n": 4}, {"id": "other", "n": 3}]
 
 
 async def test_an_empty_table_takes_any_change(path: Path) -> None:

@@ -302,3 +302,12 @@ def test_a_budget_says_what_calls_in_flight_hold() -> None:
     budget.reserve(0.9)
     with pytest.raises(FatalError, match=r"0\.0000 USD spent, 0\.9000 held for calls in flight"):
         budget.reserve(0.2)
+
+
+def test_a_budget_covers_calls_that_use_it_up_exactly() -> None:
+    budget = Budget(0.3)
+    for _ in range(3):
+        budget.reserve(0.1)
+        budget.settle(0.1, 0.1)
+    with pytest.raises(FatalError, match="does not cover the next call"):
+        budget.reserve(0.0001)

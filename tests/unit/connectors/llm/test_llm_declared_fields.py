@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from connectors.llm.normalise import normalise
 from connectors.llm.settings import LlmParams
@@ -105,6 +105,16 @@ def test_validate_says_under_which_name_the_id_goes_out() -> None:
         "its records carry the id of their document as `id`, besides the schema's fields"
     ]
     assert LlmParams.model_validate({"schema": "Medical"}).notes() == []
+
+
+class Numbered(BaseModel):
+    id: int
+    name: str
+
+
+def test_validate_notes_an_id_that_does_not_take_every_text() -> None:
+    (note,) = LlmParams.model_validate({"schema": f"{__name__}:Numbered"}).notes()
+    assert note.startswith("`id` of its schema does not take every text")
 
 
 def test_a_schema_and_fields_exclude_each_other() -> None:

@@ -17,6 +17,11 @@ from connectors.llm.service import instructions_for
 from connectors.llm.splitting import divided
 from connectors.llm.structures import takes_all
 from connectors.objects.documents import TextPart
+from engine.config import load_mapping
+from engine.contract.types import JsonValue
+from engine.plan.compile import compile_file
+from engine.plan.identity import difference
+from engine.registry import Registry
 
 FIELDS = {"name": {"required": True}, "count": {"type": "integer"}, "tags": {"type": "list[text]"}}
 
@@ -97,6 +102,27 @@ def test_examples_and_files_are_a_part_of_the_instructions(tmp_path: Path) -> No
     told = instructions_for(given)
     assert told.startswith("Read with care.\n\nBe brief.\n\nExamples")
     assert '{"name": "Ann", "count": 3, "tags": null}' in told
+
+
+def test_a_changed_prompt_file_is_a_difference_but_no_other_plan(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.md"
+    model = {"schema": "Medical", "instructions_file": str(prompt), "connection": "model"}
+    nodes = {
+        "read": {"source": "jsonl", "with": {"path": "a"}},
+        "extract": {"transform": "llm_extract", "with": model},
+        "write": {"sink": "jsonl", "with": {"path": "b"}},
+    }
+    plans = []
+    for text in ("Be brief.", "Be kind."):
+        prompt.write_text(text)
+        file = {"connections": {"model": {"base_url": "http://h/v1"}}, "pipelines": {"p": {"nodes": nodes}}}
+        plans.append(compile_file(load_mapping(file), Registry.installed())["p"])
+    assert plans[0].identity == plans[1].identity
+    (line,) = difference(plans[0].operational_doc, plans[1].operational_doc)
+    assert line.startswith('nodes.extract.contents.instructions_file: "[sha256 ')
+    before: JsonValue = {"nodes": {"extract": {}}}
+    after: JsonValue = {"nodes": {"extract": {"contents": {"schema": "[sha256 1]"}}}}
+    assert difference(before, after) == []
 
 
 @pytest.mark.parametrize(

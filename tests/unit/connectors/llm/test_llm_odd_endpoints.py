@@ -59,6 +59,10 @@ def cause(status: int, body: object) -> Cause:
         (500, {"error": {"message": "failed to parse grammar", "type": "server_error", "code": 500}}, Cause.FORMAT),
         (500, {"error": {"message": "JSON schema conversion failed: Unrecognized schema"}}, Cause.FORMAT),
         (500, {"error": {"message": "Internal error while sampling"}}, Cause.BUSY),
+        (400, {"error": {"code": "invalid_parameter_error", "message": "This model only support stream mode, please enable the stream parameter to access the model."}}, Cause.NOT_STREAMED),
+        (400, {"error": {"message": "Non-streaming calls are not supported for this model"}}, Cause.NOT_STREAMED),
+        (400, {"error": {"message": "stream must be true", "param": "stream"}}, Cause.NOT_STREAMED),
+        (400, {"error": {"message": "The upstream provider only takes texts"}}, Cause.UNCLEAR),
         (422, {"object": "error", "message": {"detail": [{"loc": ["body", "response_format", "type"], "msg": "Input should be 'text' or 'json_object'"}]}}, Cause.FORMAT),
     ],
 )  # fmt: skip

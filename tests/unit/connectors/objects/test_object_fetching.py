@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, ObjectFetcher, Suspect
+from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, MAX_LUCK, ObjectFetcher, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
@@ -53,10 +53,18 @@ class Store:
     @asynccontextmanager
     async def open(self, found: ListedObject, start: int = 0, stop: int | None = None) -> Any:
         await self.read(found)
-        yield
+        yield Empty()
 
     def addresses(self, key: str) -> tuple[str, str]:
         return key, key
+
+
+class Empty:
+    content_type = content_encoding = None
+    size = 0
+
+    async def read(self) -> bytes:
+        return b""
 
 
 class Retries:
@@ -135,6 +143,67 @@ async def test_an_object_that_others_were_read_beside_is_suspected_alone() -> No
     assert isinstance(suspect, Suspect)
     assert suspect.exhausted
     assert not suspect.overshadowed
+
+
+class Faulty(Store):
+    """Fails the first attempt at 7 % of the objects, and `times` attempts at NEW."""
+
+    def __init__(self, times: int) -> None:
+        def fails(key: str) -> ComponentError | None:
+            unlucky = key.isdigit() and int(key) % 100 < 7 and self.reads[key] == 1
+            return AWAY if unlucky or (key == "new" and self.reads[key] <= times) else None
+
+        super().__init__(fails)
+
+
+async def after_some_faults(times: int, attempts: int) -> tuple[Faulty, ObjectFetcher, Retries]:
+    """A fetcher that has read 200 objects, and reads others while it waits."""
+    store, retries = Faulty(times), Retries()
+    retries.attempts = attempts
+    fetcher = ObjectFetcher(store, 2, retries)
+    for number in range(200):
+        await fetcher.fetch(ListedObject(str(number), "e", 3))
+    retries.meanwhile += [lambda: fetcher.fetch(GOOD)] * 50
+    return store, fetcher, retries
+
+
+@pytest.mark.parametrize("attempts", [3, 5, 6])
+async def test_bad_luck_among_other_faults_is_no_verdict(attempts: int) -> None:
+    store, fetcher, _ = await after_some_faults(7, attempts)
+
+    _, outcomes = await verdict(fetcher, NEW)
+
+    assert outcomes == [{"content": "new"}]
+    assert store.reads["new"] == 8
+
+
+@pytest.mark.parametrize("attempts", [3, 5, 6])
+async def test_an_object_dies_once_bad_luck_is_too_improbable(attempts: int) -> None:
+    store, fetcher, _ = await after_some_faults(1000, attempts)
+    cleared, [suspect] = await verdict(fetcher, NEW)
+
+    assert cleared
+    assert suspect.tries == store.reads["new"] <= max(2 * attempts, 9)
+    assert fetcher.reads.failing**suspect.tries <= MAX_LUCK
+    assert not fetcher.is_doubtful(suspect)
+
+
+async def test_bad_luck_of_a_body_among_other_faults_is_no_verdict() -> None:
+    store, fetcher, retries = await after_some_faults(7, 5)
+    bodies = ResumingBodies(store, fetcher, NEW, retries)
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(bodies.open(0, None))
+    assert store.reads["new"] == 8
+
+
+async def test_an_object_that_gave_up_in_an_outage_is_not_judged() -> None:
+    fetcher = ObjectFetcher(Store(lambda key: None), 1, Retries())
+    await fetcher.fetch(GOOD)
+
+    suspect = Suspect(AWAY, begun=0, tries=1, exhausted=False)
+    assert fetcher.is_doubtful(suspect)
+    assert not fetcher.cleared([suspect])
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,27 @@ async def test_a_silent_server_is_given_up() -> None:
                 await ask(server, pool)
 
 
+async def test_a_pause_of_this_process_is_no_silence_of_the_server() -> None:
+    asked = asyncio.Event()
+
+    async def script(number: int, writer: Writer) -> None:
+        asked.set()
+
+    async with serving(script) as server, opened(read_timeout=60.0) as pool:
+        task = asyncio.ensure_future(ask(server, pool))
+        await asked.wait()
+        [connection] = pool._busy
+        connection.heard -= 90
+        pool._due -= 90  # suspended for 90 seconds
+        pool._watch()
+        assert pool._busy == {connection}
+
+        connection.heard -= 90
+        pool._watch()
+        with pytest.raises(TimeoutError, match="silent for 60 s"):
+            await task
+
+
 async def test_a_connection_that_does_not_open_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "start_connection", lambda *_, **__: anyio.sleep(60))
     pool = Connections(1, connect_timeout=0.01, read_timeout=60.0)

@@ -1,0 +1,38 @@
+"""Addresses of vendors' own APIs, which take no chat completions, and the compatible ones beside them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["compatible_address"]
+
+_HOST: Final = r"(https?://[^/]+)"
+_ADDRESSES: Final = tuple(
+    (re.compile(pattern), compatible)
+    for pattern, compatible in (
+        # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/start/openai
+        (r"(.*/locations/[^/]+)/publishers/.*", r"\1/endpoints/openapi"),
+        # https://ai.google.dev/gemini-api/docs/openai
+        (rf"{_HOST}(?<=//generativelanguage\.googleapis\.com)(?!.*/openai).*", r"\1/v1beta/openai"),
+        (r"(.*)/v1(?:alpha|beta)?/models/[^/]+:\w+", r"\1/v1beta/openai"),
+        (r"(.*)/v1beta(?:/models)?", r"\1/v1beta/openai"),
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-chat-completions.html
+        (rf"{_HOST}/model/[^/]+/(?:invoke|converse)(?:-\w+)*", r"\1/openai/v1"),
+        (r"(https?://(?:[^/]+\.)?bedrock-runtime[.-][^/]+)", r"\1/openai/v1"),
+        # https://docs.cohere.com/docs/compatibility-api
+        (r"https?://api\.cohere\.(?:ai|com)(?!/compatibility).*", r"https://api.cohere.ai/compatibility/v1"),
+        # Ollama, text-generation-inference, llama.cpp
+        (r"(.*)/api/(?:generate|chat|tags)", r"\1/v1"),
+        (rf"{_HOST}(?<=:11434)/api", r"\1/v1"),
+        (r"(.*?)(?:/v1)?/(?:generate|generate_stream|completion)", r"\1/v1"),
+        # https://platform.claude.com/docs/en/cli-sdks-libraries/libraries/openai-sdk, and OpenAI's other APIs
+        (r"(.*/v1)/(?:messages|responses|completions|embeddings)", r"\1"),
+    )
+)
+
+
+def compatible_address(url: str) -> str:
+    """Return the OpenAI-compatible base URL beside a vendor's own API; "" for all other addresses."""
+    bare = url.partition("?")[0].rstrip("/")
+    return next((f"{found.expand(one)}/" for at, one in _ADDRESSES if (found := at.fullmatch(bare))), "")
