@@ -126,7 +126,8 @@ def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> Non
         if kind != "source":
             check_function(method, kind, returns=kind == "transform")
     for name, method in {**vars(base.__mro__[1]), **vars(base)}.items():
-        if inspect.isfunction(method) and getattr(cls, name) is not method:
+        # a program that builds a component itself may give its constructor other parameters
+        if inspect.isfunction(method) and name != "__init__" and getattr(cls, name) is not method:
             _check_override(getattr(cls, name), method, kind)
 
 

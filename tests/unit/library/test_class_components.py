@@ -51,14 +51,6 @@ class OtherParameters(engine.Source[NoParams]):
         return record
 
 
-class OtherBuild(engine.Source[NoParams]):
-    def __init__(self) -> None:
-        super().__init__(NoParams())
-
-    def extract(self) -> Any:
-        return ROWS
-
-
 class PlainOpen(engine.Source[NoParams]):
     def open(self, stack: Any) -> Any:
         self.stack = stack
@@ -106,11 +98,6 @@ class NoWrite(engine.Sink[NoParams]):
             Kind.SOURCE,
             OtherParameters,
             "(FILE) takes other parameters: write `def key(self, record: Record, ordinal: int) -> str |",
-        ),
-        (
-            Kind.SOURCE,
-            OtherBuild,
-            "(FILE) takes other parameters: write `def __init__(self, params: P, connection: BaseModel |",
         ),
         (Kind.SOURCE, PlainOpen, "`PlainOpen.open` (FILE) is a plain function: make it `async def`"),
         (Kind.TRANSFORM, GeneratedBatch, "`GeneratedBatch.apply` (FILE) is a generator, so calling it does"),
