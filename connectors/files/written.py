@@ -27,6 +27,9 @@ from engine.contract.keys import Keys
 __all__ = ["WrittenLog", "log_path", "mark_replaced"]
 
 STANDALONE = Context().run_id
+MAX_NAME = 255 - len("..0123456789abcdef.written")
+"""Maximum bytes of a file's name in the name of its notes."""
+
 REPLACED = b"replaced\n"
 """Replaces the notes if another run has replaced their file."""
 
@@ -37,13 +40,18 @@ def log_path(path: str, ctx: Context) -> Path | None:
         return None
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
     file = Path(path)
-    return file.with_name(f".{file.name}.{name}.written")
+    return file.with_name(f".{_short(file.name)}.{name}.written")
+
+
+def _short(name: str) -> str:
+    """Return the name, or its digest if the notes about it would have too long a name."""
+    return name if len(os.fsencode(name)) <= MAX_NAME else sha256(os.fsencode(name)).hexdigest()
 
 
 def mark_replaced(path: str) -> None:
     """Tell interrupted runs that another one replaces their lines. Raises OSError."""
     file = Path(path)
-    for notes in file.parent.glob(f".{glob.escape(file.name)}.{'[0-9a-f]' * 16}.written"):
+    for notes in file.parent.glob(f".{glob.escape(_short(file.name))}.{'[0-9a-f]' * 16}.written"):
         notes.write_bytes(REPLACED)
 
 

@@ -28,7 +28,25 @@ __all__ = [
 
 _QUOTES: Final = dict.fromkeys("\u2018\u2019", "'") | dict.fromkeys("\u201c\u201d", '"')
 _DASHES: Final = dict.fromkeys("\u2010\u2011\u2013\u2014\u2212", "-")
-_PLAIN: Final = _QUOTES | _DASHES
+_LETTERS: Final = {
+    "\u0131": "i",  # dotless i
+    "\u0640": "",  # tatweel, which stretches an Arabic word
+    "\u06cc": "\u064a",  # Persian forms of Arabic letters
+    "\u0649": "\u064a",
+    "\u06a9": "\u0643",
+}
+_PLAIN: Final = _QUOTES | _DASHES | _LETTERS
+_NUMBER_MARKS: Final = {
+    "\u2212": "-",
+    "\uff0d": "-",
+    "\uff0b": "+",
+    "\u066b": ".",
+    "\uff0e": ".",
+    "\u066c": ",",
+    "\uff0c": ",",
+    "\u2019": "'",
+    "\u2009": " ",
+}
 _MONTHS: Final = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 _DATE: Final = re.compile(
@@ -173,7 +191,7 @@ def _words(text: str) -> re.Pattern[str]:
 
 def as_number(text: str) -> str | None:
     """Return a number in canonical form; None for any other text."""
-    bare = re.sub(r"['\u00a0\u202f ]", "", text)
+    bare = re.sub(r"['\u00a0\u202f ]", "", _with_plain_marks(text))
     if not re.fullmatch(r"[-+]?\d[\d.,]*", bare):
         return None
     marks = [one for one in bare if one in ".,"]
@@ -193,11 +211,19 @@ def as_number(text: str) -> str | None:
 def numbers_in(text: str) -> dict[str, tuple[int, int]]:
     """Return the numbers of a text, each with its first span."""
     found: dict[str, tuple[int, int]] = {}
-    for match in _numbers(text):
+    for match in _numbers(_with_plain_marks(text)):
         number = as_number(match[0])
         if number is not None:
             found.setdefault(number, match.span())
     return found
+
+
+def _with_plain_marks(text: str) -> str:
+    """Replace the signs and separators of numbers by those of ASCII, one for one."""
+    if not text.isascii():
+        for mark, plain in _NUMBER_MARKS.items():
+            text = text.replace(mark, plain)
+    return text
 
 
 def _numbers(text: str) -> Iterator[re.Match[str]]:

@@ -1,13 +1,15 @@
 """Find the span of a document that supports an extracted value, in code points.
 
-A value is searched as written, then folded (case, width, accents, white space, and line breaks in scripts
-without spaces), then as a number or date, then by most of its words. Each search takes time linear in the
-document. Nothing depends on a language, except for the English names of months.
+A value is searched as written, then folded (case, width, accents, white space, line breaks in scripts
+without spaces, and words divided at the end of a line), then as a number or date, then by most of its words.
+Each search takes time linear in the document. Nothing depends on a language, except for the English names of
+months.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -31,6 +33,9 @@ __all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
 Span = tuple[int, int]
 """Start and end in code points; the end is exclusive."""
 
+_SPACE: Final = re.compile(" ")  # in a script without spaces, a line may end anywhere
+_AFTER_HYPHEN: Final = re.compile(r"(?<=\w-) (?=\w)")  # a double name at the end of a line
+_DIVISION: Final = re.compile(r"(?<=\w)- (?=\w)")  # a word that is divided there
 _COVERAGE: Final = 0.75  # share of a value's words that a fuzzy span must contain
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
 _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
@@ -108,27 +113,22 @@ class Grounder:
         start = self._folded.offset(self._next.get(wanted, 0))
         found = _occurrence(self._folded.text, needle, start) or _occurrence(self._folded.text, needle, 0)
         if found is None and is_unspaced(needle):
-            found = self._unspaced_span(needle.replace(" ", ""), start)
+            found = self._unspaced.find(needle.replace(" ", ""), start)
+        if found is None and "- " in self._folded.text:
+            found = self._rejoined.find(needle, start) or self._undivided.find(needle, start)
         return self._folded.span(*found) if found else None
 
     @cached_property
-    def _spaces(self) -> list[int]:
-        """The positions of spaces in the folded text, counted without spaces."""
-        places = (place for place, one in enumerate(self._folded.text) if one == " ")
-        return [place - number for number, place in enumerate(places)]
+    def _unspaced(self) -> _Without:
+        return _Without(self._folded.text, _SPACE)
 
     @cached_property
-    def _bare(self) -> str:
-        return self._folded.text.replace(" ", "")
+    def _rejoined(self) -> _Without:
+        return _Without(self._folded.text, _AFTER_HYPHEN)
 
-    def _unspaced_span(self, needle: str, start: int) -> Span | None:
-        """Return the span in a script without spaces, where a line may end anywhere."""
-        after = start - self._folded.text.count(" ", 0, start)
-        found = _occurrence(self._bare, needle, after) or _occurrence(self._bare, needle, 0)
-        if found is None:
-            return None
-        first, last = found[0], found[1] - 1
-        return first + bisect_right(self._spaces, first), last + bisect_right(self._spaces, last) + 1
+    @cached_property
+    def _undivided(self) -> _Without:
+        return _Without(self._folded.text, _DIVISION)
 
     def _meant(self, wanted: str) -> Span | None:
         """Find a number or date that is written differently."""
@@ -163,6 +163,29 @@ class Grounder:
         if best < _COVERAGE * size:
             return None
         return self._folded.span(*span_of_words(self._folded.text, *window))
+
+
+class _Without:
+    """A text without the matches of a pattern, which all have one length, to find values across them."""
+
+    def __init__(self, text: str, pattern: re.Pattern[str]) -> None:
+        self._text = pattern.sub("", text)
+        removed = [match.span() for match in pattern.finditer(text)]
+        self._starts = [start for start, _ in removed]
+        self._width = removed[0][1] - removed[0][0] if removed else 0
+        self._places = [start - number * self._width for number, start in enumerate(self._starts)]
+
+    def find(self, needle: str, start: int) -> Span | None:
+        """Return the value's span in the whole text, from `start` on if possible."""
+        after = start - self._width * bisect_left(self._starts, start)
+        found = _occurrence(self._text, needle, max(after, 0)) or _occurrence(self._text, needle, 0)
+        if found is None:
+            return None
+        first, last = found[0], found[1] - 1
+        return self._origin(first), self._origin(last) + 1
+
+    def _origin(self, place: int) -> int:
+        return place + self._width * bisect_right(self._places, place)
 
 
 def _occurrence(text: str, wanted: str, start: int) -> Span | None:

@@ -60,7 +60,7 @@ def encode_parquet(
         return data, failures | {places[index]: error for index, error in more.items()}
     out = io.BytesIO()
     table = pa.Table.from_arrays(arrays, names=names)
-    parquet.write_table(table, out, compression=compression)
+    parquet.write_table(table, out, compression=compression, write_page_checksum=True)
     return out.getvalue(), {}
 
 

@@ -92,7 +92,9 @@ class _Rows:
     def __init__(self, path: str, file: io.RawIOBase, page_records: int, start: RecordPlace) -> None:
         parquet = pyarrow("pyarrow.parquet")
         # no threads and no whole column chunks, so memory holds only a few pages of values
-        self._file = parquet.ParquetFile(file, buffer_size=AHEAD_BYTES, pre_buffer=False)
+        self._file = parquet.ParquetFile(
+            file, buffer_size=AHEAD_BYTES, pre_buffer=False, page_checksum_verification=True
+        )
         self._path = path
         self._page = page_records
         self._converters = [converter_of(field.type) for field in self._file.schema_arrow]

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from connectors.objects.listed import ListedObject
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "is_note"]
+
+_NOTE = re.compile(
+    r"(?:^|/)(?:(?:\.odw-|_odw/)[0-9a-f]{12}/[^/]+\.(?:json|tmp)|\.[^/]+\.[0-9a-f]{16}\.written)$"
+)
+
+
+def is_note(path: str) -> bool:
+    """Return whether a sink made this file for itself, as notes or incomplete, until its run completes."""
+    return path.endswith((".json", ".tmp", ".written")) and _NOTE.search(path) is not None
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,9 @@ class Selection:
     max_bytes: int | None = None
 
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
-        """Return the selected objects, in order."""
-        if self == Selection():
-            return page
-        return [found for found in page if self._wants(found)]
+        """Return the selected objects, in order, without the notes of sinks."""
+        selected = page if self == Selection() else [found for found in page if self._wants(found)]
+        return [found for found in selected if not is_note(found.key)]
 
     def _wants(self, found: ListedObject) -> bool:
         if self.excluded is not None and self.excluded(found.key):

@@ -155,7 +155,9 @@ def _text(path: str) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8") from error
+        raise ConfigError(
+            f"{path}: not UTF-8; expected JSON lines, JSON or CSV (in a spreadsheet, save it as CSV UTF-8)"
+        ) from error
 
 
 def _records(path: str, text: str) -> Iterator[tuple[int, object]]:
@@ -179,14 +181,16 @@ def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
     separator = "\t" if path.lower().endswith(".tsv") else max(",;", key=header.count)
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
     try:
-        names = [name for name in reader.fieldnames or () if name]
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        names = [name for name in reader.fieldnames if name]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"{path}:1: two columns are called {twice!r}; rename one of them")
         for row in reader:
-            if None in row:
+            if None in row or row.pop("", ""):
                 raise ConfigError(f"{path}:{reader.line_num}: more cells than the header names")
-            yield reader.line_num, {name: _cell(cell) for name, cell in row.items()}
+            if any(row.values()):  # spreadsheets write empty rows
+                yield reader.line_num, {name: _cell(cell) for name, cell in row.items()}
     except csv.Error as error:
         raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 

@@ -18,6 +18,7 @@ FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")
 
 _MEANT = frozenset({0, 7, 8, 9})  # classes of marks that make a different letter: vowel signs, nukta, dakuten
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+_MARKED = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})*,\d+|\d+,\d+)", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
 _HYPHEN = re.compile(r"(?<=\w)[+-]+(?=\w)|(?<!\S)[+-]+(?!\S)")
 _MAX_EXAMPLES = 5  # examples named for each field
@@ -149,6 +150,8 @@ def _normalised(value: object) -> object:
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         value = _spelled(value)
     text = str(value).strip().replace("\N{MINUS SIGN}", "-")
+    if _MARKED.fullmatch(text):
+        text = _without_marks(text)
     if _NUMBER.fullmatch(text):
         text = text.removeprefix("+")
         return text.rstrip("0").rstrip(".") if "." in text else text
@@ -156,6 +159,17 @@ def _normalised(value: object) -> object:
         return moment
     folded = "".join(_plain(one) for one in unicodedata.normalize("NFKD", text).casefold())
     return " ".join(_HYPHEN.sub(" ", folded).split()) or text
+
+
+def _without_marks(text: str) -> str:
+    """Return a number without separators of thousands, with a decimal point: of both marks, the last is that.
+
+    A comma before exactly three digits separates thousands, except after a zero.
+    """
+    whole, _, rest = text.rpartition(",")
+    if "." in rest or (len(rest) == len("000") and "." not in whole and whole.strip("+-0")):
+        return text.replace(",", "")
+    return f"{whole.replace('.', '')}.{rest}"
 
 
 def _spelled(number: int | float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import perf_counter
 
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
@@ -53,7 +54,8 @@ class NodeStats:
     """Counters of one node; written by the runner only.
 
     `waiting` is the most severe wait of its workers; `note` describes it: the last answer of the service, or
-    the node that is full. `undone`: records left for a resume, because the run was stopped.
+    the node that is full. `undone`: records left for a resume, because the run was stopped. `called_at`: the
+    start of the latest call of the component, while it lasts.
     """
 
     name: str
@@ -68,6 +70,7 @@ class NodeStats:
     dropped: int = 0
     undone: int = 0
     busy: float = 0.0
+    called_at: float = 0.0
     blocked: float = 0.0
     waiting: Waiting = Waiting.NOTHING
     note: str = ""
@@ -91,6 +94,7 @@ class NodeStats:
     def snapshot(self, elapsed: float) -> NodeSnapshot:
         """Return the current counters."""
         capacity = elapsed * self.workers
+        busy = self.busy + (perf_counter() - self.called_at if self.called_at else 0.0)
         return NodeSnapshot(
             name=self.name,
             kind=self.kind,
@@ -102,9 +106,9 @@ class NodeStats:
             retries=self.retries,
             dead=self.dead,
             dropped=self.dropped,
-            busy_seconds=self.busy,
+            busy_seconds=busy,
             blocked_seconds=self.blocked,
-            utilisation=min(1.0, self.busy / capacity) if capacity > 0 else 0.0,
+            utilisation=min(1.0, busy / capacity) if capacity > 0 else 0.0,
             waiting=self.waiting,
             note=self.note,
             aggregate=dict(self.aggregate),

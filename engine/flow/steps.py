@@ -78,7 +78,7 @@ class Step:
         raise NotImplementedError
 
     async def _call(self, batch: Batch) -> Outcome:
-        started = perf_counter()
+        started = self.stats.called_at = perf_counter()
         try:
             return await self._work(batch)
         except BaseException as error:
@@ -87,7 +87,11 @@ class Step:
                 raise
             raise failure from error
         finally:
-            self.stats.busy += perf_counter() - started
+            self._count_call(started)
+
+    def _count_call(self, started: float) -> None:
+        self.stats.busy += perf_counter() - started
+        self.stats.called_at = 0.0
 
     async def _work(self, batch: Batch) -> Outcome:
         raise NotImplementedError
@@ -106,7 +110,7 @@ class Step:
 
     async def _reject(self, batch: Batch, error: BaseException, started: float) -> None:
         """End the first attempt at a batch, which began at `started` and failed."""
-        self.stats.busy += perf_counter() - started
+        self._count_call(started)
         await self.delivery.reject(batch, self._classified(error, batch))
 
     def _classified(self, error: BaseException, batch: Batch) -> Failure:
@@ -157,6 +161,7 @@ class TransformStep(Step):
             stats = step.stats
             stats.records_in += len(batch.records)
             stats.batches += 1
+            stats.called_at = started
             try:
                 made = step._apply(batch)
                 derived = step._checked(
@@ -167,6 +172,7 @@ class TransformStep(Step):
                 return
             now = perf_counter()
             stats.busy += now - started
+            stats.called_at = 0.0
             started = now
             if derived.failures or derived.dead_items is not None:
                 await step.delivery.accept(batch, Outcome(derived, derived.failures))
@@ -263,13 +269,13 @@ class SinkStep(Step):
         stats = self.stats
         stats.records_in += len(batch.records)
         stats.batches += 1
-        started = perf_counter()
+        started = stats.called_at = perf_counter()
         try:
             confirmed = await self._confirmed(batch)
         except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
             await self._reject(batch, error, started)
             return
-        stats.busy += perf_counter() - started
+        self._count_call(started)
         self.health.successes += 1
         self.health.failing_since = None
         self._take(batch, confirmed=confirmed)

@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from engine.service.operations import NodeView, SplitView
 
-__all__ = ["bars", "graph", "rates", "split_grid"]
+__all__ = ["bars", "graph", "in_brief", "rates", "split_grid"]
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 88, 36, 20
 _MARGIN = 8
 _FITS = 1_200  # drawings up to this width shrink to fit a desktop; wider ones scroll
+_NAME = 15  # characters of a name in its box
+_BRIEF = 6  # columns, or nodes of a column, named in one line
 
 
 def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
@@ -37,6 +39,21 @@ def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
         parts += [_edge(place[name], place[node.name], node.state) for name in node.inputs if name in place]
     parts += [_box(node, *place[node.name], is_slowest=node.name == bottleneck) for node in nodes]
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def in_brief(nodes: Sequence[NodeView]) -> str:
+    """Return the flow in one line; nodes at the same distance from a source are joined by commas."""
+    columns: dict[int, list[str]] = {}
+    for name, (column, _) in _places(nodes).items():
+        columns.setdefault(column, []).append(_cut(name, 40))
+    return " → ".join(_shortened([", ".join(_shortened(columns[column])) for column in sorted(columns)]))
+
+
+def _shortened(names: list[str]) -> list[str]:
+    """Name the first ones and the last; the number of the others stands for them."""
+    if len(names) <= _BRIEF:
+        return names
+    return [*names[: _BRIEF - 2], f"… {len(names) - _BRIEF + 1} more …", names[-1]]
 
 
 def _in_words(nodes: Sequence[NodeView]) -> str:
@@ -83,7 +100,7 @@ def _box(node: NodeView, column: int, row: int, *, is_slowest: bool) -> Markup:
         Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="10"/>').format(x, y, _WIDTH, _HEIGHT),
         Markup('<circle class="state" cx="{}" cy="{}" r="4.5"/>').format(x + _WIDTH - 15, y + 17),
         Markup('<text class="kind" x="{}" y="{}">{}</text>').format(x + 14, y + 19, node.kind),
-        Markup('<text class="name" x="{}" y="{}">{}</text>').format(x + 14, y + 36, _cut(node.name, 15)),
+        Markup('<text class="name" x="{}" y="{}">{}</text>').format(x + 14, y + 36, _abridged(node.name)),
         Markup('<text class="component" x="{}" y="{}">{}</text>').format(
             x + 14, y + 51, _cut(node.component, 20)
         ),
@@ -112,6 +129,11 @@ def _figures(node: NodeView) -> str:
     dead = f" · {node.dead:,} dead" if node.dead else ""
     dropped = f" · {node.dropped:,} dropped" if node.dropped else ""
     return f"{count:,} records{dead}{dropped}"
+
+
+def _abridged(name: str) -> str:
+    """Shorten a name in the middle, since names of neighbours often begin alike."""
+    return name if len(name) <= _NAME else f"{name[: _NAME - 7]}…{name[-6:]}"
 
 
 def _cut(text: str, length: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,6 +14,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from engine.service.page.charts import in_brief
 from engine.service.workflows import duration_text
 
 if TYPE_CHECKING:
@@ -20,7 +22,17 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "render", "static_file"]
+__all__ = [
+    "HEADERS",
+    "address",
+    "cell_text",
+    "cut",
+    "fragment",
+    "moment",
+    "render",
+    "show_controls",
+    "static_file",
+]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -34,6 +46,7 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 
+_REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _STATIC = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
 
 
@@ -114,10 +127,12 @@ def _environment() -> Environment:
         when=_when,
         bytes=_bytes,
         took=_took,
+        show_controls=show_controls,
         rate=_rate,
         usd=_usd,
         segment=_segment,
         cut=cut,
+        in_brief=in_brief,
     )
     return environment
 
@@ -146,8 +161,13 @@ def _segment(text: object) -> str:
 
 def cut(text: object, length: int = 200) -> str:
     """Return the beginning of a name, since a key may have any length."""
-    whole = str(text)
+    whole = show_controls(str(text))
     return whole if len(whole) <= length else whole[:length] + "…"
+
+
+def show_controls(text: str) -> str:
+    """Write the invisible characters that reorder the text around them as in JSON, e.g. `\\u202e`."""
+    return _REORDERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell_text(value: object) -> str | None:

@@ -104,9 +104,10 @@ def test_truth_by_path_fits_records_with_longer_paths(
     [
         ("t.csv", "id,name\n1,Ann Lee\n", "id"),
         ("t.csv", "id;name;age\n1;Ann Lee;30,5\n", "id"),
+        ("t.csv", "id, name,\n1,Ann Lee,\n,,\n", "id"),
         ("t.jsonl", '{"document": "1", "name": "Ann Lee"}', "id=document"),
     ],
-    ids=["commas", "semicolons", "another-key"],
+    ids=["commas", "semicolons", "of-a-spreadsheet", "another-key"],
 )
 def test_the_truth_may_come_as_people_keep_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, key: str
@@ -120,6 +121,7 @@ def test_the_truth_may_come_as_people_keep_it(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("t.csv", "id,name,\n1,a,b\n", "t.csv:2: more cells than the header names"),
         ("t.csv", "id,name,name\n1,a,b\n", "t.csv:1: two columns are called 'name'"),
         ("t.jsonl", '{"ID": "1", "name": "a"}', "each needs a `id`, or name another --key"),
     ],
@@ -156,6 +158,13 @@ def test_files_that_cannot_be_compared_are_explained(
         ("well-known", "Well known", "normalised"),
         ("***", "---", "wrong"),
         ("12.50", 12.5, "normalised"),
+        ("12,5", 12.5, "normalised"),
+        ("1.234,50", 1234.5, "normalised"),
+        ("-1,234,567.5", -1234567.5, "normalised"),
+        ("1,234", 1234, "normalised"),
+        ("1,234", 1.234, "wrong"),
+        ("12,345,6", 123456, "wrong"),
+        ("0,500", 0.5, "normalised"),
         (1e22, "10000000000000000000000", "normalised"),
         (10**400, 1, "wrong"),
         ("कि", "की", "wrong"),

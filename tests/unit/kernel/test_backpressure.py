@@ -88,6 +88,24 @@ async def test_a_slow_sink_stops_the_reading_and_is_named() -> None:
     assert (report.tally.written, report.tally.dead) == (COUNT, 0)
 
 
+@pytest.mark.parametrize("is_sink", [True, False])
+async def test_a_call_that_never_ends_counts_as_busy(is_sink: bool) -> None:
+    gate = anyio.Event()
+
+    class Stuck(Wait):
+        async def apply(self, batch: Batch) -> Batch:  # type: ignore[override]
+            await gate.wait()
+            return await super().apply(batch)
+
+    nodes = [MemorySink(stall=gate)] if is_sink else [Stuck(lambda batch: batch), MemorySink()]
+    plan = linear_plan(MemorySource(pages(5)), *nodes)
+
+    report, stood = await held_up(plan, "", gate.set)
+
+    assert stood.nodes[1].busy_seconds > 0
+    assert report.tally.written == 5
+
+
 async def test_the_branch_that_has_no_room_is_named_and_not_its_neighbour() -> None:
     gate = anyio.Event()
     plan = plan_of(

@@ -24,7 +24,8 @@ from engine.service.app import create_app
 from engine.service.auth import hash_of
 from engine.service.context import ServiceContext
 from engine.service.models import IngestModel
-from engine.service.page import live
+from engine.service.operations import NodeView
+from engine.service.page import charts, live
 from engine.service.page.access import COOKIE
 from engine.service.page.live import SharedOverview, stream
 from engine.service.settings import ServiceSettings
@@ -133,6 +134,21 @@ async def test_a_letter_is_edited_and_replayed(page: httpx.AsyncClient) -> None:
     assert "recovered" in shown
     assert "edited" in shown  # the audit trail
     assert (await page.get("/consumption/getNote?id=a")).json()["items"][0]["text"] == "mended"
+
+
+async def test_text_that_would_reorder_a_record_is_escaped(page: httpx.AsyncClient) -> None:
+    word = "\u05d0\u202e\u2066"
+    await bad(page, word)
+    where = f"/ui/letters/service/{await letter_id(page)}"
+    for view in (where, "/ui/letters?store=service"):
+        shown = unescape((await page.get(view)).text)
+        assert "\u05d0\\u202e\\u2066" in shown
+        assert not {"\u202e", "\u2066"} & set(shown)
+    await send(
+        page, f"{where}/replay", record=f'{{"id": "{word.encode("unicode_escape").decode()}", "text": ""}}'
+    )
+    assert [row["id"] for row in (await page.get("/consumption/getNote")).json()["items"]] == [word]
+    assert "\u202e" not in (await page.get("/ui/tables/Note")).text
 
 
 async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncClient) -> None:
@@ -391,6 +407,26 @@ async def test_a_key_of_any_length_is_shown_by_its_beginning(page: httpx.AsyncCl
     await bad(page, "k" * 5_000)
     for view in ("/ui/letters", f"/ui/letters/service/{await letter_id(page)}"):
         assert f">{'k' * 200}…</" in (await page.get(view)).text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}, "a → b, c → d"),
+        ({"a": [], **{f"b{n}": ["a"] for n in range(40)}}, "a → b0, b1, b2, b3, … 35 more …, b39"),
+        ({f"t{n}": [f"t{n - 1}"] for n in range(9)}, "t0 → t1 → t2 → t3 → … 4 more … → t8"),
+    ],
+)
+def test_a_flow_is_shown_in_one_line(inputs: dict[str, list[str]], expected: str) -> None:
+    nodes = [NodeView(name, "transform", "filter", before) for name, before in inputs.items()]
+    assert charts.in_brief(nodes) == expected
+
+
+def test_names_in_a_graph_keep_their_ends() -> None:
+    nodes = [NodeView(f"load_customers_of_{one}", "sink", "ingest", []) for one in ("europe", "america")]
+    drawn = charts.graph(nodes)
+    assert ">load_cus…europe<" in drawn
+    assert ">load_cus…merica<" in drawn
 
 
 def test_the_script_is_small() -> None:

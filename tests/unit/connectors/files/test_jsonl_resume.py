@@ -60,6 +60,21 @@ async def test_a_later_attempt_writes_no_line_again(tmp_path: Path) -> None:
     assert sorted(lines(path)) == list(range(8))
 
 
+@pytest.mark.parametrize("name", ["x" * 249, "客" * 83])
+async def test_a_file_may_have_as_long_a_name_as_any(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.jsonl"
+    await write(sink(path), numbers(0, 3))
+    assert [len(os.fsencode(note)) for note in notes(tmp_path)] == [90]
+    await write(sink(path, attempt=2), numbers(0, 5))
+    assert lines(path) == list(range(5))
+
+    other = sink(path, "replace")
+    other.ctx = Context(run_id="r2", node="save")
+    await write(other, numbers(7, 8))
+    with pytest.raises(FatalError, match="replaced"):
+        await write(sink(path, attempt=3), numbers(5, 8))
+
+
 async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     await write(sink(path), numbers(0, 10).take([1, 2, 7]), Batch([{"n": 9}], ["a/9"]))

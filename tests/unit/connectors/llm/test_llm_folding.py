@@ -22,7 +22,7 @@ def plainly(text: str) -> tuple[str, list[int]]:
     pieces: list[str] = []
     places: list[int] = []
     for place, character in enumerate(text):
-        whole = folding._PLAIN.get(character) or unicodedata.normalize("NFKD", character).casefold()
+        whole = folding._PLAIN.get(character, unicodedata.normalize("NFKD", character).casefold())
         bare = "".join(one for one in whole if unicodedata.category(one) not in ("Mn", "Cf"))
         for one in " " if (bare or whole).isspace() else bare:
             if one != " " or (pieces and pieces[-1] != " "):

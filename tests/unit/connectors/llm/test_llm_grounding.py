@@ -50,6 +50,15 @@ def test_verbatim_values_have_their_exact_span_in_any_script(script: str) -> Non
         ("2026年5月12日", "2026-05-12T00:00:00", "2026年5月12日"),
         ("The quick, very brown fox jumped", "the quick brown fox", "The quick, very brown"),
         ("Dose 5mg daily", "5", "5"),
+        ("Total: \u221212.50 EUR", -12.5, "\u221212.50"),
+        ("السعر: ١٬٢٣٤٫٥٠", 1234.5, "١٬٢٣٤٫٥٠"),
+        ("価格:１２，３４５円", 12345, "１２，３４５"),
+        ("CHF 1’234.50", "1234.50", "1’234.50"),
+        ("Adı: ISPARTA", "ısparta", "ISPARTA"),
+        ("الاسم: محمـــد علي", "محمد علي", "محمـــد علي"),
+        ("نام: علی", "علي", "علی"),
+        ("der Rechnungs-\nnummer 5", "Rechnungsnummer", "Rechnungs-\nnummer"),
+        ("Frau Anna Schmidt-\nHuber kam", "Schmidt-Huber", "Schmidt-\nHuber"),
     ],
 )
 def test_values_written_otherwise_are_found(text: str, value: object, supported: str) -> None:
@@ -68,6 +77,8 @@ def test_values_written_otherwise_are_found(text: str, value: object, supported:
         ("", "x"),
         ("abc", ""),
         ("31/31/2026", "2026-01-31"),
+        ("\u221212.50", 2.5),
+        ("Rechnungs- und Lieferadresse", "Lieferung"),
     ],
 )
 def test_parts_of_words_and_numbers_support_nothing(text: str, value: object) -> None:

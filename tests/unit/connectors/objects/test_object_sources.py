@@ -285,6 +285,7 @@ async def test_it_can_be_used_without_a_pipeline(place: Place) -> None:
         (S3Params, {"pattern": "s3://a/x", "limit": 0}, "greater than or equal to 1"),
         (S3Params, {"pattern": "s3://a/x", "modified_after": "yesterday"}, "datetime"),
         (FilesParams, {"pattern": ""}, "the pattern is empty"),
+        (FilesParams, {"pattern": "x", "exclude": "{1..2000}"}, "expand to more than 1000"),
         (FilesParams, {"pattern": "s3://bucket/x"}, "is an address"),
     ],
 )

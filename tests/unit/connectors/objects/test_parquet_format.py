@@ -108,6 +108,14 @@ async def test_damage_inside_comes_after_the_rows_before_it() -> None:
         await pages_of(reader_of(bytes(data)), format="parquet")
 
 
+async def test_a_flipped_bit_in_a_page_with_a_checksum_is_damage() -> None:
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    data = parquet(NUMBERS, **options)
+    with pytest.raises(RecordError) as caught:
+        await pages_of(reader_of(data.replace(b"name 60", b"name 61", 1)), format="parquet")
+    assert caught.value.kind == "ObjectDamaged"
+
+
 async def test_a_broken_footer_is_damage_and_ends_no_run() -> None:
     data = parquet(NUMBERS)
     length = int.from_bytes(data[-8:-4], "little")

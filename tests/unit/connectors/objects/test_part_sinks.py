@@ -21,10 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from connectors.files import JsonlSinkParams
+from connectors.files import JsonlSink, JsonlSinkParams
 from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.files.walking import walk
 from connectors.objects.encoding import encode_csv
+from connectors.objects.listed import ListedObject
 from connectors.objects.parquet_encoding import MAX_DEPTH, encode_parquet
+from connectors.objects.part_files import run_token
+from connectors.objects.selection import Selection
 from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
@@ -131,6 +135,29 @@ async def test_a_note_without_its_file_means_nothing(tmp_path: Path) -> None:
     async with sink(tmp_path, attempt=2) as made:
         await made.write(batch(0, 10))
     assert ids(tmp_path) == list(range(10))
+
+
+async def test_notes_of_an_unfinished_run_are_no_records(tmp_path: Path) -> None:
+    lines = JsonlSink(JsonlSinkParams(path=str(tmp_path / "more.jsonl")))
+    lines.ctx = Context("p", "n", "run-1")
+    async with sink(tmp_path) as parts, lines:
+        await parts.write(batch(0, 3))
+        await lines.write(batch(3, 5))
+    [notes] = tmp_path.glob(".odw-*")
+    (notes / "part-half.jsonl.tmp").write_text('{"id": 9')
+
+    found = walk(f"{tmp_path}/**")
+
+    assert {Path(path).name for path, _ in found.files} == set(files(tmp_path))
+    assert found.skipped == {"notes of a run that writes there": 3}
+
+
+def test_notes_in_a_bucket_are_no_objects() -> None:
+    below = ObjectsBelow(None, "b", "x/", "text/csv")  # type: ignore[arg-type]
+    folder = below._notes(run_token(Context("p", "n", "run-1")))
+    listed = [ListedObject(name, "e", 1) for name in (f"{folder}part-1.jsonl.json", "x/_odw/own.json")]
+
+    assert Selection().select(listed) == listed[1:]
 
 
 async def test_replacing_removes_earlier_runs_when_the_run_is_complete(tmp_path: Path) -> None:
