@@ -137,8 +137,9 @@ class PipelineOperations(PipelineHost):
         return self.scheduler.views() if self.scheduler is not None else []
 
     async def measure(self, every: float = 1.0) -> None:
-        """Measure the rates of the runs of this process until it stops."""
+        """Measure the rates of the runs of this process, and follow changes of the file, until it stops."""
         while not self._is_stopping:
+            await anyio.to_thread.run_sync(self.follow_file)
             for entry in self._entries():
                 if (snapshot := entry.snapshot()) is not None:
                     tally = snapshot.tally
