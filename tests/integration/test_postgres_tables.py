@@ -54,6 +54,33 @@ async def test_rows_that_are_refused_fail_alone(target: PostgresTarget) -> None:
     assert len(target.rows()) == 13
 
 
+async def test_rows_replace_others_under_all_constraints(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.country (code text PRIMARY KEY)")
+    target.sql("INSERT INTO tables.country VALUES ('DE')")
+    target.sql(
+        "CREATE TABLE tables.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int UNIQUE, "
+        "twice int GENERATED ALWAYS AS (n * 2) STORED, code text REFERENCES tables.country, "
+        "parent int REFERENCES tables.t, at timestamptz NOT NULL DEFAULT '2026-01-01Z')"
+    )
+    target.sql("CREATE INDEX ON tables.t (code)")
+    await target.write([{"n": 1}])
+    page = [{"n": 2, "code": "DE"}, {"n": 3, "code": "XX"}, {"n": 2}, {"n": 5, "new": 1.5}, {"n": 2**40}]
+
+    failures = await target.write(page, mode="replace", run="r2")
+
+    assert failures == {1: "ConstraintViolated", 2: "ConstraintViolated", 4: "WrongType"}
+    assert target.rows("n, twice, code, new") == [(2, 4, "DE", None), (5, 10, None, 1.5)]
+    await target.write([{"n": 6}], run="r3")
+    assert len(set(target.rows("id"))) == 3
+
+
+async def test_rows_that_cannot_replace_others_name_the_remedy(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int PRIMARY KEY, parent int REFERENCES tables.t)")
+    with pytest.raises(FatalError, match="drop such records before the sink, or change the table, then st"):
+        await target.write([{"id": 1, "parent": 2}], mode="replace")
+    assert await target.write([{"id": 1, "parent": 2}, {"id": 2}], mode="replace", run="r2") == {}
+
+
 async def test_messages_name_the_column_and_hold_no_values(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int, day date)")
     async with target.sink() as opened:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +58,24 @@ def test_the_first_dead_letter_is_in_the_report() -> None:
 
 async def test_run_sync_works_where_an_event_loop_runs() -> None:
     assert engine.run_sync(pipeline())["p"].ok
+
+
+async def test_run_sync_works_in_a_callback_of_an_event_loop() -> None:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bool] = loop.create_future()
+    loop.call_soon(lambda: done.set_result(engine.run_sync(pipeline())["p"].ok))
+
+    assert await done
+
+
+def test_run_sync_works_in_a_process_that_a_task_forked() -> None:
+    sniffio = pytest.importorskip("sniffio")
+
+    def forked() -> bool:
+        sniffio.current_async_library_cvar.set("asyncio")  # the child has the context of the task
+        return engine.run_sync(pipeline())["p"].ok
+
+    assert Context().run(forked)
 
 
 def test_records_become_a_table() -> None:
