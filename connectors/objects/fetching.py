@@ -142,7 +142,8 @@ class ObjectFetcher:
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]], least: int = 1
     ) -> T | ComponentError | Suspect:
         """Return the result of `read` after up to the allowed attempts (at least `least`), or the failure."""
-        tries, seen, first, before = 0, self._successes, self._successes, self.reads
+        tries, seen, first = 0, self._successes, self._successes
+        before = self._answers, self._failed
         while True:
             tries, seen_before = tries + 1, seen
             try:
@@ -172,7 +173,7 @@ class ObjectFetcher:
             exhausted = retry is not None and tries >= max(allowed, least)
             if retry is None or exhausted or await self._nothing_gets_through():
                 overshadowed = asked_after == first
-                return Suspect(failure, self._begun, tries, exhausted, overshadowed, before)
+                return Suspect(failure, self._begun, tries, exhausted, overshadowed, Reads(*before))
             # before its first attempt an object has seen nothing
             others_read = tries == 1 or seen > seen_before
             await retry.wait(tries, self._with_patience(failure, others_read=others_read))
@@ -220,7 +221,8 @@ class ObjectFetcher:
             return error
         except ComponentError as error:
             return error
-        self._newest_read = max(self._newest_read, begun)
+        if begun > self._newest_read:
+            self._newest_read = begun
         self._succeeded(found)
         return record
 
