@@ -190,9 +190,17 @@ class ObjectFetcher:
 
     def is_doubtful(self, suspect: Suspect) -> bool:
         """Return whether an outage or bad luck may have failed all attempts, so that more are due."""
-        if suspect.final or isinstance(suspect.error, ObjectRefusedError):
+        return self.is_unlucky(suspect) or (
+            not suspect.final
+            and not isinstance(suspect.error, ObjectRefusedError)
+            and (suspect.overshadowed or not suspect.exhausted)
+        )
+
+    def is_unlucky(self, suspect: Suspect) -> bool:
+        """Return whether bad luck may have failed all attempts, while others were read."""
+        if suspect.final or suspect.overshadowed or not suspect.exhausted:
             return False
-        return not suspect.exhausted or suspect.overshadowed or self.further_tries(suspect) > 0
+        return not isinstance(suspect.error, ObjectRefusedError) and self.further_tries(suspect) > 0
 
     def further_tries(self, failed: Suspect) -> int:
         """Return how many more attempts must fail before bad luck is too improbable to be the reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -62,25 +62,36 @@ async def judged(
         if group.lost and not fetcher.cleared([one for each in held for one in each.suspects]):
             group.reservation.resize(0)
             continue
-        cleared = await _others_get_through(held, fetcher)
-        for each in held:
-            yield each, cleared and await _retry_doubtful(each, fetcher)
+        for verdict in await _verdicts(held, fetcher):
+            yield verdict
         held = []
-    if held:
-        cleared = await _others_get_through(held, fetcher)
-        for each in held:
-            yield each, cleared and await _retry_doubtful(each, fetcher)
+    for verdict in await _verdicts(held, fetcher):
+        yield verdict
 
 
-async def _retry_doubtful(group: Group, fetcher: ObjectFetcher) -> bool:
-    """Retry objects that an outage or bad luck may have failed; return whether failures are now their own."""
+async def _verdicts(groups: Sequence[Group], fetcher: ObjectFetcher) -> list[tuple[Group, bool]]:
+    if not groups:
+        return []
+    for each in groups:
+        await _retry(each, fetcher, fetcher.is_unlucky)
+    cleared = await _others_get_through(groups, fetcher)
+    found = []
+    for each in groups:
+        # an outage may have failed some before others got through, and another one may have begun
+        doubtful = cleared and await _retry(each, fetcher, fetcher.is_doubtful)
+        found.append((each, cleared and (not doubtful or await _others_get_through([each], fetcher))))
+    return found
+
+
+async def _retry(group: Group, fetcher: ObjectFetcher, which: Callable[[Suspect], bool]) -> bool:
+    """Retry some objects that could not be read; return whether any of these still cannot be read."""
     doubtful = [
         (place, outcome)
         for place, outcome in enumerate(group.outcomes)
-        if isinstance(outcome, Suspect) and fetcher.is_doubtful(outcome)
+        if isinstance(outcome, Suspect) and which(outcome)
     ]
     if not doubtful:
-        return True
+        return False
     group.reservation.resize(group.nbytes)  # a lost group has released its bytes
 
     async def again(place: int, failed: Suspect) -> None:
@@ -90,9 +101,7 @@ async def _retry_doubtful(group: Group, fetcher: ObjectFetcher) -> bool:
     async with anyio.create_task_group() as tasks:
         for place, failed in doubtful:
             tasks.start_soon(again, place, failed)
-    if not any(isinstance(group.outcomes[place], Suspect) for place, _ in doubtful):
-        return True
-    return await _others_get_through([group], fetcher)  # another outage may have begun
+    return any(isinstance(group.outcomes[place], Suspect) for place, _ in doubtful)
 
 
 async def _others_get_through(groups: Sequence[Group], fetcher: ObjectFetcher) -> bool:

@@ -71,7 +71,7 @@ class ResumingBodies:
         failed = Suspect(error, 0, tries, True, overshadowed, before)
         if not self._fetcher.is_doubtful(failed):
             return None
-        if not await self._fetcher.others_get_through({self._found.key}):
+        if overshadowed and not await self._fetcher.others_get_through({self._found.key}):
             # the handler must not probe again: the server may be back by then
             raise ServerAwayError(
                 str(error), retry_after=error.retry_after, throttled=error.throttled

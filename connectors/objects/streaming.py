@@ -138,8 +138,8 @@ class RecordStream:
             async for fetched in arrived:
                 found = objects[index]
                 if isinstance(fetched, Suspect) and self._fetcher.is_doubtful(fetched):
-                    away = not self._fetcher.cleared([fetched])
-                    if away and not await self._fetcher.others_get_through({found.key}):
+                    others_read = self._fetcher.is_unlucky(fetched) or self._fetcher.cleared([fetched])
+                    if not others_read and not await self._fetcher.others_get_through({found.key}):
                         raise fetched.error
                     fetched = await self._fetcher.again(fetched, partial(self._fetch, found))
                     if isinstance(fetched, Suspect) and not fetched.exhausted:
@@ -185,8 +185,10 @@ class RecordStream:
                         last, at = page, StreamPosition(start.index, page.end, start.ordinal)
                 except ComponentError as error:
                     failure = error
+        elif isinstance(fetched, Suspect):
+            failure = fetched.as_record() if self._fetcher.cleared([fetched]) else fetched.error
         else:
-            failure = fetched.error if isinstance(fetched, Suspect) else fetched
+            failure = fetched
         if failure is not None:
             if last is not None:
                 yield self._batch(found, last, at, ordinal)
