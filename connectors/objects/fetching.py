@@ -46,7 +46,10 @@ If 7 % of the requests fail, five attempts all fail at one object in 600,000, te
 MAX_EXTENSION = 4
 """Maximum factor on an object's attempts while its failures may be bad luck."""
 
-PROBES = 3
+PROBES, MAX_PROBES = 3, 9
+MAX_PROBE_LUCK = 1e-6
+"""Maximum probability that all probes of a readable object fail, as far as `MAX_PROBES` allows."""
+
 PROBED_PAGES = 3
 PROBED_PER_PAGE = 4
 
@@ -208,8 +211,7 @@ class ObjectFetcher:
             return 0
         now = self.reads
         failing = max(now.failing, now.since(failed.before).failing)
-        needed = math.ceil(math.log(MAX_LUCK, failing)) if failing else 0
-        return min(needed, MAX_EXTENSION * failed.tries) - failed.tries
+        return min(_attempts_for(MAX_LUCK, failing), MAX_EXTENSION * failed.tries) - failed.tries
 
     def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
         hint = failure.retry_after
@@ -282,7 +284,7 @@ class ObjectFetcher:
             return False
         if (known := self._readable) is not None:
             # a single probe may hit the fault it tests for
-            for _ in range(PROBES):
+            for _ in range(max(PROBES, min(_attempts_for(MAX_PROBE_LUCK, self.reads.failing), MAX_PROBES))):
                 if await self._readable_now(known):
                     return True
                 if self._readable is not known:
@@ -318,3 +320,8 @@ class ObjectFetcher:
         self._readable = found
         self._newest_read = max(self._newest_read, begun)
         return True
+
+
+def _attempts_for(luck: float, failing: float) -> int:
+    """Return the number of attempts that all fail by bad luck with at most this probability."""
+    return math.ceil(math.log(luck, failing)) if failing else 0

@@ -197,6 +197,14 @@ async def test_bad_luck_of_a_body_among_other_faults_is_no_verdict() -> None:
     assert store.reads["new"] == 8
 
 
+async def test_probes_that_fail_by_bad_luck_are_no_outage() -> None:
+    store, fetcher, _ = await after_some_faults(0, 5)
+    left = [AWAY] * 4
+    store.fails = lambda key: left.pop() if left else None
+
+    assert await fetcher.others_get_through({"bad"})
+
+
 async def test_an_object_that_gave_up_in_an_outage_is_not_judged() -> None:
     fetcher = ObjectFetcher(Store(lambda key: None), 1, Retries())
     await fetcher.fetch(GOOD)
