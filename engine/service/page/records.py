@@ -100,7 +100,7 @@ async def _ids(operations: Operations, key: str) -> list[str]:
         return []
     record = json.loads(letter.record)
     named = record.get("id") if isinstance(record, dict) else None
-    return [named] if isinstance(named, str) and named not in ("", key) else []
+    return [str(named)] if isinstance(named, str | int | float) and named not in ("", key) else []
 
 
 def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:
@@ -122,8 +122,9 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     if table.names[0] != "id":
         return None
     columns = ", ".join(quote(column) for column in table.names)
+    stored, asked = (table.columns[0].compared.format(text) for text in ("id", "$1"))
     found = reader.execute(
-        f"SELECT {SEQUENCE}, {columns} FROM {quote(table.name)} WHERE CAST(id AS VARCHAR) = ? "  # noqa: S608 -- quoted
+        f"SELECT {SEQUENCE}, {columns} FROM {quote(table.name)} WHERE {stored} = {asked} "  # noqa: S608 -- quoted
         f"ORDER BY {SEQUENCE} DESC LIMIT 1",
         [name],
     ).fetchone()
