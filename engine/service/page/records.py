@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.operations import CallView, LetterView, LetterWhere, NodeView, Operations
+from engine.service.operations import (
+    CallView,
+    LetterView,
+    LetterWhere,
+    NodeView,
+    Operations,
+    record_id_of,
+)
 from engine.service.page import charts, letters
 from engine.service.page.rendering import cell_text, cut, moment, render
 from engine.service.tables import SEQUENCE, Table, quote
@@ -98,9 +105,8 @@ async def _ids(operations: Operations, key: str) -> list[str]:
     letter = await operations.letter(found[0].id) if found else None
     if letter is None or letter.record is None:
         return []
-    record = json.loads(letter.record)
-    named = record.get("id") if isinstance(record, dict) else None
-    return [str(named)] if isinstance(named, str | int | float) and named not in ("", key) else []
+    named = record_id_of(json.loads(letter.record))
+    return [named] if named not in ("", key) else []
 
 
 def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:

@@ -225,15 +225,19 @@ async def test_who_closes_one_letter_of_a_record_closes_both(
 
 
 @pytest.mark.parametrize(
-    ("record", "status"),
-    [('{"id": "row-1", "x": NaN}', "discarded"), (r'{"id": "\ud800"}', "open")],
-    ids=["a value", "an id"],
+    ("sent", "record", "status"),
+    [
+        ("row-1", '{"id": "row-1", "x": NaN}', "discarded"),
+        ("row-1", r'{"id": "\ud800"}', "open"),
+        (0, '{"id": 0}', "discarded"),
+    ],
+    ids=["a value", "an id", "the id zero"],
 )
 async def test_a_letter_of_what_no_service_takes_is_closed(
-    page: httpx.AsyncClient, hosted: Hosted, record: str, status: str
+    page: httpx.AsyncClient, hosted: Hosted, sent: object, record: str, status: str
 ) -> None:
     headers = {"X-ODW-Results": "per-record", "X-ODW-Origin": "memos/run-1/load"}
-    rows = [{"id": "row-1", "text": 5}]
+    rows = [{"id": sent, "text": 5}]
     (await page.post("/ingest/NoteSource", json=rows, headers=headers)).raise_for_status()
     hosted.dead = [replace(LETTER, record=record)]
     form = {"csrf": await csrf(page), "reason": "a test"}
