@@ -106,7 +106,7 @@ class _Folder:
         return sorted(found)
 
     async def read(self, found: ListedObject) -> FileRecord:
-        data = await anyio.to_thread.run_sync(self._read, found)
+        data, info = await anyio.to_thread.run_sync(self._read, found)
         decoded = await decode_whole(data, found.key, found.key, None, self._params)
         path, uri = self.addresses(found.key)
         return {
@@ -118,13 +118,13 @@ class _Folder:
             "source_uri": uri,
             "etag": found.etag,
             "version_id": None,
-            "last_modified": found.last_modified or None,
+            "last_modified": _modified(info) or None,
             "encoding": decoded.encoding,
             "encoding_guessed": decoded.guessed,
             "replaced_characters": decoded.replaced,
         }
 
-    def _read(self, found: ListedObject) -> bytes:
+    def _read(self, found: ListedObject) -> tuple[bytes, os.stat_result]:
         self._check_size(found.key, found.size)
         with _opened(found, 0) as file:
             before = os.fstat(file.fileno())
@@ -134,7 +134,7 @@ class _Folder:
             except OSError as error:
                 raise unreadable(found.key, error) from error
             _check_version(found._replace(etag=_version(before)), os.fstat(file.fileno()))
-        return b"".join(pieces)
+        return b"".join(pieces), before
 
     def _check_size(self, key: str, size: int) -> None:
         limit = self._params.max_object_bytes
@@ -260,8 +260,15 @@ def _listed(path: str) -> ListedObject:
         return ListedObject(path, "", 0)  # reading it reports the reason
     if stat.S_ISDIR(info.st_mode):
         return ListedObject(path, "", 0)
-    modified = datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
-    return ListedObject(path, _version(info), info.st_size, modified)
+    return ListedObject(path, _version(info), info.st_size, _modified(info))
+
+
+def _modified(info: os.stat_result) -> str:
+    """Return when a file was modified; "" if that is outside of the calendar."""
+    try:
+        return datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def _version(info: os.stat_result) -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.forecast import forecast
-from connectors.llm.grounding import spans_of, ungrounded_in
+from connectors.llm.grounding import Grounder, ungrounded_in
 from connectors.llm.items import without_bad_items
 from connectors.llm.json_text import written
 from connectors.llm.merging import merged
@@ -320,8 +320,9 @@ class LlmExtract(Transform[LlmParams]):
         self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document
     ) -> Outcome:
         """Return the validated record, or records, of the target schema, with the id of their document."""
+        grounder = self._grounder(document)
         if not self.params.many:
-            return self._one(staged, fields, document, "")
+            return self._one(staged, fields, grounder)
         items = fields.get(RECORDS)
         if items is not None and not isinstance(items, list):
             return _no_record("the extracted records are not a list", items)
@@ -329,7 +330,7 @@ class LlmExtract(Transform[LlmParams]):
         for number, item in enumerate(items or []):
             if item is None:
                 continue
-            found = self._one(staged, item, document, f"/{number}")
+            found = self._one(staged, item, grounder, f"/{number}")
             if not isinstance(found, RecordError):
                 made.append(found)
             elif self.params.on_bad_item == "dead_letter":
@@ -343,7 +344,7 @@ class LlmExtract(Transform[LlmParams]):
         item = record[ITEM]
         if not isinstance(item, Mapping):
             return RecordError(f"`{ITEM}` is not an object", kind="InvalidFields")
-        return self._one(record, item, document, "")
+        return self._one(record, item, self._grounder(document))
 
     def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
         """Return an item's dead letter: the item and the fields of its document that a replay needs."""
@@ -353,7 +354,14 @@ class LlmExtract(Transform[LlmParams]):
             kept.pop(params.text_field, None)
         return {**kept, params.id_field: f"{staged[params.id_field]}/{number}", ITEM: item}
 
-    def _one(self, staged: Mapping[str, object], fields: object, document: Document, suffix: str) -> Outcome:
+    def _grounder(self, document: Document) -> Grounder | None:
+        """Return what finds the values of all records of a document; None if none has to be found."""
+        needed = self.params.require_grounding or self.params.spans_field
+        return Grounder(document.text) if needed else None
+
+    def _one(
+        self, staged: Mapping[str, object], fields: object, grounder: Grounder | None, suffix: str = ""
+    ) -> Outcome:
         params = self.params
         if not isinstance(fields, Mapping):
             return _no_record("the extracted record is not an object", fields)
@@ -369,8 +377,8 @@ class LlmExtract(Transform[LlmParams]):
         except Exception as error:  # noqa: BLE001 - validators and serializers are third-party code
             return unplanned_error(error)
         found: dict[str, object] = {params.id_field: known[params.id_field], **record}
-        if params.require_grounding or params.spans_field:
-            spans = spans_of(document.text, fields)
+        if grounder is not None:
+            spans = grounder.spans(fields)
             ungrounded = ungrounded_in(params.require_grounding, fields, spans)
             if ungrounded:
                 message = f"the document does not say {', '.join(ungrounded)}; extracted: "

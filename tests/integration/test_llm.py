@@ -778,6 +778,16 @@ async def test_records_of_one_document_have_their_own_keys_and_ids() -> None:
     ]
 
 
+async def test_equal_values_of_several_records_have_their_own_spans() -> None:
+    records = [{"name": "Ann", "count": 1}, {"name": "Ann", "count": 2}]
+    async with (
+        scripted_values({"records": records}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, spans_field="spans") as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1, "Ann 1\nAnn 2")))
+    assert [one["spans"]["name"] for one in derived.records] == [[0, 3], [6, 9]]
+
+
 FOUND = [{"name": "Bob", "count": "many"}, {"name": "Ann"}]
 
 

@@ -119,6 +119,7 @@ class PipelineOperations(PipelineHost):
         self.watch_ends(lambda name, session: self._measure_ends(session))
         self._log = log
         self._is_stopping = False
+        self._replaying: set[LetterId] = set()
         self.scheduler: Scheduler | None = None
 
     def stop(self) -> None:
@@ -267,6 +268,10 @@ class PipelineOperations(PipelineHost):
         if obstacles:
             raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
         group = groups[0]
+        place = letter.run_id, letter.node, letter.key
+        if place in self._replaying:
+            raise OperationsError("This record is being replayed now: look again in a moment.")
+        self._replaying.add(place)
         group_id = REPLAY_GROUP + new_group(self._engine)
         session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
         self._sessions.append(session)
@@ -285,6 +290,7 @@ class PipelineOperations(PipelineHost):
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
             self._sessions.remove(session)
+            self._replaying.discard(place)
         return report.run_id
 
     async def _new_error(self, run_id: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from connectors.files import documents
 from connectors.files.documents import FilesParams, FilesSource
 from connectors.objects.params import ObjectParams
 from connectors.objects.source import ObjectSource
@@ -195,6 +196,22 @@ async def test_what_is_read_can_be_narrowed(
     assert [place.name(record["file_path"]) for record in found.records] == expected
     skipped = found.counted("skipped: excluded by name, date or size")
     assert skipped == 0 if params == {"limit": 2} else skipped == len(FILES) - len(expected)
+
+
+async def test_a_record_has_the_date_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("a")
+    os.utime(file, (1_577_836_800, 1_577_836_800))
+
+    [record] = [one async for one in FilesSource(FilesParams(pattern=str(file))).extract()]
+
+    assert record.last_modified == "2020-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**11), 2**62])
+def test_a_date_outside_of_the_calendar_is_unknown(seconds: int) -> None:
+    info = os.stat_result([0] * 10, {"st_mtime": float(seconds)})
+    assert documents._modified(info) == ""
 
 
 async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:
