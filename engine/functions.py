@@ -201,7 +201,8 @@ class FunctionSource(Source[BaseModel]):
     def key(self, record: Record, ordinal: int) -> str | None:
         if self._key is None:
             return None
-        return str(record[self._key]) if isinstance(self._key, str) else self._key(record)
+        key = record[self._key] if isinstance(self._key, str) else self._key(record)
+        return None if key is None else str(key)
 
 
 class FunctionTransform(Transform[BaseModel]):

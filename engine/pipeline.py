@@ -17,12 +17,14 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from engine.config import Overrides, load_file, load_mapping, select
 from engine.config.problems import unknown
@@ -30,6 +32,7 @@ from engine.contract.background import background_tasks
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.contract.types import JsonValue, Record
+from engine.contract.unplanned import has_asyncio_loop
 from engine.errors import ConfigError, Problem
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
@@ -244,14 +247,20 @@ def run_sync(
     if not _on_event_loop():
         return anyio.run(work)
     with ThreadPoolExecutor(1, "odw-run") as threads:
-        return threads.submit(anyio.run, work).result()
+        return threads.submit(Context().run, partial(anyio.run, work)).result()
 
 
 def _on_event_loop() -> bool:
+    """Return whether anyio would start no event loop here.
+
+    A callback of a loop has no task; a process that a task forked has no loop, but the task's context.
+    """
+    if has_asyncio_loop():
+        return True
     try:
-        anyio.get_current_task()
-    except RuntimeError:
-        return False
+        anyio.lowlevel.current_token()
+    except RuntimeError as error:
+        return not isinstance(error, anyio.NoEventLoopError)
     return True
 
 

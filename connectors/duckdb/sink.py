@@ -12,6 +12,7 @@ import anyio
 from pydantic import BaseModel
 
 from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_of
+from connectors.duckdb.staging import definitions_like
 from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
 from connectors.tables.isolation import replacing
@@ -156,8 +157,10 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         if not self._columns:
             if "." in self._table:
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(self._table.partition('.')[0])}")
-            made = ", ".join(f"{quote(column.name)} {column.sql}" for column in changes.added)
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({made})")
+            made = [f"{quote(column.name)} {column.sql}" for column in changes.added]
+            if self._replaced:
+                made = definitions_like(connection, self.params.table, changes.added, self.params.columns)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(made)})")
         for column in changes.added if self._columns else ():
             connection.execute(
                 f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quote(column.name)} {column.sql}"

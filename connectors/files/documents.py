@@ -18,14 +18,16 @@ from pydantic import Field, field_validator
 from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import find_files
-from connectors.files.walking import displayed
+from connectors.files.sharing import reads_files
+from connectors.files.walking import alternatives, displayed
 from connectors.objects.content import ObjectBody
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.source import ObjectSource
 from connectors.objects.whole import decode_whole
+from engine.contract.claims import Claim
 from engine.contract.component import Context, Kind, Locality, component
-from engine.errors import RecordError
+from engine.errors import FatalError, RecordError
 
 __all__ = ["FilesParams", "FilesSource"]
 
@@ -53,16 +55,26 @@ class FilesParams(ObjectParams):
                 raise ValueError(f"{one!r} is an address; the source `files` reads paths of this machine")
         return value
 
+    @field_validator("exclude")
+    @classmethod
+    def _exclude(cls, value: str | list[str]) -> str | list[str]:
+        try:
+            for one in listed(value):
+                alternatives(one)
+        except FatalError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @property
     def excluded(self) -> Callable[[str], bool] | None:
         """Return the test for excluded paths, or None if nothing is excluded."""
-        patterns = [os.path.expanduser(one) for one in listed(self.exclude)]
+        patterns = [one for each in listed(self.exclude) for one in alternatives(os.path.expanduser(each))]
         if not patterns:
             return None
         from wcmatch import glob
 
-        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE | glob.BRACE
-        matcher = glob.compile(patterns, flags=flags)
+        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
+        matcher = glob.compile(patterns, flags=flags, limit=0)
         return lambda path: matcher.match(os.path.normpath(path)) or matcher.match(path)
 
 
@@ -94,7 +106,7 @@ class _Folder:
         return sorted(found)
 
     async def read(self, found: ListedObject) -> FileRecord:
-        data = await anyio.to_thread.run_sync(self._read, found)
+        data, info = await anyio.to_thread.run_sync(self._read, found)
         decoded = await decode_whole(data, found.key, found.key, None, self._params)
         path, uri = self.addresses(found.key)
         return {
@@ -106,13 +118,13 @@ class _Folder:
             "source_uri": uri,
             "etag": found.etag,
             "version_id": None,
-            "last_modified": found.last_modified or None,
+            "last_modified": _modified(info) or None,
             "encoding": decoded.encoding,
             "encoding_guessed": decoded.guessed,
             "replaced_characters": decoded.replaced,
         }
 
-    def _read(self, found: ListedObject) -> bytes:
+    def _read(self, found: ListedObject) -> tuple[bytes, os.stat_result]:
         self._check_size(found.key, found.size)
         with _opened(found, 0) as file:
             before = os.fstat(file.fileno())
@@ -122,7 +134,7 @@ class _Folder:
             except OSError as error:
                 raise unreadable(found.key, error) from error
             _check_version(found._replace(etag=_version(before)), os.fstat(file.fileno()))
-        return b"".join(pieces)
+        return b"".join(pieces), before
 
     def _check_size(self, key: str, size: int) -> None:
         limit = self._params.max_object_bytes
@@ -248,8 +260,15 @@ def _listed(path: str) -> ListedObject:
         return ListedObject(path, "", 0)  # reading it reports the reason
     if stat.S_ISDIR(info.st_mode):
         return ListedObject(path, "", 0)
-    modified = datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
-    return ListedObject(path, _version(info), info.st_size, modified)
+    return ListedObject(path, _version(info), info.st_size, _modified(info))
+
+
+def _modified(info: os.stat_result) -> str:
+    """Return when a file was modified; "" if that is outside of the calendar."""
+    try:
+        return datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def _version(info: os.stat_result) -> str:
@@ -272,8 +291,18 @@ def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
     return FileUnreadableError(f"cannot read {shown}: {reason}", record_kind="FolderUnreadable")
 
 
+def _claim(params: FilesParams) -> Claim:
+    return reads_files(listed(params.pattern), params.excluded)
+
+
 @component(
-    Kind.SOURCE, "files", params=FilesParams, extra="s3", locality=Locality.MACHINE, bookmarks=keeps_bookmarks
+    Kind.SOURCE,
+    "files",
+    params=FilesParams,
+    extra="s3",
+    locality=Locality.MACHINE,
+    bookmarks=keeps_bookmarks,
+    claim=_claim,
 )
 class FilesSource(ObjectSource[FilesParams]):
     """Reads files of this machine that match a wildcard pattern, each as one record, as `s3` does.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 from connectors.addresses import without_fields
+from connectors.files.walking import alternatives
 from engine.contract.claims import Claim
+from engine.errors import FatalError
 
-__all__ = ["one_path", "place_of", "reads_file", "writes_file"]
+__all__ = ["one_path", "place_of", "reads_files", "writes_file"]
 
 _CLASHES = {
     "replace": "`mode: replace` deletes what the other reads or writes",
@@ -15,15 +18,32 @@ _CLASHES = {
 }
 
 
-def reads_file(path: str) -> Claim:
-    """The claim of a source that reads a file."""
-    return Claim(place_of(path), f"reads {path}")
+def reads_files(patterns: Sequence[str], excluded: Callable[[str], bool] | None = None) -> Claim:
+    """The claim of a source that reads a file, or those that match patterns."""
+    places = [place_of(one) for one in patterns]
+
+    def reads(place: str) -> bool:
+        if place in places:
+            return True
+        from wcmatch import glob
+
+        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
+        try:
+            expanded = [alternative for one in places for alternative in alternatives(one)]
+        except FatalError:
+            return False  # reading reports it
+        return glob.globmatch(place, expanded, flags=flags, limit=0) and not (
+            excluded and (excluded(place) or excluded(os.path.relpath(place)))
+        )
+
+    return Claim("\n".join(places), f"reads {', '.join(patterns)}", reads=reads)
 
 
 def writes_file(path: str, mode: str) -> Claim:
     """The claim of a sink that writes to one file."""
     remedy = "choose another file for one of them"
-    return Claim(place_of(path), f"writes {path}", _CLASHES.get(mode, ""), remedy)
+    place = place_of(path)
+    return Claim(place, f"writes {path}", _CLASHES.get(mode, ""), remedy, adds=place)
 
 
 def place_of(path: str) -> str:

@@ -17,8 +17,7 @@ from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart, any_readable, find_files, read_limit
 from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
 from connectors.files.line_keys import LineKeys
-from connectors.files.sharing import reads_file
-from connectors.files.walking import is_pattern
+from connectors.files.sharing import reads_files
 from connectors.json_lines import has_long_number, parse_line
 from connectors.objects.lines import LinePage, Place, ReadChunk, line_pages
 from engine.contract.batch import Batch
@@ -83,7 +82,7 @@ def reads_stdin(_: object) -> Claim:
 def _claim(params: JsonlSourceParams) -> Claim | None:
     if params.path == STDIN:
         return reads_stdin(params)
-    return None if is_pattern(params.path) else reads_file(params.path)
+    return reads_files([params.path])
 
 
 def _keeps_bookmarks(params: JsonlSourceParams) -> bool:

@@ -22,7 +22,7 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from wcmatch.fnmatch import WcMatcher
 
-__all__ = ["MAX_ALTERNATIVES", "Walk", "displayed", "is_pattern", "walk", "without_escapes"]
+__all__ = ["MAX_ALTERNATIVES", "Walk", "alternatives", "displayed", "is_pattern", "walk", "without_escapes"]
 
 MAX_ALTERNATIVES = 1000
 """Maximum number of names that the braces of a path may expand to."""
@@ -63,15 +63,8 @@ def walk(pattern: str) -> Walk:
     Raises:
         FatalError: the pattern has too many alternatives.
     """
-    # imported lazily: it takes 20 ms, and a plain name does not need it
-    import bracex
-
-    try:
-        alternatives = bracex.expand(pattern, keep_escapes=True, limit=MAX_ALTERNATIVES)
-    except bracex.ExpansionLimitException as error:
-        raise FatalError(f"the braces of {pattern!r} expand to more than {MAX_ALTERNATIVES} names") from error
     search = _Search()
-    for alternative in dict.fromkeys(alternatives):
+    for alternative in dict.fromkeys(alternatives(pattern)):
         root = "/" if alternative.startswith("/") else ""
         segments = [segment for segment in alternative.split("/") if segment]
         if any(segment != "**" and "**" in without_escapes(segment) for segment in segments):
@@ -79,6 +72,21 @@ def walk(pattern: str) -> Walk:
         if segments and not alternative.endswith("/"):
             search.below(root, segments)
     return search.result()
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Return the patterns that the braces of a pattern expand to.
+
+    Raises:
+        FatalError: too many.
+    """
+    # imported lazily: it takes 20 ms, and a plain name does not need it
+    import bracex
+
+    try:
+        return bracex.expand(pattern, keep_escapes=True, limit=MAX_ALTERNATIVES)
+    except bracex.ExpansionLimitException as error:
+        raise FatalError(f"the braces of {pattern!r} expand to more than {MAX_ALTERNATIVES} names") from error
 
 
 def without_escapes(name: str) -> str:

@@ -74,10 +74,17 @@ class CursorPaging(_Paging):
         description="Query parameter for the cursor (default: the cursor is the next page's address)",
     )
 
-    @field_validator("cursor")
+    more: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Path of a value that is false on the last page, e.g. `has_more`, for an API whose last "
+        "page has a cursor too",
+    )
+
+    @field_validator("cursor", "more")
     @classmethod
-    def _is_path(cls, path: str) -> str:
-        return check_path(path)
+    def _is_path(cls, path: str | None) -> str | None:
+        return None if path is None else check_path(path)
 
     def query(self, place: Place) -> list[tuple[str, str]]:
         return [] if place is None or self.parameter is None else [(self.parameter, str(place))]
@@ -86,6 +93,8 @@ class CursorPaging(_Paging):
         return str(place) if place is not None and self.parameter is None else None
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        if self.more is not None and not self._has_more(document, self.more):
+            return None
         cursor = at_path(document, self.cursor)
         if cursor is MISSING or cursor is None or cursor is False or cursor == "":
             return None
@@ -95,8 +104,14 @@ class CursorPaging(_Paging):
             return cursor
         return _absolute(str(cursor), url)
 
+    def _has_more(self, document: Any, path: str) -> bool:
+        more = at_path(document, path)
+        if more is MISSING:
+            raise FatalError(f"the answer has nothing at `{path}`: check `more` of `paging`", kind="schema")
+        return bool(more) and more != "false"
+
     def doubt(self, answer: Answer, document: Any) -> str:
-        absent = at_path(document, self.cursor) is MISSING
+        absent = self.more is None and at_path(document, self.cursor) is MISSING
         return f"it has no cursor at `{self.cursor}`: check `paging` if there are more" if absent else ""
 
 

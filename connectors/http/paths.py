@@ -13,8 +13,8 @@ __all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in"]
 
 MISSING: Final = object()
 
-_PATH: Final = re.compile(r"[^.\[\]]+(\[\d+\])*(\.[^.\[\]]+(\[\d+\])*)*|(\[\d+\])+")
-_STEP: Final = re.compile(r"[^.\[\]]+|\[\d+\]")
+_PATH: Final = re.compile(r"[^.\[\]]+(\[-?\d+\])*(\.[^.\[\]]+(\[-?\d+\])*)*|(\[-?\d+\])+")
+_STEP: Final = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -30,7 +30,7 @@ def at_path(document: Any, path: str) -> Any:
     for step in _STEP.findall(path):
         if step.startswith("["):
             index = int(step[1:-1])
-            if not isinstance(document, list) or index >= len(document):
+            if not isinstance(document, list) or not -len(document) <= index < len(document):
                 return MISSING
             document = document[index]
         elif isinstance(document, Mapping) and step in document:

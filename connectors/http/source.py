@@ -297,19 +297,23 @@ class HttpSource(Source[HttpSourceParams]):
             value = at_path(record, path)
             if value is MISSING or value is None:
                 continue
-            try:
-                greatest = value if greatest is None or value > greatest else greatest
-            except TypeError:
+            if not isinstance(value, str | int | float):
+                raise FatalError(f"a value of {path!r} is neither text nor a number", kind="schema")
+            if greatest is not None and isinstance(value, str) is not isinstance(greatest, str):
                 raise FatalError(
-                    f"the values of {path!r} cannot be compared: some are text, others are not", kind="schema"
-                ) from None
+                    f"the values of {path!r} cannot be compared: some are text, others are not; if those of "
+                    f"earlier runs differ, run: python -m engine bookmarks reset {self.ctx.pipeline}",
+                    kind="schema",
+                )
+            greatest = value if greatest is None or value > greatest else greatest
         return greatest
 
     def _check_progress(self, page: bytes, seen: set[bytes]) -> None:
         digest = sha256(page).digest()[:8]
         if digest in seen:
             raise FatalError(
-                f"{self._said} leads to a page that was read already, and would never end: check `paging`",
+                f"{self._said} leads to a page that was read already, and would never end: check `paging`; "
+                "for a cursor, `more` names the field that says whether there are more pages",
                 kind="schema",
             )
         seen.add(digest)

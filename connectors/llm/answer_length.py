@@ -17,6 +17,10 @@ THOUGHTS: Final = 8_000
 
 _FRAME: Final = 48  # a slot with its nonce
 _FIELD: Final = 48  # a name and a short value
+_SHORT_VALUE: Final = 16  # with its name
+_OF_TEXT: Final = 0.25  # how much of the documents an answer repeats: free text
+_OF_LISTS: Final = 1.0
+_OF_RECORDS: Final = 4.0  # lines of a table become objects, with the name of each value
 _SHORTEST: Final = 512
 _LONGEST: Final = 32_000
 
@@ -24,19 +28,31 @@ _LONGEST: Final = 32_000
 class AnswerLength:
     """Estimates the tokens of answers from the fields of a schema and the documents of a call.
 
-    A short value takes about 48 tokens. Free text may repeat a quarter of its document, and lists all of it.
+    A short value takes about 48 tokens. Free text may repeat a quarter of its document, lists of values all
+    of it, and lists of objects need four times as much.
     """
 
     def __init__(self, schema: TargetSchema) -> None:
         shapes = [one.shape for one in schema.fields.values()]
+        self._names = len(shapes)
         self._fields = sum(_leaves(one, set()) for one in shapes)
-        self._share = 1.0 if _is_open(shapes, set()) else 0.25
+        self._share = _share(shapes, frozenset())
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether the number of values is unlimited."""
+        return self._share >= _OF_LISTS
 
     def of(self, documents: Sequence[Document]) -> int:
         """Return tokens that suffice for the answers about these documents."""
         texts = sum(document.tokens for document in documents)
         tokens = len(documents) * (_FRAME + self._fields * _FIELD) + int(texts * self._share)
         return min(max(tokens, _SHORTEST), _LONGEST)
+
+    def usual(self, documents: Sequence[Document]) -> int:
+        """Return what to reserve for the answers: short values, and lists about as long as the documents."""
+        texts = sum(document.tokens for document in documents) if self.has_lists else 0
+        return len(documents) * self._names * _SHORT_VALUE + texts
 
 
 def _leaves(shape: Shape, seen: set[str]) -> int:
@@ -60,14 +76,16 @@ def _inside(shape: Shape) -> Iterable[Shape]:
     return shape.branches if isinstance(shape, Either) else []
 
 
-def _is_open(shapes: Iterable[Shape], seen: set[str]) -> bool:
-    """Return whether the number of values is unlimited."""
+def _share(shapes: Iterable[Shape], seen: frozenset[str], *, listed: bool = False) -> float:
+    """Return how much of its documents an answer may repeat. `listed`: any number of these values."""
+    most = _OF_LISTS if listed else _OF_TEXT
     for shape in shapes:
-        if isinstance(shape, Items | Entries):
-            return True
         if isinstance(shape, Reference):
-            if shape.name in seen or _is_open([shape.target], seen | {shape.name}):
-                return True
-        elif not isinstance(shape, Text | Choice) and _is_open(_inside(shape), seen):
-            return True
-    return False
+            again = shape.name in seen
+            inner = () if again else (shape.target,)
+            most = max(most, _OF_RECORDS if again else _share(inner, seen | {shape.name}, listed=listed))
+        elif isinstance(shape, Entries) or (listed and isinstance(shape, Fields | Places)):
+            return _OF_RECORDS
+        elif not isinstance(shape, Text | Choice):
+            most = max(most, _share(_inside(shape), seen, listed=listed or isinstance(shape, Items)))
+    return most

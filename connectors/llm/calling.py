@@ -41,9 +41,6 @@ class OnCount(Protocol):
     def __call__(self, name: str, amount: float = 1, /) -> None: ...
 
 
-_OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves, assuming short values
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Makes the calls of a node. `gate` keeps to the quota, `limiter` bounds the calls in flight.
@@ -156,7 +153,7 @@ class Caller:
         return self.writer.tokens_aside + sum(document.tokens for document in documents)
 
     def _tokens_out(self, documents: Sequence[Document]) -> int:
-        return len(documents) * len(self.schema.fields) * _OUTPUT_TOKENS_PER_FIELD
+        return AnswerLength(self.schema).usual(documents)
 
 
 def too_long(document: Document, reason: str) -> RecordError:

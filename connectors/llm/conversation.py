@@ -142,7 +142,8 @@ class Conversation:
 
     async def _read(self, group: TaskGroup, indices: list[int], prompt: Prompt, reply: Reply) -> None:
         if reply.finish_reason == "length":
-            cut = RecordError(f"the answer was cut off twice{_wrote(reply)}", kind="AnswerTruncated")
+            message = "the answer was cut off twice; raise `max_tokens`, or set `split_tokens`"
+            cut = RecordError(f"{message}{_wrote(reply)}", kind="AnswerTruncated")
             await self._ask_in_halves(group, indices, cut)
             return
         if reply.refusal or reply.finish_reason == "content_filter":

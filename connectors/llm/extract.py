@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.forecast import forecast
-from connectors.llm.grounding import spans_of, ungrounded_in
+from connectors.llm.grounding import Grounder, ungrounded_in
 from connectors.llm.items import without_bad_items
 from connectors.llm.json_text import written
 from connectors.llm.merging import merged
@@ -192,16 +192,19 @@ class LlmExtract(Transform[LlmParams]):
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
         """Estimate calls, tokens and price of `total` documents like these, without a request."""
         documents: list[Document] = []
+        unreadable = ""
         async with DocumentReader() as reader:
             for record in sample:
                 try:
                     document = await self._document(record, "", reader)
-                except (RecordError, StoppingError):
+                    self._check(record, document)
+                except (RecordError, StoppingError) as error:
+                    unreadable = unreadable or f": {error}"
                     continue  # no call is made for it
                 if document.parts:
                     documents.append(document)
         if not documents:
-            return Estimate(notes=["no document of the sample can be read"])
+            return Estimate(notes=[f"no document of the sample can be read{unreadable}"])
         connection = self.connection if isinstance(self.connection, LlmConnection) else LlmConnection()
         asked = round(total * len(documents) / len(sample))
         # the list of prices takes a second to load
@@ -221,7 +224,7 @@ class LlmExtract(Transform[LlmParams]):
                 if self.params.many and ITEM in record:
                     outcomes[place] = self._item(record, document)
                     continue
-                self._check_known(record)
+                self._check(record, document)
             except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
@@ -234,8 +237,8 @@ class LlmExtract(Transform[LlmParams]):
             places.append(place)
         return outcomes, documents, places
 
-    def _check_known(self, record: Mapping[str, object]) -> None:
-        """Raise RecordError, before a call is paid, if the document's id or address does not fit."""
+    def _check(self, record: Mapping[str, object], document: Document) -> None:
+        """Raise RecordError, before a call is paid, if no answer can make a valid record of the document."""
         misfits = self._target.misfits(self._known(record, "/0" if self.params.many else ""))
         if misfits:
             names = ", ".join(dict.fromkeys(f"`{one['loc'][0]}`" for one in misfits))
@@ -243,6 +246,13 @@ class LlmExtract(Transform[LlmParams]):
                 f"the schema does not take what the pipeline fills in: {_reasons(misfits)}; "
                 f"make {names} of the schema a `str`, or change the document's",
                 kind="InvalidFields",
+            )
+        needed = [name for name in self.params.require_grounding if name in self._target.required]
+        if needed and document.parts and not document.text.strip():
+            raise RecordError(
+                f"the document consists of images, in which {', '.join(needed)} cannot be found; remove them "
+                "from `require_grounding`, or send the document to a node of its own",
+                kind="NotGrounded",
             )
 
     def _known(self, staged: Mapping[str, object], suffix: str) -> dict[str, object]:
@@ -260,14 +270,11 @@ class LlmExtract(Transform[LlmParams]):
         own = record.get(params.id_field)
         path = record.get(params.uri_field) or own
         if not isinstance(own, str) or not isinstance(path, str):
-            wrong, value = (params.uri_field, path) if isinstance(own, str) else (params.id_field, own)
-            number = (
-                f"; make the number text first: `cast: {{{wrong}: str}}`" if isinstance(value, int) else ""
-            )
-            raise RecordError(f"the record has no text in `{wrong}`{number}", kind="NotStaged")
+            parameter, value = ("uri_field", path) if isinstance(own, str) else ("id_field", own)
+            raise _not_staged(parameter, params, value)
         content = record.get(params.text_field)
         if (params.text_field not in record and ITEM not in record) or not isinstance(content, str | None):
-            raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
+            raise _not_staged("text_field", params, content)
         instructions = record.get("processing_instructions")
         name = path.rsplit("/", 1)[-1] or path
         return Document(
@@ -313,8 +320,9 @@ class LlmExtract(Transform[LlmParams]):
         self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document
     ) -> Outcome:
         """Return the validated record, or records, of the target schema, with the id of their document."""
+        grounder = self._grounder(document)
         if not self.params.many:
-            return self._one(staged, fields, document, "")
+            return self._one(staged, fields, grounder)
         items = fields.get(RECORDS)
         if items is not None and not isinstance(items, list):
             return _no_record("the extracted records are not a list", items)
@@ -322,7 +330,7 @@ class LlmExtract(Transform[LlmParams]):
         for number, item in enumerate(items or []):
             if item is None:
                 continue
-            found = self._one(staged, item, document, f"/{number}")
+            found = self._one(staged, item, grounder, f"/{number}")
             if not isinstance(found, RecordError):
                 made.append(found)
             elif self.params.on_bad_item == "dead_letter":
@@ -336,7 +344,7 @@ class LlmExtract(Transform[LlmParams]):
         item = record[ITEM]
         if not isinstance(item, Mapping):
             return RecordError(f"`{ITEM}` is not an object", kind="InvalidFields")
-        return self._one(record, item, document, "")
+        return self._one(record, item, self._grounder(document))
 
     def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
         """Return an item's dead letter: the item and the fields of its document that a replay needs."""
@@ -346,7 +354,14 @@ class LlmExtract(Transform[LlmParams]):
             kept.pop(params.text_field, None)
         return {**kept, params.id_field: f"{staged[params.id_field]}/{number}", ITEM: item}
 
-    def _one(self, staged: Mapping[str, object], fields: object, document: Document, suffix: str) -> Outcome:
+    def _grounder(self, document: Document) -> Grounder | None:
+        """Return what finds the values of all records of a document; None if none has to be found."""
+        needed = self.params.require_grounding or self.params.spans_field
+        return Grounder(document.text) if needed else None
+
+    def _one(
+        self, staged: Mapping[str, object], fields: object, grounder: Grounder | None, suffix: str = ""
+    ) -> Outcome:
         params = self.params
         if not isinstance(fields, Mapping):
             return _no_record("the extracted record is not an object", fields)
@@ -362,8 +377,8 @@ class LlmExtract(Transform[LlmParams]):
         except Exception as error:  # noqa: BLE001 - validators and serializers are third-party code
             return unplanned_error(error)
         found: dict[str, object] = {params.id_field: known[params.id_field], **record}
-        if params.require_grounding or params.spans_field:
-            spans = spans_of(document.text, fields)
+        if grounder is not None:
+            spans = grounder.spans(fields)
             ungrounded = ungrounded_in(params.require_grounding, fields, spans)
             if ungrounded:
                 message = f"the document does not say {', '.join(ungrounded)}; extracted: "
@@ -392,6 +407,14 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("tokens_in", usage.tokens_in)
         self.ctx.count("tokens_out", usage.tokens_out)
         self.ctx.count("cost_usd", usage.cost_usd)
+
+
+def _not_staged(parameter: str, params: LlmParams, value: object) -> RecordError:
+    """Return the error for a record whose field, named by a parameter, has no text."""
+    field = getattr(params, parameter)
+    number = f"make the number text first: `cast: {{{field}: str}}`" if isinstance(value, int) else ""
+    remedy = number or f"name another field with `{parameter}`"
+    return RecordError(f"the record has no text in `{field}`; {remedy}", kind="NotStaged")
 
 
 def _no_record(reason: str, extracted: object) -> RecordError:

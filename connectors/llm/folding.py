@@ -101,18 +101,6 @@ class Folded:
             stop += 1  # a combining accent belongs to its letter
         return self._place(start), stop
 
-    def offset(self, place: int) -> int:
-        """Return the first folded character that came from this offset of the original or later."""
-        if place >= len(self._original):
-            return len(self.text)
-        chunk = place // _CHUNK
-        found = self._offsets[chunk]
-        for origin in self._origins(chunk):
-            if origin >= place:
-                break
-            found += 1
-        return found
-
     def _place(self, offset: int) -> int:
         chunk = bisect_right(self._offsets, offset) - 1
         return next(islice(self._origins(chunk), offset - self._offsets[chunk], None))

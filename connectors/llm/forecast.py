@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from math import ceil
 from typing import Any, Final
 
+from connectors.llm.answer_length import AnswerLength
 from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits, pack
 from connectors.llm.pricing import known_price
@@ -14,9 +15,9 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.llm.service import instructions_for
 from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, LlmParams
-from connectors.llm.shapes import Number, Shape, TrueOrFalse
+from connectors.llm.shapes import Nothing, Number, Shape, TrueOrFalse
 from connectors.llm.splitting import divided
-from connectors.llm.structures import Entries, Fields, Items
+from connectors.llm.structures import Either, Entries, Fields, Items, Reference
 from engine.contract.planning import Estimate
 
 __all__ = ["forecast"]
@@ -54,7 +55,12 @@ def forecast(params: LlmParams, model: str, documents: Sequence[Document], total
     answers = sum(len(one.nonces) * (answer + (0 if one.lone else _NONCE)) for one in prompts)
     tokens_out = ceil(answers / BYTES_PER_TOKEN * scale)
     price = known_price(model, params)
-    notes = ["4 bytes to a token", "short answers in every field", "no thoughts, retries or cached prompts"]
+    items = f", {_ITEMS} items in every list" if AnswerLength(schema).has_lists else ""
+    notes = [
+        "4 bytes to a token",
+        f"short answers in every field{items}",
+        "no thoughts, retries or cached prompts",
+    ]
     if price is None:
         prices = "`usd_per_million_input` and `usd_per_million_output`"
         notes.append(f"the price of {model!r} is unknown: set {prices}")
@@ -93,9 +99,13 @@ def _answer_characters(schema: TargetSchema) -> int:
     return sum(len(name) + _PUNCTUATION + _size(one.shape) for name, one in schema.fields.items())
 
 
-def _size(shape: Shape, depth: int = 3) -> int:
+def _size(shape: Shape, depth: int = 6) -> int:
     if isinstance(shape, Number | TrueOrFalse):
         return _NUMBER
+    if isinstance(shape, Reference):
+        return _size(shape.target, depth - 1) if depth else _TEXT
+    if isinstance(shape, Either):
+        return _size(next((one for one in shape.branches if not isinstance(one, Nothing)), Nothing()), depth)
     if depth and isinstance(shape, Items):
         return _ITEMS * _size(shape.item, depth - 1)
     if depth and isinstance(shape, Entries):

@@ -9,11 +9,11 @@ months.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from itertools import compress
+from itertools import compress, cycle
 from typing import Final
 
 from connectors.llm.folding import (
@@ -42,12 +42,8 @@ _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searche
 
 
 def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:
-    """Return the spans of a record's values by path (`name`, `items[0].price`), where found.
-
-    Null, true and false have no span. Equal values get successive occurrences.
-    """
-    grounder = Grounder(text)
-    return {path: span for path, value in _leaves("", values) if (span := grounder.find(value)) is not None}
+    """Return the spans of a record's values in a text, see `Grounder.spans`."""
+    return Grounder(text).spans(values)
 
 
 def ungrounded_in(
@@ -70,25 +66,45 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 class Grounder:
-    """Finds values in one document."""
+    """Finds values in one document. Equal values get successive occurrences."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._next: dict[str, int] = {}
+        self._found: dict[str, Iterator[Span]] = {}
+
+    def spans(self, values: Mapping[str, object]) -> dict[str, Span]:
+        """Return the spans of a record's values by path (`name`, `items[0].price`), where found.
+
+        Null, true and false have no span.
+        """
+        return {path: span for path, value in _leaves("", values) if (span := self.find(value)) is not None}
 
     def find(self, value: object) -> Span | None:
-        """Return the span that supports a text or number, or None."""
+        """Return the next span that supports a text or number, or None."""
         wanted = str(value).strip()
         if not wanted:
             return None
-        span = _occurrence(self._text, wanted, self._next.get(wanted, 0))
-        if span is None and wanted in self._next:  # the value occurs once, but was asked for again
-            span = _occurrence(self._text, wanted, 0)
-        if span is None and len(wanted) <= _MAX_VALUE:
-            span = self._folded_span(wanted) or self._meant(wanted) or self._by_words(wanted)
-        if span is not None:
-            self._next[wanted] = span[1]
-        return span
+        if wanted not in self._found:
+            self._found[wanted] = cycle(_first(self._searches(wanted)))
+        return next(self._found[wanted], None)
+
+    def _searches(self, wanted: str) -> Iterator[Iterator[Span]]:
+        yield _occurrences(self._text, wanted)
+        if len(wanted) <= _MAX_VALUE:
+            yield (self._folded.span(*one) for one in _first(self._folded_searches(folded(wanted))))
+            yield self._meant(wanted)
+            yield self._by_words(wanted)
+
+    def _folded_searches(self, needle: str) -> Iterator[Iterator[Span]]:
+        """Yield searches that find spans of the folded text."""
+        if not needle:
+            return
+        yield _occurrences(self._folded.text, needle)
+        if is_unspaced(needle):
+            yield self._unspaced.find(needle.replace(" ", ""))
+        if "- " in self._folded.text:
+            yield self._rejoined.find(needle)
+            yield self._undivided.find(needle)
 
     @cached_property
     def _folded(self) -> Folded:
@@ -106,18 +122,6 @@ class Grounder:
     def _dates(self) -> dict[str, Span]:
         return dates_in(self._text)
 
-    def _folded_span(self, wanted: str) -> Span | None:
-        needle = folded(wanted)
-        if not needle:
-            return None
-        start = self._folded.offset(self._next.get(wanted, 0))
-        found = _occurrence(self._folded.text, needle, start) or _occurrence(self._folded.text, needle, 0)
-        if found is None and is_unspaced(needle):
-            found = self._unspaced.find(needle.replace(" ", ""), start)
-        if found is None and "- " in self._folded.text:
-            found = self._rejoined.find(needle, start) or self._undivided.find(needle, start)
-        return self._folded.span(*found) if found else None
-
     @cached_property
     def _unspaced(self) -> _Without:
         return _Without(self._folded.text, _SPACE)
@@ -130,23 +134,24 @@ class Grounder:
     def _undivided(self) -> _Without:
         return _Without(self._folded.text, _DIVISION)
 
-    def _meant(self, wanted: str) -> Span | None:
+    def _meant(self, wanted: str) -> Iterator[Span]:
         """Find a number or date that is written differently."""
         number, date = as_number(wanted), as_date(wanted)
         if date is not None and date in self._dates:
-            return self._dates[date]
-        return self._numbers.get(number) if number is not None else None
+            yield self._dates[date]
+        elif number is not None and number in self._numbers:
+            yield self._numbers[number]
 
-    def _by_words(self, wanted: str) -> Span | None:
-        """Return the window with the most of the value's words, if it has at least three quarters."""
+    def _by_words(self, wanted: str) -> Iterator[Span]:
+        """Find the window with the most of the value's words, if it has at least three quarters."""
         value = words_in(folded(wanted))
         words, size = self._words, len(value)
         if not _FEWEST_WORDS <= size <= len(words):
-            return None
+            return
         left = Counter(value)
         stated = list(compress(enumerate(words), map(left.__contains__, words)))
         if len(stated) < _COVERAGE * size:
-            return None
+            return
         best = hits = behind = 0
         window = (0, 0)
         for ahead, (place, word) in enumerate(stated):
@@ -161,8 +166,8 @@ class Grounder:
             if hits > best:
                 best, window = hits, (stated[behind][0], stated[ahead][0])
         if best < _COVERAGE * size:
-            return None
-        return self._folded.span(*span_of_words(self._folded.text, *window))
+            return
+        yield self._folded.span(*span_of_words(self._folded.text, *window))
 
 
 class _Without:
@@ -171,32 +176,37 @@ class _Without:
     def __init__(self, text: str, pattern: re.Pattern[str]) -> None:
         self._text = pattern.sub("", text)
         removed = [match.span() for match in pattern.finditer(text)]
-        self._starts = [start for start, _ in removed]
         self._width = removed[0][1] - removed[0][0] if removed else 0
-        self._places = [start - number * self._width for number, start in enumerate(self._starts)]
+        self._places = [start - number * self._width for number, (start, _) in enumerate(removed)]
 
-    def find(self, needle: str, start: int) -> Span | None:
-        """Return the value's span in the whole text, from `start` on if possible."""
-        after = start - self._width * bisect_left(self._starts, start)
-        found = _occurrence(self._text, needle, max(after, 0)) or _occurrence(self._text, needle, 0)
-        if found is None:
-            return None
-        first, last = found[0], found[1] - 1
-        return self._origin(first), self._origin(last) + 1
+    def find(self, needle: str) -> Iterator[Span]:
+        """Yield the value's spans in the whole text."""
+        for start, end in _occurrences(self._text, needle):
+            yield self._origin(start), self._origin(end - 1) + 1
 
     def _origin(self, place: int) -> int:
         return place + self._width * bisect_right(self._places, place)
 
 
-def _occurrence(text: str, wanted: str, start: int) -> Span | None:
-    """Return the first occurrence from `start` on that is not part of a longer word or number."""
-    at = text.find(wanted, start)
+def _first(searches: Iterator[Iterator[Span]]) -> Iterator[Span]:
+    """Yield what the first successful search finds; the later ones are not made."""
+    for spans in searches:
+        for span in spans:
+            yield span
+            yield from spans
+            return
+
+
+def _occurrences(text: str, wanted: str) -> Iterator[Span]:
+    """Yield the occurrences that are not part of a longer word or number."""
+    at = text.find(wanted)
     while at >= 0:
         end = at + len(wanted)
-        if not (_joined(text, at) or _joined(text, end)):
-            return at, end
-        at = text.find(wanted, at + 1)
-    return None
+        if _joined(text, at) or _joined(text, end):
+            end = at + 1
+        else:
+            yield at, end
+        at = text.find(wanted, end)
 
 
 def _joined(text: str, at: int) -> bool:

@@ -20,6 +20,8 @@ from engine.errors import RecordError
 __all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
 
 _CANDIDATES: Final = ",;\t|"
+_COMMAS_OF_TEXT: Final = re.compile(r"[^,]*(?:, [^,]*)*|[^,\w]*\d[\d.'\s]*,\d+[^,\w]*|[^,\w]*,\d+")
+"""A field whose commas do not separate: before blanks, or in a decimal number."""
 _EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
 _SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORECASE)
@@ -224,7 +226,10 @@ def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[st
 
 
 def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
-    """Return the delimiter for which most rows are as wide as the first one, and that one is widest."""
+    """Return the delimiter for which most rows are as wide as the first one, and that one is widest.
+
+    A comma may also be part of fields: a tab, or another one that leaves such commas only, is likelier.
+    """
     if path.lower().split("/")[-1].find(".tsv") > 0:
         return "\t"
     best, best_score = ",", (0.0, 0)
@@ -233,9 +238,14 @@ def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
         if not rows or len(rows[0]) < 2:
             continue
         score = (sum(len(row) == len(rows[0]) for row in rows) / len(rows), len(rows[0]))
-        if score > best_score:
+        likelier = best == "," and score[0] >= best_score[0] and _has_commas_of_text(rows, candidate)
+        if score > best_score or likelier:
             best, best_score = candidate, score
     return best
+
+
+def _has_commas_of_text(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    return delimiter == "\t" or all(_COMMAS_OF_TEXT.fullmatch(value) for row in rows for value in row)
 
 
 def column_names(names: Sequence[str]) -> list[str]:

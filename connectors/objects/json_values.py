@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -10,6 +11,7 @@ from connectors.objects.content import Content, ReadBytes
 from connectors.objects.line_formats import JsonLines, too_long
 from connectors.objects.lines import LinePage, Place
 from connectors.objects.pages import RecordPlace
+from engine.errors import RecordError
 
 __all__ = ["JsonValues"]
 
@@ -34,6 +36,8 @@ async def _value_pages(
 ) -> AsyncGenerator[LinePage, None]:
     pieces: list[bytes] = []
     have = looked_at = 0
+    open_arrays = 0
+    begins_here = place.offset == 0  # otherwise it is not known in how many arrays the place is
     ended = False
     while not ended:
         piece = await read()
@@ -44,7 +48,8 @@ async def _value_pages(
         if have < 2 * looked_at and not ended:
             continue
         data = b"".join(pieces)
-        ends, taken = _cut(data, ended=ended)
+        ends, taken, opened = _cut(data, ended=ended)
+        open_arrays += opened
         for first in range(0, len(ends), page_values):
             some = ends[first : first + page_values]
             end = Place(place.offset + some[-1][1], place.line + first + len(some))
@@ -57,20 +62,29 @@ async def _value_pages(
         have = looked_at = len(pieces[0])
         if have > max_value:
             raise too_long(f"{path}:{place.line + 1}", max_value)
+    if begins_here and open_arrays > 0:
+        raise RecordError(f"{path}: an array is never closed: the file is not whole", kind="ObjectDamaged")
 
 
-def _cut(data: bytes, *, ended: bool) -> tuple[list[tuple[int, int]], int]:
-    """Where whole values begin and end, and how many of the bytes are dealt with."""
+def _cut(data: bytes, *, ended: bool) -> tuple[list[tuple[int, int]], int, int]:
+    """Where whole values begin and end, how many bytes are dealt with, and how many arrays these open."""
     found: list[tuple[int, int]] = []
-    at = 0
+    at = opened = 0
     while (begins := _BEGIN.search(data, at)) is not None:
         begin = begins.start()
+        opened += _opened(data, at, begin)
         end = _object_end(data, begin) if data[begin] == ord("{") else _other_end(data, begin)
         if end is None and not ended:
-            return found, begin
-        at = len(data) if end is None else end
+            return found, begin, opened
+        if end is None:  # it fails by itself, and may contain the end of the arrays
+            return [*found, (begin, len(data))], len(data), -sys.maxsize
+        at = end
         found.append((begin, at))
-    return found, len(data)
+    return found, len(data), opened + _opened(data, at, len(data))
+
+
+def _opened(data: bytes, begin: int, end: int) -> int:
+    return data.count(b"[", begin, end) - data.count(b"]", begin, end)
 
 
 def _object_end(data: bytes, begin: int) -> int | None:

@@ -79,7 +79,8 @@ class PartParams(Params):
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    return Claim(place, f"writes {shown}", alone, "choose another place for one of them")
+    adds = f"{place.rstrip('/')}/part-{'0' * 12}-{'0' * 12}-{'0' * 8}{params.suffix}"
+    return Claim(place, f"writes {shown}", alone, "choose another place for one of them", adds=adds)
 
 
 P = TypeVar("P", bound=PartParams)

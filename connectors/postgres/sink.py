@@ -21,6 +21,7 @@ from connectors.postgres.database import (
     translated,
 )
 from connectors.postgres.ledger import Ledger, StaleError
+from connectors.postgres.staging import create_like, generated_columns
 from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
 from connectors.tables.isolation import replacing
@@ -197,7 +198,9 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         async with self._connection() as connection:
             async with connection.transaction():
                 await self._ledger.lock(connection, [("schema", self._table)])
-                if not self._columns:
+                if self._replaced and not self._columns:
+                    await create_like(connection, self.params.table, self._table, self.params.columns)
+                elif not self._columns:
                     made = [f"{quote(column.name)} {column.sql}" for column in changes.added]
                     if self.params.mode is Mode.MERGE:
                         made.append(f"PRIMARY KEY ({', '.join(map(quote, self.params.key))})")
@@ -276,9 +279,11 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             if name not in old or old[name].sql != column.sql:
                 await connection.execute(f"ALTER TABLE {table} {step}".encode())
         if new:
-            listed = ", ".join(map(quote, new))
+            computed = await generated_columns(connection, self._table)
+            listed = ", ".join(quote(name) for name in new if name not in computed)
             await connection.execute(
-                f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {staging}".encode()
+                f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE "
+                f"SELECT {listed} FROM {staging}".encode()
             )
         schema, _, name = self.params.table.rpartition(".")
         cursor = await connection.execute(

@@ -19,6 +19,7 @@ from connectors.s3.ranges import ParallelRanges
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3WildcardResolver
 from connectors.s3.streams import S3ObjectStreams
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
 from engine.errors import FatalError
 
@@ -131,6 +132,16 @@ class S3Bucket:
         return f"s3://{self._pattern.bucket}/{key}", self._pattern.uri_of(key)
 
 
+def _claim(params: S3Params) -> Claim:
+    pattern, excluded = params.parsed(), params.excluded
+
+    def reads(place: str) -> bool:
+        bucket, _, key = place.partition("/")
+        return bucket == pattern.bucket and pattern.matches(key) and not (excluded and excluded(key))
+
+    return Claim(pattern.uri, f"reads {', '.join(listed(params.pattern))}", reads=reads)
+
+
 @component(
     Kind.SOURCE,
     "s3",
@@ -139,6 +150,7 @@ class S3Bucket:
     sandbox="s3",
     extra="s3",
     bookmarks=keeps_bookmarks,
+    claim=_claim,
 )
 class S3Connector(ObjectSource[S3Params]):
     """Reads objects of an S3 bucket that match a wildcard pattern, each as one record, or line by line.

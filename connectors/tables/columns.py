@@ -6,7 +6,7 @@ Pure functions: the database's connector names its types and executes the change
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.json_lines import dump_line, plain
+from connectors.tables.decimals import check_places, decimal_type, own_scale
 from connectors.tables.values import json_value
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -171,7 +172,7 @@ def changes_for(
             if sql is not None:
                 changes.added.append(dialect.column(names[0], sql))
             elif (kind := _infer(values)) is not None:
-                changes.added.append(Column(names[0], kind, dialect.types[kind]))
+                changes.added.append(Column(names[0], kind, decimal_type(dialect.types[kind], values)))
         elif column.type is ValueType.INTEGER and _has_fraction(values):
             changes.widened.append(Column(column.name, ValueType.FLOAT, dialect.types[ValueType.FLOAT]))
     if len(columns) + len(changes.added) > MAX_COLUMNS:
@@ -191,12 +192,17 @@ def _within_limit(rows: Sequence[Row], added: Sequence[Column], room: int, diale
 
 
 def fill(
-    rows: Sequence[Row], columns: Mapping[str, Column], dialect: Dialect
+    rows: Sequence[Row],
+    columns: Mapping[str, Column],
+    dialect: Dialect,
+    declared: Collection[str] = (),
 ) -> tuple[dict[str, list[Any]], dict[int, RecordError]]:
     """Return the values of each column that the rows use, and the rows that do not fit.
 
-    Fields without a column are ignored if null, and an error otherwise.
+    Fields without a column are ignored if null, and an error otherwise. A decimal is rounded only to the
+    places of a type that the user chose: that of a `declared` column, or one that no sink creates.
     """
+    rounding = set(map(dialect.fold, declared))
     values: dict[str, list[Any]] = {}
     failures: dict[int, RecordError] = {}
     for folded, names in by_column(names_of(rows), dialect).items():
@@ -211,13 +217,16 @@ def fill(
             continue
         types = set(map(type, given)) - {type(None)}
         beyond = column.type is ValueType.INTEGER and types == {int} and _exceeds(given, column)
-        if types <= _DIRECT[column.type] and not beyond:
+        scale = None
+        if column.type is ValueType.NUMERIC and folded not in rounding and types & {Decimal, str}:
+            scale = own_scale(column.sql)
+        if types <= _DIRECT[column.type] and not beyond and scale is None:
             values[column.name] = given
             continue
         values[column.name] = fitted = []
         for index, value in enumerate(given):
             try:
-                fitted.append(None if value is None else _fit(column, value))
+                fitted.append(None if value is None else _fit(column, value, scale))
             except (ValueError, TypeError) as error:
                 fitted.append(None)
                 failures.setdefault(index, _misfit(column, error))
@@ -303,8 +312,10 @@ def _exceeds(values: Sequence[Any], column: Column) -> bool:
     return bool(numbers) and (max(numbers) >= limit or min(numbers) < -limit)
 
 
-def _fit(column: Column, value: Any) -> Any:
+def _fit(column: Column, value: Any, scale: int | None) -> Any:
     """Convert the value for the column. Raises ValueError that describes the actual value."""
+    if scale is not None:
+        check_places(value, scale)
     kind = column.type
     if isinstance(value, Enum):
         value = value.value

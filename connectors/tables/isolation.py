@@ -47,5 +47,7 @@ def replacing(table: str) -> Iterator[None]:
         yield
     except RowsRefusedError as error:
         raise FatalError(
-            f"the new rows cannot replace those of {table}, which are still there: {error}", kind="schema"
+            f"the new rows cannot replace those of {table}, which are still there: {error}; drop such "
+            "records before the sink, or change the table, then start a new run",
+            kind="schema",
         ) from error

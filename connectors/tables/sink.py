@@ -86,7 +86,7 @@ class TableSink(Sink[P]):
         if len(indices) < len(rows):
             batch, rows = batch.take(indices), [rows[index] for index in indices]
         await self._evolve(rows)
-        values, failures = fill(rows, self._columns, self.dialect)
+        values, failures = fill(rows, self._columns, self.dialect, self.params.columns)
         if not values:
             empty = RecordError("no field of the record has a value", kind="EmptyRecord")
             failures = dict.fromkeys(range(len(rows)), empty) | failures

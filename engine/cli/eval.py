@@ -69,7 +69,7 @@ def execute(options: EvalOptions) -> int:
     overall = _overall(found)
     failure = _failure(found, overall, options.min) if overall.share < options.min else ""
     if options.json:
-        document = {**found.to_json(), "repeated": rows.repeated, "keyless": rows.keyless}
+        document = {**found.to_json(), "repeated": [*rows.repeated], "keyless": rows.keyless}
         document |= {"share": round(overall.share, 4), "failure": failure}
         document |= {"against": before.to_json()} if before else {}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -93,7 +93,9 @@ def _truth(path: str, key: str) -> dict[str, Row]:
     if all(row.keys() <= {key} for row in rows.by_key.values()):
         raise ConfigError(f"{path}: its records have no field but `{key}`; add the right values")
     if rows.repeated:
-        raise ConfigError(f"{path}: {rows.repeated[0]!r} has several different records; keep one of them")
+        raise ConfigError(
+            f"{path}: {next(iter(rows.repeated))!r} has several different records; keep one of them"
+        )
     return rows.by_key
 
 
@@ -102,15 +104,15 @@ class _Rows:
     """Records by key. `repeated`: keys of several different records, of which the last counts."""
 
     by_key: dict[str, Row] = field(default_factory=dict)
-    repeated: list[str] = field(default_factory=list)
+    repeated: dict[str, None] = field(default_factory=dict)
     keyless: int = 0
 
     def add(self, name: object, row: Row) -> None:
         if name in (None, ""):
             self.keyless += 1
             return
-        if self.by_key.get(str(name), row) != row and str(name) not in self.repeated:
-            self.repeated.append(str(name))
+        if self.by_key.get(str(name), row) != row:
+            self.repeated[str(name)] = None
         self.by_key[str(name)] = row
 
 
@@ -219,7 +221,7 @@ def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
 
 
 def _left_out(rows: _Rows, key: str) -> Iterator[str]:
-    yield from _named("several different records, of which the last counts", rows.repeated)
+    yield from _named("several different records, of which the last counts", [*rows.repeated])
     if rows.keyless:
         yield f"left out: {rows.keyless} records without `{key}`"
 

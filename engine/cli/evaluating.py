@@ -86,6 +86,7 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
     names = list(dict.fromkeys(name for one in truth.values() for name in one if name != key))
     scores = {name: FieldScore() for name in names}
     matched = _matched(rows, truth)
+    used = set(matched.values())
     for true_key, row_key in matched.items():
         for name in names:
             _compare(scores[name], rows[row_key].get(name), truth[true_key].get(name), true_key)
@@ -93,7 +94,7 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
         scores,
         len(matched),
         lost=[name for name in truth if name not in matched],
-        unknown=[name for name in rows if name not in set(matched.values())],
+        unknown=[name for name in rows if name not in used],
     )
 
 

@@ -42,6 +42,7 @@ def execute(options: ValidateOptions) -> int:
     """Print the problems."""
     from engine.contract.component import Params
     from engine.errors import ConfigError
+    from engine.plan.claims import own_output
     from engine.plan.drawing import chains
 
     plans: dict[str, Plan] = {}
@@ -54,6 +55,7 @@ def execute(options: ValidateOptions) -> int:
             raise
         sys.stdout.write(_as_json({}, error.problems, warnings))
         return 2
+    warnings += own_output(plans.values())
     if options.json:
         sys.stdout.write(_as_json(plans, (), warnings))
         return 0

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from engine.contract.keys import KeyList, Keys, join_keys
 from engine.contract.types import JsonValue, Record, Reservation
+from engine.errors import FatalError, RecordError, TransientError
 
 if TYPE_CHECKING:
     from engine.contract.acks import Ack, Origin
     from engine.contract.bookmarks import Bookmark
-    from engine.errors import RecordError, TransientError
-
 __all__ = ["Batch", "DeadItem", "Drop", "Outcome", "join"]
+
+
+class _MisuseError(FatalError, ValueError):
+    """A method of a batch was given something other than it takes. The message has nothing of a record."""
 
 
 class Drop:
@@ -126,13 +129,18 @@ class Batch:
         """Replace the records one to one, with the same keys and origins."""
         if len(records) != len(self.records):
             expected = len(self.records)
-            raise ValueError(f"replace() takes one record for each of {expected}, got {len(records)}")
+            raise _MisuseError(
+                f"`batch.replace` takes one record for each of {expected}, got {len(records)}: "
+                "`batch.select` drops records, and `batch.outcomes` takes a list of new records for each"
+            )
         return self._derive(records, self.keys, self.origins)
 
     def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
         """Keep the records that are true in `mask`; the others count as dropped for `reason`."""
         if len(mask) != len(self.records):
-            raise ValueError(f"select() takes a mask for each of {len(self.records)}, got {len(mask)}")
+            raise _MisuseError(
+                f"`batch.select` takes a mask for each of {len(self.records)}, got {len(mask)}"
+            )
         records = list(compress(self.records, mask))
         gone = len(self.records) - len(records)
         if not gone:
@@ -251,11 +259,9 @@ def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence
 
 
 def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
-    from engine.errors import RecordError, TransientError
-
     if len(outcomes) != len(batch.records):
         expected = len(batch.records)
-        raise ValueError(f"outcomes() takes one outcome for each of {expected}, got {len(outcomes)}")
+        raise _MisuseError(f"`batch.outcomes` takes one outcome for each of {expected}, got {len(outcomes)}")
     records: list[Record] = []
     counts: list[int] = []
     failures: list[tuple[int, Failure]] = []
@@ -291,7 +297,9 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     derived.origins = _count_origins(batch.origins, counts)
     derived.nbytes = batch.nbytes * len(records) // len(outcomes)
     if failures and (batch.failures or batch.dropped):
-        raise ValueError("outcomes() with failures must come first: later the indices mean other records")
+        raise _MisuseError(
+            "`batch.outcomes` with failures must come first: later the indices mean other records"
+        )
     derived.failures = failures or batch.failures
     if dropped:
         derived.dropped = (*batch.dropped, *_owned(batch.origins, dropped, reasons))

@@ -69,7 +69,7 @@ def check_source_function(function: Callable[..., Any]) -> None:
     _refuse_source(function)
 
 
-def _refuse_source(function: Callable[..., Any]) -> NoReturn:
+def _refuse_source(function: Callable[..., Any], of: str = "record or list of records") -> NoReturn:
     inner = unwrapped(function)
     if inspect.isgeneratorfunction(inner):
         what = "is a plain generator"
@@ -79,7 +79,7 @@ def _refuse_source(function: Callable[..., Any]) -> NoReturn:
         what = "is a plain function"
     raise TypeError(
         f"the source {place_of(function)} {what}: make it an async generator, `async def` with `yield` for "
-        "each record or list of records; `await anyio.to_thread.run_sync(...)` calls what blocks"
+        f"each {of}; `await anyio.to_thread.run_sync(...)` calls what blocks"
     )
 
 
@@ -125,9 +125,35 @@ def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> Non
     for method in own:
         if kind != "source":
             check_function(method, kind, returns=kind == "transform")
+    for name, method in {**vars(base.__mro__[1]), **vars(base)}.items():
+        # a program that builds a component itself may give its constructor other parameters
+        if inspect.isfunction(method) and name != "__init__" and getattr(cls, name) is not method:
+            _check_override(getattr(cls, name), method, kind)
+
+
+_YIELDED: Final = {
+    "extract": "record or list of records",
+    "read": "`engine.Batch`",
+    "splits": "`engine.Split`",
+}
+
+
+def _check_override(own: Callable[..., Any], method: Callable[..., Any], kind: str) -> None:
+    """Refuse a method that cannot be called or awaited like the one that it replaces."""
+    name, signature = method.__name__, inspect.signature(method)
+    if kind == "source" and name in _YIELDED:
         # a plain function may return the generator of another
-        elif inspect.isgeneratorfunction(method) or inspect.iscoroutinefunction(method):
-            _refuse_source(method)
+        if inspect.isgeneratorfunction(own) or inspect.iscoroutinefunction(own):
+            _refuse_source(own, _YIELDED[name])
+    elif is_async(method) and inspect.isfunction(own) and not is_async(own) and _returns_nothing(own):
+        raise TypeError(f"the {kind} {place_of(own)} is a plain function: make it `async def`")
+    keywords = [one.name for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY]
+    positional = [one for one in signature.parameters if one not in keywords]
+    try:
+        inspect.signature(own).bind(*positional, **dict.fromkeys(keywords))
+    except TypeError:
+        written = f"{'async ' * is_async(method)}def {name}{signature}".replace("'", "")
+        raise TypeError(f"the {kind} {place_of(own)} takes other parameters: write `{written}`") from None
 
 
 def generator_of(method: Callable[..., Any], *args: Any) -> AsyncGenerator[Any, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = ["Claim"]
@@ -16,9 +17,13 @@ class Claim:
         use: a verb and the resource, for messages: `reads the standard input`.
         alone: the problem when another node uses it at the same time; "" for none.
         remedy: how to solve it.
+        reads: tests whether it reads the file at this place; None if it reads no files.
+        adds: place of a file that it adds to or creates, such as any of a folder; "" for none.
     """
 
     place: str
     use: str
     alone: str = ""
     remedy: str = ""
+    reads: Callable[[str], bool] | None = None
+    adds: str = ""

@@ -13,7 +13,7 @@ import anyio
 
 from engine.errors import FatalError, RecordError
 
-__all__ = ["described", "escaped", "unplanned_error"]
+__all__ = ["described", "escaped", "has_asyncio_loop", "unplanned_error"]
 
 _NOT_THE_USERS: Final = tuple(
     {
@@ -35,7 +35,7 @@ def described(error: BaseException) -> str:
     own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     last = (own or frames)[-1:]
     where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)
-    text = f": {error}" if isinstance(error, OSError | ImportError) else ""
+    text = f": {error}" if isinstance(error, OSError | ImportError) and str(error) else ""
     return f"{type(error).__name__}{text}{where}"
 
 
@@ -76,3 +76,8 @@ def _is_requested(cancellation: BaseException) -> bool:
 def unplanned_error(error: BaseException) -> RecordError:
     """Return the failure of a record that caused an unexpected error."""
     return RecordError(described(error), kind=type(error).__name__, unplanned=True)
+
+
+def has_asyncio_loop() -> bool:
+    """Return whether this thread runs an event loop of asyncio, in a task or in a callback."""
+    return asyncio._get_running_loop() is not None

@@ -6,6 +6,7 @@ Bookmarks are committed here too, in the transaction of the positions (`engine.s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import anyio
 
 from engine.contract.acks import SplitTracker, Tally
+from engine.contract.callables import generator_of, misuse, type_shown
 from engine.contract.component import Context, Source
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -76,16 +78,20 @@ class Ledger:
             page: list[Split] = []
             listed = await self._splits_to_keep(node, source, ctx)
             stored_at = anyio.current_time()
-            async for split in source.splits(ctx):
-                page.append(split)
-                if (
-                    len(page) == (page_splits or PAGE_SPLITS)
-                    or anyio.current_time() - stored_at >= PAGE_SECONDS
-                ):
-                    await self._add_page(node, page, complete=False, restart=not listed)
-                    listed += len(page)
-                    on_page(listed)
-                    page, stored_at = [], anyio.current_time()
+            async with aclosing(generator_of(source.splits, ctx)) as splits:
+                async for split in splits:
+                    if not isinstance(split, Split):
+                        what = f"yielded {type_shown(split)}: yield `engine.Split`"
+                        raise misuse(source.splits, "source", what)
+                    page.append(split)
+                    if (
+                        len(page) == (page_splits or PAGE_SPLITS)
+                        or anyio.current_time() - stored_at >= PAGE_SECONDS
+                    ):
+                        await self._add_page(node, page, complete=False, restart=not listed)
+                        listed += len(page)
+                        on_page(listed)
+                        page, stored_at = [], anyio.current_time()
             reached("splits_listed")
             await self._add_page(node, page, complete=True, restart=not listed)
             reached("splits_stored")

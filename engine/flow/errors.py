@@ -34,9 +34,13 @@ def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool 
     """
     error = unwrap_group(error)
     if isinstance(error, BatchError):
-        if error.failures and all(0 <= index < len(batch) for index in error.failures):
-            return error
-        raise NodeFailedError(node, "its BatchError does not name a record of the batch") from error
+        failed = error.failures
+        if not failed or not all(0 <= index < len(batch) for index in failed):
+            raise NodeFailedError(node, "its BatchError does not name a record of the batch") from error
+        if not all(isinstance(one, RecordError | TransientError) for one in failed.values()):
+            what = "its BatchError has other values than RecordError and TransientError"
+            raise NodeFailedError(node, what) from error
+        return error
     if isinstance(error, TransientError | RecordError):
         return error
     if survives and not isinstance(error, EngineError):

@@ -9,10 +9,10 @@ from typing import Protocol
 import anyio
 
 from engine.contract.batch import Batch
-from engine.contract.callables import generator_of
+from engine.contract.callables import generator_of, misuse, type_shown
 from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
-from engine.contract.records import non_records
+from engine.contract.records import first_non_records, non_records
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
 from engine.contract.unplanned import escaped
@@ -25,6 +25,7 @@ PAGE_BYTES = 1024 * 1024
 FIRST_GUESS = 64 * 1024
 STRIDE = 8  # one of this many single records is measured
 LIST_STRIDE = 64  # records taken from a list at once
+_END = object()
 
 
 class PageReader(Protocol):
@@ -48,7 +49,8 @@ class _BatchReader:
     """For sources that override `read`."""
 
     def __init__(self, source: Source, split: Split, position: JsonValue, ctx: Context) -> None:  # type: ignore[type-arg]
-        self._batches: AsyncGenerator[Batch, None] = generator_of(source.read, split, position, ctx)
+        self._batches: AsyncGenerator[object, None] = generator_of(source.read, split, position, ctx)
+        self._read = source.read
         self._reserves = source.reserves
         self._ctx = ctx
         self._sizes = RunningEstimate()
@@ -56,10 +58,10 @@ class _BatchReader:
 
     async def next(self) -> Batch | None:
         if self._reserves:
-            return await anext(self._batches, None)
+            return await self._read_next()
         held = await self._ctx.memory_budget.reserve(self._expected)
         try:
-            batch = await anext(self._batches, None)
+            batch = await self._read_next()
         except BaseException:
             held.release()
             raise
@@ -71,6 +73,21 @@ class _BatchReader:
         held.resize(batch.nbytes)
         batch.reservation = held
         self._expected = max(batch.nbytes, 1)
+        return batch
+
+    async def _read_next(self) -> Batch | None:
+        """Read a batch in which values that are not records are marked as failed."""
+        batch = await anext(self._batches, _END)
+        if batch is _END:
+            return None
+        if not isinstance(batch, Batch):
+            what = f"yielded {type_shown(batch)}: yield `engine.Batch`, or define `extract` instead"
+            raise misuse(self._read, "source", what)
+        if len(batch.keys) != len(batch.records):
+            what = f"yielded a batch of {len(batch.records)} records with {len(batch.keys)} keys"
+            raise misuse(self._read, "source", what)
+        if wrong := first_non_records(batch.records, self._read):
+            batch.failures = list((dict(wrong) | dict(batch.failures)).items())
         return batch
 
     async def aclose(self) -> None:
@@ -193,7 +210,11 @@ class RecordPager:
         start, self._ordinal = self._ordinal, self._ordinal + len(records)
         if len(records) <= STRIDE:
             nbytes = estimate_batch(records)
-        failures = non_records(records, self._function) if self._function is not None else ()
+        failures = (
+            first_non_records(records, self._source.extract)
+            if self._function is None
+            else non_records(records, self._function)
+        )
         wrong = {place for place, _ in failures}
         batch = Batch(records, self._keys(records, start, wrong), position=self._ordinal, nbytes=nbytes)
         batch.failures = failures
@@ -210,7 +231,7 @@ class RecordPager:
             key(record, start + place) if place not in wrong else None for place, record in enumerate(records)
         ]
         return KeyList(
-            [f"{self._prefix}{start + i}" if one is None else one for i, one in enumerate(made)],
+            [f"{self._prefix}{start + i}" if one is None else str(one) for i, one in enumerate(made)],
             start,
             counted=True,
         )

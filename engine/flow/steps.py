@@ -11,6 +11,7 @@ from engine.contract.batch import Batch
 from engine.contract.callables import misuse, type_shown
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Receipt, Sink, Transform
+from engine.contract.records import first_non_records
 from engine.contract.unplanned import escaped
 from engine.errors import AT_RECORD, FatalError, NodeFailedError, RecordError
 from engine.fault_injection import reached
@@ -214,6 +215,8 @@ class TransformStep(Step):
             raise self._misuse("returned a batch that it has not derived from the given one")
         if derived.failures:
             self._check_failures(given, derived)
+        if wrong := first_non_records(derived.records, self._component.apply):
+            raise wrong[0][1]
         return derived
 
     def _check_failures(self, given: Batch, derived: Batch) -> None:

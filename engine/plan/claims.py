@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 from engine.config.model import NodeConfig
 from engine.config.problems import Problems
@@ -11,7 +12,7 @@ from engine.contract.claims import Claim
 from engine.errors import ConfigError, Problem
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["check_claims", "check_together", "clashes_together"]
+__all__ = ["check_claims", "check_together", "clashes_together", "own_output"]
 
 
 def check_claims(nodes: Sequence[tuple[PlanNode, NodeConfig]], problems: Problems) -> None:
@@ -40,6 +41,24 @@ def clashes_together(plans: Iterable[Plan]) -> list[Problem]:
     ]
 
 
+def own_output(plans: Iterable[Plan]) -> list[Problem]:
+    """Return warnings about pipelines that read what their earlier runs have written."""
+    return [
+        Problem(
+            f"`{plan.pipeline}.{sink.name}` {written.use}, which `{source.name}` reads: each run reads the "
+            "records of earlier runs again",
+            hint="write to another place, or exclude it from reading",
+        )
+        for plan in plans
+        for (sink, written), (source, read) in product(_claims(plan), repeat=2)
+        if read.reads and written.adds and _through(source) == _through(sink) and read.reads(written.adds)
+    ]
+
+
+def _claims(plan: Plan) -> list[tuple[PlanNode, Claim]]:
+    return [(node, claim) for node in plan.nodes if (claim := node.spec.claim_of(node.params)) is not None]
+
+
 def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str, bool]]:
     """Yield the index of each clashing node, the problem, the remedy, and whether both write."""
     before: dict[str, list[tuple[str, Claim]]] = {}
@@ -60,5 +79,8 @@ def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, 
 
 
 def _place(node: PlanNode, claim: Claim) -> str:
-    through = node.connection
-    return json.dumps([claim.place, dict(through.values) if through else None], sort_keys=True, default=str)
+    return json.dumps([claim.place, _through(node)], sort_keys=True, default=str)
+
+
+def _through(node: PlanNode) -> dict[str, object] | None:
+    return dict(node.connection.values) if node.connection else None

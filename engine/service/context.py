@@ -77,7 +77,7 @@ class ServiceContext:
         self.inflight = InflightBytes(settings.max_inflight_size)
         self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
         self.streams = anyio.Semaphore(settings.max_streams)
-        self.metrics = Metrics()
+        self.metrics = Metrics(one.model.name for one in self.endpoints.values())
         self.access = Access(self)
         self.viewers = 0
         self.is_stopping = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
@@ -47,17 +47,31 @@ class RateHistory:
         return [(step * self.STEP, written / self.STEP, dead / self.STEP) for step, written, dead in found]
 
 
-class Metrics:
-    """Counters of one service. Labels are the service's own names, never a client's."""
+_SOURCES = ("api", "transform", "table")
+_ENDS = ("completed", "failed", "outage", "interrupted")
 
-    def __init__(self) -> None:
+
+class Metrics:
+    """Counters of one service. Labels are the service's own names, never a client's.
+
+    Known labels begin at zero: Prometheus computes no increase of a series that begins above it, so an alert
+    would miss the first failure.
+    """
+
+    def __init__(self, models: Iterable[str] = ()) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
-        self.rows: Counter[str] = Counter()
-        self.dead: Counter[tuple[str, str]] = Counter()
+        self.rows: Counter[str] = Counter(dict.fromkeys(models, 0))
+        self.dead: Counter[tuple[str, str]] = Counter(
+            {(model, source): 0 for model in self.rows for source in _SOURCES}
+        )
         self.bytes: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
         self.ended: Counter[tuple[str, str]] = Counter()
         self.history = RateHistory()
+
+    def add_pipelines(self, names: Iterable[str]) -> None:
+        """Count the ends of these pipelines' runs from zero, unless they are counted already."""
+        self.ended.update({(name, status): 0 for name in names for status in _ENDS})
 
     def lines(self) -> Iterator[str]:
         """Return the counters as text."""
@@ -126,6 +140,8 @@ async def show_metrics(request: Request) -> Response:
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return unauthorized()
+    if context.operations is not None:
+        context.metrics.add_pipelines(one.name for one in context.operations.pipelines())
     lines = [
         *context.metrics.lines(),
         *_counter(

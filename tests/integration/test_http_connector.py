@@ -67,6 +67,11 @@ def by_address(request: Request) -> Answer:
     return Answer.of({"rows": ROWS[first : first + 10], "next": following})
 
 
+def after_the_last(request: Request) -> Answer:
+    first = int(asked(request).get("after", -1)) + 1
+    return Answer.of({"rows": ROWS[first : first + 10], "has_more": first + 10 < len(ROWS)})
+
+
 def by_offset(request: Request) -> Answer:
     query = asked(request)
     first = int(query["offset"])
@@ -87,6 +92,18 @@ def by_page(request: Request) -> Answer:
             {"paging": {"type": "cursor", "cursor": "meta.next", "parameter": "after"}, "records": "rows"},
         ),
         (by_address, {"paging": {"type": "cursor", "cursor": "next"}, "records": "rows"}),
+        (
+            after_the_last,
+            {
+                "paging": {
+                    "type": "cursor",
+                    "cursor": "rows[-1].id",
+                    "parameter": "after",
+                    "more": "has_more",
+                },
+                "records": "rows",
+            },
+        ),
         (by_offset, {"paging": {"type": "offset", "size": 10}}),
         (by_page, {"paging": {"type": "page"}}),
     ],
@@ -210,6 +227,27 @@ async def test_pages_that_would_never_end_stop_the_run(script: Any, paging: dict
     async with ScriptedServer(script).running() as server:
         with pytest.raises(FatalError, match="would never end: check `paging`"):
             await read(server.url, records="rows", paging=paging)
+
+
+async def test_a_misspelt_field_for_more_pages_is_named() -> None:
+    async with ScriptedServer(by_cursor).running() as server:
+        paging = {"type": "cursor", "cursor": "meta.next", "parameter": "after", "more": "has_mor"}
+        with pytest.raises(FatalError, match="nothing at `has_mor`: check `more` of `paging`"):
+            await read(server.url, records="rows", paging=paging)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, "a"], "some are text, others are not; .*: python -m engine bookmarks reset p$"),
+        ([{"a": 1}], "a value of 'at' is neither text nor a number"),
+    ],
+)
+async def test_incremental_values_that_cannot_be_compared_are_named(values: list[Any], message: str) -> None:
+    answer = Answer.of([{"id": number, "at": value} for number, value in enumerate(values)])
+    async with ScriptedServer(answers=[answer]).running() as server:
+        with pytest.raises(FatalError, match=message):
+            await read(server.url, incremental={"field": "at", "parameter": "since"})
 
 
 async def test_the_number_of_pages_is_bounded() -> None:

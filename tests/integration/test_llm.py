@@ -281,13 +281,28 @@ async def test_records_that_need_no_model_cost_no_call() -> None:
             staged(3, text="[PDF_DATA]data:application/pdf;base64,bm90IGEgcGRm"),
             staged(4, id=7),
             staged(5, text="\ufeff\u200b\n"),
+            {"id": "6", "body": "text"},
         ]
         derived = await extract.apply(batch_of(*records))
     assert model.stats.calls == 0
     assert derived.drops == {"empty document": 2}
     assert "`id`; make the number text first: `cast: {id: str}`" in str(derived.failures[2][1])
+    assert "has no text in `extracted_data`; name another field with `text_field`" in str(
+        derived.failures[3][1]
+    )
     kinds = [(index, error.kind) for index, error in derived.failures]
-    assert kinds == [(1, "DocumentTooLong"), (2, "CorruptDocument"), (3, "NotStaged")]
+    assert kinds == [(1, "DocumentTooLong"), (2, "CorruptDocument"), (3, "NotStaged"), (5, "NotStaged")]
+
+
+async def test_an_image_costs_no_call_where_its_values_must_be_grounded() -> None:
+    image = "[IMAGE_DATA]data:image/png;base64,iVBORw0KGgo="
+    async with stand_in(require_grounding=["patient_name"]) as (model, extract):
+        record = staged(1, text=image, source_file_path="scan.png")
+        ((_, error),) = (await extract.apply(batch_of(record))).failures
+        estimate = await extract.estimate([record], 1)
+    assert (model.stats.calls, error.kind) == (0, "NotGrounded")
+    assert "consists of images, in which patient_name cannot be found" in str(error)
+    assert "consists of images" in estimate.notes[0]
 
 
 async def test_a_document_lacking_a_required_field_is_dead_and_says_which() -> None:
@@ -761,6 +776,16 @@ async def test_records_of_one_document_have_their_own_keys_and_ids() -> None:
         ("unstr_1/0", "Ann"),
         ("unstr_1/1", "Bob"),
     ]
+
+
+async def test_equal_values_of_several_records_have_their_own_spans() -> None:
+    records = [{"name": "Ann", "count": 1}, {"name": "Ann", "count": 2}]
+    async with (
+        scripted_values({"records": records}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, spans_field="spans") as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1, "Ann 1\nAnn 2")))
+    assert [one["spans"]["name"] for one in derived.records] == [[0, 3], [6, 9]]
 
 
 FOUND = [{"name": "Bob", "count": "many"}, {"name": "Ann"}]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from connectors.postgres import (
     PostgresSource,
     PostgresSourceParams,
 )
+from connectors.tables.source import Part
 from engine.cli import main
 from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.errors import BatchError, FatalError, TransientError
 from tests.servers.postgres import PASSWORD, Postgres
 from tests.table_targets import PostgresTarget, batch_of
@@ -52,6 +55,33 @@ async def test_rows_that_are_refused_fail_alone(target: PostgresTarget) -> None:
         11: "ConstraintViolated", 13: "ConstraintViolated", 15: "ValueRefused",
     }  # fmt: skip
     assert len(target.rows()) == 13
+
+
+async def test_rows_replace_others_under_all_constraints(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.country (code text PRIMARY KEY)")
+    target.sql("INSERT INTO tables.country VALUES ('DE')")
+    target.sql(
+        "CREATE TABLE tables.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int UNIQUE, "
+        "twice int GENERATED ALWAYS AS (n * 2) STORED, code text REFERENCES tables.country, "
+        "parent int REFERENCES tables.t, at timestamptz NOT NULL DEFAULT '2026-01-01Z')"
+    )
+    target.sql("CREATE INDEX ON tables.t (code)")
+    await target.write([{"n": 1}])
+    page = [{"n": 2, "code": "DE"}, {"n": 3, "code": "XX"}, {"n": 2}, {"n": 5, "new": 1.5}, {"n": 2**40}]
+
+    failures = await target.write(page, mode="replace", run="r2")
+
+    assert failures == {1: "ConstraintViolated", 2: "ConstraintViolated", 4: "WrongType"}
+    assert target.rows("n, twice, code, new") == [(2, 4, "DE", None), (5, 10, None, 1.5)]
+    await target.write([{"n": 6}], run="r3")
+    assert len(set(target.rows("id"))) == 3
+
+
+async def test_rows_that_cannot_replace_others_name_the_remedy(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int PRIMARY KEY, parent int REFERENCES tables.t)")
+    with pytest.raises(FatalError, match="drop such records before the sink, or change the table, then st"):
+        await target.write([{"id": 1, "parent": 2}], mode="replace")
+    assert await target.write([{"id": 1, "parent": 2}, {"id": 2}], mode="replace", run="r2") == {}
 
 
 async def test_messages_name_the_column_and_hold_no_values(target: PostgresTarget) -> None:
@@ -208,6 +238,17 @@ async def test_splits_cover_every_row_once_in_any_order_of_text(target: Postgres
     assert len(splits) == 4
     ids = [record["id"] for record in await target.read(table="tables.t", key="id", split_rows=2)]
     assert sorted(ids) == sorted(["a", "B", "ä", "Z", "10", "9", "_"])
+
+
+@pytest.mark.parametrize(("kind", "notes"), [("date", 1), ("timestamptz", 0), ("int", 0)])
+async def test_a_column_of_days_is_noted_as_too_coarse(target: PostgresTarget, kind: str, notes: int) -> None:
+    value = "1" if kind == "int" else "'2026-01-01'"
+    target.sql(f"CREATE TABLE tables.t AS SELECT 1 AS id, {value}::{kind} AS changed")
+    source = target.source(table="tables.t", key="id", incremental="changed")
+    async with source, aclosing(source.read(Split("s", asdict(Part())), None, source.ctx)) as batches:
+        assert [batch.records[0]["id"] async for batch in batches] == [1]
+    found = [name for name in source.ctx.aggregate if "`changed`, which holds days" in name]
+    assert len(found) == notes
 
 
 CHANGED = """\

@@ -71,6 +71,28 @@ async def test_rows_that_replace_others_have_the_types_of_the_table(target: Targ
     assert await target.read(table=TABLE) == [{"id": 2, "n": 2}]
 
 
+async def test_a_row_that_cannot_replace_others_fails_alone(target: Target) -> None:
+    if isinstance(target, ClickHouseTarget):
+        target.sql(
+            f"CREATE TABLE {TABLE} (id Int32, n Int32, name String, s String DEFAULT 'new', "
+            "CONSTRAINT positive CHECK n > 0) ENGINE = MergeTree ORDER BY id"
+        )
+    else:
+        target.sql(
+            f"CREATE TABLE {TABLE} (id int PRIMARY KEY, n int CHECK (n > 0), name text NOT NULL, "
+            "s text NOT NULL DEFAULT 'new')"
+        )
+    page = [{"id": number, "n": number, "name": "x"} for number in range(1, 6)]
+    page[1] |= {"n": -1}
+    page[3] |= {"name": None}
+    await target.write([page[0]])
+
+    failures = await target.write(page, mode="replace", run="r2")
+
+    assert failures == {1: "ConstraintViolated", 3: "ConstraintViolated"}
+    assert target.rows() == [(1, 1, "x", "new"), (3, 3, "x", "new"), (5, 5, "x", "new")]
+
+
 async def test_replacing_adds_no_column_without_evolve(target: Target) -> None:
     await target.write([{"id": 1}])
 

@@ -51,11 +51,12 @@ async def show_entries(options: JournalOptions) -> int:
         raise ConfigError("journal show: name a record, or the beginning of an answer's key")
     async with store_of(options) as store:
         listed = await store.list_journal(_filter(options, SystemClock().now()))
-        wanted = [one.key for one in listed if one.record == options.name or one.key.startswith(options.name)]
+        wanted = [one.key for one in listed if _is_about(one, options.name)]
         found = await store.get_journal(wanted)
     if not wanted:
         raise ConfigError(
-            f"journal show: no answer for the record {options.name!r}, and no key with this prefix"
+            f"journal show: no answer for the record {options.name!r}, and no key with this prefix; "
+            "`journal list` shows the records' keys"
         )
     if options.trace:
         return _show_traces([found[key] for key in wanted], options.name)
@@ -63,6 +64,13 @@ async def show_entries(options: JournalOptions) -> int:
         shown = {**_as_json(found[key]), "answer": found[key].answer}
         sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
     return ExitCode.COMPLETED
+
+
+def _is_about(entry: JournalEntry, name: str) -> bool:
+    """Return whether a name is that of the record, of one of many records made of it, or a key's prefix."""
+    made_of, _, number = name.rpartition("/")
+    of_many = number.isdigit() and entry.record == made_of != ""
+    return entry.record == name or of_many or entry.key.startswith(name)
 
 
 def _show_traces(entries: Sequence[JournalEntry], name: str) -> int:
@@ -105,7 +113,7 @@ def _filter(options: JournalOptions, now: datetime) -> JournalFilter:
 
 
 def _table(entries: Sequence[JournalEntry], now: datetime) -> list[str]:
-    rows = [("age", "pipeline/node", "model", "answer", "tokens in", "out", "USD")]
+    rows = [("age", "pipeline/node", "model", "answer", "tokens in", "out", "USD", "record")]
     rows += [
         (
             age((now - datetime.fromisoformat(entry.created_at)).total_seconds()),
@@ -115,6 +123,7 @@ def _table(entries: Sequence[JournalEntry], now: datetime) -> list[str]:
             count(entry.tokens_in),
             count(entry.tokens_out),
             f"{entry.cost_usd:.6f}",
+            printable(entry.record or entry.key[:12]),
         )
         for entry in entries
     ]

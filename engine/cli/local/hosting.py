@@ -7,8 +7,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -25,6 +27,9 @@ from engine.redaction import without_credentials
 from engine.registry import Registry
 from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.records import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from engine.config.model import Settings
 
 __all__ = ["SERVED", "PipelineHost"]
 
@@ -59,7 +64,8 @@ _STATES: Mapping[RunStatus, RunState] = {
 class PipelineHost:
     """Starts pipelines of a file, by name or alias, and lists the runs of the engine's state store.
 
-    Each start reads the file again, so changes take effect. Call `attach` before anything else.
+    Each start reads the file again, so changes take effect; `follow_file` makes changed names, parameters and
+    schedules known. Call `attach` before anything else.
 
     Args:
         file: the pipelines.
@@ -78,15 +84,38 @@ class PipelineHost:
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
         self._failures: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
-        self.config = config = load_file(file, environ=os.environ)
-        self.plans = plans = compile_file(config, Registry.installed())
-        self.services = frozenset(service for plan in plans.values() for service in plan.sandbox_services)
-        self.warehouse = config.warehouse
-        self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
+        self._stamp = _stamp_of(file)
+        self.plans: dict[str, Plan] = {}
+        self._read()
+        self.services = frozenset(
+            service for plan in self.plans.values() for service in plan.sandbox_services
+        )
+        self.warehouse = self.config.warehouse
+
+    def _read(self) -> None:
+        """Read the file. Raises ConfigError, and then changes nothing."""
+        config = load_file(self._file, environ=os.environ)
+        # plans of pipelines that were removed describe their earlier runs
+        self.plans = {**self.plans, **compile_file(config, Registry.installed())}
+        self.config = config
         self._parameters = {name: tuple(one.parameters) for name, one in config.pipelines.items()}
+        self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
         self._workflows = {
             target: alias for alias, target in config.aliases.items() if alias.endswith(_WORKFLOW)
         }
+
+    def follow_file(self) -> None:
+        """Read the file again if it was changed; while it is invalid, its last valid state counts. Blocks."""
+        stamp = _stamp_of(self._file)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            with suppress(EngineError):  # reported by the next start of a run
+                self._read()
+
+    def scheduled(self) -> dict[str, Settings]:
+        """Return the settings of the pipelines that have a schedule."""
+        every = {name: self.plans[name].settings for name in self.config.pipelines}
+        return {name: settings for name, settings in every.items() if settings.schedule}
 
     def watch_ends(self, told: Callable[[str, Session], None]) -> None:
         """Also call this function when a session ends."""
@@ -246,8 +275,17 @@ class PipelineHost:
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def _stamp_of(file: str) -> tuple[int, int]:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 def _without_option(message: str) -> str:
     """Remove the option from a problem with parameters, for a caller without a command line."""
+    message = message.removeprefix("only: ")
     return re.sub(r"^--param: \S+?\.(\S+): (parameter )?", _named, message, flags=re.MULTILINE)
 
 

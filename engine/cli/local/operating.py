@@ -16,7 +16,6 @@ from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
-from engine.contract.types import JsonValue
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
 from engine.errors import ConfigError, EngineError, RunNotFoundError
 from engine.execution.events import RunEvent
@@ -35,6 +34,7 @@ from engine.service.operations import (
     ScheduleView,
     SplitView,
     StageView,
+    record_id_of,
 )
 from engine.state.records import (
     DeadLetterFilter,
@@ -119,6 +119,7 @@ class PipelineOperations(PipelineHost):
         self.watch_ends(lambda name, session: self._measure_ends(session))
         self._log = log
         self._is_stopping = False
+        self._replaying: set[LetterId] = set()
         self.scheduler: Scheduler | None = None
 
     def stop(self) -> None:
@@ -137,8 +138,9 @@ class PipelineOperations(PipelineHost):
         return self.scheduler.views() if self.scheduler is not None else []
 
     async def measure(self, every: float = 1.0) -> None:
-        """Measure the rates of the runs of this process until it stops."""
+        """Measure the rates of the runs of this process, and follow changes of the file, until it stops."""
         while not self._is_stopping:
+            await anyio.to_thread.run_sync(self.follow_file)
             for entry in self._entries():
                 if (snapshot := entry.snapshot()) is not None:
                     tally = snapshot.tally
@@ -266,6 +268,10 @@ class PipelineOperations(PipelineHost):
         if obstacles:
             raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
         group = groups[0]
+        place = letter.run_id, letter.node, letter.key
+        if place in self._replaying:
+            raise OperationsError("This record is being replayed now: look again in a moment.")
+        self._replaying.add(place)
         group_id = REPLAY_GROUP + new_group(self._engine)
         session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
         self._sessions.append(session)
@@ -284,6 +290,7 @@ class PipelineOperations(PipelineHost):
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
             self._sessions.remove(session)
+            self._replaying.discard(place)
         return report.run_id
 
     async def _new_error(self, run_id: str) -> str:
@@ -305,7 +312,7 @@ class PipelineOperations(PipelineHost):
             for (run, node, key), ids in _by_letter(records).items():
                 found = await store.dead_letters(DeadLetterFilter(run, node=node, key=key, status="open"))
                 if not key:
-                    found = [one for one in found if _own_id(one.record) in ids]
+                    found = [one for one in found if record_id_of(one.record) in ids]
                 await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
@@ -401,10 +408,6 @@ def _by_letter(records: Sequence[DeadRecord]) -> dict[LetterId, set[str]]:
         if run and node and (key or record_id):
             found.setdefault((run, node, key or ""), set()).add(record_id)
     return found
-
-
-def _own_id(record: JsonValue) -> str:
-    return str(record.get("id") or "") if isinstance(record, dict) else ""
 
 
 def _number(letter_id: str) -> int:

@@ -75,11 +75,7 @@ class Scheduler:
         self._host, self._engine, self._say = host, engine, say
         self._is_stopping = anyio.Event()
         now = engine.clock.now()
-        self._entries = [
-            _Scheduled(name, plan.settings, now)
-            for name, plan in host.plans.items()
-            if plan.settings.schedule
-        ]
+        self._entries = [_Scheduled(name, settings, now) for name, settings in host.scheduled().items()]
 
     def stop(self) -> None:
         """Start no further runs."""
@@ -142,8 +138,26 @@ class Scheduler:
     async def start_due(self) -> None:
         """Start the runs that have become due since the last check."""
         now = self._engine.clock.now()
+        self._follow_file(now)
         for entry in self._entries:
             await self._start_due(entry, now)
+
+    def _follow_file(self, now: datetime) -> None:
+        """Adopt the schedules of a file that was changed; a new one begins now."""
+        schedules, kept = self._host.scheduled(), []
+        for entry in self._entries:
+            after = schedules.pop(entry.pipeline, None)
+            if after is None or _times_of(after) != _times_of(entry.settings):
+                done = "removed from" if after is None else "changed in"
+                self._say(f"{entry.pipeline}: its schedule was {done} the file")
+                entry.since, entry.note = now, ""
+            if after is not None:
+                entry.settings = after
+                kept.append(entry)
+        for name, settings in schedules.items():
+            self._say(f"{name}: a schedule was added to the file")
+            kept.append(_Scheduled(name, settings, now))
+        self._entries = kept
 
     async def look_back(self) -> None:
         """Continue after the last run of each schedule, within its catch-up window."""
@@ -210,6 +224,10 @@ class Scheduler:
             group_id=group,
             run_ids={pipeline: run_id} if run_id else None,
         )
+
+
+def _times_of(settings: Settings) -> tuple[str, str]:
+    return settings.schedule, settings.time_zone
 
 
 def _latest_due(entry: _Scheduled, now: datetime) -> list[datetime]:

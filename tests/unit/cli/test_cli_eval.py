@@ -192,6 +192,12 @@ def test_no_record_is_compared_with_two_documents() -> None:
     assert (found.records, found.lost) == (1, ["1.txt", "2.txt"])
 
 
+def test_large_files_are_compared_in_linear_time() -> None:
+    """A quadratic comparison would take minutes at this length."""
+    rows = {str(number): {"v": number} for number in range(40_000)}
+    assert evaluate(rows, rows, "id").fields["v"].exact == len(rows)
+
+
 def test_nothing_is_right_where_nothing_was_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

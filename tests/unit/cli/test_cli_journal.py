@@ -60,8 +60,8 @@ def test_the_list_has_who_when_and_what_it_cost_but_no_contents(
     assert main(["journal", "list", "--state-dir", state]) == 0
     shown, total = capsys.readouterr()
     head, old, refused, new = shown.splitlines()
-    assert head.split() == ["age", "pipeline/node", "model", "answer", "tokens", "in", "out", "USD"]
-    assert old.split() == ["40", "d", "memos/extract", "gpt-4o-mini", "yes", "1,200", "30", "0.250000"]
+    assert head.split() == ["age", "pipeline/node", "model", "answer", "tokens", "in", "out", "USD", "record"]
+    assert old.split() == ["40", "d", "memos/extract", "gpt-4o-mini", "yes", "1,200", "30", "0.250000", "old"]
     assert "Refused" in refused
     assert new.split()[:4] == ["0", "s", "notes/extract", "gpt-5"]
     assert total == "3 answers: 3,600 tokens in, 90 out, 0.7500 USD\n"
@@ -132,7 +132,9 @@ def test_an_age_is_shown_in_its_largest_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-@pytest.mark.parametrize(("name", "keys"), [("memo-7", ["refused"]), ("ne", ["new"])])
+@pytest.mark.parametrize(
+    ("name", "keys"), [("memo-7", ["refused"]), ("memo-7/2", ["refused"]), ("ne", ["new"])]
+)
 def test_show_prints_what_the_model_wrote_for_a_record(
     tmp_path: Path, state: str, name: str, keys: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from engine.execution.events import RunEvent
 from engine.execution.report import RunReport
 from engine.execution.session import Session
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord, OperationsError
+from engine.service.operations import DeadRecord, LetterWhere, OperationsError
 from engine.service.runs import RunStartError
 from engine.state.memory import MemoryStateStore
 from engine.state.records import DeadLetterFilter, RunStatus
@@ -96,6 +96,35 @@ async def test_a_record_with_many_calls_shows_the_latest(file: str) -> None:
 async def test_calls_are_asked_for_before_the_service_is_ready(file: str) -> None:
     with pytest.raises(OperationsError, match="is starting"):
         await PipelineOperations(file, RunLog()).calls(KEY, "run-1")
+
+
+async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
+    file, said = tmp_path / "p.yaml", list[str]()
+    (tmp_path / "in.jsonl").write_text('{"n": "one"}\n')
+    file.write_text(
+        "pipelines:\n  p:\n    dead_letters: {max: 100%}\n    nodes:\n"
+        f"      read: {{source: jsonl, with: {{path: {tmp_path}/in.jsonl}}}}\n"
+        "      check: {transform: filter, with: {where: n > 0}}\n"
+        f"      write: {{sink: jsonl, with: {{path: {tmp_path}/out.jsonl}}}}\n"
+    )
+    ended = anyio.Event()
+    async with hosting(str(file)) as operations:
+        operations.watch_ends(lambda *_: ended.set())
+        await operations.start("p", {})
+        with anyio.fail_after(30):
+            await ended.wait()
+        letters = await operations.letters(LetterWhere())
+
+        async def replay() -> None:
+            try:
+                said.append(await operations.replay(letters[0].id, '{"n": 1}', force=False))
+            except OperationsError as error:
+                said.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(replay)
+            group.start_soon(replay)
+    assert sorted(text.startswith("This record is being replayed") for text in said) == [False, True]
 
 
 async def test_a_run_that_cannot_start_says_why(file: str, monkeypatch: pytest.MonkeyPatch) -> None:

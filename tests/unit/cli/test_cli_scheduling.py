@@ -219,6 +219,46 @@ async def test_a_tick_that_cannot_start_is_tried_again(folder: Path) -> None:
         assert await runs_of(engine) == names(13)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "said", "expected"),
+    [
+        ("", "removed from", names(13)),
+        (
+            'schedule: "30 * * * *"',
+            "changed in",
+            [f"hourly-tick-20260101T{one}00Z" for one in (1300, 1330, 1430)],
+        ),
+    ],
+)
+async def test_a_changed_file_changes_the_schedule(
+    folder: Path, schedule: str, said: str, expected: list[str]
+) -> None:
+    write_file("allow")
+    changed = (folder / "p.yaml").read_text().replace('schedule: "0 * * * *"', schedule)
+    clock, lines = Clock(NOON), list[str]()
+    async with serving(clock) as (scheduler, _):
+        scheduler._say = lines.append
+        for minutes in (60, 5, 55, 35):
+            clock.moment += timedelta(minutes=minutes)
+            scheduler._host.follow_file()
+            await scheduler.start_due()
+            (folder / "p.yaml").write_text(changed)
+    assert lines == [f"hourly: its schedule was {said} the file"]
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        assert await runs_of(engine) == expected
+
+
+async def test_a_changed_file_is_known_once_it_is_valid(folder: Path) -> None:
+    host = PipelineOperations("p.yaml", RunLog())
+    text = (folder / "p.yaml").read_text()
+    for changed in ("pipelines: [", text.replace("hourly:", "daily:\n    params: {n: 1}")):
+        assert host.parameters("extract-daily") is None
+        (folder / "p.yaml").write_text(changed)
+        host.follow_file()
+    assert host.parameters("extract-daily") == ("n",)
+    assert host.parameters("extract-hourly") is None
+
+
 async def test_overlapping_ticks_resume_at_the_one_that_failed(folder: Path) -> None:
     write_file("allow")
     clock = Clock(NOON)

@@ -10,6 +10,7 @@ import pytest
 
 import engine
 from engine.contract.component import NoParams
+from engine.contract.keys import KeyRange
 
 Kind = engine.Kind
 ROWS = [{"n": 1}, {"n": 2}]
@@ -32,6 +33,30 @@ class Coroutine(engine.Source[NoParams]):
 
 class NoExtract(engine.Source[NoParams]):
     pass
+
+
+class CoroutineSplits(engine.Source[NoParams]):
+    def read(self, *args: Any) -> Any:
+        return args
+
+    async def splits(self, ctx: Any) -> Any:  # type: ignore[override]
+        return [ctx]
+
+
+class OtherParameters(engine.Source[NoParams]):
+    def extract(self) -> Any:
+        return ROWS
+
+    def key(self, record: Any) -> Any:  # type: ignore[override]
+        return record
+
+
+class PlainOpen(engine.Source[NoParams]):
+    def open(self, stack: Any) -> Any:
+        self.stack = stack
+
+    def extract(self) -> Any:
+        return ROWS
 
 
 class GeneratedBatch(engine.Transform[NoParams]):
@@ -68,6 +93,13 @@ class NoWrite(engine.Sink[NoParams]):
         (Kind.SOURCE, PlainBatches, "`PlainBatches.read` (FILE) is a plain generator: make it an async"),
         (Kind.SOURCE, Coroutine, "`Coroutine.extract` (FILE) yields nothing: make it an async generator"),
         (Kind.SOURCE, NoExtract, "`NoExtract` defines no `extract` or `read` method"),
+        (Kind.SOURCE, CoroutineSplits, "`CoroutineSplits.splits` (FILE) yields nothing: make it an async"),
+        (
+            Kind.SOURCE,
+            OtherParameters,
+            "(FILE) takes other parameters: write `def key(self, record: Record, ordinal: int) -> str |",
+        ),
+        (Kind.SOURCE, PlainOpen, "`PlainOpen.open` (FILE) is a plain function: make it `async def`"),
         (Kind.TRANSFORM, GeneratedBatch, "`GeneratedBatch.apply` (FILE) is a generator, so calling it does"),
         (Kind.TRANSFORM, ForgottenReturn, "`ForgottenReturn.apply` (FILE) returns no value anywhere"),
         (Kind.TRANSFORM, NoApply, "`NoApply` defines no `apply` method"),
@@ -123,9 +155,55 @@ class ReturnsTrue(engine.Sink[NoParams]):
         return bool(batch)
 
 
+@engine.component(Kind.SOURCE, "yields-records")
+class YieldsRecords(engine.Source[NoParams]):
+    async def read(self, *args: Any) -> AsyncGenerator[Any, None]:
+        yield ROWS[0]
+
+
+@engine.component(Kind.SOURCE, "yields-nothing")
+class YieldsNone(engine.Source[NoParams]):
+    async def read(self, *args: Any) -> AsyncGenerator[Any, None]:
+        yield None
+        yield engine.Batch(ROWS, KeyRange("k/", 0, 2))
+
+
+@engine.component(Kind.SOURCE, "few-keys")
+class FewKeys(engine.Source[NoParams]):
+    async def read(self, *args: Any) -> AsyncGenerator[Any, None]:
+        yield engine.Batch(ROWS, KeyRange("k/", 0, 1))
+
+
+@engine.component(Kind.SOURCE, "keys-as-splits")
+class KeysAsSplits(engine.Source[NoParams]):
+    async def splits(self, ctx: Any) -> AsyncGenerator[Any, None]:
+        yield "all"
+
+    def read(self, *args: Any) -> Any:
+        return args
+
+
+@engine.component(Kind.TRANSFORM, "first")
+class First(engine.Transform[NoParams]):
+    def apply(self, batch: Any) -> Any:
+        return batch.replace(batch.records[:1])
+
+
+@engine.component(Kind.SINK, "text-errors")
+class TextErrors(engine.Sink[NoParams]):
+    async def write(self, batch: Any) -> Any:
+        raise engine.BatchError({0: "no"})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
+        (YieldsRecords, "`YieldsRecords.read` (FILE) yielded a dict: yield `engine.Batch`, or define `extr"),
+        (YieldsNone, "`YieldsNone.read` (FILE) yielded None: yield `engine.Batch`"),
+        (FewKeys, "`FewKeys.read` (FILE) yielded a batch of 2 records with 1 keys"),
+        (KeysAsSplits, "`KeysAsSplits.splits` (FILE) yielded a str: yield `engine.Split`"),
+        (First, "`batch.replace` takes one record for each of 2, got 1: `batch.select` drops records"),
+        (TextErrors, "its BatchError has other values than RecordError and TransientError"),
         (ReturnsList, "`ReturnsList.extract` (FILE) returned a list, not an async generator"),
         (ReturnsBatches, "`ReturnsBatches.read` (FILE) returned a list, not an async generator"),
         (
@@ -152,3 +230,56 @@ async def test_a_method_that_returns_something_else_is_named(odd: Any, message: 
     report = (await engine.run(engine.Pipeline("p", **nodes)))["p"]
     assert report.status is engine.RunStatus.FAILED
     assert re.search(re.escape(message).replace("FILE", rf"{re.escape(__file__)}:\d+"), report.error)
+
+
+@engine.component(Kind.SOURCE, "numbers")
+class Numbers(engine.Source[NoParams]):
+    async def extract(self) -> AsyncGenerator[Any, None]:
+        yield [1, 2]
+
+
+@engine.component(Kind.SOURCE, "batch-of-numbers")
+class BatchOfNumbers(engine.Source[NoParams]):
+    async def read(self, *args: Any) -> AsyncGenerator[Any, None]:
+        yield engine.Batch([1, 2], KeyRange("k/", 0, 2))
+
+
+@engine.component(Kind.TRANSFORM, "text")
+class Text(engine.Transform[NoParams]):
+    def apply(self, batch: Any) -> Any:
+        return batch.replace([str(record) for record in batch.records])
+
+
+@pytest.mark.parametrize("odd", [Numbers, BatchOfNumbers, Text])
+async def test_values_that_are_not_records_die_where_they_are_made(odd: Any) -> None:
+    nodes: dict[str, Any] = {"settings": {"dead_letters": {"max": "100%"}}}
+    if odd.spec.kind is Kind.TRANSFORM:
+        nodes["rows"] = engine.node(Rows)
+    nodes.update(odd=engine.node(odd), same=engine.node(Same), keep=engine.node("sink.memory"))
+    report = (await engine.run(engine.Pipeline("p", **nodes)))["p"]
+
+    assert (report.ok, report.tally.written, report.tally.dead) == (True, 0, 2)
+    assert report.first_dead_letter.startswith(f"at `odd`: NotAnObject: `{odd.__name__}.")
+
+
+@engine.component(Kind.TRANSFORM, "same")
+class Same(engine.Transform[NoParams]):
+    def apply(self, batch: Any) -> Any:
+        return batch.replace(list(batch.records))
+
+
+@pytest.mark.parametrize("key", ["id", lambda record: record["id"]])
+async def test_keys_may_be_numbers_and_a_missing_one_is_the_position(key: Any) -> None:
+    @engine.source(key=key, repeatable=True)
+    async def numbered() -> AsyncGenerator[Any, None]:
+        yield [{"id": number} for number in (0, None, None, 7)]
+
+    seen: list[str] = []
+
+    @engine.component(Kind.SINK, "seen")
+    class Seen(engine.Sink[NoParams]):
+        async def write(self, batch: Any) -> None:
+            seen.extend(batch.keys.to_list())
+
+    await engine.run(engine.Pipeline("p", n=engine.node(numbered), s=engine.node(Seen)))
+    assert seen == ["0", "p:n/1", "p:n/2", "7"]

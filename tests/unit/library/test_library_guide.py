@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+import anyio.lowlevel
 import anyio.to_thread
+import httpx
 import pytest
+
+import engine
 
 GUIDE = Path(__file__).parents[3] / "docs" / "library.md"
 EXAMPLES = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)
@@ -36,3 +41,21 @@ async def test_example_of_the_guide_runs(code: str, tmp_path: Path, monkeypatch:
     result = await anyio.to_thread.run_sync(lambda: eval(compiled, {"__name__": "example"}))
     if result is not None:
         await result
+
+
+async def test_a_web_application_starts_runs_and_drains_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {"__name__": "example"}
+    exec(dict(EXAMPLES)["Start runs from a web application"], made)
+    app = made["app"]
+    transport = httpx.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+        started = (await client.post("http://app/runs")).json()["run"]
+        while not (await client.get(f"http://app/runs/{started}")).json()["read"]:
+            await anyio.lowlevel.checkpoint()
+
+    async with engine.Engine(state_dir="state") as owner:
+        record = await owner.store.get_run(started)
+    assert record.status == "interrupted"

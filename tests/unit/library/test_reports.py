@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError
+from engine.execution.report import RunReport
 from engine.pipeline import Reports
 
 
@@ -58,12 +61,56 @@ async def test_run_sync_works_where_an_event_loop_runs() -> None:
     assert engine.run_sync(pipeline())["p"].ok
 
 
+async def test_run_sync_works_in_a_callback_of_an_event_loop() -> None:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bool] = loop.create_future()
+    loop.call_soon(lambda: done.set_result(engine.run_sync(pipeline())["p"].ok))
+
+    assert await done
+
+
+def test_run_sync_works_in_a_process_that_a_task_forked() -> None:
+    sniffio = pytest.importorskip("sniffio")
+
+    def forked() -> bool:
+        sniffio.current_async_library_cvar.set("asyncio")  # the child has the context of the task
+        return engine.run_sync(pipeline())["p"].ok
+
+    assert Context().run(forked)
+
+
 def test_records_become_a_table() -> None:
     pytest.importorskip("pyarrow")
     table = engine.run_sync(pipeline())["p"].table("load")
 
     assert table.column_names == ["n", "name"]
     assert table.num_rows == 5
+
+
+def reported(*records: dict[str, Any]) -> RunReport:
+    @engine.source
+    async def given() -> AsyncGenerator[dict[str, Any], None]:
+        for record in records:
+            yield record
+
+    made = engine.Pipeline("p", given=engine.node(given), load=engine.node("sink.memory"))
+    return engine.run_sync(made)["p"]
+
+
+def test_a_table_has_the_fields_of_all_records() -> None:
+    pytest.importorskip("pyarrow")
+    table = reported({"a": 1}, {"b": 2}, {"a": None, "c": [1]}).table("load")
+
+    assert table.to_pydict() == {"a": [1, None, None], "b": [None, 2, None], "c": [None, None, [1]]}
+    assert reported().table("load").num_rows == 0
+
+
+@pytest.mark.parametrize("odd", ["secret", 2**70])
+def test_values_that_cannot_be_one_column_are_named(odd: Any) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ConfigError, match=r"values of 'b' cannot be one column.*`report\.records") as caught:
+        reported({"a": 1, "b": 1}, {"a": 2, "b": odd}).table("load")
+    assert "secret" not in str(caught.value)
 
 
 def test_records_of_another_sink_are_refused_with_the_remedy() -> None:

@@ -12,6 +12,7 @@ import engine
 from engine.cli import main
 from engine.config import load_mapping
 from engine.errors import ConfigError
+from engine.plan.claims import own_output
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
@@ -131,6 +132,36 @@ def test_dead_letters_that_are_forwarded_count_too() -> None:
     (problem,) = problems({"dead_letters": forward}, one=lines("a", mode="replace"))
 
     assert "`one` writes a already, and so does `dead_letters.forward`" in problem
+
+
+def reading(source: str, pattern: Any, **params: Any) -> Node:
+    return {"source": source, "with": {"path" if source == "jsonl" else "pattern": pattern, **params}}
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "again"),
+    [
+        (reading("files", "data/**"), files("data/out"), True),
+        (reading("files", "data/**/*.csv"), files("./data/out", format="csv"), True),
+        (reading("files", "data/**/*.csv"), files("data/out"), False),
+        (reading("files", "data/*"), files("data/out"), False),
+        (reading("files", "data/**", exclude=["data/out/**"]), files("data/out"), False),
+        (reading("files", ["a/*", "{b,data}/**"]), files("data/out"), True),
+        (reading("jsonl", "data/*.jsonl"), lines("data/all.jsonl"), True),
+        (reading("jsonl", "data/a[1].jsonl"), lines("data/a[1].jsonl"), True),
+        (reading("jsonl", "data/{1..9999}.jsonl"), lines("data/all.jsonl"), False),
+        (reading("s3", "s3://b/**", connection="lake"), bucket("s3://b/out"), True),
+        (reading("s3", "s3://b/**", connection="lake"), bucket("s3://b"), True),
+        (reading("s3", "s3://b/**", connection="lake", exclude="out/*"), bucket("s3://b/out"), False),
+        (reading("s3", "s3://b/**", connection="lake"), bucket("s3://c/out"), False),
+        (reading("s3", "s3://b/**", connection="lake"), bucket("s3://b/out", "other"), False),
+    ],
+)
+def test_validate_warns_of_a_pipeline_that_reads_its_output(source: Node, sink: Node, again: bool) -> None:
+    found = own_output(compiled(p={"nodes": {"read": source, "keep": sink}}).values())
+
+    assert len(found) == int(again)
+    assert all("`p.keep` writes" in str(one) and "which `read` reads" in str(one) for one in found)
 
 
 async def test_pipelines_that_start_together_are_refused(tmp_path: Path) -> None:

@@ -337,6 +337,8 @@ async def test_metrics_count_what_was_done(client: httpx.AsyncClient) -> None:
         'odw_ingest_requests_total{model="LogSource",status="200"} 1',
         'odw_ingest_requests_total{model="LogSource",status="400"} 1',
         'odw_rows_written_total{model="LogSource"} 1',
+        'odw_rows_written_total{model="BlobSource"} 0',
+        'odw_dead_letters_total{model="LogSource",source="table"} 0',
         'odw_dead_letters_total{model="LogSource",source="api"} 1',
         'odw_dead_letters_total{model="LogSource",source="transform"} 1',
         "odw_ingest_ready 1",

@@ -115,6 +115,12 @@ def test_months_that_run_on_take_linear_time() -> None:
     assert Grounder("jan" * 100_000 + " 1 September 2026").find("2026-09-01") is not None
 
 
+def test_a_value_of_every_line_takes_linear_time() -> None:
+    """A search from the beginning for each of them would take a minute."""
+    text = " ".join(f"SKU-{number}" for number in range(8_000))
+    assert spans_of(text, {"lines": ["SKU-1"] * 8_000})["lines[7999]"] == (6, 11)
+
+
 @pytest.mark.parametrize(
     ("text", "value", "found"),
     [

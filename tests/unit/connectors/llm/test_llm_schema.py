@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -9,6 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
+from connectors.llm import Document, LlmParams
+from connectors.llm.answer_length import AnswerLength
+from connectors.llm.forecast import forecast
 from connectors.llm.schema import target_schema
 from engine.errors import FatalError
 
@@ -20,6 +24,17 @@ class Colour(Enum):
 class Address(BaseModel):
     street: str
     number: int | None = None
+
+
+class Line(BaseModel):
+    sku: str
+    price: float
+    note: str | None = None
+
+
+class Table(BaseModel):
+    title: str
+    lines: list[Line]
 
 
 class Wide(BaseModel):
@@ -107,3 +122,39 @@ def test_fields_are_described_to_the_model() -> None:
 def test_what_cannot_be_extracted_is_said_before_anything_is_spent(name: str) -> None:
     with pytest.raises(FatalError, match="`schema`"):
         target_schema(name)
+
+
+def test_an_answer_has_room_for_every_line_of_a_table() -> None:
+    lines = [{"sku": f"SKU-{line:05}", "price": f"{line}.50", "note": None} for line in range(600)]
+    table = Document.of_text("a.csv", "\n".join(f"{one['sku']};{one['price']};" for one in lines))
+    fields = {"sku": "text", "price": "decimal", "note": "text"}
+    for given in ({"fields": fields, "many": True}, {"schema": f"{__name__}:Table"}):
+        limit = AnswerLength(LlmParams.model_validate(given).asked_schema()).of([table])
+        assert limit > len(json.dumps(lines, separators=(",", ":"))) / 3  # three bytes to a token
+
+
+def test_an_answer_without_lists_reserves_little() -> None:
+    text = Document.of_text("a.txt", "word " * 1_000)
+    limits = [
+        AnswerLength(LlmParams.model_validate({"fields": {"a": kind}}).asked_schema()).of([text])
+        for kind in ("text", "list[text]")
+    ]
+    assert limits == [512, 1394]
+
+
+def test_an_estimate_counts_the_fields_of_nested_lists() -> None:
+    document = Document.of_text("a.txt", "word " * 1_000)
+    nested = forecast(LlmParams.model_validate({"schema": f"{__name__}:Table"}), "m", [document], 1)
+    lines = [{"sku": "short text", "price": 12.5, "note": "short text"}] * 3
+    stated = json.dumps({"title": "short text", "lines": lines})
+    assert nested.tokens_out == pytest.approx(len(stated) / 4, rel=0.1)
+    assert "short answers in every field, 3 items in every list" in nested.notes
+
+
+def test_a_budget_reserves_what_a_table_takes() -> None:
+    table = Document.of_text("a.csv", "SKU-1;0.50\n" * 600)
+    lengths = [
+        AnswerLength(LlmParams.model_validate(given).asked_schema()).usual([table])
+        for given in ({"fields": {"a": "text"}}, {"schema": f"{__name__}:Table"})
+    ]
+    assert lengths == [16, 32 + table.tokens]

@@ -196,6 +196,11 @@ async def test_a_row_over_the_bound_is_a_dead_letter() -> None:
     [
         ("a;b\n1;2,5\n", {}, {"a": 1, "b": "2,5"}),
         ("a\tb\n1\tx\n", {}, {"a": 1, "b": "x"}),
+        ("Preis, netto;Menge\n1,5;2\n", {}, {"Preis, netto": "1,5", "Menge": 2}),
+        ("1.000,5 €;-2,50\n", {"header": False}, {"column0": "1.000,5 €", "column1": "-2,50"}),
+        ("1,a;b\n", {"header": False}, {"column0": 1, "column1": "a;b"}),
+        ("at,lat;lon\n1,2;3\n", {}, {"at": 1, "lat;lon": "2;3"}),
+        ("a,x\tb\n1,5\t2\n", {}, {"a,x": "1,5", "b": 2}),
         ("a|b\n1|x,y,z\n", {"delimiter": "|"}, {"a": 1, "b": "x,y,z"}),
         ("1,x\n", {"header": False}, {"column0": 1, "column1": "x"}),
         ("1,x\n", {"header": False, "columns": ["n", "t"]}, {"n": 1, "t": "x"}),

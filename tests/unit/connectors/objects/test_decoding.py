@@ -71,6 +71,12 @@ def test_what_is_not_text_by_name_is_never_guessed(name: str) -> None:
     assert decode("Größe".encode("cp1252"), name).is_binary
 
 
+@pytest.mark.parametrize("name", ["x.srt", "x.vcf", "x.properties", "x.css", "x.py"])
+def test_text_of_any_usual_kind_is_guessed(name: str) -> None:
+    assert decode(MEMO.encode("cp1252"), name).content == MEMO
+    assert decode(PNG, name).content_type == "image/png"
+
+
 def test_a_nul_byte_means_binary() -> None:
     assert decode(b"plain\0text", "x.txt")[:3] == (
         "[BINARY_DATA]data:text/plain;base64,cGxhaW4AdGV4dA==",

@@ -63,6 +63,24 @@ async def test_what_is_no_object_fails_alone_with_its_number() -> None:
     assert dead(pages) == dict.fromkeys([2, 3, 4, 5, 6, 8], "BrokenLine")
 
 
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2}', '[{"a": 1}, {"a": 2},\n', '[[{"a": 1}]', "["])
+@pytest.mark.parametrize("piece", [1, 1 << 16])
+async def test_an_array_that_is_cut_off_is_damage(text: str, piece: int) -> None:
+    with pytest.raises(RecordError, match="never closed") as caught:
+        await pages_of(reader_of(text.encode(), piece=piece), format="json")
+    assert caught.value.kind == "ObjectDamaged"
+
+
+async def test_an_array_cut_off_inside_a_value_is_one_failure() -> None:
+    pages = await pages_of(reader_of(b'[{"a": 1}, {"a": '), format="json")
+    assert numbered(pages) == [(1, {"a": 1}), (2, "BrokenLine")]
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}]{"b": [}', '{"a": "["}', '{"a": 1}]'])
+async def test_brackets_in_values_open_no_array(text: str) -> None:
+    assert len(await pages_of(reader_of(text.encode()), format="json")) == 1
+
+
 async def test_an_object_that_is_too_long_is_refused() -> None:
     data = b'[{"a": 1}, {"a": "%s"}, {"a": 3}]' % (b"x" * 5000)
     pages = await pages_of(reader_of(data), format="json", max_record_bytes=1000)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from connectors.files import documents
 from connectors.files.documents import FilesParams, FilesSource
 from connectors.objects.params import ObjectParams
 from connectors.objects.source import ObjectSource
@@ -197,6 +198,22 @@ async def test_what_is_read_can_be_narrowed(
     assert skipped == 0 if params == {"limit": 2} else skipped == len(FILES) - len(expected)
 
 
+async def test_a_record_has_the_date_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("a")
+    os.utime(file, (1_577_836_800, 1_577_836_800))
+
+    [record] = [one async for one in FilesSource(FilesParams(pattern=str(file))).extract()]
+
+    assert record.last_modified == "2020-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**11), 2**62])
+def test_a_date_outside_of_the_calendar_is_unknown(seconds: int) -> None:
+    info = os.stat_result([0] * 10, {"st_mtime": float(seconds)})
+    assert documents._modified(info) == ""
+
+
 async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:
     found = await ran(place, place.source("nothing/**", require_match=True))
     assert not found.report.ok
@@ -285,6 +302,7 @@ async def test_it_can_be_used_without_a_pipeline(place: Place) -> None:
         (S3Params, {"pattern": "s3://a/x", "limit": 0}, "greater than or equal to 1"),
         (S3Params, {"pattern": "s3://a/x", "modified_after": "yesterday"}, "datetime"),
         (FilesParams, {"pattern": ""}, "the pattern is empty"),
+        (FilesParams, {"pattern": "x", "exclude": "{1..2000}"}, "expand to more than 1000"),
         (FilesParams, {"pattern": "s3://bucket/x"}, "is an address"),
     ],
 )

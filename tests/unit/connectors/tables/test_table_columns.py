@@ -32,6 +32,10 @@ def made(*values: Any) -> str | None:
         ([1, 2], "BIGINT"),
         ([1, 2.5], "DOUBLE"),
         ([1, Decimal("2.5")], "DECIMAL(38,9)"),
+        ([Decimal("0.1234567890120"), Decimal("1234567890123456789012345")], "DECIMAL(38,12)"),
+        ([Decimal("0.123456789012"), Decimal("123456789012345678901234567")], "DECIMAL(38,9)"),
+        ([Decimal(1) / 3, Decimal("NaN")], "DECIMAL(38,28)"),
+        ([Decimal("0.00000000000000000000000000001")], "DECIMAL(38,9)"),
         (["a"], "VARCHAR"),
         ([{"a": 1}, [1]], "JSON"),
         ([datetime(2026, 1, 1, tzinfo=UTC)], "TIMESTAMPTZ"),
@@ -96,6 +100,23 @@ def test_a_value_that_fits_is_stored(sql: str, value: Any, stored: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sql", "declared", "value"),
+    [
+        ("DECIMAL(38,9)", [], Decimal("1.5000000000000")),
+        ("DECIMAL(38,9)", [], 0.1 + 0.2),
+        ("DECIMAL(38,9)", [], Decimal("NaN")),
+        ("DECIMAL(38,9)", ["F"], Decimal("1.0000000001")),
+        ("DECIMAL(12,2)", [], Decimal("1.005")),
+    ],
+)
+def test_decimals_are_rounded_to_chosen_types_only(sql: str, declared: list[str], value: Any) -> None:
+    values, failures = fill([{"f": value}], {"f": column("f", sql)}, DIALECT, declared)
+
+    assert failures == {}
+    assert values["f"][0] is value
+
+
+@pytest.mark.parametrize(
     ("sql", "value", "called"),
     [
         ("BIGINT", "secret", "text"),
@@ -107,6 +128,8 @@ def test_a_value_that_fits_is_stored(sql: str, value: Any, stored: Any) -> None:
         ("DOUBLE", 2**53 + 1, "an integer with more digits"),
         ("DOUBLE", Decimal("0.1234567890123456789"), "a decimal with more digits"),
         ("DOUBLE", [1], "a list"),
+        ("DECIMAL(38,9)", Decimal("1.0000000001"), "a decimal with more than 9 places"),
+        ("DECIMAL(38, 9)", "1e-10", "a decimal with more than 9 places"),
         ("DATE", 5, "an integer"),
         ("VARCHAR", b"a", "bytes"),
         ("JSON", object(), "cannot be stored|not JSON serializable|object"),
