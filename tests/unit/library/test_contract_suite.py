@@ -98,6 +98,22 @@ def test_the_suite_finds_what_is_wrong_with_a_source(method: str, said: str) -> 
         getattr(SourceContract(), method)(case)
 
 
+@engine.component(engine.Kind.SOURCE, "reusing")
+class Reusing(engine.Source[engine.Params]):
+    """Yields one record, changed each time."""
+
+    async def extract(self) -> AsyncGenerator[dict[str, Any], None]:
+        record = {}
+        for number in range(3):
+            record["id"] = number
+            yield record
+
+
+def test_the_suite_finds_a_source_that_reuses_a_record() -> None:
+    with pytest.raises(AssertionError, match="yield a new record each time"):
+        SourceContract().test_a_run_reads_everything_under_distinct_keys(SourceCase(component=Reusing))
+
+
 def test_the_suite_finds_a_transform_that_changes_its_input() -> None:
     case = TransformCase(component=Rude, given=ROWS)
     with pytest.raises(AssertionError, match="change copies"):
