@@ -143,6 +143,16 @@ def test_a_new_connector_is_built_installed_tested_and_run(
     assert "How many records to read" in shown
 
 
+def test_a_new_connector_needs_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["init", "--connector", "files"]) == 2
+    assert "there is a source 'files' already: choose another name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def _succeeds(command: list[str], folder: Path, environ: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=180, check=False
