@@ -12,8 +12,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from traceback import extract_tb
+from typing import NoReturn
 
 from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
@@ -37,11 +39,15 @@ class Registry:
     @classmethod
     def installed(cls) -> Registry:
         """Return the registry of everything installed, without importing it."""
-        loaders: dict[tuple[Kind, str], Loader] = {}
+        found: dict[str, dict[str, Loader]] = {}
         for entry in entry_points(ENTRY_POINT_GROUP):
-            kind, _, name = entry.name.partition(".")
+            found.setdefault(entry.name, {})[entry.value] = entry.load
+        loaders: dict[tuple[Kind, str], Loader] = {}
+        for full_name, by_place in found.items():
+            kind, _, name = full_name.partition(".")
             if kind in set(Kind) and name:
-                loaders[Kind(kind), name] = entry.load
+                load, *others = by_place.values()
+                loaders[Kind(kind), name] = partial(_refuse, kind, name, by_place) if others else load
         return cls(loaders)
 
     def including(self, *components: object) -> Registry:
@@ -107,6 +113,13 @@ def find_modules_beside(file: str | os.PathLike[str]) -> None:
             sys.path.append(folder)
 
 
+def _refuse(kind: str, name: str, places: Iterable[str]) -> NoReturn:
+    written = " or ".join(f"`{kind}: {place}`" for place in sorted(places))
+    raise RegistryError(
+        f"two installed packages have a {kind} {name!r}: write {written}, or uninstall one of them"
+    )
+
+
 def _spec_of(component: object, name: str) -> ComponentSpec:
     spec = getattr(component, "spec", None)
     if not isinstance(spec, ComponentSpec):
@@ -143,7 +156,7 @@ def _importing(what: str) -> Iterator[None]:
     """Convert every error of an import to a problem of the file, since modules are foreign code."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RegistryError):
         raise
     except BaseException as error:
         raise RegistryError(f"cannot import {what}: {_reason(error)}") from error

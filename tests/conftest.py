@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import bytecode  # first: it is about what the others import
-from tests.examples import register_profiles
+from tests.examples import draw_once, register_profiles
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
 from tests.servers import read_once, warm_start
 
@@ -118,6 +118,7 @@ def pytest_collection_finish() -> None:
     Tests change a module twice a second, which its date does not tell.
     """
     gc.enable()
+    draw_once()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
     sys.dont_write_bytecode = bytecode.WITHOUT

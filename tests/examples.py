@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-__all__ = ["examples", "register_profiles"]
+__all__ = ["draw_once", "examples", "register_profiles"]
 
 THOROUGH = 100
 QUICK = 20
@@ -22,3 +23,12 @@ def register_profiles() -> None:
 def examples(thorough: int) -> int:
     """Number of examples of a test that has `thorough` in the thorough profile, and in others its share."""
     return max(2, thorough * settings.default.max_examples // THOROUGH)
+
+
+@settings(max_examples=1, database=None)
+@given(st.none())
+def draw_once(_: None) -> None:
+    """Draw an example, at which hypothesis registers its source of random numbers.
+
+    It warns if the garbage collector knows nobody who refers to it, as in Python 3.14 after `gc.freeze`.
+    """

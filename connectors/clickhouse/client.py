@@ -11,6 +11,7 @@ import orjson
 from connectors.clickhouse.connection import ClickHouseConnection
 from connectors.proxies import proxy_for
 from connectors.tables.isolation import RowsRefusedError
+from engine.contract.imports import load_modules
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Client:
         await self._send(body + b"\n" + data if data else body, query_id)
 
     async def _send(self, body: bytes, query_id: str) -> bytes:
+        # imported lazily: httpx and aiohttp take 0.2 s
+        await load_modules("httpx", "httpx_aiohttp")
         import aiohttp
         import httpx
 
@@ -153,7 +156,6 @@ def _refused(code: int, name: str, said: str) -> RowsRefusedError:
 
 
 def _build(connection: ClickHouseConnection) -> httpx.AsyncClient:
-    # imported lazily and in a thread: the import takes 0.2 s and would block other pipelines of the process
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

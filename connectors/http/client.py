@@ -15,6 +15,7 @@ from connectors.http.connection import HttpConnection
 from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
 from engine.contract.clock import Clock
+from engine.contract.imports import load_modules
 from engine.errors import FatalError, TransientError
 from engine.redaction import hide, without_credentials
 
@@ -72,13 +73,14 @@ async def open_client(
     clock: Clock,
 ) -> AsyncIterator[HttpClient]:
     """Open a client for the duration of the block. `timeout` bounds each request, in seconds."""
+    # imported lazily: httpx and aiohttp take 0.2 s
+    await load_modules("httpx", "httpx_aiohttp")
     http = await anyio.to_thread.run_sync(_build, connection, concurrency)
     async with http:
         yield HttpClient(http, connection, timeout=timeout, per_second=per_second, clock=clock)
 
 
 def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
-    # imported lazily and in a thread: the import takes 0.2 s and would block other pipelines of the process
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

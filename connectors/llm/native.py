@@ -11,7 +11,7 @@ _HOST: Final = r"(https?://[^/]+)"
 _ADDRESSES: Final = tuple(
     (re.compile(pattern), compatible)
     for pattern, compatible in (
-        # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/start/openai
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/call-vertex-using-openai-library
         (r"(.*/locations/[^/]+)/publishers/.*", r"\1/endpoints/openapi"),
         # https://ai.google.dev/gemini-api/docs/openai
         (rf"{_HOST}(?<=//generativelanguage\.googleapis\.com)(?!.*/openai).*", r"\1/v1beta/openai"),

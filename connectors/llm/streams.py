@@ -45,9 +45,17 @@ def joined(text: str) -> Any:
                     message[name] = message.get(name, "") + delta[name]
             for index, told in _arguments(delta.get("tool_calls")):
                 arguments[index] = arguments.get(index, "") + told
+    said = "".join((*message.values(), *arguments.values()))
+    if "finish_reason" not in choice and "[DONE]" not in text and not _is_closed(said):
+        choice["finish_reason"] = "abort"  # the stream broke off
     called = [{"function": {"arguments": told}} for told in arguments.values()]
     calls = {"tool_calls": called} if called else {}
     return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
+
+
+def _is_closed(answer: str) -> bool:
+    """Return whether an answer may be complete: some gateways end a stream without a word."""
+    return answer.rstrip().endswith(("}", "]", "`"))
 
 
 def _events(text: str) -> Iterator[Mapping[str, Any]]:

@@ -6,14 +6,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import anyio.to_thread
-
 from connectors.llm.settings import LlmConnection
 from connectors.proxies import proxy_for
+from engine.contract.imports import load_modules
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
@@ -45,8 +43,8 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
     Raises:
         FatalError: the environment's proxy or certificate file cannot be used.
     """
-    # imported lazily and in a thread: openai takes one to two seconds to import
-    await anyio.to_thread.run_sync(import_module, "openai")
+    # imported lazily: openai takes one to two seconds to import
+    await load_modules("httpx", "openai")
     import openai
 
     key = connection.api_key.get_secret_value()

@@ -47,7 +47,7 @@ class ReaderLimits:
 
     seconds: float = 10.0
     memory: int = 1024 * 1024 * 1024
-    stop_grace: float = 2.0
+    stop_grace: float = 5.0
 
 
 class DocumentReader:

@@ -15,6 +15,7 @@ from urllib.request import getproxies
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.addresses import address_without_credentials, http_address
+from engine.contract.imports import load_modules
 from engine.errors import FatalError
 
 __all__ = ["S3Client", "S3Connection", "open_client"]
@@ -180,6 +181,7 @@ async def open_client(
     """
     _check(connection)
     # imported lazily: it takes 1.3 s, and only S3 needs it
+    await load_modules("aiohttp", "aiobotocore.session", "connectors.s3.answers", "connectors.s3.lean")
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 

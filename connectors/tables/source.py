@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from engine.contract.types import JsonValue
 __all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookmarks"]
 
 _MARK: Final = "delivered"
+_DAY: Final = re.compile(r"\d{4,}-\d\d-\d\d")
 
 Order: TypeAlias = list[Any]
 """A row's values of the ordering columns, as JSON."""
@@ -117,6 +119,7 @@ class OrderedSource(Source[P]):
                     self._check(page.orders, after if position else None)
                     keys = KeyList(self._keys(page.names or page.orders), first, counted=True)
                     position = after = page.orders[-1]
+                    self._note_days((page.names or page.orders)[-1][0])
                 else:
                     keys = KeyRange(f"{self._name}/", first, first + len(page.records))
                 before += len(page.records)
@@ -171,6 +174,13 @@ class OrderedSource(Source[P]):
         """The scope of bookmarks: another query or database has its own."""
         what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
+
+    def _note_days(self, last: object) -> None:
+        if self.params.incremental is not None and isinstance(last, str) and _DAY.fullmatch(last):
+            self.ctx.count(
+                f"note: reads what is new by `{self.params.incremental}`, which holds days: it misses rows "
+                "that change later on the last day; use a column with times"
+            )
 
     def _check(self, orders: Sequence[Order], last: Order | None) -> None:
         if any(order[-1] is None for order in orders):

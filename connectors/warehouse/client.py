@@ -17,6 +17,7 @@ from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
 from connectors.warehouse.connection import WarehouseConnection
 from engine.contract.clock import Clock
+from engine.contract.imports import load_modules
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -95,14 +96,15 @@ async def open_client(
     connection: WarehouseConnection, *, concurrency: int, longest: float, clock: Clock
 ) -> AsyncIterator[WarehouseClient]:
     """Open a client for the duration of the block. `longest` bounds each request, in seconds."""
+    # imported lazily: httpx and aiohttp take 0.2 s
+    await load_modules("httpx", "httpx_aiohttp")
     http = await anyio.to_thread.run_sync(_build_client, connection, concurrency)
     async with http:
         yield WarehouseClient(http, connection.base, connection.query, longest=longest, clock=clock)
 
 
 def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
-    # Imported lazily and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, which would
-    # block other pipelines of the process.
+    # called in a thread: reading the certificates takes 0.05 s, which would block other pipelines
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

@@ -102,11 +102,16 @@ def create(options: InitOptions) -> int:
 
 
 def _create_connector(options: InitOptions) -> int:
+    from engine.contract.component import Kind
+    from engine.registry import Registry
+
     name = options.connector
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name) or len(name) > 40:
         raise ConfigError(
             f"--connector: {name!r} cannot name a package: use lower-case letters, digits and single hyphens"
         )
+    if (Kind.SOURCE, name) in Registry.installed().names(Kind.SOURCE):
+        raise ConfigError(f"--connector: there is a source {name!r} already: choose another name")
     if options.folder:
         raise ConfigError("--connector takes one folder: init --connector NAME [DIR]")
     folder = Path(options.template or f"odw-{name}")

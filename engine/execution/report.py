@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.contract.acks import Tally
 from engine.contract.types import JsonValue, Record
@@ -84,10 +84,11 @@ class RunReport:
     def table(self, node: str) -> pyarrow.Table:
         """Return the records of the `memory` sink of this name as a pyarrow table.
 
-        `.to_pandas()` converts it to a data frame.
+        It has a column for each field of any record. `.to_pandas()` converts it to a data frame.
 
         Raises:
-            ConfigError: there is no such sink in the run, or pyarrow is not installed.
+            ConfigError: there is no such sink in the run, pyarrow is not installed, or the values of a field
+                cannot be one column.
         """
         from engine.dead_letters.queue import as_json
 
@@ -96,7 +97,16 @@ class RunReport:
             import pyarrow
         except ImportError:
             raise ConfigError(f"a table needs pyarrow: {install_command(['parquet'])}") from None
-        return pyarrow.Table.from_pylist(rows)
+        columns: dict[str, Any] = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            try:
+                columns[name] = pyarrow.array([row.get(name) for row in rows])
+            except (pyarrow.ArrowException, OverflowError):
+                raise ConfigError(
+                    f"the values of {name!r} cannot be one column, because they differ in type or have too "
+                    f"many digits: convert them before the sink {node!r}, or use `report.records({node!r})`"
+                ) from None
+        return pyarrow.table(columns)
 
     def _repr_html_(self) -> str:
         """Show the report in a notebook: its counts, and a row for each node."""

@@ -19,10 +19,13 @@ from pydantic.fields import FieldInfo
 
 from engine.service.wire_types import is_nullable
 
-__all__ = ["JSON", "UUID_TEXT", "Column", "columns_of", "fits"]
+__all__ = ["AS_TEXT", "JSON", "UUID_TEXT", "Column", "columns_of", "fits"]
 
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
+
+AS_TEXT = "CAST({0} AS VARCHAR)"
+"""SQL for `Column.compared` of values with one spelling."""
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -41,7 +44,7 @@ class Column:
     convert: Callable[[Any], object] | None = None
     was_quoted: bool = False
     asked: Callable[[str], str] | None = None
-    compared: str = "{0}"
+    compared: str = AS_TEXT
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
@@ -113,7 +116,7 @@ def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
     if get_origin(annotation) is Annotated:
         return _column(name, get_args(annotation)[0], config)
     if annotation in _SCALARS:
-        return Column(name, *_SCALARS[annotation], compared=_COMPARED.get(annotation, "{0}"))
+        return Column(name, *_SCALARS[annotation], compared=_COMPARED.get(annotation, AS_TEXT))
     parts = get_args(annotation)
     if is_nullable(annotation):
         rest = [part for part in parts if part is not type(None)]

@@ -331,9 +331,8 @@ class GroupCommit:
         return [(id_, gone) for id_, gone, _, _ in found]
 
     def _put_letters(self, group: Sequence[Encoded], changes: dict[str, _TableRows]) -> None:
-        for name, change in changes.items():
-            if name in self._open_letters and change.latest:
-                self._letters.recover(change.table, change.latest)
+        for name in self._open_letters & changes.keys():
+            self._letters.recover(changes[name].table, changes[name].latest)
         for item in group:
             if item.submission.discard is not None:
                 self._letters.discard(*item.submission.discard)
@@ -342,16 +341,12 @@ class GroupCommit:
         letters = [(letter, item.sequence) for item in group for letter in item.letters]
         if not letters:
             return
-        self._letters.put([(*pair, self._is_overtaken(*pair, changes)) for pair in letters])
+        self._letters.put(letters)
+        tables = {letter.table for letter, _ in letters if letter.table is not None}
+        for name in tables & changes.keys():  # later requests of the same group
+            self._letters.recover(changes[name].table, changes[name].latest)
         # before the commit, but harmless if it fails: it only causes one more lookup
-        self._open_letters |= {letter.table for letter, _ in letters if letter.table is not None}
-
-    @staticmethod
-    def _is_overtaken(letter: RejectedRecord, sequence: int, changes: dict[str, _TableRows]) -> bool:
-        """Return whether a later request of the same group has a row for the dead letter's record."""
-        change = changes.get(letter.table or "")
-        row = change.latest.get(letter.record_id) if change is not None else None
-        return row is not None and bool(row[-1] > sequence)
+        self._open_letters |= tables
 
     def compact(self, ledger_days: int) -> None:
         """Remove superseded rows from dirty tables and clear their marks; drop old keys and epochs.

@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from engine.service.columns import JSON, Column
+from engine.service.columns import AS_TEXT, JSON, Column
 from engine.service.guard import unauthorized
 from engine.service.models import IngestModel
 from engine.service.page_views import EVENTS, page_views
@@ -188,7 +188,7 @@ def _filter(query: Query, table: Table, name: str, values: Iterable[str]) -> Non
     """Keep the rows whose column has one of the values, in any spelling."""
     column = _column_of(table, name)
     asked = [_as_answered(table, name, value) for value in values]
-    is_converted = column.asked is not None or column.compared == "{0}"
+    is_converted = column.asked is not None or column.compared == AS_TEXT
     stored = _text_of(table, name) if is_converted else column.compared.format(quote(name))
     if len(asked) == 1 and is_converted:  # a subquery would cost more
         query.where(f"{stored} = ?", asked[0])

@@ -5,9 +5,9 @@ DDL runs only when the file is opened: mixed with loading it has caused write-ah
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -363,13 +363,16 @@ class DeadLetterStore:
         ).fetchall()
         return {name for (name,) in found}
 
-    def recover(self, table: Table, ids: Iterable[object]) -> None:
-        """Mark open dead letters of these records as recovered, since their rows are committed."""
+    def recover(self, table: Table, rows: Mapping[Any, tuple[Any, ...]]) -> None:
+        """Mark open dead letters of these records, by id, as recovered, since later rows are committed."""
+        if not rows:
+            return
         sent, stored = (table.columns[0].compared.format(text) for text in ("record_id", "id"))
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "  # noqa: S608
-            f"AND table_name = ? AND {sent} IN (SELECT {stored} FROM (SELECT unnest(?::VARCHAR[]) AS id))",
-            [utc_now(), table.name, [str(identifier) for identifier in ids]],
+            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? "  # noqa: S608 -- quoted
+            "FROM (SELECT unnest(?::VARCHAR[]) AS id, unnest(?::BIGINT[]) AS sequence) "
+            f"WHERE status = 'open' AND table_name = ? AND {sent} = {stored} AND commit_sequence < sequence",
+            [utc_now(), list(map(str, rows)), [row[-1] for row in rows.values()], table.name],
         )
 
     def recover_ids(self, ids: Sequence[str]) -> None:
@@ -388,29 +391,28 @@ class DeadLetterStore:
             [reason, utc_now(), ids],
         )
 
-    def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
-        """Store (dead letter, commit sequence, recovered) triples; the last of an id wins.
+    def put(self, letters: Sequence[tuple[RejectedRecord, int]]) -> None:
+        """Store dead letters with their commit sequences; the last of an id wins.
 
         A recovered or discarded dead letter keeps its status when the same record comes again, since a
         redelivery is nothing new. It also keeps its origin if the redelivery has none.
         """
-        latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
+        latest = {letter.dead_letter_id: (letter, number) for letter, number in letters}
         stored = self._connection.execute(
             "SELECT dead_letter_id, original_record, status, reason, closed_at, pipeline, run, node, key "
             "FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         ).fetchall()
         known = {identifier: rest for identifier, *rest in stored}
-        now = utc_now()
         self._connection.execute(
             "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         )
         rows = []
-        for identifier, (letter, number, done) in latest.items():
+        for identifier, (letter, number) in latest.items():
             original, status, reason, closed_at, *origin = known.get(identifier, _UNKNOWN)
             if status == "open" or original != letter.original_record:
-                status, reason, closed_at = ("recovered", None, now) if done else ("open", None, None)
+                status, reason, closed_at = "open", None, None
             rows.append(
                 (
                     identifier,

@@ -38,9 +38,20 @@ _PLACE: Final = Path("memory")  # its name in error messages
 _lock: Final = threading.Lock()
 
 
+class _MemoryConnection(SqliteConnection):
+    """A connection that needs no `close`: its data ends with it.
+
+    Since Python 3.13 the finalizer of `sqlite3.Connection` warns, and a garbage collector that meets owner
+    and connection in a cycle may call it before that of the owner.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _connect() -> SqliteConnection:
     return sqlite3.connect(
-        ":memory:", isolation_level=None, check_same_thread=False, factory=SqliteConnection
+        ":memory:", isolation_level=None, check_same_thread=False, factory=_MemoryConnection
     )
 
 
@@ -105,10 +116,6 @@ class MemoryDatabase:
             # after the call, so that a task cancelled here by asyncio itself has made it, as with a store on
             # disk
             await anyio.lowlevel.cancel_shielded_checkpoint()
-
-    def __del__(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
 
 
 class MemoryStateStore(StateStore):

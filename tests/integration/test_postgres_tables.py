@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from connectors.postgres import (
     PostgresSource,
     PostgresSourceParams,
 )
+from connectors.tables.source import Part
 from engine.cli import main
 from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.errors import BatchError, FatalError, TransientError
 from tests.servers.postgres import PASSWORD, Postgres
 from tests.table_targets import PostgresTarget, batch_of
@@ -235,6 +238,17 @@ async def test_splits_cover_every_row_once_in_any_order_of_text(target: Postgres
     assert len(splits) == 4
     ids = [record["id"] for record in await target.read(table="tables.t", key="id", split_rows=2)]
     assert sorted(ids) == sorted(["a", "B", "ä", "Z", "10", "9", "_"])
+
+
+@pytest.mark.parametrize(("kind", "notes"), [("date", 1), ("timestamptz", 0), ("int", 0)])
+async def test_a_column_of_days_is_noted_as_too_coarse(target: PostgresTarget, kind: str, notes: int) -> None:
+    value = "1" if kind == "int" else "'2026-01-01'"
+    target.sql(f"CREATE TABLE tables.t AS SELECT 1 AS id, {value}::{kind} AS changed")
+    source = target.source(table="tables.t", key="id", incremental="changed")
+    async with source, aclosing(source.read(Split("s", asdict(Part())), None, source.ctx)) as batches:
+        assert [batch.records[0]["id"] async for batch in batches] == [1]
+    found = [name for name in source.ctx.aggregate if "`changed`, which holds days" in name]
+    assert len(found) == notes
 
 
 CHANGED = """\

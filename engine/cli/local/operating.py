@@ -16,7 +16,6 @@ from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
-from engine.contract.types import JsonValue
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
 from engine.errors import ConfigError, EngineError, RunNotFoundError
 from engine.execution.events import RunEvent
@@ -35,6 +34,7 @@ from engine.service.operations import (
     ScheduleView,
     SplitView,
     StageView,
+    record_id_of,
 )
 from engine.state.records import (
     DeadLetterFilter,
@@ -312,7 +312,7 @@ class PipelineOperations(PipelineHost):
             for (run, node, key), ids in _by_letter(records).items():
                 found = await store.dead_letters(DeadLetterFilter(run, node=node, key=key, status="open"))
                 if not key:
-                    found = [one for one in found if _own_id(one.record) in ids]
+                    found = [one for one in found if record_id_of(one.record) in ids]
                 await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
@@ -408,10 +408,6 @@ def _by_letter(records: Sequence[DeadRecord]) -> dict[LetterId, set[str]]:
         if run and node and (key or record_id):
             found.setdefault((run, node, key or ""), set()).add(record_id)
     return found
-
-
-def _own_id(record: JsonValue) -> str:
-    return str(record.get("id") or "") if isinstance(record, dict) else ""
 
 
 def _number(letter_id: str) -> int:

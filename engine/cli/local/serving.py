@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import anyio
@@ -19,6 +18,7 @@ from engine.cli.local.scheduling import Scheduler
 from engine.cli.local.signals import stop_signals
 from engine.cli.options import ServeOptions, StateOptions
 from engine.cli.state import store_of
+from engine.contract.imports import load_modules
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.session import Session
@@ -135,8 +135,7 @@ def _sample_files(options: ServeOptions, port: int) -> Iterator[str]:
 async def _load_clients() -> None:
     """Import in advance what every run that loads into the service needs."""
     with suppress(ImportError):
-        for module in ("httpx", "httpx_aiohttp"):
-            await anyio.to_thread.run_sync(import_module, module)
+        await load_modules("httpx", "httpx_aiohttp")
 
 
 def _count(metrics: Metrics, _: str, session: Session) -> None:

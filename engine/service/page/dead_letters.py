@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
+from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError, record_id_of
 from engine.service.page import charts, letters
 from engine.service.page.rendering import address, render, show_controls
 from engine.service.submission import (
@@ -247,8 +247,7 @@ def _not_discarded(request: Request, text: str, status: int, reason: str) -> Res
 def _dead_record(letter: LetterView) -> DeadRecord:
     import json
 
-    record = json.loads(letter.record or "null")  # orjson rejects NaN
-    record_id = str(record.get("id") or "") if isinstance(record, dict) else ""
+    record_id = record_id_of(json.loads(letter.record or "null"))  # orjson rejects NaN
     origin = Origin(letter.pipeline, letter.run_id, letter.node, letter.key)
     return DeadRecord(origin, record_id.encode("utf-8", "replace").decode())
 

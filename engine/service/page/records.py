@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.operations import CallView, LetterView, LetterWhere, NodeView, Operations
+from engine.service.operations import (
+    CallView,
+    LetterView,
+    LetterWhere,
+    NodeView,
+    Operations,
+    record_id_of,
+)
 from engine.service.page import charts, letters
 from engine.service.page.rendering import cell_text, cut, moment, render
 from engine.service.tables import SEQUENCE, Table, quote
@@ -98,9 +105,8 @@ async def _ids(operations: Operations, key: str) -> list[str]:
     letter = await operations.letter(found[0].id) if found else None
     if letter is None or letter.record is None:
         return []
-    record = json.loads(letter.record)
-    named = record.get("id") if isinstance(record, dict) else None
-    return [named] if isinstance(named, str) and named not in ("", key) else []
+    named = record_id_of(json.loads(letter.record))
+    return [named] if named not in ("", key) else []
 
 
 def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:
@@ -122,8 +128,9 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     if table.names[0] != "id":
         return None
     columns = ", ".join(quote(column) for column in table.names)
+    stored, asked = (table.columns[0].compared.format(text) for text in ("id", "$1"))
     found = reader.execute(
-        f"SELECT {SEQUENCE}, {columns} FROM {quote(table.name)} WHERE CAST(id AS VARCHAR) = ? "  # noqa: S608 -- quoted
+        f"SELECT {SEQUENCE}, {columns} FROM {quote(table.name)} WHERE {stored} = {asked} "  # noqa: S608 -- quoted
         f"ORDER BY {SEQUENCE} DESC LIMIT 1",
         [name],
     ).fetchone()

@@ -22,10 +22,10 @@ def shown(value: object) -> str:
 def differences(place: str, expected: Any, found: Any, *, subset: bool = False) -> Iterator[str]:
     """Yield a line for each value that differs, under its path."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        for name in expected.keys() - found.keys():
+        for name in [name for name in expected if name not in found]:
             yield f"{place}.{name}: missing, expected {shown(expected[name])}"
         if not subset:
-            for name in found.keys() - expected.keys():
+            for name in [name for name in found if name not in expected]:
                 yield f"{place}.{name}: not expected, found {shown(found[name])}"
         for name in expected:
             if name in found:

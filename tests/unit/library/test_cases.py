@@ -208,6 +208,13 @@ VALUES = st.recursive(
 )
 
 
+def test_differences_come_in_the_order_of_the_fields() -> None:
+    expected, found = dict.fromkeys("hgfedcba", 1), dict.fromkeys("zyxwvuts", 1)
+
+    places = [line.partition(":")[0] for line in differences("r", expected, found)]
+    assert "".join(place.removeprefix("r.") for place in places) == "hgfedcbazyxwvuts"
+
+
 @given(VALUES, VALUES)
 def test_values_differ_exactly_when_something_is_reported(one: Any, other: Any) -> None:
     assert (list(differences("", one, other)) == []) == (

@@ -98,6 +98,22 @@ def test_the_suite_finds_what_is_wrong_with_a_source(method: str, said: str) -> 
         getattr(SourceContract(), method)(case)
 
 
+@engine.component(engine.Kind.SOURCE, "reusing")
+class Reusing(engine.Source[engine.Params]):
+    """Yields one record, changed each time."""
+
+    async def extract(self) -> AsyncGenerator[dict[str, Any], None]:
+        record = {}
+        for number in range(3):
+            record["id"] = number
+            yield record
+
+
+def test_the_suite_finds_a_source_that_reuses_a_record() -> None:
+    with pytest.raises(AssertionError, match="yield a new record each time"):
+        SourceContract().test_a_run_reads_everything_under_distinct_keys(SourceCase(component=Reusing))
+
+
 def test_the_suite_finds_a_transform_that_changes_its_input() -> None:
     case = TransformCase(component=Rude, given=ROWS)
     with pytest.raises(AssertionError, match="change copies"):
@@ -125,6 +141,16 @@ def test_a_new_connector_is_built_installed_tested_and_run(
     assert '{"id":4,"name":"my-weather 4"}' in _succeeds(run, package, environ)
     shown = _succeeds([sys.executable, "-m", "engine", "connectors", "show", "my-weather"], package, environ)
     assert "How many records to read" in shown
+
+
+def test_a_new_connector_needs_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["init", "--connector", "files"]) == 2
+    assert "there is a source 'files' already: choose another name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def _succeeds(command: list[str], folder: Path, environ: dict[str, str] | None = None) -> str:

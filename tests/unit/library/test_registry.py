@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,28 @@ def test_broken_entry_point_is_an_error_with_its_reason() -> None:
 
     with pytest.raises(RegistryError, match=r"cannot import the source 'x': .* no attribute 'X'"):
         registry.get(Kind.SOURCE, "x")
+
+
+def test_two_packages_with_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [
+        EntryPoint(name, value, "odw_engine.components")
+        for name, value in [
+            ("source.files", "connectors.files:FilesSource"),
+            ("source.files", "odw_files:FilesSource"),
+            ("source.stdin", "connectors.files.stdin:StdinSource"),
+            ("source.stdin", "connectors.files.stdin:StdinSource"),
+        ]
+    ]
+    monkeypatch.setattr("engine.registry.entry_points", lambda group: entries)
+    registry = Registry.installed()
+
+    assert registry.get(Kind.SOURCE, "stdin").name == "stdin"
+    message = (
+        "two installed packages have a source 'files': write `source: connectors.files:FilesSource` or "
+        "`source: odw_files:FilesSource`, or uninstall one of them"
+    )
+    with pytest.raises(RegistryError, match=re.escape(message)):
+        registry.get(Kind.SOURCE, "files")
 
 
 def test_including_makes_another_registry() -> None:

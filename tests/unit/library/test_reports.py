@@ -12,6 +12,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError
+from engine.execution.report import RunReport
 from engine.pipeline import Reports
 
 
@@ -84,6 +85,32 @@ def test_records_become_a_table() -> None:
 
     assert table.column_names == ["n", "name"]
     assert table.num_rows == 5
+
+
+def reported(*records: dict[str, Any]) -> RunReport:
+    @engine.source
+    async def given() -> AsyncGenerator[dict[str, Any], None]:
+        for record in records:
+            yield record
+
+    made = engine.Pipeline("p", given=engine.node(given), load=engine.node("sink.memory"))
+    return engine.run_sync(made)["p"]
+
+
+def test_a_table_has_the_fields_of_all_records() -> None:
+    pytest.importorskip("pyarrow")
+    table = reported({"a": 1}, {"b": 2}, {"a": None, "c": [1]}).table("load")
+
+    assert table.to_pydict() == {"a": [1, None, None], "b": [None, 2, None], "c": [None, None, [1]]}
+    assert reported().table("load").num_rows == 0
+
+
+@pytest.mark.parametrize("odd", ["secret", 2**70])
+def test_values_that_cannot_be_one_column_are_named(odd: Any) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ConfigError, match=r"values of 'b' cannot be one column.*`report\.records") as caught:
+        reported({"a": 1, "b": 1}, {"a": 2, "b": odd}).table("load")
+    assert "secret" not in str(caught.value)
 
 
 def test_records_of_another_sink_are_refused_with_the_remedy() -> None:

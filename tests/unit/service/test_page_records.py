@@ -92,9 +92,9 @@ async def page(
         yield client
 
 
-async def store(page: httpx.AsyncClient, path: str) -> None:
+async def store(page: httpx.AsyncClient, path: str, name: str = "row-1") -> None:
     """A row that the node `load` of the run `run-1` has sent."""
-    row = {"id": "row-1", "source_file_path": path, "transform_timestamp": "2026-11-23T10:00:00Z"}
+    row = {"id": name, "source_file_path": path, "transform_timestamp": "2026-11-23T10:00:00Z"}
     headers = {"Idempotency-Key": "1", "X-ODW-Epoch": "run-1/load 1"}
     (await page.post("/ingest/UnstructuredData", json=[row], headers=headers)).raise_for_status()
 
@@ -145,6 +145,12 @@ async def test_a_dead_letter_is_on_the_way_of_its_row(
     assert "age: not a number" in text
     assert text.count("Model call at extract") == 1
     assert text.count('class="drawing"') == 1
+
+
+async def test_a_key_leads_to_the_row_of_a_number(page: httpx.AsyncClient, hosted: Hosted) -> None:
+    hosted.dead = [replace(LETTER, record='{"id": 7}')]
+    await store(page, "s3://lake/memo@one.txt", "7")
+    assert "Row in" in await shown(page, KEY)
 
 
 async def test_other_records_of_its_object_do_not_die_on_its_way(
@@ -219,15 +225,19 @@ async def test_who_closes_one_letter_of_a_record_closes_both(
 
 
 @pytest.mark.parametrize(
-    ("record", "status"),
-    [('{"id": "row-1", "x": NaN}', "discarded"), (r'{"id": "\ud800"}', "open")],
-    ids=["a value", "an id"],
+    ("sent", "record", "status"),
+    [
+        ("row-1", '{"id": "row-1", "x": NaN}', "discarded"),
+        ("row-1", r'{"id": "\ud800"}', "open"),
+        (0, '{"id": 0}', "discarded"),
+    ],
+    ids=["a value", "an id", "the id zero"],
 )
 async def test_a_letter_of_what_no_service_takes_is_closed(
-    page: httpx.AsyncClient, hosted: Hosted, record: str, status: str
+    page: httpx.AsyncClient, hosted: Hosted, sent: object, record: str, status: str
 ) -> None:
     headers = {"X-ODW-Results": "per-record", "X-ODW-Origin": "memos/run-1/load"}
-    rows = [{"id": "row-1", "text": 5}]
+    rows = [{"id": sent, "text": 5}]
     (await page.post("/ingest/NoteSource", json=rows, headers=headers)).raise_for_status()
     hosted.dead = [replace(LETTER, record=record)]
     form = {"csrf": await csrf(page), "reason": "a test"}

@@ -290,6 +290,25 @@ async def test_a_row_closes_a_letter_in_any_spelling(path: Path, key: Any, sent:
     assert [one["status"] for one in rows(letters)] == ["recovered"]
 
 
+@pytest.mark.parametrize(
+    ("key", "stored", "asked"),
+    [
+        (UUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", "6F9619FF-8B86-D011-B42D-00CF4FC964FF"),
+        (float, 1.5, "1.50"),
+        (int, 7, "7"),
+    ],
+)
+async def test_a_record_is_shown_for_any_spelling_of_its_id(
+    path: Path, key: Any, stored: Any, asked: str
+) -> None:
+    some = [model("Some", id=(key, ...))]
+    posted = ("/ingest/Some", [{"id": stored}])
+    _, found, other = await exchange(path, some, posted, *(
+        (f"/ui/records?id={one}", None) for one in (asked, "other")
+    ))  # fmt: skip
+    assert ("Row in" in found.text, "Row in" in other.text) == (True, False)
+
+
 async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
     class Aliased(BaseModel):
         model_config = ConfigDict(populate_by_name=True)

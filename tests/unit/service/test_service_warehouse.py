@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import create_model
 
 from engine.service import system_tables
 from engine.service.commit import Encoded, GroupCommit
@@ -300,16 +301,21 @@ def test_a_recovered_letter_stays_so_unless_the_record_is_another(
     assert desk.letters() == {"a": "open"}
 
 
+@pytest.mark.parametrize(
+    ("models", "kind"),
+    [((IngestModel("Note", create_model("Note", id=kind, text=str), "Note"),), kind) for kind in (str, int)],
+    ids=["texts", "numbers"],
+)
 def test_within_a_group_only_a_later_row_recovers(
-    idle: tuple[Desk, Writer], models: Models, note: Note
+    idle: tuple[Desk, Writer], models: Models, note: Note, kind: type
 ) -> None:
     desk, writer = idle
-    desk.warehouse.submit(desk.submission([note("a")], "fresh"))
-    desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "a"), letter(models[0], "b")]))
-    last = desk.warehouse.submit(desk.submission([note("b")], "fresh"))
+    desk.warehouse.submit(desk.submission([note(kind("1"))], "fresh"))
+    desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "1"), letter(models[0], "2")]))
+    last = desk.warehouse.submit(desk.submission([note(kind("2"))], "fresh"))
     writer.start()
     last.result()
-    assert desk.letters() == {"a": "open", "b": "recovered"}
+    assert desk.letters() == {"1": "open", "2": "recovered"}
     desk.warehouse.close()
 
 

@@ -173,6 +173,12 @@ def test_tool_arguments_of_a_stream_are_joined() -> None:
     assert found.content == '{"a": 1}'
 
 
+@pytest.mark.parametrize(("said", "is_whole"), [('{"a": 1', False), ('{"a": 1}', True), ("", False)])
+def test_a_stream_that_breaks_off_is_no_answer(said: str, is_whole: bool) -> None:
+    stream = f"data: {json.dumps({'choices': [{'delta': {'content': said}}]})}\n\n"
+    assert isinstance(read_completion(read_body(stream.encode())), Reply) is is_whole
+
+
 def test_an_error_inside_a_stream_is_one() -> None:
     stream = f"data: {json.dumps(EVENTS[1])}\n\n" + 'data: {"error": {"code": 502, "message": "gone"}}\n\n'
     assert isinstance(read_completion(read_body(stream.encode())), Refusal)
