@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import perf_counter
@@ -13,7 +13,7 @@ from engine.flow.tapping import NodeTaps
 from engine.flow.tracing import NodeTrace
 from engine.redaction import without_credentials
 
-__all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting"]
+__all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting", "read_here"]
 
 
 class Waiting(StrEnum):
@@ -188,3 +188,8 @@ class RunSnapshot:
             holding = [node.name for node in self.nodes if node.holds_records]
             return f"memory, held by {holding[-1]}" if holding else "memory"
         return ""
+
+
+def read_here(nodes: Iterable[NodeSnapshot]) -> int:
+    """Return the records read in this attempt; a run's tally also covers earlier attempts."""
+    return sum(node.records_in for node in nodes if node.kind is Kind.SOURCE)

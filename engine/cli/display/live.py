@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskStatus
 
-from engine.cli.display.numbers import Rate, count, duration, rate, read_here, size
+from engine.cli.display.numbers import Rate, count, duration, rate, size
 from engine.cli.display.protocol import Shown, ShownRuns
 from engine.cli.display.terminal import printable
-from engine.flow.stats import RunSnapshot
+from engine.flow.stats import RunSnapshot, read_here
 
 if TYPE_CHECKING:
     from rich.table import Table

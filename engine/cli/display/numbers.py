@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 
-from engine.contract.component import Kind
-from engine.flow.stats import NodeSnapshot
-
-__all__ = ["Rate", "count", "counted", "duration", "rate", "read_here", "size"]
+__all__ = ["Rate", "count", "counted", "duration", "rate", "size"]
 
 _WINDOW = 5.0  # seconds over which a rate is averaged
 
@@ -64,8 +60,3 @@ class Rate:
         then, before = self._samples[0]
         elapsed = now - then
         return max(0.0, (value - before) / elapsed) if elapsed > 0 else 0.0
-
-
-def read_here(nodes: Iterable[NodeSnapshot]) -> int:
-    """Return the records read in this attempt; a run's tally also covers earlier attempts."""
-    return sum(node.records_in for node in nodes if node.kind is Kind.SOURCE)

@@ -9,11 +9,11 @@ from time import monotonic
 import anyio
 from anyio.abc import TaskStatus
 
-from engine.cli.display.numbers import Rate, count, duration, rate, read_here, size
+from engine.cli.display.numbers import Rate, count, duration, rate, size
 from engine.cli.display.protocol import Shown, ShownRuns
 from engine.cli.display.terminal import printable
 from engine.contract.clock import SystemClock, timestamp
-from engine.flow.stats import RunSnapshot
+from engine.flow.stats import RunSnapshot, read_here
 
 __all__ = ["json_line", "plain_line", "show_json", "show_plain"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.cli.arguments import this_command
-from engine.cli.display.numbers import count, counted, duration, rate, read_here
+from engine.cli.display.numbers import count, counted, duration, rate
 from engine.cli.display.table import aligned
 from engine.cli.display.terminal import one_line
 from engine.cli.options import DEFAULT_FILE, PlaceOptions
@@ -15,7 +15,7 @@ from engine.contract.acks import Tally
 from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
 from engine.execution.report import RunReport
-from engine.flow.stats import NodeSnapshot
+from engine.flow.stats import NodeSnapshot, read_here
 from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
