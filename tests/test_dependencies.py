@@ -8,6 +8,8 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from tests import parsed
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,8 @@ def normal(name: str) -> str:
 
 def declared(*extras: str) -> set[str]:
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
-    return {normal(one) for group in groups for one in group} - {"odw-engine"}
+    known = [Requirement(one) for group in groups for one in group]
+    return {normal(one.name) for one in known if one.marker is None or one.marker.evaluate()} - {"odw-engine"}
 
 
 def imported() -> set[str]:

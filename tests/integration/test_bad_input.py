@@ -218,8 +218,8 @@ async def test_two_503_and_then_200_lose_nothing_and_bring_nothing_twice(tmp_pat
     assert report.status is RunStatus.COMPLETED
     assert (report.tally.written, report.tally.dead, letters) == (500, 0, [])
     assert sorted(row["id"] for row in found) == sorted(str(record["id"]) for record in records)
-    first_three = {request.headers["idempotency-key"] for request in server.requests[:3]}
-    assert len(first_three) == 1
+    # while one batch waits for its next try, the next one may be sent
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 5
     assert len(server.requests) == 5 + 2
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 import pytest
-from backports import zstd
 from pydantic import ValidationError
 
 from connectors.files import JsonlSource, JsonlSourceParams
+from connectors.objects.compression import zstd
 from engine.cli.display.summary import summary
 from engine.contract.component import Context
 from engine.contract.split import Split
@@ -259,7 +259,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,
-    "zst": zstd.compress,
+    "zst": zstd().compress,
 }
 
 

@@ -415,8 +415,8 @@ MIXED = "From: a@b.c\nContent-Type: multipart/{kind}; boundary=x\n\n--x\n{parts}
         (ENCODED.format("gb2312", "=D6=EC=E9F=BB=F9"), "From: a@b.c\n\n朱镕基"),
         (ENCODED.format("x-unknown", "Gr=FC=DFe aus K=F6ln"), "From: a@b.c\n\nGrüße aus Köln"),
         (
-            "From: <\nTo: @\nDate: yesterday\nSubject: =?x?q?y?=\n\nAnn",
-            "From: <\nTo: <>\nDate: yesterday\nSubject: y\n\nAnn",
+            "From: @\nDate: yesterday\nSubject: =?x?q?y?=\n\nAnn",
+            "From: <>\nDate: yesterday\nSubject: y\n\nAnn",
         ),
     ],
     ids=[

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import sys
 import zlib
 from collections.abc import Callable
 
 import brotli  # type: ignore[import-untyped]
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,8 @@ from connectors.objects import compression, unpacking
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.unpacking import StreamUnpacker, packed_kind
 from engine.errors import FatalError
+
+zstd = compression.zstd()
 
 TEXT = b"the same text again and again\n" * 500
 
@@ -128,8 +130,8 @@ def test_old_lzma_files_are_known_by_their_name() -> None:
 
 
 def test_a_missing_zstandard_module_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "backports.zstd", None)
-    monkeypatch.delattr("backports.zstd", raising=False)
+    monkeypatch.setitem(sys.modules, zstd.__name__, None)
+    monkeypatch.delattr(zstd.__name__, raising=False)
     with pytest.raises(FatalError, match=r"pip install 'odw-engine\[s3\]'"):
         compression.zstd()
     assert EOFError in compression.unpacking_errors(), "damaged gzip files are told without it"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import brotli  # type: ignore[import-untyped]
 import pytest
-from backports import zstd
 from pydantic import SecretStr
 
+from connectors.objects.compression import zstd
 from connectors.s3 import S3Connection, S3Connector, S3Params
 from engine.errors import FatalError
 from engine.state import RunStatus
@@ -245,7 +245,7 @@ async def test_the_server_says_which_buckets_there_are(tmp_path: Path, bucket: s
 
 
 TEXT = b"the same text again and again\n" * 40
-PACKED = {"gzip": gzip.compress(TEXT, mtime=0), "br": brotli.compress(TEXT), "zstd": zstd.compress(TEXT)}
+PACKED = {"gzip": gzip.compress(TEXT, mtime=0), "br": brotli.compress(TEXT), "zstd": zstd().compress(TEXT)}
 
 
 @pytest.mark.parametrize(("encoding", "packed"), PACKED.items(), ids=list(PACKED))
