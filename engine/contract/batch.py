@@ -19,6 +19,7 @@ from engine.errors import FatalError, RecordError, TransientError
 if TYPE_CHECKING:
     from engine.contract.acks import Ack, Origin
     from engine.contract.bookmarks import Bookmark
+
 __all__ = ["Batch", "DeadItem", "Drop", "Outcome", "join"]
 
 
