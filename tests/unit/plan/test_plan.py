@@ -360,6 +360,15 @@ def test_difference_names_what_changed() -> None:
     assert difference(before, before) == []
 
 
+def test_difference_names_parameters_as_the_file_does() -> None:
+    before = {"nodes": {"a": {"params": {"schema_": "Old", "map": {"id_": 1}}}}}
+    after = {"nodes": {"a": {"params": {"schema_": "New", "map": {"id_": 2}}}}}
+    assert difference(before, after) == [
+        'nodes.a.params.schema: "Old" → "New"',
+        "nodes.a.params.map.id_: 1 → 2",
+    ]
+
+
 def test_documents_are_json() -> None:
     plan = compiled()
     assert json.loads(json.dumps(plan.identity_doc)) == plan.identity_doc
