@@ -92,10 +92,11 @@ class Listing(S3Connector):
         return S3Bucket(pattern, "memory", resolver, S3FileReader(client), streams)  # type: ignore[arg-type]
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Yield a number per object, all at once."""
+        """Yield a record per object, all at once."""
         start, stop = split.first_ordinal, split.first_ordinal + len(split.manifest["objects"])
         if position is None:
-            yield Batch(list(range(start, stop)), KeyRange("object/", start, stop), position=stop - start)
+            records = [{"n": number} for number in range(start, stop)]
+            yield Batch(records, KeyRange("object/", start, stop), position=stop - start)
 
 
 def plan_of(objects: int, split_objects: int = 1000) -> Plan:

@@ -37,7 +37,8 @@ class Numbers(Source[NumbersParams]):
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         if position is None:
             start, stop = split.first_ordinal, split.first_ordinal + self.params.records
-            yield Batch(list(range(start, stop)), KeyRange("n/", start, stop), position=1)
+            records = [{"n": number} for number in range(start, stop)]
+            yield Batch(records, KeyRange("n/", start, stop), position=1)
 
 
 class WaitParams(Params):
