@@ -251,7 +251,7 @@ def run_sync(
 
 
 def _on_event_loop() -> bool:
-    """Return whether anyio would start no event loop here.
+    """Return whether anyio would refuse to start an event loop here.
 
     A callback of a loop has no task; a process that a task forked has no loop, but the task's context.
     """

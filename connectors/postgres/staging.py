@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from connectors.postgres.database import table_columns
 from connectors.tables.names import quote, quote_table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ async def create_like(connection: Connection, table: str, staging: str, declared
         staging: the table to create unless it exists.
         declared: types that columns have instead, by name.
     """
-    if await _rows(connection, "SELECT 1 WHERE to_regclass(%s) IS NOT NULL", staging):
+    if await table_columns(connection, staging):
         return
     new = quote_table(staging)
     await _execute(
@@ -50,7 +51,7 @@ async def create_like(connection: Connection, table: str, staging: str, declared
     )
     for (reference,) in await _rows(connection, references, table):
         await _execute(connection, f"ALTER TABLE {new} ADD {reference}")
-    columns = {name for (name,) in await _rows(connection, _COLUMNS, staging)}
+    columns = await table_columns(connection, staging)
     for name, sql in declared.items():
         if name in columns:
             await _execute(connection, f"ALTER TABLE {new} ALTER COLUMN {quote(name)} TYPE {sql}")
@@ -58,12 +59,8 @@ async def create_like(connection: Connection, table: str, staging: str, declared
 
 async def generated_columns(connection: Connection, table: str) -> set[str]:
     """Return the columns that the database computes from others."""
-    return {name for (name,) in await _rows(connection, f"{_COLUMNS} AND attgenerated <> ''", table)}
-
-
-_COLUMNS = (
-    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
-)
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attgenerated <> ''"
+    return {name for (name,) in await _rows(connection, query, table)}
 
 
 async def _rows(connection: Connection, query: str, table: str) -> list[tuple[Any, ...]]:

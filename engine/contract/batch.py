@@ -24,7 +24,7 @@ __all__ = ["Batch", "DeadItem", "Drop", "Outcome", "join"]
 
 
 class _MisuseError(FatalError, ValueError):
-    """A method of a batch was given something other than it takes. The message has nothing of a record."""
+    """Arguments that a method of `Batch` does not take; the message contains nothing of a record."""
 
 
 class Drop:
@@ -139,9 +139,8 @@ class Batch:
     def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
         """Keep the records that are true in `mask`; the others count as dropped for `reason`."""
         if len(mask) != len(self.records):
-            raise _MisuseError(
-                f"`batch.select` takes a mask for each of {len(self.records)}, got {len(mask)}"
-            )
+            expected = len(self.records)
+            raise _MisuseError(f"`batch.select` takes one value for each of {expected}, got {len(mask)}")
         records = list(compress(self.records, mask))
         gone = len(self.records) - len(records)
         if not gone:

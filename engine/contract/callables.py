@@ -122,12 +122,11 @@ def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> Non
     own = [getattr(cls, name) for name in methods if getattr(cls, name) is not getattr(base, name)]
     if not own:
         raise TypeError(f"the {kind} `{cls.__qualname__}` defines no `{'` or `'.join(methods)}` method")
-    for method in own:
-        if kind != "source":
-            check_function(method, kind, returns=kind == "transform")
-    for name, method in {**vars(base.__mro__[1]), **vars(base)}.items():
+    for method in own if kind != "source" else ():
+        check_function(method, kind, returns=kind == "transform")
+    for name, method in inspect.getmembers(base, inspect.isfunction):
         # a program that builds a component itself may give its constructor other parameters
-        if inspect.isfunction(method) and name != "__init__" and getattr(cls, name) is not method:
+        if name != "__init__" and getattr(cls, name) is not method:
             _check_override(getattr(cls, name), method, kind)
 
 

@@ -14,7 +14,7 @@ _loaded: set[str] = set()
 
 
 async def load_modules(*names: str) -> None:
-    """Import modules in a worker thread, in this order, while no other task imports with this function.
+    """Import modules in this order in a worker thread, one call at a time.
 
     Where one thread imports a package and another one of its submodules, each can wait for the other. Python
     then fails one of the two imports (`_DeadlockError` of `importlib`), and the pipeline that needs it.

@@ -22,9 +22,9 @@ class Params(BaseModel):
         return []
 
     def contents(self) -> Mapping[str, str]:
-        """Return by parameter what it names outside of the file and what alters records, such as a prompt.
+        """Return texts outside of the file that affect records, such as a prompt, by parameter.
 
-        A resume may use changed ones, and says so.
+        A resume with changed ones is allowed, and reports them.
         """
         return {}
 

@@ -36,9 +36,9 @@ def non_records(records: Sequence[Record], function: Callable[..., Any]) -> list
 
 
 def first_non_records(records: Sequence[Record], method: Callable[..., Any]) -> list[tuple[int, RecordError]]:
-    """Return the same if the first value is not a record, and nothing otherwise: at no cost per record.
+    """Return `non_records` if the first value is not a record, and nothing otherwise: no cost per record.
 
-    `method`: of the component that made them; one that is not declared, as in tests, may make anything.
+    `method`: of the component that made them; one without `spec`, as in tests, may make anything.
     """
     if not records or are_records(type(records[0])) or not hasattr(getattr(method, "__self__", None), "spec"):
         return []

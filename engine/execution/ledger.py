@@ -75,27 +75,29 @@ class Ledger:
         """
         _, complete = await self._store.splits(self._run_id, node, limit=0)
         if not complete:
-            page: list[Split] = []
-            listed = await self._splits_to_keep(node, source, ctx)
-            stored_at = anyio.current_time()
-            async with aclosing(generator_of(source.splits, ctx)) as splits:
-                async for split in splits:
-                    if not isinstance(split, Split):
-                        what = f"yielded {type_shown(split)}: yield `engine.Split`"
-                        raise misuse(source.splits, "source", what)
-                    page.append(split)
-                    if (
-                        len(page) == (page_splits or PAGE_SPLITS)
-                        or anyio.current_time() - stored_at >= PAGE_SECONDS
-                    ):
-                        await self._add_page(node, page, complete=False, restart=not listed)
-                        listed += len(page)
-                        on_page(listed)
-                        page, stored_at = [], anyio.current_time()
-            reached("splits_listed")
-            await self._add_page(node, page, complete=True, restart=not listed)
-            reached("splits_stored")
+            await self._list_rest(node, source, ctx, on_page, page_splits or PAGE_SPLITS)
         return (await self._store.count_splits(self._run_id, node))[1]
+
+    async def _list_rest(
+        self, node: str, source: Source[Any], ctx: Context, on_page: Callable[[int], None], page_splits: int
+    ) -> None:
+        page: list[Split] = []
+        listed = await self._splits_to_keep(node, source, ctx)
+        stored_at = anyio.current_time()
+        async with aclosing(generator_of(source.splits, ctx)) as splits:
+            async for split in splits:
+                if not isinstance(split, Split):
+                    what = f"yielded {type_shown(split)}: yield `engine.Split`"
+                    raise misuse(source.splits, "source", what)
+                page.append(split)
+                if len(page) == page_splits or anyio.current_time() - stored_at >= PAGE_SECONDS:
+                    await self._add_page(node, page, complete=False, restart=not listed)
+                    listed += len(page)
+                    on_page(listed)
+                    page, stored_at = [], anyio.current_time()
+        reached("splits_listed")
+        await self._add_page(node, page, complete=True, restart=not listed)
+        reached("splits_stored")
 
     async def _splits_to_keep(self, node: str, source: Source[Any], ctx: Context) -> int:
         """Return how many splits of an unfinished listing are kept for a source that can continue."""

@@ -54,8 +54,8 @@ class NodeStats:
     """Counters of one node; written by the runner only.
 
     `waiting` is the most severe wait of its workers; `note` describes it: the last answer of the service, or
-    the node that is full. `undone`: records left for a resume, because the run was stopped. `called_at`: the
-    start of the latest call of the component, while it lasts.
+    the node that is full. `undone`: records left for a resume, because the run was stopped. `calls`:
+    unfinished calls of the component, whose starts are subtracted from `busy` until they end.
     """
 
     name: str
@@ -70,7 +70,7 @@ class NodeStats:
     dropped: int = 0
     undone: int = 0
     busy: float = 0.0
-    called_at: float = 0.0
+    calls: int = 0
     blocked: float = 0.0
     waiting: Waiting = Waiting.NOTHING
     note: str = ""
@@ -78,6 +78,16 @@ class NodeStats:
     pauses: list[_Pause] = field(default_factory=list)
     trace: NodeTrace | None = None
     taps: NodeTaps = field(default_factory=NodeTaps)
+
+    def begin_call(self, now: float) -> None:
+        """Count the time from now, by `perf_counter`, as busy, for one of the workers."""
+        self.calls += 1
+        self.busy -= now
+
+    def end_call(self, now: float) -> None:
+        """End a call that `begin_call` counts."""
+        self.calls -= 1
+        self.busy += now
 
     def waits(self, waiting: Waiting, note: str = "") -> _Pause:
         """Mark a block in which a worker of the node waits."""
@@ -94,7 +104,7 @@ class NodeStats:
     def snapshot(self, elapsed: float) -> NodeSnapshot:
         """Return the current counters."""
         capacity = elapsed * self.workers
-        busy = self.busy + (perf_counter() - self.called_at if self.called_at else 0.0)
+        busy = self.busy + self.calls * perf_counter()
         return NodeSnapshot(
             name=self.name,
             kind=self.kind,

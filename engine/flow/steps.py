@@ -78,7 +78,7 @@ class Step:
         raise NotImplementedError
 
     async def _call(self, batch: Batch) -> Outcome:
-        started = self.stats.called_at = perf_counter()
+        self.stats.begin_call(perf_counter())
         try:
             return await self._work(batch)
         except BaseException as error:
@@ -87,11 +87,7 @@ class Step:
                 raise
             raise failure from error
         finally:
-            self._count_call(started)
-
-    def _count_call(self, started: float) -> None:
-        self.stats.busy += perf_counter() - started
-        self.stats.called_at = 0.0
+            self.stats.end_call(perf_counter())
 
     async def _work(self, batch: Batch) -> Outcome:
         raise NotImplementedError
@@ -108,9 +104,9 @@ class Step:
             self.stats.dead += len(failures)
             await self._put_dead_letters(self.stats, batch, failures, attempts)
 
-    async def _reject(self, batch: Batch, error: BaseException, started: float) -> None:
-        """End the first attempt at a batch, which began at `started` and failed."""
-        self._count_call(started)
+    async def _reject(self, batch: Batch, error: BaseException) -> None:
+        """End the first attempt at a batch, which failed."""
+        self.stats.end_call(perf_counter())
         await self.delivery.reject(batch, self._classified(error, batch))
 
     def _classified(self, error: BaseException, batch: Batch) -> Failure:
@@ -156,24 +152,22 @@ class TransformStep(Step):
         self._apply = self._unwatched if seen is None else watched_output(self._unwatched, seen)
 
     async def process(self, batch: Batch) -> None:
-        step, started = self, perf_counter()
+        step, now = self, perf_counter()
         while True:
             stats = step.stats
             stats.records_in += len(batch.records)
             stats.batches += 1
-            stats.called_at = started
+            stats.begin_call(now)
             try:
                 made = step._apply(batch)
                 derived = step._checked(
                     batch, await made if step._waits and not isinstance(made, Batch) else made
                 )
             except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
-                await step._reject(batch, error, started)
+                await step._reject(batch, error)
                 return
             now = perf_counter()
-            stats.busy += now - started
-            stats.called_at = 0.0
-            started = now
+            stats.end_call(now)
             if derived.failures or derived.dead_items is not None:
                 await step.delivery.accept(batch, Outcome(derived, derived.failures))
                 return
@@ -269,13 +263,13 @@ class SinkStep(Step):
         stats = self.stats
         stats.records_in += len(batch.records)
         stats.batches += 1
-        started = stats.called_at = perf_counter()
+        stats.begin_call(perf_counter())
         try:
             confirmed = await self._confirmed(batch)
         except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
-            await self._reject(batch, error, started)
+            await self._reject(batch, error)
             return
-        self._count_call(started)
+        stats.end_call(perf_counter())
         self.health.successes += 1
         self.health.failing_since = None
         self._take(batch, confirmed=confirmed)

@@ -79,8 +79,10 @@ def operational_doc(
 def _contents(node: PlanNode) -> dict[str, JsonValue]:
     """Return digests of what parameters name outside of the file, if anything."""
     found = node.params.contents() if isinstance(node.params, Params) else {}
-    digests = {name: _digest(text.encode("utf-8", "surrogatepass")) for name, text in found.items()}
-    return {_CONTENTS: {**digests}} if digests else {}
+    digests: dict[str, JsonValue] = {
+        name: _digest(text.encode("utf-8", "surrogatepass")) for name, text in found.items()
+    }
+    return {_CONTENTS: digests} if digests else {}
 
 
 def _digest(data: bytes) -> str:
@@ -196,10 +198,10 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         below = f"{path}.{name}" if path else name
         if key not in after:
             lines.append(f"{below}: removed")
-        elif key not in before and key != _CONTENTS:  # unknown for runs from before they were stored
-            lines.append(f"{below}: added")
         elif key in before:
             lines += _changes(before[key], after[key], below)
+        elif key != _CONTENTS:  # unknown for runs from before they were stored
+            lines.append(f"{below}: added")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from time import perf_counter
 
 import anyio
 import anyio.lowlevel
@@ -104,6 +105,16 @@ async def test_a_call_that_never_ends_counts_as_busy(is_sink: bool) -> None:
 
     assert stood.nodes[1].busy_seconds > 0
     assert report.tally.written == 5
+
+
+def test_a_call_of_each_worker_counts_as_busy() -> None:
+    stats = NodeStats("load", Kind.SINK, "memory", workers=2)
+    now = perf_counter()
+    stats.begin_call(now - 70)
+    stats.begin_call(now - 20)
+    stats.end_call(now - 10)
+
+    assert stats.snapshot(100.0).busy_seconds == pytest.approx(80, abs=5)
 
 
 async def test_the_branch_that_has_no_room_is_named_and_not_its_neighbour() -> None:
