@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Final
 
 __all__ = ["check_places", "decimal_type", "own_scale"]
@@ -12,6 +12,8 @@ __all__ = ["check_places", "decimal_type", "own_scale"]
 _DIGITS: Final = 38
 _WHOLE: Final = 10
 """Digits before the point that each column has at least."""
+
+_EXACT: Final = Context(prec=100, traps=[Inexact, InvalidOperation])
 
 _TYPE: Final = re.compile(rf"(DECIMAL\({_DIGITS}, ?)(\d+)\)", re.IGNORECASE)
 
@@ -35,15 +37,16 @@ def own_scale(sql: str) -> int | None:
 
 def check_places(value: Any, scale: int) -> None:
     """Raise ValueError if the column would round a decimal, also one given as text."""
-    if isinstance(value, str):
-        try:
-            value = Decimal(value)
-        except InvalidOperation:
-            return  # the database refuses it
-    if isinstance(value, Decimal) and value.is_finite() and _places(value) > scale:
+    if not isinstance(value, Decimal | str):
+        return
+    try:
+        _EXACT.quantize(Decimal(value), Decimal(1).scaleb(-scale))
+    except InvalidOperation:
+        return  # no number, or too large for the column: the database refuses it
+    except Inexact:
         raise ValueError(
             f"a decimal with more than {scale} places, which only a type declared in `columns` rounds"
-        )
+        ) from None
 
 
 def _places(value: Decimal) -> int:
