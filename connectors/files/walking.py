@@ -171,7 +171,7 @@ class _Search:
             return
         self._taken.add(path)
         if is_note(path):
-            self._found.skipped["notes of a run that writes there"] += 1
+            self._found.skipped["note of an unfinished run"] += 1
             return
         try:
             info = os.stat(path)

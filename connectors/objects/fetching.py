@@ -40,7 +40,7 @@ MinIO asks for a minute whenever there is one request too many.
 MAX_LUCK = 1e-10
 """Maximum probability that every attempt at a readable object fails before it becomes a dead letter.
 
-If 7 % of the requests fail, five attempts all fail at one object in 600,000, ten at one in 360 billion.
+If 7 % of the requests fail, five attempts all fail at one object in 600,000, ten at one in 350 billion.
 """
 
 MAX_EXTENSION = 4
