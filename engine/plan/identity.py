@@ -99,7 +99,8 @@ def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[st
         ):
             continue
         written = config.arguments.get(info.alias or name) or config.arguments.get(name)
-        doc[name] = _shown(written) if written is not None and written.secrets() else _safe(dumped[name])
+        shown = _shown(written) if written is not None and written.secrets() else _safe(dumped[name])
+        doc[info.alias or name] = shown
     return doc
 
 
@@ -191,9 +192,7 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
     lines: list[str] = []
     for key in dict.fromkeys((*before, *after)):
-        # a parameter whose name is a word of Python's has an underscore there, and none in the file
-        name = str(key).removesuffix("_") if path.endswith(".params") else str(key)
-        below = f"{path}.{name}" if path else name
+        below = f"{path}.{key}" if path else str(key)
         if key not in after:
             lines.append(f"{below}: removed")
         elif key not in before and key != _CONTENTS:  # unknown for runs from before they were stored
