@@ -99,8 +99,7 @@ def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[st
         ):
             continue
         written = config.arguments.get(info.alias or name) or config.arguments.get(name)
-        shown = _shown(written) if written is not None and written.secrets() else _safe(dumped[name])
-        doc[info.alias or name] = shown
+        doc[name] = _shown(written) if written is not None and written.secrets() else _safe(dumped[name])
     return doc
 
 
@@ -192,7 +191,9 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
     lines: list[str] = []
     for key in dict.fromkeys((*before, *after)):
-        below = f"{path}.{key}" if path else str(key)
+        # a parameter whose name is a word of Python's has an underscore there, and none in the file
+        name = str(key).removesuffix("_") if path.endswith(".params") else str(key)
+        below = f"{path}.{name}" if path else name
         if key not in after:
             lines.append(f"{below}: removed")
         elif key not in before and key != _CONTENTS:  # unknown for runs from before they were stored
