@@ -1,4 +1,4 @@
-"""Read server-sent events from gateways that send a stream although none was requested."""
+"""Combine the parts of a streamed completion; some gateways stream although it was not requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def joined(text: str) -> Any:
 
 
 def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) -> dict[str, Any]:
-    """Combine the parts of a completion. `has_ended`: the stream has said that it is complete."""
+    """Combine the parts of a completion. `has_ended`: the stream ended with a mark."""
     message: dict[str, str] = {}
     arguments: dict[object, str] = {}
     choice: dict[str, Any] = {}

@@ -193,7 +193,7 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
     lines: list[str] = []
     for key in dict.fromkeys((*before, *after)):
-        # a parameter whose name is a word of Python's has an underscore there, and none in the file
+        # parameters with reserved names, such as `schema_`, have no underscore in the file
         name = str(key).removesuffix("_") if path.endswith(".params") else str(key)
         below = f"{path}.{name}" if path else name
         if key not in after:
