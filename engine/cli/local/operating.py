@@ -22,6 +22,7 @@ from engine.execution.events import RunEvent
 from engine.execution.session import Entry, Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
+from engine.service.dead_letter_format import record_id_of
 from engine.service.operations import (
     CallView,
     DeadRecord,
@@ -34,7 +35,6 @@ from engine.service.operations import (
     ScheduleView,
     SplitView,
     StageView,
-    record_id_of,
 )
 from engine.state.records import (
     DeadLetterFilter,

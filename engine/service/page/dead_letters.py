@@ -10,8 +10,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from engine.service.dead_letter_format import record_id_of
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError, record_id_of
+from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
 from engine.service.page import charts, letters
 from engine.service.page.rendering import address, render
 from engine.service.submission import (
