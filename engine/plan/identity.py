@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ FOLLOWERS: Final = "followers"
 """Key of the followers' parameters in a run's operational document."""
 
 _CONTENTS: Final = "contents"
+_CONTENTS_OF_A_NODE: Final = re.compile(rf"nodes\.[^.]+\.{_CONTENTS}")
 
 __all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
 
@@ -191,15 +193,15 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
     lines: list[str] = []
     for key in dict.fromkeys((*before, *after)):
-        # a parameter whose name is a word of Python's has an underscore there, and none in the file
+        # parameters with reserved names, such as `schema_`, have no underscore in the file
         name = str(key).removesuffix("_") if path.endswith(".params") else str(key)
         below = f"{path}.{name}" if path else name
         if key not in after:
             lines.append(f"{below}: removed")
-        elif key not in before and key != _CONTENTS:  # unknown for runs from before they were stored
-            lines.append(f"{below}: added")
         elif key in before:
             lines += _changes(before[key], after[key], below)
+        elif not _CONTENTS_OF_A_NODE.fullmatch(below):  # which earlier versions did not store
+            lines.append(f"{below}: added")
     return lines
 
 
