@@ -61,7 +61,7 @@ ERRORS: Mapping[str, Explanation] = {
 }  # fmt: skip
 
 DEAD_LETTERS: Mapping[str, Explanation] = {
-    "AnswerTruncated": Explanation("The model's answer was cut off, even for this document alone", "Raise `max_tokens`, or ask for fewer fields."),
+    "AnswerTruncated": Explanation("The model's answer was cut off, even for this document alone", "Raise `max_tokens`, set `split_tokens`, or ask for fewer fields."),
     "BrokenLine": Explanation("A line is not JSON", "The key names file and line. Fix the file, or patch the dead letter."),
     "BrokenRow": Explanation("A row of a CSV file cannot be read", "The key names file and line. Fix the file, and read it again with a new run."),
     "CastError": Explanation("`cast` cannot convert the value", "The message names the field. `parse` reads numbers and dates in other forms."),
