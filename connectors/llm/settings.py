@@ -345,8 +345,8 @@ class LlmParams(Params):
         """Return notes on the schema's fields for the document's id and address."""
         schema, id_field = self.target_schema(), self.id_field
         notes = [
-            f"`{one}` of its schema does not take every text, and documents with another `{one}` become dead "
-            "letters, without a call; to take all, make it a `str`"
+            f"`{one}` of its schema does not accept every text; a document whose `{one}` it rejects becomes "
+            "a dead letter without a call; to accept all, make it a `str`"
             for one in (id_field, self.uri_field)
             if schema.field_errors({one: "a text"})
         ]

@@ -48,12 +48,12 @@ def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) ->
             for name in _TEXTS:
                 if isinstance(delta.get(name), str):
                     message[name] = message.get(name, "") + delta[name]
-            for index, told in _arguments(delta.get("tool_calls")):
-                arguments[index] = arguments.get(index, "") + told
+            for index, text in _arguments(delta.get("tool_calls")):
+                arguments[index] = arguments.get(index, "") + text
     answer = "".join((*message.values(), *arguments.values()))
     if "finish_reason" not in choice and not has_ended and not _is_closed(answer):
         choice["finish_reason"] = "abort"  # the stream broke off
-    called = [{"function": {"arguments": told}} for told in arguments.values()]
+    called = [{"function": {"arguments": text}} for text in arguments.values()]
     calls = {"tool_calls": called} if called else {}
     return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
 
@@ -76,9 +76,9 @@ def _arguments(calls: object) -> Iterator[tuple[object, str]]:
     """The parts of calls' arguments, each with the number of its call."""
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, Mapping) else None
-        told = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(told, str) and told:
-            yield str(call.get("index") or 0), told
+        text = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(text, str) and text:
+            yield str(call.get("index") or 0), text
 
 
 def _first_choice(choices: object) -> Mapping[str, Any]:
