@@ -28,7 +28,7 @@ def examples(thorough: int) -> int:
 @settings(max_examples=1, database=None)
 @given(st.none())
 def draw_once(_: None) -> None:
-    """Draw an example, at which hypothesis registers its source of random numbers.
+    """Draw an example, so that hypothesis registers its source of random numbers.
 
-    It warns if the garbage collector knows nobody who refers to it, as in Python 3.14 after `gc.freeze`.
+    After `gc.freeze` it would warn on Python 3.14, because the garbage collector finds no reference to it.
     """

@@ -7,7 +7,7 @@ from typing import Final
 
 from connectors.llm.documents import Document
 from connectors.llm.schema import TargetSchema
-from connectors.llm.shapes import Choice, Shape, Text
+from connectors.llm.shapes import Shape
 from connectors.llm.structures import Either, Entries, Fields, Items, Places, Reference
 
 __all__ = ["THOUGHTS", "AnswerLength"]
@@ -35,7 +35,7 @@ class AnswerLength:
     def __init__(self, schema: TargetSchema) -> None:
         shapes = [one.shape for one in schema.fields.values()]
         self._names = len(shapes)
-        self._fields = sum(_leaves(one, set()) for one in shapes)
+        self._fields = sum(_leaves(one, frozenset()) for one in shapes)
         self._share = _share(shapes, frozenset())
 
     @property
@@ -55,7 +55,7 @@ class AnswerLength:
         return len(documents) * self._names * _SHORT_VALUE + texts
 
 
-def _leaves(shape: Shape, seen: set[str]) -> int:
+def _leaves(shape: Shape, seen: frozenset[str]) -> int:
     if isinstance(shape, Reference):
         if shape.name in seen:
             return 0
@@ -78,14 +78,15 @@ def _inside(shape: Shape) -> Iterable[Shape]:
 
 def _share(shapes: Iterable[Shape], seen: frozenset[str], *, listed: bool = False) -> float:
     """Return how much of its documents an answer may repeat. `listed`: any number of these values."""
-    most = _OF_LISTS if listed else _OF_TEXT
-    for shape in shapes:
-        if isinstance(shape, Reference):
-            again = shape.name in seen
-            inner = () if again else (shape.target,)
-            most = max(most, _OF_RECORDS if again else _share(inner, seen | {shape.name}, listed=listed))
-        elif isinstance(shape, Entries) or (listed and isinstance(shape, Fields | Places)):
+    least = _OF_LISTS if listed else _OF_TEXT
+    return max((_share_of(one, seen, listed) for one in shapes), default=least)
+
+
+def _share_of(shape: Shape, seen: frozenset[str], listed: bool) -> float:
+    if isinstance(shape, Reference):
+        if shape.name in seen:
             return _OF_RECORDS
-        elif not isinstance(shape, Text | Choice):
-            most = max(most, _share(_inside(shape), seen, listed=listed or isinstance(shape, Items)))
-    return most
+        return _share_of(shape.target, seen | {shape.name}, listed)
+    if isinstance(shape, Entries) or (listed and isinstance(shape, Fields | Places)):
+        return _OF_RECORDS
+    return _share(_inside(shape), seen, listed=listed or isinstance(shape, Items))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from connectors.llm.json_text import parse, written
 from connectors.llm.refusals import Refusal
-from connectors.llm.streams import is_stream, joined
+from connectors.llm.streams import combined, is_stream, joined
 
 __all__ = ["Reply", "read_body", "read_completion"]
 
@@ -61,19 +61,11 @@ def read_body(content: bytes) -> object:
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     if is_stream(text):
         return joined(text)
-    lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) > 1 and all(
-        line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines
-    ):
-        return _of_lines(lines)
+    lines = [line for each in text.split("\n") if (line := each.strip())]
+    if len(lines) > 1 and all(line[0] == "{" and line[-1] == "}" for line in lines):
+        objects = [parse(line) for line in lines]
+        return combined(objects) if any("choices" in one for one in objects) else objects
     return parse(text)
-
-
-def _of_lines(lines: Sequence[str]) -> object:
-    """Read a stream of JSON lines: a completion's parts, or the values of another API."""
-    values = [parse(line) for line in lines]
-    parts = any(isinstance(one, Mapping) and "choices" in one for one in values)
-    return joined("\n".join(f"data:{line}" for line in lines)) if parts else values
 
 
 def read_completion(body: object) -> Reply | Refusal | None:

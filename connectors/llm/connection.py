@@ -109,7 +109,7 @@ class LlmEndpoint(BaseModel):
     def _takes_chat_completions(cls, url: str) -> str:
         if compatible := compatible_address(url):
             raise ValueError(
-                f"is the address of another API, which takes no chat completions; write {compatible}"
+                f"is the address of another API, which rejects chat completions; write {compatible}"
             )
         return url
 

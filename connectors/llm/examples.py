@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from connectors.llm.invalid import details_of, reason_of
 from connectors.llm.schema import RECORDS, TargetSchema
 from engine.contract.unplanned import described
 
@@ -53,10 +54,10 @@ def check_example(
         try:
             schema.validated(record)
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
+            for detail in details_of(error):
                 if not detail["loc"] or detail["loc"][0] not in known:
                     place = ".".join(map(str, detail["loc"]))
-                    raise ValueError(f"{where}: `{place}`: {detail['msg']}") from error
+                    raise ValueError(f"{where}: `{place}`: {reason_of(detail)}") from error
         except Exception as error:
             raise ValueError(f"{where}: a validator of the schema raised {described(error)}") from error
 

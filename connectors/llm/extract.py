@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.forecast import forecast
 from connectors.llm.grounding import Grounder, ungrounded_in
+from connectors.llm.invalid import details_of, reasons_of
 from connectors.llm.items import without_bad_items
 from connectors.llm.json_text import written
 from connectors.llm.merging import merged
@@ -34,7 +34,6 @@ from engine.errors import ComponentError, FatalError, RecordError, StoppingError
 __all__ = ["LlmExtract"]
 
 _MAX_WRITTEN = 1_000  # characters of what was extracted, in a dead letter
-_MAX_REASONS = 5  # of one record, in its dead letter
 
 ITEM = "extracted_item"
 """Field of a dead letter that has one of the records of its document."""
@@ -239,12 +238,12 @@ class LlmExtract(Transform[LlmParams]):
 
     def _check(self, record: Mapping[str, object], document: Document) -> None:
         """Raise RecordError, before a call is paid, if no answer can make a valid record of the document."""
-        misfits = self._target.misfits(self._known(record, "/0" if self.params.many else ""))
-        if misfits:
-            names = ", ".join(dict.fromkeys(f"`{one['loc'][0]}`" for one in misfits))
+        errors = self._target.field_errors(self._known(record, "/0" if self.params.many else ""))
+        if errors:
+            names = ", ".join(dict.fromkeys(f"`{one['loc'][0]}`" for one in errors))
             raise RecordError(
-                f"the schema does not take what the pipeline fills in: {_reasons(misfits)}; "
-                f"make {names} of the schema a `str`, or change the document's",
+                f"the schema does not accept what the pipeline fills in: {reasons_of(errors)}; "
+                f"change {names} in the schema or in the document's record",
                 kind="InvalidFields",
             )
         needed = [name for name in self.params.require_grounding if name in self._target.required]
@@ -334,7 +333,7 @@ class LlmExtract(Transform[LlmParams]):
             if not isinstance(found, RecordError):
                 made.append(found)
             elif self.params.on_bad_item == "dead_letter":
-                made.append(DeadItem(self._letter(staged, item, number), found))
+                made.append(DeadItem(self._dead_letter(staged, item, number), found))
             else:
                 self.ctx.count("bad_items")
         return made or Drop("no records in the document")
@@ -346,7 +345,7 @@ class LlmExtract(Transform[LlmParams]):
             return RecordError(f"`{ITEM}` is not an object", kind="InvalidFields")
         return self._one(record, item, self._grounder(document))
 
-    def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
+    def _dead_letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
         """Return an item's dead letter: the item and the fields of its document that a replay needs."""
         params = self.params
         kept = dict(staged)
@@ -371,7 +370,7 @@ class LlmExtract(Transform[LlmParams]):
         try:
             record = self._validated(values)
         except ValidationError as error:
-            return _no_record(f"the extracted values do not fit: {_reasons(_details(error))}", fields)
+            return _no_record(f"the extracted values do not fit: {reasons_of(details_of(error))}", fields)
         except (ComponentError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - validators and serializers are third-party code
@@ -394,7 +393,7 @@ class LlmExtract(Transform[LlmParams]):
         except ValidationError as error:
             if self.params.on_bad_item == "dead_letter":
                 raise
-            places = [detail["loc"] for detail in _details(error)]
+            places = [detail["loc"] for detail in details_of(error)]
             better = without_bad_items(values, places, null=self.params.on_bad_item == "null")
             if better is None:
                 raise
@@ -412,8 +411,9 @@ class LlmExtract(Transform[LlmParams]):
 def _not_staged(parameter: str, params: LlmParams, value: object) -> RecordError:
     """Return the error for a record whose field, named by a parameter, has no text."""
     field = getattr(params, parameter)
-    number = f"make the number text first: `cast: {{{field}: str}}`" if isinstance(value, int) else ""
-    remedy = number or f"name another field with `{parameter}`"
+    remedy = f"name another field with `{parameter}`"
+    if isinstance(value, int):
+        remedy = f"make the number text first: `cast: {{{field}: str}}`"
     return RecordError(f"the record has no text in `{field}`; {remedy}", kind="NotStaged")
 
 
@@ -443,21 +443,3 @@ def _valid_records(outcome: Outcome) -> int:
     if isinstance(outcome, RecordError | Drop):
         return 0
     return sum(not isinstance(one, DeadItem) for one in outcome) if isinstance(outcome, list) else 1
-
-
-def _details(error: ValidationError) -> list[ErrorDetails]:
-    return error.errors(include_url=False, include_input=False)
-
-
-def _reasons(details: Sequence[ErrorDetails]) -> str:
-    """Describe the errors of fields in the validators' words."""
-    told = [
-        ": ".join(one for one in (".".join(map(str, detail["loc"])), _wording(detail["msg"])) if one)
-        for detail in details
-    ]
-    more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
-    return "; ".join(told[:_MAX_REASONS]) + more
-
-
-def _wording(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

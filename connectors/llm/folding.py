@@ -58,8 +58,9 @@ _DATE: Final = re.compile(
 )
 _ISO: Final = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?\Z")
 _NUMBER: Final = re.compile(r"(?<![\w.,])[-+]?\d[\d.,'\u00a0\u202f ]*\d|(?<![\w.,])[-+]?\d|(?<=[^\W\d_])\d+")
-_WORD: Final = re.compile(r"[぀-ヿ㐀-鿿฀-໿က-႟ក-៿]|\w(?:[^\W぀-ヿ㐀-鿿฀-໿က-႟ក-៿])*")
-_UNSPACED: Final = re.compile(r"[぀-ヿ㐀-鿿฀-໿က-႟ក-៿]")
+_SCRIPTS: Final = "฀-໿က-႟ក-៿぀-ヿ㐀-鿿"  # Thai, Lao, Burmese, Khmer, kana, Chinese: no spaces between words
+_WORD: Final = re.compile(rf"[{_SCRIPTS}]|\w(?:[^\W{_SCRIPTS}])*")
+_UNSPACED: Final = re.compile(f"[{_SCRIPTS}]")
 _SPACED_WORD: Final = re.compile(r"\w+")
 _DIGIT: Final = re.compile(r"\d")
 _DIGITS: Final = re.compile(r"\d{4,}")
@@ -185,7 +186,7 @@ def as_number(text: str) -> str | None:
     marks = [one for one in bare if one in ".,"]
     if len(set(marks)) == 2:  # the last one is the decimal point
         bare = bare.replace(marks[0], "").replace(marks[-1], ".")
-    elif len(marks) > 1 or (marks and marks[0] == "," and re.search(r",\d{3}\Z", bare)):
+    elif len(marks) > 1 or _has_thousands(bare):
         bare = bare.replace(marks[0], "")
     else:
         bare = bare.replace(",", ".")
@@ -194,6 +195,12 @@ def as_number(text: str) -> str | None:
     except InvalidOperation:
         return None
     return format(number.normalize(), "f")
+
+
+def _has_thousands(number: str) -> bool:
+    """Return whether the only mark of a number is a comma before three digits, and not after a zero."""
+    whole, _, rest = number.partition(",")
+    return len(rest) == len("000") and Decimal(whole) != 0
 
 
 def numbers_in(text: str) -> dict[str, tuple[int, int]]:

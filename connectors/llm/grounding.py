@@ -28,7 +28,7 @@ from connectors.llm.folding import (
     words_in,
 )
 
-__all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
+__all__ = ["Grounder", "Span", "ungrounded_in"]
 
 Span = tuple[int, int]
 """Start and end in code points; the end is exclusive."""
@@ -36,14 +36,12 @@ Span = tuple[int, int]
 _SPACE: Final = re.compile(" ")  # in a script without spaces, a line may end anywhere
 _AFTER_HYPHEN: Final = re.compile(r"(?<=\w-) (?=\w)")  # a double name at the end of a line
 _DIVISION: Final = re.compile(r"(?<=\w)- (?=\w)")  # a word that is divided there
+_FURTHER_UNSPACED: Final = re.compile(
+    "[가-힣\U00020000-\U0003ffff]"
+)  # Hangul: particles follow without a space
 _COVERAGE: Final = 0.75  # share of a value's words that a fuzzy span must contain
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
 _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
-
-
-def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:
-    """Return the spans of a record's values in a text, see `Grounder.spans`."""
-    return Grounder(text).spans(values)
 
 
 def ungrounded_in(
@@ -220,18 +218,6 @@ def _joined(text: str, at: int) -> bool:
         return at > 1 and text[at - 2].isdigit()
     if before.isdigit() != after.isdigit():
         return False  # "5mg", "年5"
-    return before.isalnum() and after.isalnum() and not (_unspaced(before) or _unspaced(after))
-
-
-def _unspaced(character: str) -> bool:
-    """Return whether a character belongs to a script without spaces between words."""
-    code = ord(character)
-    return (
-        0x0E00 <= code <= 0x0EFF  # Thai, Lao
-        or 0x1000 <= code <= 0x109F  # Burmese
-        or 0x1780 <= code <= 0x17FF  # Khmer
-        or 0x3040 <= code <= 0x30FF  # kana
-        or 0x3400 <= code <= 0x9FFF  # Chinese characters
-        or 0xAC00 <= code <= 0xD7A3  # Hangul, whose particles follow without a space
-        or 0x20000 <= code <= 0x3FFFF
-    )
+    if not (before.isalnum() and after.isalnum()):
+        return False
+    return not (is_unspaced(before + after) or _FURTHER_UNSPACED.search(before + after))

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails, InitErrorDetails
 
+from connectors.llm.invalid import details_of
 from connectors.llm.json_text import written
 from connectors.llm.names import OTHER_NAMES
 from connectors.llm.shapes import JsonObject
@@ -138,15 +139,16 @@ class TargetSchema:
         told: dict[str, object] = as_told(Fields(self.fields), values, dumped)
         return told
 
-    def misfits(self, known: Mapping[str, object]) -> list[ErrorDetails]:
-        """Return the errors of values that the pipeline fills in, as far as they can be checked alone."""
+    def field_errors(self, known: Mapping[str, object]) -> list[ErrorDetails]:
+        """Return the errors of some fields, as far as they can be checked without the others."""
         values = {name: value for name, value in known.items() if name in self.model.model_fields}
         try:
             self.model.model_validate_json(written(values), by_alias=False, by_name=True)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            return [one for one in found if one["loc"] and one["loc"][0] in values]
-        except Exception:  # noqa: BLE001 - validators are third-party code, and the whole record is validated later
+            return [one for one in details_of(error) if one["loc"] and one["loc"][0] in values]
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a validator may need the other fields; the whole record is validated later
             return []
         return []
 

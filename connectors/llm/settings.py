@@ -288,9 +288,9 @@ class LlmParams(Params):
 
     def contents(self) -> dict[str, str]:
         """Return what the model is asked for by the schema's module and by the file of instructions."""
-        found = (
-            {"instructions_file": instructions_of(self.instructions_file)} if self.instructions_file else {}
-        )
+        found: dict[str, str] = {}
+        if self.instructions_file:
+            found["instructions_file"] = instructions_of(self.instructions_file)
         if not self.declared:
             schema = self.target_schema()
             found["schema"] = json.dumps(schema.record()) + schema.describe()
@@ -345,10 +345,10 @@ class LlmParams(Params):
         """Return notes on the schema's fields for the document's id and address."""
         schema, id_field = self.target_schema(), self.id_field
         notes = [
-            f"`{one}` of its schema does not take every text, and documents with another `{one}` become dead "
-            "letters, without a call; to take all, make it a `str`"
+            f"`{one}` of its schema does not accept every text; a document whose `{one}` it rejects becomes "
+            "a dead letter without a call; to accept all, make it a `str`"
             for one in (id_field, self.uri_field)
-            if schema.misfits({one: "a text"})
+            if schema.field_errors({one: "a text"})
         ]
         if id_field not in schema.model.model_fields:
             notes.append(

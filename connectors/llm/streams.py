@@ -1,13 +1,13 @@
-"""Read server-sent events from gateways that send a stream although none was requested."""
+"""Combine the parts of a streamed completion; some gateways stream although it was not requested."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from connectors.llm.json_text import parse
 
-__all__ = ["is_stream", "joined"]
+__all__ = ["combined", "is_stream", "joined"]
 
 _STARTS = ("data:", "event:", ":", "id:", "retry:")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -27,11 +27,16 @@ def joined(text: str) -> Any:
     bare = "\n".join(line for line in text.split("\n") if not line.startswith(":")).strip()
     if bare.startswith(("{", "[")):
         return parse(bare)  # comments that kept the connection alive precede a plain JSON answer
+    return combined(_events(text), has_ended="[DONE]" in text)
+
+
+def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) -> dict[str, Any]:
+    """Combine the parts of a completion. `has_ended`: the stream ended with a mark."""
     message: dict[str, str] = {}
     arguments: dict[object, str] = {}
     choice: dict[str, Any] = {}
     whole: dict[str, Any] = {}
-    for event in _events(text):
+    for event in events:
         if event.get("error"):
             return {"error": event["error"]}
         if event.get("usage"):
@@ -43,18 +48,18 @@ def joined(text: str) -> Any:
             for name in _TEXTS:
                 if isinstance(delta.get(name), str):
                     message[name] = message.get(name, "") + delta[name]
-            for index, told in _arguments(delta.get("tool_calls")):
-                arguments[index] = arguments.get(index, "") + told
-    said = "".join((*message.values(), *arguments.values()))
-    if "finish_reason" not in choice and "[DONE]" not in text and not _is_closed(said):
+            for index, text in _arguments(delta.get("tool_calls")):
+                arguments[index] = arguments.get(index, "") + text
+    answer = "".join((*message.values(), *arguments.values()))
+    if "finish_reason" not in choice and not has_ended and not _is_closed(answer):
         choice["finish_reason"] = "abort"  # the stream broke off
-    called = [{"function": {"arguments": told}} for told in arguments.values()]
+    called = [{"function": {"arguments": text}} for text in arguments.values()]
     calls = {"tool_calls": called} if called else {}
     return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
 
 
 def _is_closed(answer: str) -> bool:
-    """Return whether an answer may be complete: some gateways end a stream without a word."""
+    """Return whether an answer may be complete: some gateways end a stream without a mark."""
     return answer.rstrip().endswith(("}", "]", "`"))
 
 
@@ -71,9 +76,9 @@ def _arguments(calls: object) -> Iterator[tuple[object, str]]:
     """The parts of calls' arguments, each with the number of its call."""
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, Mapping) else None
-        told = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(told, str) and told:
-            yield str(call.get("index") or 0), told
+        text = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(text, str) and text:
+            yield str(call.get("index") or 0), text
 
 
 def _first_choice(choices: object) -> Mapping[str, Any]:

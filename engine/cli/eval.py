@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 
 from engine.cli.display.numbers import counted
@@ -181,18 +182,17 @@ def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
 
     header = text.partition("\n")[0]
     separator = "\t" if path.lower().endswith(".tsv") else max(",;", key=header.count)
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
     try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        names = [name for name in reader.fieldnames if name]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        names = [name.strip() for name in next(reader, ())]
+        if twice := next((name for name in names if name and names.count(name) > 1), ""):
             raise ConfigError(f"{path}:1: two columns are called {twice!r}; rename one of them")
         for row in reader:
-            if None in row or row.pop("", ""):
+            if len(row) > len(names) or any(cell for name, cell in zip(names, row, strict=False) if not name):
                 raise ConfigError(f"{path}:{reader.line_num}: more cells than the header names")
-            if any(row.values()):  # spreadsheets write empty rows
-                yield reader.line_num, {name: _cell(cell) for name, cell in row.items()}
+            if any(row):  # spreadsheets write empty rows
+                record = {name: _cell(cell) for name, cell in zip_longest(names, row) if name}
+                yield reader.line_num, record
     except csv.Error as error:
         raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 

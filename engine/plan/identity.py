@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ FOLLOWERS: Final = "followers"
 """Key of the followers' parameters in a run's operational document."""
 
 _CONTENTS: Final = "contents"
+_CONTENTS_OF_A_NODE: Final = re.compile(rf"nodes\.[^.]+\.{_CONTENTS}")
 
 __all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
 
@@ -79,10 +81,8 @@ def operational_doc(
 def _contents(node: PlanNode) -> dict[str, JsonValue]:
     """Return digests of what parameters name outside of the file, if anything."""
     found = node.params.contents() if isinstance(node.params, Params) else {}
-    digests: dict[str, JsonValue] = {
-        name: _digest(text.encode("utf-8", "surrogatepass")) for name, text in found.items()
-    }
-    return {_CONTENTS: digests} if digests else {}
+    digests = {name: _digest(text.encode("utf-8", "surrogatepass")) for name, text in found.items()}
+    return {_CONTENTS: {**digests}} if digests else {}
 
 
 def _digest(data: bytes) -> str:
@@ -193,14 +193,14 @@ def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
         return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
     lines: list[str] = []
     for key in dict.fromkeys((*before, *after)):
-        # a parameter whose name is a word of Python's has an underscore there, and none in the file
+        # parameters with reserved names, such as `schema_`, have no underscore in the file
         name = str(key).removesuffix("_") if path.endswith(".params") else str(key)
         below = f"{path}.{name}" if path else name
         if key not in after:
             lines.append(f"{below}: removed")
         elif key in before:
             lines += _changes(before[key], after[key], below)
-        elif key != _CONTENTS:  # unknown for runs from before they were stored
+        elif not _CONTENTS_OF_A_NODE.fullmatch(below):  # which earlier versions did not store
             lines.append(f"{below}: added")
     return lines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import sqlite3
 import threading
@@ -60,7 +59,6 @@ def _empty_tables() -> SqliteConnection:
     """What each database begins as: a copy takes a hundredth of the time of all migrations."""
     connection = _connect()
     prepare(connection, _PLACE)
-    atexit.register(connection.close)
     return connection
 
 

@@ -328,11 +328,25 @@ class Greedy(BaseModel):
         raise MemoryError
 
 
-async def test_lack_of_memory_is_no_fault_of_a_record(journal: NodeJournal) -> None:
+class GreedyId(BaseModel):
+    id: str
+    total: int
+
+    @field_validator("id")
+    @classmethod
+    def takes_all_memory(cls, value: str) -> str:
+        raise MemoryError
+
+
+@pytest.mark.parametrize(("schema", "calls"), [(Greedy, 1), (GreedyId, 0)])
+async def test_lack_of_memory_is_no_fault_of_a_record(
+    journal: NodeJournal, schema: type[BaseModel], calls: int
+) -> None:
     async with Models(cheap=RIGHT).running() as server:
-        async with opened(server, journal, schema=f"{__name__}:Greedy") as extract:
+        async with opened(server, journal, schema=f"{__name__}:{schema.__name__}") as extract:
             with pytest.raises(MemoryError):
                 await extract.apply(batch_of(staged(1, TEXT)))
+    assert len(server.asked) == calls
 
 
 class Numbered(BaseModel):
@@ -345,7 +359,7 @@ class Numbered(BaseModel):
     ("changes", "many", "reason"),
     [
         ({"id": "unstr_1"}, False, "fills in: id: Input should be a valid integer"),
-        ({"id": "7"}, True, "make `id` of the schema a `str`"),
+        ({"id": "7"}, True, "change `id` in the schema or in the document's record"),
         ({"id": "7", "source_file_path": None}, False, "source_file_path: Input should be a valid string"),
         ({"id": "7"}, False, ""),
     ],

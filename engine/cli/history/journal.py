@@ -49,9 +49,11 @@ async def show_entries(options: JournalOptions) -> int:
     """
     if not options.name:
         raise ConfigError("journal show: name a record, or the beginning of an answer's key")
+    document, _, number = options.name.rpartition("/")  # of a record that is one of many
+    records = {options.name, document} if document and number.isdigit() else {options.name}
     async with store_of(options) as store:
         listed = await store.list_journal(_filter(options, SystemClock().now()))
-        wanted = [one.key for one in listed if _is_about(one, options.name)]
+        wanted = [one.key for one in listed if one.record in records or one.key.startswith(options.name)]
         found = await store.get_journal(wanted)
     if not wanted:
         raise ConfigError(
@@ -64,13 +66,6 @@ async def show_entries(options: JournalOptions) -> int:
         shown = {**_as_json(found[key]), "answer": found[key].answer}
         sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
     return ExitCode.COMPLETED
-
-
-def _is_about(entry: JournalEntry, name: str) -> bool:
-    """Return whether a name is that of the record, of one of many records made of it, or a key's prefix."""
-    made_of, _, number = name.rpartition("/")
-    of_many = number.isdigit() and entry.record == made_of != ""
-    return entry.record == name or of_many or entry.key.startswith(name)
 
 
 def _show_traces(entries: Sequence[JournalEntry], name: str) -> int:

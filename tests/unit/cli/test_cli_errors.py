@@ -69,6 +69,14 @@ def test_explained_types_of_dead_letters_exist() -> None:
     assert [name for name in DEAD_LETTERS if f'"{name}"' not in code] == []
 
 
+def test_every_type_of_dead_letter_is_explained() -> None:
+    modules = [path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py")]
+    code = "".join(path.read_text("utf-8") for path in modules if "testing" not in path.parts)
+    kinds = re.findall(r'\bkind ?= ?"([A-Z]\w+)"', code)
+
+    assert set(kinds) - set(DEAD_LETTERS) == set()
+
+
 @pytest.mark.parametrize("code", ["5", "outageerror", "MissingFields", "Http422"])
 def test_explain_says_meaning_and_remedy(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", code]) == 0

@@ -122,6 +122,7 @@ def test_the_truth_may_come_as_people_keep_it(
     ("name", "content", "message"),
     [
         ("t.csv", "id,name,\n1,a,b\n", "t.csv:2: more cells than the header names"),
+        ("t.csv", "id,name,,\n1,a,b,\n", "t.csv:2: more cells than the header names"),
         ("t.csv", "id,name,name\n1,a,b\n", "t.csv:1: two columns are called 'name'"),
         ("t.jsonl", '{"ID": "1", "name": "a"}', "each needs a `id`, or name another --key"),
     ],

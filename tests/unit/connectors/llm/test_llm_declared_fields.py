@@ -114,7 +114,7 @@ class Numbered(BaseModel):
 
 def test_validate_notes_an_id_that_does_not_take_every_text() -> None:
     (note,) = LlmParams.model_validate({"schema": f"{__name__}:Numbered"}).notes()
-    assert note.startswith("`id` of its schema does not take every text")
+    assert note.startswith("`id` of its schema does not accept every text")
 
 
 def test_a_schema_and_fields_exclude_each_other() -> None:

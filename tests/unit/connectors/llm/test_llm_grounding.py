@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.llm.grounding import Grounder, spans_of
+from connectors.llm.grounding import Grounder
 
 SCRIPTS = {
     "latin": ("Der Patient heißt José Müller und wohnt in Århus.", "José Müller"),
@@ -54,6 +54,7 @@ def test_verbatim_values_have_their_exact_span_in_any_script(script: str) -> Non
         ("السعر: ١٬٢٣٤٫٥٠", 1234.5, "١٬٢٣٤٫٥٠"),
         ("価格:１２，３４５円", 12345, "１２，３４５"),
         ("CHF 1’234.50", "1234.50", "1’234.50"),
+        ("Dosis: 0,125 mg", 0.125, "0,125"),
         ("Adı: ISPARTA", "ısparta", "ISPARTA"),
         ("الاسم: محمـــد علي", "محمد علي", "محمـــد علي"),
         ("نام: علی", "علي", "علی"),
@@ -78,6 +79,7 @@ def test_values_written_otherwise_are_found(text: str, value: object, supported:
         ("abc", ""),
         ("31/31/2026", "2026-01-31"),
         ("\u221212.50", 2.5),
+        ("Dosis: 0,125 mg", 125),
         ("Rechnungs- und Lieferadresse", "Lieferung"),
     ],
 )
@@ -87,7 +89,8 @@ def test_parts_of_words_and_numbers_support_nothing(text: str, value: object) ->
 
 def test_repeated_values_get_their_own_places_each() -> None:
     text = "Ann and Ann met Bob."
-    spans = spans_of(text, {"who": ["Ann", "Ann", "Ann"], "other": {"name": "Bob"}, "no": None, "flag": True})
+    values = {"who": ["Ann", "Ann", "Ann"], "other": {"name": "Bob"}, "no": None, "flag": True}
+    spans = Grounder(text).spans(values)
     assert spans == {"who[0]": (0, 3), "who[1]": (8, 11), "who[2]": (0, 3), "other.name": (16, 19)}
 
 
@@ -118,7 +121,7 @@ def test_months_that_run_on_take_linear_time() -> None:
 def test_a_value_of_every_line_takes_linear_time() -> None:
     """A search from the beginning for each of them would take a minute."""
     text = " ".join(f"SKU-{number}" for number in range(8_000))
-    assert spans_of(text, {"lines": ["SKU-1"] * 8_000})["lines[7999]"] == (6, 11)
+    assert Grounder(text).spans({"lines": ["SKU-1"] * 8_000})["lines[7999]"] == (6, 11)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,12 @@ def test_a_changed_prompt_file_is_a_difference_but_no_other_plan(tmp_path: Path)
     assert difference(before, after) == []
 
 
+def test_a_new_node_called_contents_is_a_difference() -> None:
+    before: JsonValue = {"nodes": {"a": {"params": {}}}}
+    after: JsonValue = {"nodes": {"a": {"params": {"contents": 1}}, "contents": {}}}
+    assert difference(before, after) == ["nodes.a.params.contents: added", "nodes.contents: added"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

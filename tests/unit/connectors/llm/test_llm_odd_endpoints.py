@@ -156,10 +156,25 @@ EVENTS = [
 ]
 
 
-def test_an_unrequested_stream_is_put_together() -> None:
-    stream = ": ping\n\n" + "".join(f"data: {json.dumps(one)}\n\n" for one in EVENTS) + "data: [DONE]\n\n"
+@pytest.mark.parametrize(
+    "stream",
+    [
+        ": ping\n\n" + "".join(f"data: {json.dumps(one)}\n\n" for one in EVENTS) + "data: [DONE]\n\n",
+        "\r\n".join(map(json.dumps, EVENTS)) + "\r\n",
+    ],
+    ids=["events", "lines"],
+)
+def test_an_unrequested_stream_is_put_together(stream: str) -> None:
     found = read_completion(read_body(stream.encode()))
     assert found == Reply('{"a": 1}', "stop", "", 10, 3)
+
+
+@pytest.mark.parametrize(
+    "one", [{"response": "a", "done": False}, {"choices": [{"delta": {"content": "{"}}]}]
+)
+def test_other_json_lines_are_no_answer(one: object) -> None:
+    found = read_completion(read_body(f"{json.dumps(one)}\n{json.dumps(one)}\n".encode()))
+    assert not isinstance(found, Reply)
 
 
 def test_tool_arguments_of_a_stream_are_joined() -> None:
