@@ -38,26 +38,26 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
     }
 
 
-async def tell(
-    notify: Notify, report: RunReport, observer: Observer, scope: anyio.CancelScope | None = None
-) -> None:
+async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
     """Post the message if this result is to be reported, with a few retries; never raises.
 
-    The observer is notified if the message could not be delivered, also because `scope` was cancelled.
+    The observer is notified if the message could not be delivered, also because the task was cancelled.
     """
     if str(report.status) not in notify.when:
         return
     problem = "stopped before it was accepted"
-    with scope or anyio.CancelScope():
+    try:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await anyio.sleep(_FIRST_BACKOFF * 4 ** (attempt - 1))
             problem = await _post(notify.url, message_of(report))
             if not problem:
                 return
-    where = urlsplit(notify.url).hostname or "the address"
-    text = f"the result of the run could not be posted to {where}: {problem}"
-    observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
+    finally:
+        if problem:
+            where = urlsplit(notify.url).hostname or "the address"
+            text = f"the result of the run could not be posted to {where}: {problem}"
+            observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
 
 
 async def _post(url: str, message: dict[str, JsonValue]) -> str:

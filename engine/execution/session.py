@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import anyio
 from anyio.abc import TaskGroup
 
+from engine.config.model import Notify
 from engine.contract.acks import Tally
 from engine.errors import EngineError, RunOverlapError, StateError
 from engine.execution.engine import Engine
@@ -169,8 +170,7 @@ class Session:
             return
         if (notify := entry.plan.settings.notify) is not None:
             # concurrently, since cleanup does not wait for a slow receiver
-            self._posts.append(anyio.CancelScope())
-            group.start_soon(tell, notify, entry.report, self._engine.observer, self._posts[-1])
+            group.start_soon(self._post, notify, entry.report)
         # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
         following: list[str] = []
         if entry.report.ok:
@@ -188,6 +188,11 @@ class Session:
                 continue
             self.entries[name] = Entry(self._plans[name])
             group.start_soon(self._pipeline, self.entries[name], group)
+
+    async def _post(self, notify: Notify, report: RunReport) -> None:
+        with anyio.CancelScope() as scope:
+            self._posts.append(scope)
+            await tell(notify, report, self._engine.observer)
 
     async def _attempts(self, entry: Entry) -> None:
         retries, before = entry.plan.settings.retries, ""

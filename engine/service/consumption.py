@@ -188,13 +188,13 @@ def _filter(query: Query, table: Table, name: str, values: Iterable[str]) -> Non
     """Keep the rows whose column has one of the values, in any spelling."""
     column = _column_of(table, name)
     asked = [_as_answered(table, name, value) for value in values]
-    is_converted = column.asked is not None or column.compared == AS_TEXT
-    stored = _text_of(table, name) if is_converted else column.compared.format(quote(name))
-    if len(asked) == 1 and is_converted:  # a subquery would cost more
-        query.where(f"{stored} = ?", asked[0])
-        return
-    text = "asked" if is_converted else column.compared.format("asked")
-    query.where(f"{stored} IN (SELECT {text} FROM (SELECT unnest(?::VARCHAR[]) AS asked))", asked)  # noqa: S608
+    if column.asked is None and column.compared != AS_TEXT:
+        stored, sent = (column.compared.format(text) for text in (quote(name), "asked"))
+        query.where(f"{stored} IN (SELECT {sent} FROM (SELECT unnest(?::VARCHAR[]) AS asked))", asked)  # noqa: S608
+    elif len(asked) == 1:  # a subquery would cost more
+        query.where(f"{_text_of(table, name)} = ?", asked[0])
+    else:
+        query.where(f"{_text_of(table, name)} IN (SELECT unnest(?::VARCHAR[]))", asked)
 
 
 def _text_of(table: Table, name: str) -> str:

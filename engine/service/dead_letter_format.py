@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from engine.service.models import UNKNOWN_ORIGIN, IngestModel, Origin
 from engine.service.splitting import kept_text, parse
-from engine.service.submission import RejectedRecord
+from engine.service.submission import LetterSource, RejectedRecord
 
-__all__ = ["letter_of"]
+__all__ = ["letter_of", "record_id_of"]
 
 _NAMESPACE = uuid.UUID("6f0d1a0e-2f4b-5c7e-9a53-0d6b1c8e4f21")
 _MAX_MESSAGE = 2_000
@@ -26,7 +26,7 @@ def letter_of(
     *,
     error_type: str,
     error_message: str,
-    source: Literal["api", "transform", "table"],
+    source: LetterSource,
     failed_at: datetime,
     origin: Origin = UNKNOWN_ORIGIN,
 ) -> RejectedRecord:
@@ -37,7 +37,7 @@ def letter_of(
     in `value`. `origin` is that of the request; the record's own origin takes precedence.
     """
     record = _record_of(original)
-    record_id, content = _record_id(record), _content_of(original)
+    record_id, content = _encodable(record_id_of(record)) or None, _content_of(original)
     identity = f"id:{record_id}" if record_id is not None else f"sha256:{hashlib.sha256(content).hexdigest()}"
     return RejectedRecord(
         dead_letter_id=str(uuid.uuid5(_NAMESPACE, f"{model.name}\n{identity}")),
@@ -63,11 +63,10 @@ def _record_of(original: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _record_id(record: dict[str, Any] | None) -> str | None:
-    """Return the record's id, if any; numbers as text, so that such a dead letter can be found again."""
-    identifier = record.get("id") if record is not None else None
-    is_id = isinstance(identifier, str | int | float) and identifier != ""
-    return _encodable(str(identifier)) if is_id else None
+def record_id_of(record: object) -> str:
+    """Return the record's id, "" if it has none; numbers as text, so that its dead letter can be found."""
+    found = record.get("id") if isinstance(record, dict) else None
+    return str(found) if isinstance(found, str | int | float) else ""
 
 
 def _content_of(original: bytes) -> bytes:

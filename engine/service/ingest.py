@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import unquote
 
 import orjson
@@ -26,6 +26,7 @@ from engine.service.submission import (
     Delivery,
     Epoch,
     KeyReusedError,
+    LetterSource,
     QueueFullError,
     Receipt,
     RejectedRecord,
@@ -318,7 +319,7 @@ class _Ingestion:
         original: bytes,
         message: str,
         *,
-        source: Literal["api", "transform", "table"] = "api",
+        source: LetterSource = "api",
         kind: str = "ValidationError",
     ) -> RejectedRecord:
         """Return the dead letter of a record; `source` is what rejected it."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from engine.service.guard import unauthorized
+from engine.service.submission import LetterSource
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -47,7 +48,6 @@ class RateHistory:
         return [(step * self.STEP, written / self.STEP, dead / self.STEP) for step, written, dead in found]
 
 
-_SOURCES = ("api", "transform", "table")
 _ENDS = ("completed", "failed", "outage", "interrupted")
 
 
@@ -62,7 +62,7 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.rows: Counter[str] = Counter(dict.fromkeys(models, 0))
         self.dead: Counter[tuple[str, str]] = Counter(
-            {(model, source): 0 for model in self.rows for source in _SOURCES}
+            {(model, source): 0 for model in self.rows for source in get_args(LetterSource)}
         )
         self.bytes: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()

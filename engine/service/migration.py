@@ -68,14 +68,14 @@ class _Migration:
                 name = quote(column.name)
                 unquoted = f"{name} = {name} ->> '$' WHERE starts_with({name}, '\"')"
                 self._execute(f"UPDATE {self._name} SET {unquoted}")  # noqa: S608 -- quoted
-        if self._table.key is not None and not problems:
-            self._respell_key(self._table.columns[0])
         if problems:
             raise StateError(
                 f"table {self._table.name} in the warehouse does not fit its model: {'; '.join(problems)}. "
                 "Change the model back, give the changed field a new name, use another state directory, or "
                 "move the old warehouse away"
             )
+        if self._table.key is not None and self._table.columns[0].compared == UUID_TEXT:
+            self._respell_uuids(quote(self._table.key))
         if self._is_known and self._table.key is None and "id" in actual:
             _log.warning(
                 "table %s has no key, so rows with the same id do not replace each other. Add a "
@@ -90,20 +90,18 @@ class _Migration:
                 ", ".join(gone),
             )
 
-    def _respell_key(self, column: Column) -> None:
+    def _respell_uuids(self, name: str) -> None:
         """Give stored ids the spelling of new rows, which only replace rows with the same text.
 
-        The key may have been a plain text before. Rows of the same id may become duplicates.
+        The ids may have been plain texts before. Rows of the same id may become duplicates.
         """
-        if column.compared != UUID_TEXT:
-            return
-        name, new = quote(column.name), column.compared.format(quote(column.name))
-        differing = f"UPDATE {self._name} SET {name} = {new} WHERE {name} <> {new}"  # noqa: S608 -- quoted
-        found = self._execute(differing).fetchone()
-        if found and found[0]:
+        new = UUID_TEXT.format(name)
+        differing, others = self._counts(f"{name} <> {new}", f"TRY_CAST({name} AS UUID) IS NULL")
+        if differing:
+            self._execute(f"UPDATE {self._name} SET {name} = {new} WHERE {name} <> {new}")  # noqa: S608 -- quoted
             self._execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [self._table.name])
-            _log.info("table %s: %s ids now have the usual spelling of a UUID", self._table.name, found[0])
-        if others := self._count(f"TRY_CAST({name} AS UUID) IS NULL"):
+            _log.info("table %s: %s ids now have the usual spelling of a UUID", self._table.name, differing)
+        if others:
             _log.warning("table %s keeps %s rows whose id is not a UUID", self._table.name, others)
 
     def _add(self, column: Column) -> list[str]:
@@ -131,8 +129,12 @@ class _Migration:
         return []
 
     def _count(self, condition: str) -> int:
-        found = self._execute(f"SELECT count(*) FROM {self._name} WHERE {condition}").fetchone()  # noqa: S608
-        return int(found[0]) if found else 0
+        return self._counts(condition)[0]
+
+    def _counts(self, *conditions: str) -> tuple[int, ...]:
+        """Count the rows of each condition in one scan."""
+        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions)
+        return self._execute(f"SELECT {counts} FROM {self._name}").fetchall()[0]  # noqa: S608 -- quoted
 
     def _execute(self, sql: str, values: list[object] | None = None) -> DuckDBPyConnection:
         return self._connection.execute(sql, values or [])

@@ -29,7 +29,6 @@ __all__ = [
     "ScheduleView",
     "SplitView",
     "StageView",
-    "record_id_of",
 ]
 
 
@@ -218,12 +217,6 @@ class DeadRecord(NamedTuple):
 
     origin: Origin
     id: str = ""
-
-
-def record_id_of(record: object) -> str:
-    """Return the id of a record as text; "" if it has none."""
-    found = record.get("id") if isinstance(record, dict) else None
-    return str(found) if isinstance(found, str | int | float) else ""
 
 
 class Operations(RunHost, Protocol):

@@ -18,6 +18,7 @@ __all__ = [
     "Delivery",
     "Epoch",
     "KeyReusedError",
+    "LetterSource",
     "QueueFullError",
     "Receipt",
     "RejectedRecord",
@@ -30,6 +31,8 @@ __all__ = [
 Delivery = Literal["fresh", "replay", "foreign"]
 """`fresh`: ids never sent before; `replay`: they may have been; `foreign`: not declared by the client."""
 
+LetterSource = Literal["api", "transform", "table"]
+"""What rejected a record."""
 
 RequestKey: TypeAlias = tuple[str, str]
 """A model and an idempotency key."""
@@ -63,7 +66,7 @@ class RejectedRecord:
     error_type: str
     error_message: str
     failed_at: datetime
-    source: Literal["api", "transform", "table"]
+    source: LetterSource
     origin: Origin = UNKNOWN_ORIGIN
 
     def summary(self) -> dict[str, Any]:

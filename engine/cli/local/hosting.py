@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -29,12 +29,14 @@ from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.records import RunRecord, RunStatus
 
 if TYPE_CHECKING:
-    from engine.config.model import Settings
+    from engine.config.model import FileConfig, Settings
 
 __all__ = ["SERVED", "PipelineHost"]
 
 SERVED = "serve-"
 """Prefix of the groups of runs that a service starts, and resumes after a kill."""
+
+_log = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0
 MAX_BATCH_SIZE = 1_000_000_000
@@ -85,32 +87,28 @@ class PipelineHost:
         self._sessions: list[Session] = []
         self._failures: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
         self._stamp = _stamp_of(file)
-        self.plans: dict[str, Plan] = {}
-        self._read()
+        self.config, self.plans = self._load()
         self.services = frozenset(
             service for plan in self.plans.values() for service in plan.sandbox_services
         )
         self.warehouse = self.config.warehouse
 
-    def _read(self) -> None:
-        """Read the file. Raises ConfigError, and then changes nothing."""
-        config = load_file(self._file, environ=os.environ)
+    async def follow_file(self) -> None:
+        """Adopt the file if it was changed; while it is invalid, its last valid state counts."""
+        stamp = await anyio.to_thread.run_sync(_stamp_of, self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.config, plans = await anyio.to_thread.run_sync(self._load)
+        except ConfigError as error:
+            problems = without_credentials(str(error))
+            _log.warning(
+                "new pipelines, parameters and schedules are ignored until the file is valid: %s", problems
+            )
+            return
         # plans of pipelines that were removed describe their earlier runs
-        self.plans = {**self.plans, **compile_file(config, Registry.installed())}
-        self.config = config
-        self._parameters = {name: tuple(one.parameters) for name, one in config.pipelines.items()}
-        self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
-        self._workflows = {
-            target: alias for alias, target in config.aliases.items() if alias.endswith(_WORKFLOW)
-        }
-
-    def follow_file(self) -> None:
-        """Read the file again if it was changed; while it is invalid, its last valid state counts. Blocks."""
-        stamp = _stamp_of(self._file)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            with suppress(EngineError):  # reported by the next start of a run
-                self._read()
+        self.plans = {**self.plans, **plans}
 
     def scheduled(self) -> dict[str, Settings]:
         """Return the settings of the pipelines that have a schedule."""
@@ -139,7 +137,7 @@ class PipelineHost:
     def parameters(self, name: str) -> Collection[str] | None:
         """See `RunHost`; an unknown `extract-<pipeline>` means that pipeline."""
         pipeline = self._pipeline(name)
-        return self._parameters[pipeline] if pipeline is not None else None
+        return self.config.pipelines[pipeline].parameters.keys() if pipeline is not None else None
 
     async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
         """See `RunHost`. Returns once the run is in the state store."""
@@ -205,14 +203,14 @@ class PipelineHost:
     def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
         if name not in self.config.aliases:
             return {}
-        known = self._parameters[pipeline]
+        known = self.config.pipelines[pipeline].parameters
         return {key: value for key, value in _ORIGINAL_DEFAULTS.get(name, {}).items() if key in known}
 
     def _pipeline(self, name: str) -> str | None:
-        own = self._aliases.get(name)
-        if own is None and name.startswith("extract-"):
-            own = self._aliases.get(name.removeprefix("extract-").replace("-", "_"))
-        return own
+        pipeline = self.config.resolve_alias(name)
+        if pipeline not in self.config.pipelines and name.startswith("extract-"):
+            pipeline = self.config.resolve_alias(name.removeprefix("extract-").replace("-", "_"))
+        return pipeline if pipeline in self.config.pipelines else None
 
     def _plans(
         self, pipeline: str, params: Mapping[str, str]
@@ -237,19 +235,18 @@ class PipelineHost:
 
     def _compiled(self, pipeline: str, params: Mapping[str, str]) -> dict[str, Plan]:
         texts = tuple(f"{pipeline}.{name}={value}" for name, value in params.items())
-        overrides = Overrides(params=MappingProxyType({}), param_texts=texts, assignments=())
-        config = load_file(self._file, environ=os.environ, overrides=overrides)
-        return compile_file(select(config, [pipeline]), Registry.installed())
+        return self._load(Overrides(param_texts=texts), only=[pipeline])[1]
 
     def compiled_with(self, pipeline: str, params: Mapping[str, JsonValue]) -> dict[str, Plan]:
         """Compile a pipeline of the current file, with its followers. Raises ConfigError."""
-        overrides = Overrides(params={pipeline: params})
-        config = load_file(self._file, environ=os.environ, overrides=overrides)
-        return compile_file(select(config, [pipeline]), Registry.installed())
+        return self._load(Overrides(params={pipeline: params}), only=[pipeline])[1]
 
-    def _compiled_all(self) -> dict[str, Plan]:
-        """Compile all pipelines of the current file. Raises ConfigError."""
-        return compile_file(load_file(self._file, environ=os.environ), Registry.installed())
+    def _load(
+        self, overrides: Overrides | None = None, *, only: Collection[str] = ()
+    ) -> tuple[FileConfig, dict[str, Plan]]:
+        """Read the current file and compile its pipelines. Raises ConfigError."""
+        config = load_file(self._file, environ=os.environ, overrides=overrides)
+        return config, compile_file(select(config, only) if only else config, Registry.installed())
 
     def _hosted(self, record: RunRecord) -> HostedRun:
         started = _moment(record.started_at) or datetime.now(UTC)
@@ -264,7 +261,9 @@ class PipelineHost:
         )
 
     def _workflow(self, pipeline: str) -> str:
-        return self._workflows.get(pipeline, f"{pipeline.replace('_', '-')}{_WORKFLOW}")
+        own = (alias for alias, target in self.config.aliases.items() if target == pipeline)
+        workflows = [alias for alias in own if alias.endswith(_WORKFLOW)]
+        return workflows[-1] if workflows else f"{pipeline.replace('_', '-')}{_WORKFLOW}"
 
     def _workflow_id(self, record: RunRecord) -> str:
         """Return the workflow's name, with 16 digits of the hash of its parameters, if any."""

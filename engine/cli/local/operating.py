@@ -22,6 +22,7 @@ from engine.execution.events import RunEvent
 from engine.execution.session import Entry, Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
+from engine.service.dead_letter_format import record_id_of
 from engine.service.operations import (
     CallView,
     DeadRecord,
@@ -34,7 +35,6 @@ from engine.service.operations import (
     ScheduleView,
     SplitView,
     StageView,
-    record_id_of,
 )
 from engine.state.records import (
     DeadLetterFilter,
@@ -140,7 +140,7 @@ class PipelineOperations(PipelineHost):
     async def measure(self, every: float = 1.0) -> None:
         """Measure the rates of the runs of this process, and follow changes of the file, until it stops."""
         while not self._is_stopping:
-            await anyio.to_thread.run_sync(self.follow_file)
+            await self.follow_file()
             for entry in self._entries():
                 if (snapshot := entry.snapshot()) is not None:
                     tally = snapshot.tally
@@ -256,7 +256,8 @@ class PipelineOperations(PipelineHost):
         if letter.status not in ("open", "discarded") and not force:
             raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
         changed = letter if record is None else _with_record(letter, record)
-        plans = await anyio.to_thread.run_sync(self._compiled_all)
+        with _told():
+            _, plans = await anyio.to_thread.run_sync(self._load)
 
         async def still_open() -> set[LetterId]:
             same = DeadLetterFilter(letter.run_id, node=letter.node, key=letter.key, status="open")

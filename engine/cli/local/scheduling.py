@@ -147,13 +147,14 @@ class Scheduler:
         schedules, kept = self._host.scheduled(), []
         for entry in self._entries:
             after = schedules.pop(entry.pipeline, None)
-            if after is None or _times_of(after) != _times_of(entry.settings):
-                done = "removed from" if after is None else "changed in"
-                self._say(f"{entry.pipeline}: its schedule was {done} the file")
+            if after is None:
+                self._say(f"{entry.pipeline}: its schedule was removed from the file")
+                continue
+            if _times_of(after) != _times_of(entry.settings):
+                self._say(f"{entry.pipeline}: its schedule was changed in the file")
                 entry.since, entry.note = now, ""
-            if after is not None:
-                entry.settings = after
-                kept.append(entry)
+            entry.settings = after
+            kept.append(entry)
         for name, settings in schedules.items():
             self._say(f"{name}: a schedule was added to the file")
             kept.append(_Scheduled(name, settings, now))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -11,10 +10,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from engine.service.dead_letter_format import record_id_of
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError, record_id_of
+from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
 from engine.service.page import charts, letters
-from engine.service.page.rendering import address, render, show_controls
+from engine.service.page.rendering import address, render
 from engine.service.submission import (
     AuditEntry,
     QueueFullError,
@@ -134,11 +134,12 @@ def _audit(context: ServiceContext, subject: str) -> list[Any]:
 
 
 def _pretty(text: str) -> str:
-    """Return the record on several lines; on one if parsing would change it, as with large numbers."""
-    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+    """Return the record on several lines; unchanged if parsing would change it, as with large numbers."""
+    try:
         lines = orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode()
-        text = lines if _digits(text) == _digits(lines) else text
-    return show_controls(text)
+        return lines if _digits(text) == _digits(lines) else text
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return text
 
 
 def _digits(text: str) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.service.dead_letter_format import record_id_of
 from engine.service.operations import (
     CallView,
     LetterView,
     LetterWhere,
     NodeView,
     Operations,
-    record_id_of,
 )
 from engine.service.page import charts, letters
 from engine.service.page.rendering import cell_text, cut, moment, render

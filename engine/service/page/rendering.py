@@ -22,17 +22,7 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = [
-    "HEADERS",
-    "address",
-    "cell_text",
-    "cut",
-    "fragment",
-    "moment",
-    "render",
-    "show_controls",
-    "static_file",
-]
+__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "render", "static_file"]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -118,6 +108,7 @@ def _environment() -> Environment:
         loader=PackageLoader("engine.service.page"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_show_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -127,7 +118,6 @@ def _environment() -> Environment:
         when=_when,
         bytes=_bytes,
         took=_took,
-        show_controls=show_controls,
         rate=_rate,
         usd=_usd,
         segment=_segment,
@@ -135,6 +125,16 @@ def _environment() -> Environment:
         in_brief=in_brief,
     )
     return environment
+
+
+def _show_controls(value: object) -> object:
+    """Write the invisible characters that reorder the text around them as in JSON, e.g. `\\u202e`.
+
+    The values of form fields are exempt by `| e`, since they are sent back.
+    """
+    if type(value) is not str:
+        return value
+    return _REORDERING.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
 
 def moment(text: object) -> datetime | None:
@@ -161,13 +161,8 @@ def _segment(text: object) -> str:
 
 def cut(text: object, length: int = 200) -> str:
     """Return the beginning of a name, since a key may have any length."""
-    whole = show_controls(str(text))
+    whole = str(text)
     return whole if len(whole) <= length else whole[:length] + "…"
-
-
-def show_controls(text: str) -> str:
-    """Write the invisible characters that reorder the text around them as in JSON, e.g. `\\u202e`."""
-    return _REORDERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell_text(value: object) -> str | None:

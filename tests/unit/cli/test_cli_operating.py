@@ -124,6 +124,9 @@ async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(replay)
             group.start_soon(replay)
+        file.write_text("pipelines: [")
+        with pytest.raises(OperationsError, match=r"p\.yaml:1:13"):
+            await operations.replay(letters[0].id, '{"n": 1}', force=True)
     assert sorted(text.startswith("This record is being replayed") for text in said) == [False, True]
 
 

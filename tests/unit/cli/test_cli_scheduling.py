@@ -240,7 +240,7 @@ async def test_a_changed_file_changes_the_schedule(
         scheduler._say = lines.append
         for minutes in (60, 5, 55, 35):
             clock.moment += timedelta(minutes=minutes)
-            scheduler._host.follow_file()
+            await scheduler._host.follow_file()
             await scheduler.start_due()
             (folder / "p.yaml").write_text(changed)
     assert lines == [f"hourly: its schedule was {said} the file"]
@@ -248,14 +248,19 @@ async def test_a_changed_file_changes_the_schedule(
         assert await runs_of(engine) == expected
 
 
-async def test_a_changed_file_is_known_once_it_is_valid(folder: Path) -> None:
+async def test_a_changed_file_is_known_once_it_is_valid(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     host = PipelineOperations("p.yaml", RunLog())
     text = (folder / "p.yaml").read_text()
     for changed in ("pipelines: [", text.replace("hourly:", "daily:\n    params: {n: 1}")):
         assert host.parameters("extract-daily") is None
         (folder / "p.yaml").write_text(changed)
-        host.follow_file()
-    assert host.parameters("extract-daily") == ("n",)
+        await host.follow_file()
+    (message,) = caplog.messages
+    assert "until the file is valid" in message
+    assert "p.yaml:1:13" in message
+    assert list(host.parameters("extract-daily") or ()) == ["n"]
     assert host.parameters("extract-hourly") is None
 
 

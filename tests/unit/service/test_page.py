@@ -149,6 +149,14 @@ async def test_text_that_would_reorder_a_record_is_escaped(page: httpx.AsyncClie
     )
     assert [row["id"] for row in (await page.get("/consumption/getNote")).json()["items"]] == [word]
     assert "\u202e" not in (await page.get("/ui/tables/Note")).text
+    searched = unescape((await page.get("/ui/records", params={"id": word})).text)
+    assert searched.count(word) == 1  # in the field to search again
+    await bad(page, "b")
+    (item,) = (await page.get("/dead-letters?status=open")).json()["items"]
+    where = f"/ui/letters/service/{item['dead_letter_id']}"
+    await send(page, f"{where}/discard", reason=word)
+    shown = unescape((await page.get(where)).text)
+    assert "Discarded because</dt><dd>\u05d0\\u202e\\u2066<" in shown
 
 
 async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncClient) -> None:
