@@ -19,7 +19,7 @@ from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import find_files
 from connectors.files.sharing import reads_files
-from connectors.files.walking import alternatives, displayed
+from connectors.files.walking import alternatives, displayed, path_matcher
 from connectors.objects.content import ObjectBody
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
@@ -68,14 +68,11 @@ class FilesParams(ObjectParams):
     @property
     def excluded(self) -> Callable[[str], bool] | None:
         """Return the test for excluded paths, or None if nothing is excluded."""
-        patterns = [one for each in listed(self.exclude) for one in alternatives(os.path.expanduser(each))]
+        patterns = [os.path.expanduser(one) for one in listed(self.exclude)]
         if not patterns:
             return None
-        from wcmatch import glob
-
-        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
-        matcher = glob.compile(patterns, flags=flags, limit=0)
-        return lambda path: matcher.match(os.path.normpath(path)) or matcher.match(path)
+        matches = path_matcher(patterns)
+        return lambda path: matches(os.path.normpath(path)) or matches(path)
 
 
 class _Folder:

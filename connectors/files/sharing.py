@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from connectors.addresses import without_fields
-from connectors.files.walking import alternatives
+from connectors.files.walking import path_matcher
 from engine.contract.claims import Claim
 from engine.errors import FatalError
 
@@ -25,16 +25,11 @@ def reads_files(patterns: Sequence[str], excluded: Callable[[str], bool] | None 
     def reads(place: str) -> bool:
         if place in places:
             return True
-        from wcmatch import glob
-
-        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
         try:
-            expanded = [alternative for one in places for alternative in alternatives(one)]
+            matches = path_matcher(places)
         except FatalError:
             return False  # reading reports it
-        return glob.globmatch(place, expanded, flags=flags, limit=0) and not (
-            excluded and (excluded(place) or excluded(os.path.relpath(place)))
-        )
+        return matches(place) and not (excluded and (excluded(place) or excluded(os.path.relpath(place))))
 
     return Claim("\n".join(places), f"reads {', '.join(patterns)}", reads=reads)
 

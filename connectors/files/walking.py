@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -22,7 +22,16 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from wcmatch.fnmatch import WcMatcher
 
-__all__ = ["MAX_ALTERNATIVES", "Walk", "alternatives", "displayed", "is_pattern", "walk", "without_escapes"]
+__all__ = [
+    "MAX_ALTERNATIVES",
+    "Walk",
+    "alternatives",
+    "displayed",
+    "is_pattern",
+    "path_matcher",
+    "walk",
+    "without_escapes",
+]
 
 MAX_ALTERNATIVES = 1000
 """Maximum number of names that the braces of a path may expand to."""
@@ -89,6 +98,19 @@ def alternatives(pattern: str) -> list[str]:
         raise FatalError(f"the braces of {pattern!r} expand to more than {MAX_ALTERNATIVES} names") from error
 
 
+def path_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return the test for paths that match one of the patterns.
+
+    Raises:
+        FatalError: their braces expand to too many names.
+    """
+    from wcmatch import glob
+
+    expanded = [one for pattern in patterns for one in alternatives(pattern)]
+    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
+    return glob.compile(expanded, flags=flags, limit=0).match
+
+
 def without_escapes(name: str) -> str:
     """Return the path that a pattern without wildcards names."""
     return _ESCAPED.sub(r"\1", name)
@@ -149,7 +171,7 @@ class _Search:
             return
         self._taken.add(path)
         if is_note(path):
-            self._found.skipped["notes of a run that writes there"] += 1
+            self._found.skipped["note of an unfinished run"] += 1
             return
         try:
             info = os.stat(path)

@@ -134,7 +134,7 @@ class WrittenLog:
         return [place for place, key in enumerate(given) if key not in self.before]
 
     def note(self, keys: Keys, data: bytes, place: int) -> int:
-        """Note what is about to be added at `place`; return a function to undo it. Raises OSError."""
+        """Note what is about to be added at `place`; return the size to `take_back` it. Raises OSError."""
         if self._descriptor < 0:
             self._open()
         if not self._keyed:

@@ -73,7 +73,6 @@ class CursorPaging(_Paging):
         default=None,
         description="Query parameter for the cursor (default: the cursor is the next page's address)",
     )
-
     more: str | None = Field(
         default=None,
         min_length=1,
@@ -93,10 +92,16 @@ class CursorPaging(_Paging):
         return str(place) if place is not None and self.parameter is None else None
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
-        if self.more is not None and not self._has_more(document, self.more):
+        more = self._has_more(document)
+        if more is False:
             return None
         cursor = at_path(document, self.cursor)
         if cursor is MISSING or cursor is None or cursor is False or cursor == "":
+            if more:
+                message = (
+                    f"there are more pages, but no cursor at `{self.cursor}`: check `cursor` of `paging`"
+                )
+                raise FatalError(message, kind="schema")
             return None
         if not isinstance(cursor, str | int):
             raise FatalError(f"the cursor at `{self.cursor}` is neither text nor a number", kind="schema")
@@ -104,10 +109,15 @@ class CursorPaging(_Paging):
             return cursor
         return _absolute(str(cursor), url)
 
-    def _has_more(self, document: Any, path: str) -> bool:
-        more = at_path(document, path)
+    def _has_more(self, document: Any) -> bool | None:
+        """Return whether there are more pages; None if the answers do not state it."""
+        if self.more is None:
+            return None
+        more = at_path(document, self.more)
         if more is MISSING:
-            raise FatalError(f"the answer has nothing at `{path}`: check `more` of `paging`", kind="schema")
+            raise FatalError(
+                f"the answer has nothing at `{self.more}`: check `more` of `paging`", kind="schema"
+            )
         return bool(more) and more != "false"
 
     def doubt(self, answer: Answer, document: Any) -> str:

@@ -20,7 +20,7 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedErr
 from engine.contract.component import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
-__all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect"]
+__all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect", "is_exhausted", "own_failure"]
 
 THROTTLED_TRIES = 4
 """Factor on an object's attempts while the server only reports overload."""
@@ -40,7 +40,7 @@ MinIO asks for a minute whenever there is one request too many.
 MAX_LUCK = 1e-10
 """Maximum probability that every attempt at a readable object fails before it becomes a dead letter.
 
-If 7 % of the requests fail, five attempts all fail at one object in 600,000, ten at one in 360 billion.
+If 7 % of the requests fail, five attempts all fail at one object in 600,000, ten at one in 350 billion.
 """
 
 MAX_EXTENSION = 4
@@ -55,9 +55,9 @@ PROBED_PER_PAGE = 4
 
 
 class Reads(NamedTuple):
-    """Answers, and the failed attempts at objects that a later attempt got.
+    """Answers, and the failed attempts before them.
 
-    Those failures were not the objects' fault, so they tell how often a readable object fails by bad luck.
+    Those failures were not the objects' fault, so they show how often a readable object fails by bad luck.
     """
 
     answered: int = 0
@@ -86,7 +86,7 @@ class Suspect:
         exhausted: all attempts have been used.
         overshadowed: nothing else was read until its last attempt, so an outage may have failed all of them.
         before: what had been read before its first attempt.
-        final: it was retried after an outage or bad luck.
+        final: no more attempts are due: it was refused, or retried after an outage or bad luck.
     """
 
     error: TransientError | ObjectRefusedError
@@ -99,11 +99,7 @@ class Suspect:
 
     def as_record(self) -> RecordError:
         """Return the failure of this object alone."""
-        if isinstance(self.error, ObjectRefusedError):
-            return self.error.as_record()
-        return RecordError(
-            f"{self.error} ({self.tries} attempts, while others were read)", kind="ObjectUnreadable"
-        )
+        return own_failure(self.error, self.tries)
 
 
 Outcome = FileRecord | ComponentError | Suspect
@@ -128,7 +124,7 @@ class ObjectFetcher:
         self._slots = self.limiter.slots
         self._probing = anyio.Lock()
         self._successes = 0
-        self._answers = self._failed = 0
+        self.reads = Reads()
         self._begun = self._newest_read = 0
         self._failures_in_a_row = 0
         self._readable: ListedObject | None = None
@@ -146,7 +142,7 @@ class ObjectFetcher:
     ) -> T | ComponentError | Suspect:
         """Return the result of `read` after up to the allowed attempts (at least `least`), or the failure."""
         tries, seen, first = 0, self._successes, self._successes
-        before = self._answers, self._failed
+        before = self.reads
         while True:
             tries, seen_before = tries + 1, seen
             try:
@@ -161,22 +157,19 @@ class ObjectFetcher:
                 self._slots.release()
             seen = self._successes  # later reads prove that the server is available
             if isinstance(failure, ObjectRefusedError):
-                return Suspect(failure, self._begun, tries, exhausted=True)
+                return Suspect(failure, self._begun, tries, exhausted=True, final=True)
             if not isinstance(failure, TransientError):
-                self._answered(tries - 1)
+                self.answered(tries - 1)
                 return failure
             # a busy server may refuse most of the first requests before it answers one
             self._failures_in_a_row += tries == (2 if failure.throttled else 1)
             retry = self._retry
-            allowed = 1 if retry is None else retry.attempts
             if retry is not None and (failure.throttled or isinstance(failure.__cause__, TimeoutError)):
                 self.limiter.slow_down()
-            if retry is not None and failure.throttled:
-                allowed *= THROTTLED_TRIES
-            exhausted = retry is not None and tries >= max(allowed, least)
+            exhausted = retry is not None and is_exhausted(retry, failure, tries, least)
             if retry is None or exhausted or await self._nothing_gets_through():
                 overshadowed = asked_after == first
-                return Suspect(failure, self._begun, tries, exhausted, overshadowed, Reads(*before))
+                return Suspect(failure, self._begun, tries, exhausted, overshadowed, before)
             # before its first attempt an object has seen nothing
             others_read = tries == 1 or seen > seen_before
             await retry.wait(tries, self._with_patience(failure, others_read=others_read))
@@ -185,33 +178,30 @@ class ObjectFetcher:
         self, failed: Suspect, fetch: Callable[[int], Awaitable[T | ComponentError | Suspect]]
     ) -> T | ComponentError | Suspect:
         """Return the outcome of further attempts at a doubtful object; `fetch` takes their least number."""
-        outcome = await fetch(self.further_tries(failed))
+        outcome = await fetch(self.further_tries(failed.tries, failed.before))
         if isinstance(outcome, Suspect):
             return replace(outcome, tries=failed.tries + outcome.tries, final=True)
-        self._failed += failed.tries
+        self.reads = self.reads._replace(failed=self.reads.failed + failed.tries)
         return outcome
 
     def is_doubtful(self, suspect: Suspect) -> bool:
         """Return whether an outage or bad luck may have failed all attempts, so that more are due."""
-        return self.is_unlucky(suspect) or (
-            not suspect.final
-            and not isinstance(suspect.error, ObjectRefusedError)
-            and (suspect.overshadowed or not suspect.exhausted)
-        )
-
-    def is_unlucky(self, suspect: Suspect) -> bool:
-        """Return whether bad luck may have failed all attempts, while others were read."""
-        if suspect.final or suspect.overshadowed or not suspect.exhausted:
+        if suspect.final:
             return False
-        return not isinstance(suspect.error, ObjectRefusedError) and self.further_tries(suspect) > 0
+        unlucky = self.further_tries(suspect.tries, suspect.before) > 0
+        return unlucky or suspect.overshadowed or not suspect.exhausted
 
-    def further_tries(self, failed: Suspect) -> int:
-        """Return how many more attempts must fail before bad luck is too improbable to be the reason."""
+    def further_tries(self, tries: int, before: Reads) -> int:
+        """Return how many more attempts must fail before bad luck is too improbable to be the reason.
+
+        Args:
+            tries: number of failed attempts.
+            before: what had been read before the first of them.
+        """
         if self._retry is None or self._retry.attempts == 1:
             return 0
-        now = self.reads
-        failing = max(now.failing, now.since(failed.before).failing)
-        return min(_attempts_for(MAX_LUCK, failing), MAX_EXTENSION * failed.tries) - failed.tries
+        failing = max(self.reads.failing, self.reads.since(before).failing)
+        return min(_attempts_for(MAX_LUCK, failing), MAX_EXTENSION * tries) - tries
 
     def _with_patience(self, failure: TransientError, *, others_read: bool) -> TransientError:
         hint = failure.retry_after
@@ -231,8 +221,7 @@ class ObjectFetcher:
             return error
         except ComponentError as error:
             return error
-        if begun > self._newest_read:
-            self._newest_read = begun
+        self._newest_read = max(self._newest_read, begun)
         self._succeeded(found)
         return record
 
@@ -245,18 +234,13 @@ class ObjectFetcher:
                 self._failures_in_a_row = 0
         return self._failures_in_a_row >= GIVE_UP_AFTER
 
-    def read_some(self, found: ListedObject, failed: int | None = None) -> None:
-        """Record that part of an object was read outside of `attempt`: the server is available.
-
-        `failed`: attempts before it, if it is the first part of an answer.
-        """
+    def read_some(self, found: ListedObject) -> None:
+        """Record that part of an object was read outside of `attempt`: the server is available."""
         self._succeeded(found)
-        if failed is not None:
-            self._answered(failed)
 
-    def _answered(self, failed: int) -> None:
-        self._answers += 1
-        self._failed += failed
+    def answered(self, failed: int) -> None:
+        """Count an answer and the failed attempts before it."""
+        self.reads = Reads(self.reads.answered + 1, self.reads.failed + failed)
 
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
@@ -268,11 +252,6 @@ class ObjectFetcher:
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
         """Return whether reads that began after each of these failed succeeded, so the fault is their own."""
         return all(one.exhausted and self._newest_read > one.begun for one in suspects)
-
-    @property
-    def reads(self) -> Reads:
-        """The answers so far, and the attempts that failed before them."""
-        return Reads(self._answers, self._failed)
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Probe the first byte of an object that was read, or of some that are listed.
@@ -320,6 +299,18 @@ class ObjectFetcher:
         self._readable = found
         self._newest_read = max(self._newest_read, begun)
         return True
+
+
+def own_failure(error: TransientError | ObjectRefusedError, tries: int) -> RecordError:
+    """Return the failure of one object alone, after this number of attempts."""
+    if isinstance(error, ObjectRefusedError):
+        return error.as_record()
+    return RecordError(f"{error} ({tries} attempts, while others were read)", kind="ObjectUnreadable")
+
+
+def is_exhausted(retry: Retry, failure: TransientError, tries: int, least: int) -> bool:
+    """Return whether all attempts, and at least `least`, have been used."""
+    return tries >= max(retry.attempts * (THROTTLED_TRIES if failure.throttled else 1), least)
 
 
 def _attempts_for(luck: float, failing: float) -> int:

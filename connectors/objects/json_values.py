@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -37,7 +36,7 @@ async def _value_pages(
     pieces: list[bytes] = []
     have = looked_at = 0
     open_arrays = 0
-    begins_here = place.offset == 0  # otherwise it is not known in how many arrays the place is
+    counts_arrays = place.offset == 0  # otherwise it is not known how many enclose the place
     ended = False
     while not ended:
         piece = await read()
@@ -48,8 +47,11 @@ async def _value_pages(
         if have < 2 * looked_at and not ended:
             continue
         data = b"".join(pieces)
-        ends, taken, opened = _cut(data, ended=ended)
+        ends, taken, opened = _cut(data)
         open_arrays += opened
+        if ended and taken < len(data):
+            ends.append((taken, len(data)))  # it fails by itself, and may contain the end of the arrays
+            taken, counts_arrays = len(data), False
         for first in range(0, len(ends), page_values):
             some = ends[first : first + page_values]
             end = Place(place.offset + some[-1][1], place.line + first + len(some))
@@ -62,22 +64,20 @@ async def _value_pages(
         have = looked_at = len(pieces[0])
         if have > max_value:
             raise too_long(f"{path}:{place.line + 1}", max_value)
-    if begins_here and open_arrays > 0:
+    if counts_arrays and open_arrays > 0:
         raise RecordError(f"{path}: an array is never closed: the file is not whole", kind="ObjectDamaged")
 
 
-def _cut(data: bytes, *, ended: bool) -> tuple[list[tuple[int, int]], int, int]:
-    """Where whole values begin and end, how many bytes are dealt with, and how many arrays these open."""
+def _cut(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
+    """Return where whole values begin and end, where the rest begins, and how many arrays remain open."""
     found: list[tuple[int, int]] = []
     at = opened = 0
     while (begins := _BEGIN.search(data, at)) is not None:
         begin = begins.start()
         opened += _opened(data, at, begin)
         end = _object_end(data, begin) if data[begin] == ord("{") else _other_end(data, begin)
-        if end is None and not ended:
+        if end is None:
             return found, begin, opened
-        if end is None:  # it fails by itself, and may contain the end of the arrays
-            return [*found, (begin, len(data))], len(data), -sys.maxsize
         at = end
         found.append((begin, at))
     return found, len(data), opened + _opened(data, at, len(data))

@@ -21,7 +21,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.errors import FatalError
 
-__all__ = ["PartFiles", "PartNote", "PartStore", "run_token"]
+__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "run_token"]
 
 STANDALONE = Context().run_id
 NOTE = ".json"
@@ -60,6 +60,11 @@ class PartStore(Protocol):
     async def delete_notes(self, token: str) -> None:
         """Remove the notes of a run, and its incomplete files."""
         ...
+
+
+def file_name(token: str, first: int, digest: str, suffix: str) -> str:
+    """Return the name of the file of a run whose first record has this ordinal."""
+    return f"part-{token}-{first:012}-{digest}{suffix}"
 
 
 def run_token(ctx: Context) -> str:
@@ -153,7 +158,7 @@ class PartFiles:
         split = batch.origins[0][0].tracker.key if batch.origins else ""
         first = batch.keys.slice(0, 1)
         digest = sha256(f"{split}\n{first.to_list()[0]}".encode()).hexdigest()[:8]
-        return f"{self._prefix}{first.ordinals()[0]:012}-{digest}{self._suffix}"
+        return file_name(self._token, first.ordinals()[0], digest, self._suffix)
 
     async def write(self, batch: Batch, data: bytes) -> None:
         """Write a batch as a file."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ByteSize, Field, model_validator
 
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
-from connectors.objects.part_files import PartFiles, PartStore, run_token
+from connectors.objects.part_files import PartFiles, PartStore, file_name, run_token
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
@@ -79,7 +79,7 @@ class PartParams(Params):
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    adds = f"{place.rstrip('/')}/part-{'0' * 12}-{'0' * 12}-{'0' * 8}{params.suffix}"
+    adds = f"{place.rstrip('/')}/{file_name('0' * 12, 0, '0' * 8, params.suffix)}"
     return Claim(place, f"writes {shown}", alone, "choose another place for one of them", adds=adds)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from connectors.objects.content import ObjectBody
-from connectors.objects.fetching import THROTTLED_TRIES, ObjectFetcher, Reads, Suspect
+from connectors.objects.fetching import ObjectFetcher, Reads, is_exhausted
 from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import TransientError
@@ -45,16 +45,20 @@ class ResumingBodies:
         """Open a body of the store, closed by `stack`."""
         return await stack.enter_async_context(self._store.open(self._found, start, stop))
 
-    def arrived(self, failed: int | None) -> None:
-        """Record that bytes have arrived; `failed` attempts before, if they are the first of an answer."""
-        self._fetcher.read_some(self._found, failed)
+    def arrived(self) -> None:
+        """Record that bytes of the object have arrived."""
+        self._fetcher.read_some(self._found)
 
-    async def wait(self, tries: int, least: int, error: TransientError) -> None:
-        """Back off. Raises the error after the last attempt, at the earliest after `least`."""
-        more = THROTTLED_TRIES if error.throttled else 1
-        if self._retry is None or tries >= max(self._retry.attempts * more, least):
-            raise error
+    def answered(self, failed: int) -> None:
+        """Count an answer and the failed attempts before it."""
+        self._fetcher.answered(failed)
+
+    async def wait(self, tries: int, least: int, error: TransientError) -> bool:
+        """Back off, or return False if all attempts, and at least `least`, have been used."""
+        if self._retry is None or is_exhausted(self._retry, error, tries, least):
+            return False
         await self._retry.wait(tries, error)
+        return True
 
     @property
     def reads(self) -> Reads:
@@ -67,16 +71,15 @@ class ResumingBodies:
         Raises:
             ServerAwayError: other objects cannot be read either.
         """
-        overshadowed = self.reads.answered == before.answered
-        failed = Suspect(error, 0, tries, True, overshadowed, before)
-        if not self._fetcher.is_doubtful(failed):
-            return None
-        if overshadowed and not await self._fetcher.others_get_through({self._found.key}):
+        further = self._fetcher.further_tries(tries, before)
+        if self.reads.answered != before.answered:
+            return further if further > 0 else None
+        if not await self._fetcher.others_get_through({self._found.key}):
             # the handler must not probe again: the server may be back by then
             raise ServerAwayError(
                 str(error), retry_after=error.retry_after, throttled=error.throttled
             ) from error
-        return self._fetcher.further_tries(failed)
+        return further
 
 
 class _ResumingBody:
@@ -117,7 +120,9 @@ class _ResumingBody:
                 await self._failed(error)
                 continue
             if data:
-                self._bodies.arrived(self._earlier + self._tries if self._fresh else None)
+                if self._fresh:
+                    self._bodies.answered(self._earlier + self._tries)
+                self._bodies.arrived()
                 self._tries = self._earlier = self._least = 0
                 self._fresh = False
                 self._at += len(data)
@@ -127,12 +132,11 @@ class _ResumingBody:
         if not self._tries and not self._earlier:
             self._before = self._bodies.reads
         self._tries += 1
-        try:
-            await self._bodies.wait(self._tries, self._least, error)
-        except TransientError:
-            if self._earlier:
-                raise
-            further = await self._bodies.further_tries(error, self._tries, self._before)
-            if further is None:
-                raise
-            self._earlier, self._tries, self._least = self._tries, 0, further
+        if await self._bodies.wait(self._tries, self._least, error):
+            return
+        if self._earlier:
+            raise error
+        further = await self._bodies.further_tries(error, self._tries, self._before)
+        if further is None:
+            raise error
+        self._earlier, self._tries, self._least = self._tries, 0, further

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connectors.objects.content import ObjectBody, OpenBody
-from connectors.objects.fetching import ObjectFetcher, Suspect
+from connectors.objects.fetching import ObjectFetcher, Suspect, own_failure
 from connectors.objects.listed import ListedObject, ObjectRefusedError, ObjectStore
 from connectors.objects.pages import ObjectReader, PlaceKeys, RecordFormat, RecordPage, RecordPlace
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
@@ -138,8 +138,7 @@ class RecordStream:
             async for fetched in arrived:
                 found = objects[index]
                 if isinstance(fetched, Suspect) and self._fetcher.is_doubtful(fetched):
-                    others_read = self._fetcher.is_unlucky(fetched) or self._fetcher.cleared([fetched])
-                    if not others_read and not await self._fetcher.others_get_through({found.key}):
+                    if not await self._others_read(found, fetched):
                         raise fetched.error
                     fetched = await self._fetcher.again(fetched, partial(self._fetch, found))
                     if isinstance(fetched, Suspect) and not fetched.exhausted:
@@ -173,7 +172,7 @@ class RecordStream:
         first_ordinal: int,
     ) -> AsyncGenerator[Batch, None]:
         """Yield the batches of one object; the last one has the position after it."""
-        failure: ComponentError | None = None
+        failure: ComponentError | Suspect | None = None
         at, last, ordinal = start, None, first_ordinal + start.ordinal
         if callable(fetched):
             pages = self._pages(found, fetched, start.place)
@@ -185,15 +184,12 @@ class RecordStream:
                         last, at = page, StreamPosition(start.index, page.end, start.ordinal)
                 except ComponentError as error:
                     failure = error
-        elif isinstance(fetched, Suspect):
-            failure = fetched.as_record() if self._fetcher.cleared([fetched]) else fetched.error
         else:
             failure = fetched
         if failure is not None:
             if last is not None:
                 yield self._batch(found, last, at, ordinal)
-            tries = fetched.tries if isinstance(fetched, Suspect) else 0
-            yield await self._lost(found, failure, at, ordinal, tries)
+            yield await self._lost(found, failure, at, ordinal)
             return
         behind = self._behind(at)
         last = last or RecordPage([], range(0), at.place)
@@ -218,18 +214,10 @@ class RecordStream:
         return self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
 
     async def _lost(
-        self, found: ListedObject, error: ComponentError, at: StreamPosition, ordinal: int, tries: int
+        self, found: ListedObject, failure: ComponentError | Suspect, at: StreamPosition, ordinal: int
     ) -> Batch:
         """Return the failed record for an object, or the rest of one. Raises if nothing else can be read."""
-        if not isinstance(error, RecordError):
-            if isinstance(error, ServerAwayError) or not isinstance(
-                error, TransientError | ObjectRefusedError
-            ):
-                raise error
-            if not await self._fetcher.others_get_through({found.key}):
-                raise error
-            attempts = tries or (self._ctx.retry.attempts if self._ctx.retry is not None else 1)
-            error = Suspect(error, 0, attempts, exhausted=True).as_record()
+        error = await self._own_failure(found, failure)
         if self._on_unreadable == "stop":
             raise FatalError(f"{error} (`on_unreadable: stop`)")
         behind = self._behind(at).to_json()
@@ -245,6 +233,24 @@ class RecordStream:
         lost = Batch([stub], KeyList([key], ordinal + at.place.before), position=behind)
         lost.failures = [(0, error)]
         return lost
+
+    async def _own_failure(self, found: ListedObject, failure: ComponentError | Suspect) -> RecordError:
+        if isinstance(failure, RecordError):
+            return failure
+        if isinstance(failure, Suspect):
+            if not await self._others_read(found, failure):
+                raise failure.error
+            return failure.as_record()
+        if isinstance(failure, ServerAwayError) or not isinstance(
+            failure, TransientError | ObjectRefusedError
+        ):
+            raise failure
+        if not await self._fetcher.others_get_through({found.key}):
+            raise failure
+        return own_failure(failure, self._ctx.retry.attempts if self._ctx.retry is not None else 1)
+
+    async def _others_read(self, found: ListedObject, suspect: Suspect) -> bool:
+        return self._fetcher.cleared([suspect]) or await self._fetcher.others_get_through({found.key})
 
     def _batch(self, found: ListedObject, page: RecordPage, end: StreamPosition, ordinal: int) -> Batch:
         prefix = f"{self._store.prefix}{found.key}@{found.version}#"

@@ -308,7 +308,6 @@ class Connections:
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
         self._closed = False
 
     async def send(self, origin: Origin, request: bytes) -> Response:
@@ -391,15 +390,14 @@ class Connections:
         if opening.cancelled_caught:
             raise TimeoutError(f"no connection within {self._connect_timeout:g} s")
         if self._timer is None:
-            self._due = loop.time()
-            self._watch()
+            self._watch(loop.time())
         return connection
 
-    def _watch(self) -> None:
+    def _watch(self, due: float) -> None:
         """Once a second, fail requests without a byte for too long, and close idle connections."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        paused = now - self._due  # this process was suspended or busy, which is not the server's silence
+        paused = now - due  # this process was suspended or busy, which is not the server's silence
         for connection in list(self._busy):
             connection.heard = min(now, connection.heard + paused)
             response = connection.response
@@ -408,5 +406,5 @@ class Connections:
         for connection in [one for one in self._idle if now - one.heard > KEEPALIVE]:
             self._idle.remove(connection)
             connection.abort()
-        self._due = now + min(1.0, self._read_timeout / 4)
-        self._timer = loop.call_at(self._due, self._watch)
+        due = now + min(1.0, self._read_timeout / 4)
+        self._timer = loop.call_at(due, self._watch, due)

@@ -236,6 +236,13 @@ async def test_a_misspelt_field_for_more_pages_is_named() -> None:
             await read(server.url, records="rows", paging=paging)
 
 
+async def test_more_pages_without_a_cursor_stop_the_run() -> None:
+    async with ScriptedServer(lambda _: Answer.of({"rows": ROWS[:10], "has_more": True})).running() as server:
+        paging = {"type": "cursor", "cursor": "rows[-1].uid", "parameter": "after", "more": "has_more"}
+        with pytest.raises(FatalError, match=r"no cursor at `rows\[-1\].uid`: check `cursor` of `paging`"):
+            await read(server.url, records="rows", paging=paging)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

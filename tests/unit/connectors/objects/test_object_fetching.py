@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, MAX_LUCK, ObjectFetcher, Suspect
+from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, MAX_LUCK, ObjectFetcher, Reads, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
@@ -53,18 +53,18 @@ class Store:
     @asynccontextmanager
     async def open(self, found: ListedObject, start: int = 0, stop: int | None = None) -> Any:
         await self.read(found)
-        yield Empty()
+        yield OneByte()
 
     def addresses(self, key: str) -> tuple[str, str]:
         return key, key
 
 
-class Empty:
+class OneByte:
     content_type = content_encoding = None
-    size = 0
+    size = 1
 
     async def read(self) -> bytes:
-        return b""
+        return b"x"
 
 
 class Retries:
@@ -175,6 +175,7 @@ async def test_bad_luck_among_other_faults_is_no_verdict(attempts: int) -> None:
 
     assert outcomes == [{"content": "new"}]
     assert store.reads["new"] == 8
+    assert fetcher.reads.failed == 14 + 7
 
 
 @pytest.mark.parametrize("attempts", [3, 5, 6])
@@ -193,8 +194,50 @@ async def test_bad_luck_of_a_body_among_other_faults_is_no_verdict() -> None:
     bodies = ResumingBodies(store, fetcher, NEW, retries)
 
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(bodies.open(0, None))
+        body = await stack.enter_async_context(bodies.open(0, None))
+        assert await body.read() == b"x"
     assert store.reads["new"] == 8
+    assert fetcher.reads.failed == 14 + 7
+
+
+async def test_attempts_at_a_body_among_other_faults_are_bounded() -> None:
+    store, fetcher, retries = await after_some_faults(1000, 5)
+    bodies = ResumingBodies(store, fetcher, NEW, retries)
+
+    async with AsyncExitStack() as stack:
+        with pytest.raises(TransientError):
+            await stack.enter_async_context(bodies.open(0, None))
+    assert store.reads["new"] == 10
+
+
+def test_a_burst_of_faults_counts_as_much_as_a_constant_share() -> None:
+    fetcher = ObjectFetcher(Store(lambda key: None), 1, Retries())
+    fetcher.reads = Reads(answered=10_000, failed=10)
+
+    assert fetcher.further_tries(5, Reads(0, 0)) < 0
+    assert fetcher.further_tries(5, Reads(9_990, 0)) == 15  # half of them fail: 34, at most four times 5
+
+
+async def test_a_refusal_among_other_faults_is_final() -> None:
+    store, fetcher, _ = await after_some_faults(0, 5)
+    store.fails = lambda key: ObjectRefusedError("403", record_kind="x") if key == "new" else None
+
+    cleared, [suspect] = await verdict(fetcher, NEW)
+
+    assert cleared
+    assert isinstance(suspect, Suspect)
+    assert store.reads["new"] == 1
+
+
+async def test_a_successful_probe_clears_earlier_failures() -> None:
+    fetcher = ObjectFetcher(Store(lambda key: AWAY if key == "bad" else None), 1, Retries())
+    await fetcher.fetch(GOOD)
+    suspect = await fetcher.fetch(BAD)
+
+    assert isinstance(suspect, Suspect)
+    assert not fetcher.cleared([suspect])
+    assert await fetcher.others_get_through({"bad"})
+    assert fetcher.cleared([suspect])
 
 
 async def test_probes_that_fail_by_bad_luck_are_no_outage() -> None:

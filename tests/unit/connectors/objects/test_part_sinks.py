@@ -149,7 +149,7 @@ async def test_notes_of_an_unfinished_run_are_no_records(tmp_path: Path) -> None
     found = walk(f"{tmp_path}/**")
 
     assert {Path(path).name for path, _ in found.files} == set(files(tmp_path))
-    assert found.skipped == {"notes of a run that writes there": 3}
+    assert found.skipped == {"note of an unfinished run": 3}
 
 
 def test_notes_in_a_bucket_are_no_objects() -> None:
