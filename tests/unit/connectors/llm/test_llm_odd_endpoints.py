@@ -188,9 +188,12 @@ def test_tool_arguments_of_a_stream_are_joined() -> None:
     assert found.content == '{"a": 1}'
 
 
-@pytest.mark.parametrize(("said", "is_whole"), [('{"a": 1', False), ('{"a": 1}', True), ("", False)])
-def test_a_stream_that_breaks_off_is_no_answer(said: str, is_whole: bool) -> None:
-    stream = f"data: {json.dumps({'choices': [{'delta': {'content': said}}]})}\n\n"
+@pytest.mark.parametrize(
+    ("said", "end", "is_whole"),
+    [('{"a": 1', "", False), ('{"a": 1}', "", True), ("", "", False), ('{"a": 1', "data: [DONE]", True)],
+)
+def test_a_stream_that_breaks_off_is_no_answer(said: str, end: str, is_whole: bool) -> None:
+    stream = f"data: {json.dumps({'choices': [{'delta': {'content': said}}]})}\n\n{end}"
     assert isinstance(read_completion(read_body(stream.encode())), Reply) is is_whole
 
 

@@ -37,6 +37,20 @@ class Table(BaseModel):
     lines: list[Line]
 
 
+class Tree(BaseModel):
+    name: str
+    parent: Tree | None = None
+
+
+class Sums(BaseModel):
+    sums: dict[str, float]
+
+
+class Order(BaseModel):
+    title: str
+    lines: list[Line] | str | None
+
+
 class Wide(BaseModel):
     id: str
     title: str = Field(description="As printed", max_length=10)
@@ -142,9 +156,18 @@ def test_an_answer_without_lists_reserves_little() -> None:
     assert limits == [512, 1394]
 
 
-def test_an_estimate_counts_the_fields_of_nested_lists() -> None:
+@pytest.mark.parametrize("model", [Tree, Sums])
+def test_an_answer_of_any_depth_or_keys_has_room(model: type[BaseModel]) -> None:
+    text = Document.of_text("a.txt", "word " * 1_000)
+    schema = LlmParams.model_validate({"schema": f"{__name__}:{model.__name__}"}).asked_schema()
+    assert 4 * text.tokens <= AnswerLength(schema).of([text]) <= 5 * text.tokens
+
+
+@pytest.mark.parametrize("model", [Table, Order])
+def test_an_estimate_counts_the_fields_of_nested_lists(model: type[BaseModel]) -> None:
     document = Document.of_text("a.txt", "word " * 1_000)
-    nested = forecast(LlmParams.model_validate({"schema": f"{__name__}:Table"}), "m", [document], 1)
+    given = LlmParams.model_validate({"schema": f"{__name__}:{model.__name__}"})
+    nested = forecast(given, "m", [document], 1)
     lines = [{"sku": "short text", "price": 12.5, "note": "short text"}] * 3
     stated = json.dumps({"title": "short text", "lines": lines})
     assert nested.tokens_out == pytest.approx(len(stated) / 4, rel=0.1)
