@@ -186,10 +186,12 @@ class WarehouseClient:
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
-        told = response.headers
-        body = _unpacked(body, told.get("content-encoding", ""), max_answer)
+        headers = response.headers
+        body = _unpacked(body, headers.get("content-encoding", ""), max_answer)
         body = body.removeprefix(b"\xef\xbb\xbf")
-        return Answer(response.status_code, told.get("content-type", ""), body, told.get("x-odw-columns", ""))
+        return Answer(
+            response.status_code, headers.get("content-type", ""), body, headers.get("x-odw-columns", "")
+        )
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
         """Return the error for a failed or lost connection, by its cause."""
@@ -209,24 +211,24 @@ class WarehouseClient:
 
     def _check(self, response: httpx.Response, method: str, url: str) -> None:
         status = response.status_code
-        said = f"{method} {url} answered {status}"
+        answer = f"{method} {url} answered {status}"
         if status in (401, 403):
-            message = f"{said}: the token is missing or wrong; set `token` of the connection"
+            message = f"{answer}: the token is missing or wrong; set `token` of the connection"
             raise FatalError(message, kind="auth")
         if status in _WRONG_ENDPOINT:
             raise NoSuchRouteError(
-                f"{said}: no such route; check `url` of the connection and the name of the model"
+                f"{answer}: no such route; check `url` of the connection and the name of the model"
             )
         if status in _TRANSIENT_STATUSES or status >= 500:
             wait = retry_after_seconds(response.headers, self._clock.now())
             if status == 429:
-                raise TransientError(said, retry_after=wait, throttled=True)
-            raise UncertainError(said, retry_after=wait)
+                raise TransientError(answer, retry_after=wait, throttled=True)
+            raise UncertainError(answer, retry_after=wait)
         if not 200 <= status < 300 and status < 400:
-            raise FatalError(f"{said}: redirects are not followed; set `url` to the service's own address")
+            raise FatalError(f"{answer}: redirects are not followed; set `url` to the service's own address")
         if status >= 400 and status not in _ABOUT_RECORDS:
             remedy = _REMEDIES.get(status, "that is about the service, not about a record")
-            raise FatalError(f"{said}: {remedy}")
+            raise FatalError(f"{answer}: {remedy}")
 
 
 async def _read(response: httpx.Response, limit: int, request: str) -> bytes:

@@ -259,7 +259,7 @@ def _structure_hint(error: yaml.YAMLError) -> str:
         return _value_hint(error)
     if "quoted" in what:
         return f"the quote in line {begun.line + 1}, column {begun.column + 1} is not closed"
-    if "flow" in what:
+    if what.endswith(("flow mapping", "flow sequence")):  # where a value is missing, the mark is that place
         opening = "{" if "mapping" in what else "["
         return f"`{opening}` in line {begun.line + 1} is not closed before it"
     if "block" in what:

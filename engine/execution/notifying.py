@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from engine.config.model import Notify
+from engine.contract.imports import load_modules
 from engine.contract.types import JsonValue
 from engine.execution.events import Observer, RunEvent
 from engine.execution.report import RunReport
@@ -62,7 +63,8 @@ async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
 
 async def _post(url: str, message: dict[str, JsonValue]) -> str:
     """Post once, and return why the message was rejected; "" if it was accepted."""
-    import httpx  # the import takes a tenth of a second, so only runs that notify pay for it
+    await load_modules("httpx")  # a tenth of a second, so only runs that notify pay for it
+    import httpx
 
     loopback = (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
     try:

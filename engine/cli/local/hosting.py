@@ -115,13 +115,13 @@ class PipelineHost:
         every = {name: self.plans[name].settings for name in self.config.pipelines}
         return {name: settings for name, settings in every.items() if settings.schedule}
 
-    def watch_ends(self, told: Callable[[str, Session], None]) -> None:
+    def watch_ends(self, listener: Callable[[str, Session], None]) -> None:
         """Also call this function when a session ends."""
         before = self._on_end
 
         def both(name: str, session: Session) -> None:
             before(name, session)
-            told(name, session)
+            listener(name, session)
 
         self._on_end = both
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, p
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
-from engine.errors import ConfigError, EngineError, RunNotFoundError
+from engine.errors import EngineError, RunNotFoundError
 from engine.execution.events import RunEvent
 from engine.execution.session import Entry, Session, new_group
 from engine.plan.model import Plan
@@ -160,14 +161,14 @@ class PipelineOperations(PipelineHost):
         statuses = [one for one in RunStatus if state == str(one)]
         if state and not statuses:
             return []
-        with _told():
+        with _reporting():
             records = await store.list_runs(pipeline=pipeline, statuses=statuses, before=before, limit=limit)
             return [await self._run_view(store, record) for record in reversed(records)]
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """See `Operations`."""
         store = self._store()
-        with _told():
+        with _reporting():
             try:
                 record = await store.get_run(run_id)
             except RunNotFoundError:
@@ -234,7 +235,7 @@ class PipelineOperations(PipelineHost):
         wanted = DeadLetterFilter(
             where.run_id, where.pipeline, key=where.key, status=where.status, limit=where.limit
         )
-        with _told():
+        with _reporting():
             found = await self._store().page_of_dead_letters(wanted, error_type=where.cause, before=before)
         return [self._letter_view(number, letter, with_record=False) for number, letter in found]
 
@@ -245,7 +246,7 @@ class PipelineOperations(PipelineHost):
 
     async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
         """See `Operations`."""
-        with _told():
+        with _reporting():
             return await self._store().dead_letter_causes(status)
 
     async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
@@ -256,7 +257,7 @@ class PipelineOperations(PipelineHost):
         if letter.status not in ("open", "discarded") and not force:
             raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
         changed = letter if record is None else _with_record(letter, record)
-        with _told():
+        with _reporting():
             _, plans = await anyio.to_thread.run_sync(self._load)
 
         async def still_open() -> set[LetterId]:
@@ -277,7 +278,7 @@ class PipelineOperations(PipelineHost):
         session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
         self._sessions.append(session)
         try:
-            with _told():
+            with _reporting():
                 await session.execute()
                 report = next(iter(session.reports.values()), None)
                 if report is None or not report.ok:
@@ -302,14 +303,14 @@ class PipelineOperations(PipelineHost):
         """See `Operations`."""
         found = [letter for letter_id in ids if (letter := await self._letter(letter_id)) is not None]
         open_ones = [letter for letter in found if letter.status == "open"]
-        with _told():
+        with _reporting():
             await self._store().mark_dead_letters(open_ones, "discarded", reason)
         return len(open_ones)
 
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
         """See `Operations`."""
         store = self._store()
-        with _told():
+        with _reporting():
             for (run, node, key), ids in _by_letter(records).items():
                 found = await store.dead_letters(DeadLetterFilter(run, node=node, key=key, status="open"))
                 if not key:
@@ -321,7 +322,7 @@ class PipelineOperations(PipelineHost):
         if not record:
             return []
         store = self._store()
-        with _told():
+        with _reporting():
             entries = await store.list_journal(JournalFilter(record=record))
             payers = [one.run_id for one in entries]
             payer = run_id if run_id in payers else payers[-1] if payers else ""
@@ -353,7 +354,7 @@ class PipelineOperations(PipelineHost):
         return run_view(record, tally, snapshot)
 
     async def _letter(self, letter_id: str) -> DeadLetter | None:
-        with _told():
+        with _reporting():
             found = await self._store().numbered_dead_letter(_number(letter_id))
         return found if found is not None and letter_id == _id_of(_number(letter_id), found) else None
 
@@ -379,15 +380,13 @@ class PipelineOperations(PipelineHost):
         )
 
 
-class _told:  # noqa: N801 -- reads as a word
-    """Report errors of the state store to the caller."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, EngineError | ConfigError):
-            raise OperationsError(without_credentials(str(error))) from error
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Report errors of the file and of the state store to the caller."""
+    try:
+        yield
+    except EngineError as error:
+        raise OperationsError(without_credentials(str(error))) from error
 
 
 def _with_record(letter: DeadLetter, record: str) -> DeadLetter:

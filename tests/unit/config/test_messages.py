@@ -37,6 +37,10 @@ CASES = {
             )
         ],
     ),
+    "a value is missing": (
+        "version: 1\npipelines: {\n  ]\n",
+        ["f.yaml:3:3: not valid YAML: while parsing a flow node, did not find expected node content"],
+    ),
     "indentation": (
         "version: 1\npipelines:\n  p:\n    a: 1\n   b: 1\n",
         [
