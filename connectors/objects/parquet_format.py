@@ -14,14 +14,16 @@ from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from connectors.objects.parquet_values import UNREADABLE, MendedTexts, converter_of
+from engine.contract.imports import load_modules
 from engine.errors import FatalError, RecordError
 
-__all__ = ["ParquetRows", "pyarrow"]
+__all__ = ["ParquetRows", "load_pyarrow", "pyarrow"]
 
 AHEAD_BYTES = 1024 * 1024
 """Minimum bytes per read."""
 
 RECORD_BYTES = 300
+_NOT_INSTALLED = "Parquet needs a library that is not installed: pip install 'odw-engine[parquet]'"
 
 T = TypeVar("T")
 
@@ -37,9 +39,19 @@ def pyarrow(name: str = "pyarrow") -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise FatalError(
-            "Parquet needs a library that is not installed: pip install 'odw-engine[parquet]'"
-        ) from error
+        raise FatalError(_NOT_INSTALLED) from error
+
+
+async def load_pyarrow() -> None:
+    """Import pyarrow without blocking the event loop: it takes half a second.
+
+    Raises:
+        FatalError: it is not installed.
+    """
+    try:
+        await load_modules("pyarrow.parquet")
+    except ImportError as error:
+        raise FatalError(_NOT_INSTALLED) from error
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class ParquetRows:
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """Yield the records of an object from a position on."""
-        pyarrow("pyarrow.parquet")
+        await load_pyarrow()
         loop = asyncio.get_running_loop()
         size = reader.size if reader.size >= 0 else await _size_of(reader)
         file = _RangedFile(reader, size, lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())

@@ -111,9 +111,9 @@ class PartSink(Sink[P]):
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store and look for existing files."""
         if self.params.format == "parquet":
-            from connectors.objects.parquet_format import pyarrow
+            from connectors.objects.parquet_format import load_pyarrow
 
-            await anyio.to_thread.run_sync(pyarrow, "pyarrow.parquet")
+            await load_pyarrow()
         if self.ctx.chunk and self.params.mode != "append":
             raise FatalError(
                 f"`mode: {self.params.mode}` works only in one process: parts of a run on Temporal would "

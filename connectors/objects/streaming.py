@@ -141,8 +141,6 @@ class RecordStream:
                     if not await self._others_read(found, fetched):
                         raise fetched.error
                     fetched = await self._fetcher.again(fetched, partial(self._fetch, found))
-                    if isinstance(fetched, Suspect) and not fetched.exhausted:
-                        raise fetched.error
                 async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:
                     async for batch in batches:
                         at = StreamPosition.of(batch.position)
@@ -238,7 +236,7 @@ class RecordStream:
         if isinstance(failure, RecordError):
             return failure
         if isinstance(failure, Suspect):
-            if not await self._others_read(found, failure):
+            if not failure.exhausted or not await self._others_read(found, failure):
                 raise failure.error
             return failure.as_record()
         if isinstance(failure, ServerAwayError) or not isinstance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, MAX_LUCK, ObjectFetcher, Reads, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
+from connectors.objects.parquet_format import ParquetRows
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
+from connectors.objects.streaming import RecordStream, StreamPosition
+from engine.contract.component import Context
 from engine.contract.types import Reservation
 from engine.errors import ComponentError, RecordError, TransientError
 
@@ -227,6 +231,45 @@ async def test_a_refusal_among_other_faults_is_final() -> None:
     assert cleared
     assert isinstance(suspect, Suspect)
     assert store.reads["new"] == 1
+
+
+async def test_a_streamed_object_dies_only_once_others_were_read() -> None:
+    store = Store(lambda key: AWAY if key == "bad" else None)
+    fetcher = ObjectFetcher(store, 1, Retries())
+    suspect = await fetcher.fetch(BAD)
+    assert isinstance(suspect, Suspect)
+    await fetcher.fetch(GOOD)
+    records = RecordStream(
+        store,
+        fetcher,
+        ParquetRows(100),
+        Context(),
+        concurrency=1,
+        on_unreadable="dead_letter",
+        bookmarks=False,
+    )
+
+    lost = await records._lost(BAD, suspect, StreamPosition(), 0)
+    assert [error.kind for _, error in lost.failures] == ["ObjectUnreadable"]
+    assert store.probes == []  # a read that began after it proves as much
+    with pytest.raises(TransientError):
+        await records._lost(BAD, replace(suspect, exhausted=False), StreamPosition(), 0)
+
+
+async def test_a_group_that_is_read_again_reserves_its_bytes() -> None:
+    class Noting(Unbounded):
+        def resize(self, nbytes: int) -> None:
+            sizes.append(nbytes)
+
+    sizes: list[int] = []
+    _, fetcher, _ = await after_some_faults(7, 5)
+    group = Group(0, [NEW], Noting(), [await fetcher.fetch(NEW)], nbytes=9)
+
+    async def groups() -> AsyncGenerator[Group, None]:
+        yield group
+
+    assert [cleared async for _, cleared in judged(groups(), fetcher)] == [True]
+    assert sizes == [0, 9]
 
 
 async def test_a_successful_probe_clears_earlier_failures() -> None:
