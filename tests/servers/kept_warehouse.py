@@ -81,6 +81,7 @@ def _empty(storage: Storage) -> None:
     cursor = storage.cursor()
     tables = [name for (name,) in cursor.execute("SHOW TABLES").fetchall()]
     emptied = [f"DELETE FROM {quote(name)}" for name in tables if name not in ("_odw_meta", "_odw_tables")]
-    cursor.execute("; ".join(["BEGIN", *emptied, "UPDATE _odw_tables SET dirty = false", "COMMIT"]))
+    reset = ["UPDATE _odw_tables SET dirty = false", "UPDATE _odw_meta SET accounts_since = NULL"]
+    cursor.execute("; ".join(["BEGIN", *emptied, *reset, "COMMIT"]))
     cursor.close()
     shutil.rmtree(storage.snapshots, ignore_errors=True)
