@@ -76,7 +76,7 @@ async def interrupted(
     async with owner.start(plan) as run:
 
         async def watch(run: Run) -> None:
-            while run.snapshot().tally.written < after:
+            while run.snapshot().tally.written < after:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.001)
             act(run)
 
