@@ -150,7 +150,7 @@ class ObjectFetcher:
                 self._slots.acquire_nowait()
             except anyio.WouldBlock:
                 await self._slots.acquire()
-            asked_after = self._successes
+            asked_after, reductions = self._successes, self.limiter.reductions
             try:
                 failure = await self._try(found, read)
             finally:
@@ -165,7 +165,7 @@ class ObjectFetcher:
             self._failures_in_a_row += tries == (2 if failure.throttled else 1)
             retry = self._retry
             if retry is not None and (failure.throttled or isinstance(failure.__cause__, TimeoutError)):
-                self.limiter.slow_down()
+                self.limiter.slow_down(reductions)
             exhausted = retry is not None and is_exhausted(retry, failure, tries, least)
             if retry is None or exhausted or await self._nothing_gets_through():
                 overshadowed = asked_after == first
