@@ -208,7 +208,7 @@ class ChatClient:
             for dialect in dict.fromkeys((*declared, learned, *simpler)):
                 if await self._probe(dialect):
                     self.dialect = dialect
-                    return dialect != learned
+                    return bool(dialect != learned)
             if refusal.status in (404, 405) and self._with_version() and await self._probe(self._declared):
                 return True
         raise self._refuses_everything(refusal, cause)
