@@ -21,6 +21,7 @@ from engine.errors import (
     StateError,
 )
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
+from engine.execution.notifying import message_of
 from engine.execution.report import RunReport
 from engine.execution.resources import RunIdentity, RunnerResources
 from engine.execution.runner import Runner
@@ -30,7 +31,7 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, Notification, RunRecord, RunStatus
 
 __all__ = ["Run"]
 
@@ -246,9 +247,33 @@ class Run:
         if self._identity.chunk is not None:
             return
         ended = timestamp(self._resources.clock.now())
+        notify = self.plan.settings.notify
         await self._resources.store.update_run(
-            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._identity.epoch
+            self.run_id,
+            status=status,
+            ended_at=ended,
+            error=error[:2000],
+            epoch=self._identity.epoch,
+            notification=await self._notification(status, error, ended)
+            if notify is not None and status in notify.when
+            else None,
         )
+
+    async def _notification(self, status: RunStatus, error: str, ended: str) -> Notification:
+        """Return what is posted about this end, even by a later process if this one is killed before."""
+        is_open = DeadLetterFilter(run_id=self.run_id, status="open")
+        report = RunReport(
+            self.plan.pipeline,
+            self.run_id,
+            status,
+            await self._runner.ledger.tally(),
+            self._runner.snapshot().elapsed,
+            error=error,
+            dead_letters=await self._resources.store.count_dead_letters(is_open),
+            attempt=self.record.attempt,
+            journal_usd=await self._resources.store.journal_cost(self.run_id),
+        )
+        return Notification(self.run_id, self.record.attempt, self.plan.pipeline, message_of(report), ended)
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         name = f"run_{action}"

@@ -164,7 +164,7 @@ async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: P
     prompt = tmp_path / "prompt.txt"
     model, sink = Model(), FaultySink([None, FatalError("full")])
     records = [staged(number) for number in range(4)]
-    options = {"batch_size": 1, "instructions_file": str(prompt)}
+    options: dict[str, Any] = {"batch_size": 1, "instructions_file": str(prompt)}
     options |= {"usd_per_million_input": 1000, "usd_per_million_output": 1000}
     async with serve_loopback(model.app) as url, Engine() as engine:
         prompt.write_text("Dates as ISO.")
