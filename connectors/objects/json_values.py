@@ -26,17 +26,15 @@ class JsonValues(JsonLines):
 
     def lines(self, content: Content, start: RecordPlace, path: str) -> AsyncGenerator[LinePage, None]:
         """Read the objects as lines without line ends."""
-        place = Place(start.at, start.before)
-        return _value_pages(content.read, place, self.max_record_bytes, self.page_records, path)
+        return _value_pages(content.read, start, self.max_record_bytes, self.page_records, path)
 
 
 async def _value_pages(
-    read: ReadBytes, place: Place, max_value: int, page_values: int, path: str
+    read: ReadBytes, start: RecordPlace, max_value: int, page_values: int, path: str
 ) -> AsyncGenerator[LinePage, None]:
+    place, depth = Place(start.at, start.before), start.depth
     pieces: list[bytes] = []
     have = looked_at = 0
-    open_arrays = 0
-    counts_arrays = place.offset == 0  # otherwise it is not known how many enclose the place
     ended = False
     while not ended:
         piece = await read()
@@ -47,40 +45,43 @@ async def _value_pages(
         if have < 2 * looked_at and not ended:
             continue
         data = b"".join(pieces)
-        ends, taken, opened = _cut(data)
-        open_arrays += opened
+        found, taken, depth = _cut(data, depth)
         if ended and taken < len(data):
-            ends.append((taken, len(data)))  # it fails by itself, and may contain the end of the arrays
-            taken, counts_arrays = len(data), False
-        for first in range(0, len(ends), page_values):
-            some = ends[first : first + page_values]
+            found.append((taken, len(data), 0))  # it fails by itself, and may contain the end of the arrays
+            taken, depth = len(data), 0
+        for first in range(0, len(found), page_values):
+            some = found[first : first + page_values]
             end = Place(place.offset + some[-1][1], place.line + first + len(some))
             # like any line end, it is an error inside of a text, and a blank anywhere else
-            values = [data[begin:end].replace(b"\n", b"\r") for begin, end in some]
+            values = [data[begin:end].replace(b"\n", b"\r") for begin, end, _ in some]
             lines = [value if len(value) <= max_value else None for value in values]
-            yield LinePage(Place(end.offset, end.line - len(some)), lines, end)
-        place = Place(place.offset + taken, place.line + len(ends))
+            yield LinePage(Place(end.offset, end.line - len(some)), lines, end, some[-1][2])
+        place = Place(place.offset + taken, place.line + len(found))
         pieces = [data[taken:]]
         have = looked_at = len(pieces[0])
         if have > max_value:
             raise too_long(f"{path}:{place.line + 1}", max_value)
-    if counts_arrays and open_arrays > 0:
+    if depth > 0:
         raise RecordError(f"{path}: an array is never closed: the file is not whole", kind="ObjectDamaged")
 
 
-def _cut(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
-    """Return where whole values begin and end, where the rest begins, and how many arrays remain open."""
-    found: list[tuple[int, int]] = []
-    at = opened = 0
+def _cut(data: bytes, depth: int) -> tuple[list[tuple[int, int, int]], int, int]:
+    """Return whole values as (begin, end, enclosing arrays), where the rest begins, and the arrays around it.
+
+    Args:
+        depth: arrays that enclose the beginning.
+    """
+    found: list[tuple[int, int, int]] = []
+    at = 0
     while (begins := _BEGIN.search(data, at)) is not None:
         begin = begins.start()
-        opened += _opened(data, at, begin)
+        depth += _opened(data, at, begin)
         end = _object_end(data, begin) if data[begin] == ord("{") else _other_end(data, begin)
         if end is None:
-            return found, begin, opened
+            return found, begin, depth
         at = end
-        found.append((begin, at))
-    return found, len(data), opened + _opened(data, at, len(data))
+        found.append((begin, at, depth))
+    return found, len(data), depth + _opened(data, at, len(data))
 
 
 def _opened(data: bytes, begin: int, end: int) -> int:

@@ -151,7 +151,7 @@ class JsonLines(PlainLines):
             if not decoded:  # orjson accepts only valid UTF-8, so most pages need no further check
                 page, replaced = _in_utf8(page, decoder)
             records, numbers, failures = self._one_by_one(path, page, decoder)
-        end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
+        end = RecordPlace(page.end.offset, page.end.line, decoder.encoding, page.depth)
         nbytes = 3 * nbytes + RECORD_BYTES * len(records)
         return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 

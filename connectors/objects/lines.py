@@ -21,11 +21,15 @@ class Place(NamedTuple):
 
 
 class LinePage(NamedTuple):
-    """Lines without line ends, and the position after them. A line that is too long is None."""
+    """Lines without line ends, and the position after them. A line that is too long is None.
+
+    `depth` is the number of arrays that enclose that position in a JSON file.
+    """
 
     start: Place
     lines: list[bytes | None]
     end: Place
+    depth: int = 0
 
 
 class LineBlock(NamedTuple):

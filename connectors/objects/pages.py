@@ -23,11 +23,13 @@ class RecordPlace(NamedTuple):
         at: bytes of the content before it; for Parquet, row groups.
         before: lines before it; for Parquet, rows.
         encoding: encoding of the text, if detected from earlier bytes, else "".
+        depth: arrays of a JSON file that enclose it.
     """
 
     at: int = 0
     before: int = 0
     encoding: str = ""
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

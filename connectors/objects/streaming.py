@@ -2,7 +2,7 @@
 
 Small objects are prefetched concurrently, as whole bodies; larger ones are streamed one after another. Either
 way the records come in the order of the listing, each page with the position after it: `[object, at, before,
-ordinal, encoding]`, where `ordinal` counts the records before the object.
+ordinal, encoding, depth]`, where `ordinal` counts the records before the object; the last two may be absent.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ class StreamPosition:
         """Parse the position of a batch, None at the beginning."""
         if position is None:
             return cls()
-        index, at, before, ordinal, *encoding = position
-        return cls(int(index), RecordPlace(int(at), int(before), *encoding), int(ordinal))
+        index, at, before, ordinal, *rest = position
+        return cls(int(index), RecordPlace(int(at), int(before), *rest), int(ordinal))
 
     def to_json(self) -> list[int | str]:
         """Return the position for a batch."""
         place = self.place
         numbers: list[int | str] = [self.index, place.at, place.before, self.ordinal]
-        return [*numbers, place.encoding] if place.encoding else numbers
+        rest = [place.encoding, place.depth] if place.depth else [place.encoding] if place.encoding else []
+        return [*numbers, *rest]
 
 
 class _Stored:

@@ -50,6 +50,18 @@ async def pages_of(reader: ObjectReader, place: RecordPlace | None = None, **par
         return [page async for page in pages]
 
 
+async def read_ends(
+    format: RecordFormat,  # noqa: A002 - what it is called in the pipeline's file
+    reader: ObjectReader,
+    place: RecordPlace,
+    ends: list[RecordPlace],
+) -> None:
+    """Add the position after each page to `ends`, also if the last one fails."""
+    async with aclosing(format.pages(reader, place)) as pages:
+        async for page in pages:
+            ends += [page.end]
+
+
 def good(pages: list[RecordPage]) -> list[Any]:
     """The records that could be read."""
     found: list[Any] = []

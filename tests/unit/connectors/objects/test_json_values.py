@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.objects.pages import RecordPlace
+from connectors.objects.streaming import StreamPosition
 from engine.errors import RecordError
-from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
+from tests.unit.connectors.objects.reading import (
+    dead,
+    format_of,
+    good,
+    numbered,
+    pages_of,
+    read_ends,
+    reader_of,
+)
 
 TEXT = st.text('ab{}[],"\\ü\n', max_size=8)
 VALUE = st.recursive(
@@ -71,9 +81,32 @@ async def test_an_array_that_is_cut_off_is_damage(text: str, piece: int) -> None
     assert caught.value.kind == "ObjectDamaged"
 
 
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}, {"a": 2}', '[[{"a": 1}, 7],\n[{"a": 2}]', '{"a": 1}\n[{"a": 2},']
+)
+@pytest.mark.parametrize("piece", [1, 1 << 16])
+async def test_a_resumed_read_notices_that_an_array_is_cut_off(text: str, piece: int) -> None:
+    reader = reader_of(text.encode(), piece=piece)
+    ends: list[RecordPlace] = []
+    with pytest.raises(RecordError, match="never closed"):
+        await read_ends(format_of(format="json", page_records=1), reader, RecordPlace(), ends)
+    assert len(ends) > 1
+    for end in ends:
+        kept = StreamPosition.of(StreamPosition(0, end).to_json()).place
+        with pytest.raises(RecordError, match="never closed"):
+            await pages_of(reader, kept, format="json", page_records=1)
+
+
+async def test_a_position_of_an_earlier_release_blames_no_array() -> None:
+    text = b'[{"a": 1}, {"a": 2}]'
+    assert numbered(await pages_of(reader_of(text), RecordPlace(9, 1), format="json")) == [(2, {"a": 2})]
+
+
 async def test_an_array_cut_off_inside_a_value_is_one_failure() -> None:
-    pages = await pages_of(reader_of(b'[{"a": 1}, {"a": '), format="json")
+    reader = reader_of(b'[{"a": 1}, {"a": ')
+    pages = await pages_of(reader, format="json")
     assert numbered(pages) == [(1, {"a": 1}), (2, "BrokenLine")]
+    assert await pages_of(reader, pages[-1].end, format="json") == []
 
 
 @pytest.mark.parametrize("text", ['[{"a": 1}]{"b": [}', '{"a": "["}', '{"a": 1}]'])

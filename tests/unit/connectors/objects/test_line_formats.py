@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +18,15 @@ from connectors.objects.params import ObjectParams
 from connectors.objects.whole import decode_whole
 from engine.errors import RecordError
 from tests.series import few
-from tests.unit.connectors.objects.reading import dead, format_of, good, numbered, pages_of, reader_of
+from tests.unit.connectors.objects.reading import (
+    dead,
+    format_of,
+    good,
+    numbered,
+    pages_of,
+    read_ends,
+    reader_of,
+)
 
 LINES = [{"id": number, "text": f"Zeile {number} ü"} for number in range(40)]
 JSONL = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in LINES).encode()
@@ -291,6 +301,26 @@ async def test_records_before_the_damage_are_delivered() -> None:
                 found += len(page.records)
     assert caught.value.kind == "ObjectDamaged"
     assert found > 10_000
+
+
+@pytest.mark.parametrize(
+    ("pack", "cut"),
+    few(
+        [(gzip.compress, 4), (gzip.compress, 8), (lzma.compress, 8)],
+        1,
+        several=True,
+    ),
+)
+async def test_a_resumed_read_notices_a_missing_end(pack: Callable[[bytes], bytes], cut: int) -> None:
+    """Also if every record was delivered before."""
+    reader = reader_of(pack(JSONL)[:-cut])
+    ends: list[RecordPlace] = []
+    for _ in range(2):
+        for end in [RecordPlace(), *ends]:
+            with pytest.raises(RecordError) as caught:
+                await read_ends(format_of(format="jsonl", page_records=10), reader, end, ends)
+            assert caught.value.kind == "ObjectDamaged"
+    assert ends[-1].before == len(LINES)
 
 
 @pytest.mark.parametrize(
