@@ -68,6 +68,7 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
         "dead": tally.dead,
         "dead_letters": report.dead_letters,
         "cost_usd": tally.cost_usd,
+        "paid_usd": report.paid_usd,
     }
 
 

@@ -182,7 +182,7 @@ class Run:
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
         error = without_credentials(str(failure)) if failure is not None else ""
-        first = ""
+        first, journal_usd = "", 0.0
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
@@ -193,6 +193,7 @@ class Run:
             dead = await self._resources.store.count_dead_letters(where)
             for letter in await self._resources.store.dead_letters(replace(where, limit=1)) if dead else ():
                 first = f"at `{letter.node}`: {letter.error_type}: {letter.error_message}"
+            journal_usd = 0.0 if live else await self._resources.store.journal_cost(self.run_id)
             stored = True
         except EngineError as problem:
             if failure is None:
@@ -218,6 +219,7 @@ class Run:
             attempt=self.record.attempt,
             stored=stored,
             unsettled=self._runner.ledger.unsettled() if stored and not live else Tally(),
+            journal_usd=journal_usd,
             output=self._runner.output(),
         )
         if self._verify:
@@ -269,6 +271,7 @@ class Run:
             error=error,
             dead_letters=await self._resources.store.count_dead_letters(is_open),
             attempt=self.record.attempt,
+            journal_usd=await self._resources.store.journal_cost(self.run_id),
         )
         return Notification(self.run_id, self.record.attempt, self.plan.pipeline, message_of(report), ended)
 

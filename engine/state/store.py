@@ -306,8 +306,12 @@ class StateStore:
         """Return answers, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         return await self._database.read(journal.select, where)
 
-    async def journal_cost(self, run_id: str, node: str) -> float:
-        """Return the USD that a run has paid at a node, over all attempts, according to the journal."""
+    async def journal_cost(self, run_id: str, node: str = "") -> float:
+        """Return the USD that a run has paid over all attempts, according to the journal.
+
+        Args:
+            node: only count this node.
+        """
         return await self._database.read(journal.cost, run_id, node)
 
     async def purge_journal(self, where: JournalFilter) -> int:
