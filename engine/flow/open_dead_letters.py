@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, cast
@@ -70,14 +70,14 @@ def _is_same_id(dead: JsonValue, delivered: object) -> bool:
     if type(delivered) not in _TYPES:
         return False
     try:
-        return bool(_reader(type(delivered)).validate_strings(str(dead)) == delivered)
+        return bool(_reader(cast(Any, type(delivered))).validate_strings(str(dead)) == delivered)
     except (ValueError, ArithmeticError):
         return False
 
 
 @functools.cache
-def _reader(kind: Hashable) -> TypeAdapter[object]:
-    return TypeAdapter(cast(Any, kind))
+def _reader(kind: Any) -> TypeAdapter[object]:
+    return TypeAdapter(kind)
 
 
 def _mapping(record: Record) -> Mapping[str, object]:
