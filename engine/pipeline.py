@@ -215,10 +215,13 @@ async def run(
     """
     plans, wanted = _plans(what, only, params)
     async with AsyncExitStack() as stack:
+        alone = engine is None
         if engine is None:
             made = Engine(state_dir=Path(state_dir) if state_dir is not None else None)
             engine = await stack.enter_async_context(made)
-        session = Session(engine, plans, starting(plans, wanted), raising=True, verify=verify)
+        session = Session(
+            engine, plans, starting(plans, wanted), raising=True, verify=verify, posts_pending=alone
+        )
         await session.execute()
     return Reports(session.reports)
 

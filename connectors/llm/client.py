@@ -202,13 +202,13 @@ class ChatClient:
         async with self._negotiating:
             if self._answers > seen or (self._answers and self._refused_in_a_row < _SUSPICIOUS):
                 return False
-            if self.dialect != self._declared and self._answers == 0:
-                self.dialect = self._declared  # omitting it did not help
-            for dialect in (self.dialect, *(self.dialect.simpler() if cause is Cause.UNCLEAR else ())):
+            learned = self.dialect
+            declared = () if self._answers else (self._declared,)  # what was omitted may not be the reason
+            simpler = learned.simpler() if cause is Cause.UNCLEAR else ()
+            for dialect in dict.fromkeys((*declared, learned, *simpler)):
                 if await self._probe(dialect):
-                    before: Dialect = self.dialect
                     self.dialect = dialect
-                    return bool(before != dialect)
+                    return bool(dialect != learned)
             if refusal.status in (404, 405) and self._with_version() and await self._probe(self._declared):
                 return True
         raise self._refuses_everything(refusal, cause)

@@ -47,6 +47,7 @@ class Dialect:
         limit: maximum tokens of an answer, if the endpoint has reported it.
         system: whether messages of the role `system` are accepted.
         stream: whether answers are accepted only as streams.
+        stream_usage: whether a stream may be asked to report its usage.
     """
 
     level: Level = Level.JSON_SCHEMA
@@ -55,6 +56,7 @@ class Dialect:
     limit: int | None = None
     system: bool = True
     stream: bool = False
+    stream_usage: bool = True
 
     def body(self, prompt: Prompt, max_tokens: int) -> JsonObject:
         """Return the request without the name of the model."""
@@ -73,7 +75,9 @@ class Dialect:
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body["stream"] = True
+            if self.stream_usage:
+                body["stream_options"] = {"include_usage": True}
         return body
 
     def _messages(self, prompt: Prompt) -> list[JsonObject]:
@@ -102,6 +106,8 @@ class Dialect:
             return replace(self, system=False)
         if cause is Cause.NOT_STREAMED and not self.stream:
             return replace(self, stream=True)
+        if cause is Cause.STREAM_OPTIONS and self.stream and self.stream_usage:
+            return replace(self, stream_usage=False)
         if cause is Cause.LIMIT_NAME and self.limit_name:
             following = _LIMIT_NAMES[_LIMIT_NAMES.index(self.limit_name) + 1]
             return replace(self, limit_name=following)
@@ -114,6 +120,9 @@ class Dialect:
     def simpler(self) -> Iterator[Dialect]:
         """Return the next simpler dialect, for an endpoint that refuses without naming a feature."""
         dialect = self
+        if dialect.stream and dialect.stream_usage:
+            dialect = replace(dialect, stream_usage=False)
+            yield dialect
         while dialect.level.below is not None:
             dialect = replace(dialect, level=dialect.level.below)
             yield dialect

@@ -29,6 +29,7 @@ class Cause(Enum):
     FORMAT = auto()
     SYSTEM_ROLE = auto()
     NOT_STREAMED = auto()
+    STREAM_OPTIONS = auto()
     FILTERED = auto()
     UNCLEAR = auto()
 
@@ -179,6 +180,7 @@ _NOT_STREAMED: Final = re.compile(
     r"\bnon-?stream(?:ing|ed)?\b.{0,40}\bnot (?:supported|allowed)",
     re.IGNORECASE,
 )
+_STREAM_OPTIONS: Final = re.compile(r"stream_?options|include_?usage", re.IGNORECASE)
 _FILTER: Final = re.compile(
     r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety|inappropriate|"
     r"sensitive[ _](?:words?|content)",
@@ -279,6 +281,8 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
         return Cause.FORMAT
     if _SYSTEM_ROLE.search(words) and (unsupported or "alternate" in words):
         return Cause.SYSTEM_ROLE
+    if head == "stream_options" or (unsupported and _STREAM_OPTIONS.search(words)):
+        return Cause.STREAM_OPTIONS
     if head == "stream" or _NOT_STREAMED.search(words):
         return Cause.NOT_STREAMED
     return Cause.MODEL if head == "model" else None

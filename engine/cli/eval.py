@@ -4,9 +4,9 @@
   python -m engine eval out.jsonl truth.json --key source_file_path --min 0.95
   python -m engine eval new.jsonl truth.jsonl --against old.jsonl
 
-Files hold JSON lines, a JSON array, a JSON object of records by key, or CSV (.csv, .tsv) with a header. Each
-field of the correct records is counted as exact, normalised (equal except for spelling), wrong, missing or
-invented.
+Files hold JSON lines, a JSON array, a JSON object of records by key, CSV (.csv, .tsv) with a header, or
+Parquet, also compressed; a pattern ('out/**') reads several. Each field of the correct records is counted as
+exact, normalised (equal except for spelling), wrong, missing or invented.
 """
 
 from __future__ import annotations
@@ -14,30 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from io import StringIO
-from itertools import zip_longest
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from engine.cli.display.numbers import counted
 from engine.cli.display.table import aligned
 from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
+from engine.cli.record_files import Row, Rows, read_rows
 
 SUMMARY = "compare extracted records with a file of correct ones"
 OPTIONS = EvalOptions
 
-Row = Mapping[str, object]
-
-MAX_BYTES = 256 * 1024 * 1024
 MAX_NAMED = 5  # keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("records", metavar="RECORDS", help="file of extracted records")
-    parser.add_argument("truth", metavar="TRUTH", help="file of correct records")
+    parser.add_argument("records", metavar="RECORDS", help="file or pattern of extracted records")
+    parser.add_argument("truth", metavar="TRUTH", help="file or pattern of correct records")
     parser.add_argument(
         "--key",
         default="id",
@@ -63,9 +57,9 @@ def execute(options: EvalOptions) -> int:
         raise ConfigError(f"--min: expected a share from 0 to 1, got {options.min:g}")
     key, _, other = options.key.partition("=")
     other = other or key
-    truth, rows = _truth(options.truth, other), _read(options.records, key)
+    truth, rows = _truth(options.truth, other), read_rows(options.records, key)
     found = evaluate(rows.by_key, truth, other)
-    earlier = _read(options.against, key).by_key if options.against else None
+    earlier = read_rows(options.against, key).by_key if options.against else None
     before = None if earlier is None else evaluate(earlier, truth, other)
     overall = _overall(found)
     failure = _failure(found, overall, options.min) if overall.share < options.min else ""
@@ -84,7 +78,7 @@ def _truth(path: str, key: str) -> dict[str, Row]:
     """Return the correct records by key, one for each. Raises ConfigError."""
     from engine.errors import ConfigError
 
-    rows = _read(path, key)
+    rows = read_rows(path, key)
     if not rows.by_key:
         raise ConfigError(f"{path}: no records to compare with; each needs a `{key}`, or name another --key")
     if rows.keyless:
@@ -98,112 +92,6 @@ def _truth(path: str, key: str) -> dict[str, Row]:
             f"{path}: {next(iter(rows.repeated))!r} has several different records; keep one of them"
         )
     return rows.by_key
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Records by key. `repeated`: keys of several different records, of which the last counts."""
-
-    by_key: dict[str, Row] = field(default_factory=dict)
-    repeated: dict[str, None] = field(default_factory=dict)
-    keyless: int = 0
-
-    def add(self, name: object, row: Row) -> None:
-        if name in (None, ""):
-            self.keyless += 1
-            return
-        if self.by_key.get(str(name), row) != row:
-            self.repeated[str(name)] = None
-        self.by_key[str(name)] = row
-
-
-def _read(path: str, key: str) -> _Rows:
-    """Return the records of a file. Raises ConfigError."""
-    from engine.errors import ConfigError
-
-    rows = _Rows()
-    text = _text(path)
-    if path.lower().endswith((".csv", ".tsv")):
-        found: Iterable[tuple[int, object]] = _cells(path, text)
-    else:
-        try:
-            whole = json.loads(text)
-        except (ValueError, RecursionError):
-            found = _records(path, text)
-        else:
-            if isinstance(whole, dict) and key not in whole:
-                for name, one in whole.items():
-                    if isinstance(one, dict):
-                        rows.add(name, one)
-                return rows
-            found = enumerate(whole if isinstance(whole, list) else [whole], 1)
-    for number, one in found:
-        if not isinstance(one, dict):
-            raise ConfigError(f"{path}: record {number} is not an object")
-        rows.add(one.get(key), one)
-    if rows.keyless and not rows.by_key:
-        raise ConfigError(
-            f"{path}: no record has a field `{key}`; name another one with --key, or both as OURS=THEIRS"
-        )
-    return rows
-
-
-def _text(path: str) -> str:
-    from engine.errors import ConfigError
-
-    try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes")
-        return Path(path).read_text("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8; expected JSON lines, JSON or CSV (in a spreadsheet, save it as CSV UTF-8)"
-        ) from error
-
-
-def _records(path: str, text: str) -> Iterator[tuple[int, object]]:
-    from engine.errors import ConfigError
-
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number}: not JSON") from error
-
-
-def _cells(path: str, text: str) -> Iterator[tuple[int, object]]:
-    """Yield the rows of a table; a cell may hold an object or a list as JSON."""
-    import csv
-
-    from engine.errors import ConfigError
-
-    header = text.partition("\n")[0]
-    separator = "\t" if path.lower().endswith(".tsv") else max(",;", key=header.count)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
-    try:
-        names = [name.strip() for name in next(reader, ())]
-        if twice := next((name for name in names if name and names.count(name) > 1), ""):
-            raise ConfigError(f"{path}:1: two columns are called {twice!r}; rename one of them")
-        for row in reader:
-            if len(row) > len(names) or any(cell for name, cell in zip(names, row, strict=False) if not name):
-                raise ConfigError(f"{path}:{reader.line_num}: more cells than the header names")
-            if any(row):  # spreadsheets write empty rows
-                record = {name: _cell(cell) for name, cell in zip_longest(names, row) if name}
-                yield reader.line_num, record
-    except csv.Error as error:
-        raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from error
-
-
-def _cell(cell: str | None) -> object:
-    if cell and cell.startswith(("{", "[")):
-        try:
-            return json.loads(cell)
-        except (ValueError, RecursionError):
-            return cell
-    return cell
 
 
 def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
@@ -220,7 +108,7 @@ def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
         yield from _named(f"not right in {name}", one.examples)
 
 
-def _left_out(rows: _Rows, key: str) -> Iterator[str]:
+def _left_out(rows: Rows, key: str) -> Iterator[str]:
     yield from _named("several different records, of which the last counts", [*rows.repeated])
     if rows.keyless:
         yield f"left out: {rows.keyless} records without `{key}`"

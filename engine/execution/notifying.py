@@ -1,23 +1,55 @@
-"""Post the result of a run, with its counts, to an address."""
+"""Post the result of a run, with its counts, to an address.
+
+The state store has each result from the run's end until the address has accepted it. If its process is
+killed, or its receiver is away, a later process posts it: at least once, with the same id.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import anyio
 
 from engine.config.model import Notify
+from engine.contract.clock import Clock, timestamp
 from engine.contract.imports import load_modules
 from engine.contract.types import JsonValue
 from engine.execution.events import Observer, RunEvent
 from engine.execution.report import RunReport
+from engine.plan.model import Plan
+from engine.state.records import Notification
+from engine.state.store import StateStore
 
-__all__ = ["message_of", "tell"]
+__all__ = [
+    "ID_HEADER",
+    "MAX_AGE",
+    "PENDING_AFTER",
+    "message_of",
+    "pending_results",
+    "post_pending",
+    "tell",
+]
+
+MAX_AGE = timedelta(days=3)
+"""Age at which a result that was never accepted is given up."""
+
+PENDING_AFTER = timedelta(minutes=1)
+"""Age of a result that its own process no longer posts, while that process is alive."""
+
+ID_HEADER = "Idempotency-Key"
+"""Header with the id of a result, the same in every post of it."""
 
 _ATTEMPTS = 3
 _TIMEOUT = 10.0  # seconds for each attempt
 _FIRST_BACKOFF = 0.5
 _OK = 300
+
+
+def id_of(run_id: str, attempt: int) -> str:
+    """Return the id of an attempt's result, by which a receiver recognises a repeated post."""
+    return f"{run_id}-{attempt}"
 
 
 def message_of(report: RunReport) -> dict[str, JsonValue]:
@@ -36,42 +68,88 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
         "dead": tally.dead,
         "dead_letters": report.dead_letters,
         "cost_usd": tally.cost_usd,
+        "paid_usd": report.paid_usd,
     }
 
 
-async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
-    """Post the message if this result is to be reported, with a few retries; never raises.
+async def tell(notify: Notify, report: RunReport, observer: Observer, *, id_: str = "") -> bool:
+    """Post the message if this result is to be reported, with a few retries; return whether it was accepted.
+
+    `id_` is that of a result without an attempt, which the store does not have.
 
     The observer is notified if the message could not be delivered, also because the task was cancelled.
     """
     if str(report.status) not in notify.when:
-        return
+        return False
+    id_, message = id_ or id_of(report.run_id, report.attempt), message_of(report)
     problem = "stopped before it was accepted"
     try:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await anyio.sleep(_FIRST_BACKOFF * 4 ** (attempt - 1))
-            problem = await _post(notify.url, message_of(report))
+            problem = await _post(notify.url, id_, message)
             if not problem:
-                return
+                return True
     finally:
         if problem:
             where = urlsplit(notify.url).hostname or "the address"
             text = f"the result of the run could not be posted to {where}: {problem}"
             observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
+    return False
 
 
-async def _post(url: str, message: dict[str, JsonValue]) -> str:
+async def pending_results(
+    store: StateStore, clock: Clock, observer: Observer, *, older: timedelta = timedelta()
+) -> list[Notification]:
+    """Return the results of this age that were not accepted, and forget those beyond `MAX_AGE`.
+
+    Raises:
+        StateError: the store cannot be used.
+    """
+    now = clock.now()
+    if forgotten := await store.delete_old_notifications(timestamp(now - MAX_AGE)):
+        text = f"{forgotten:,} results of earlier runs were not accepted within {MAX_AGE.days} days: given up"
+        observer(RunEvent("notify", text, "warning", "", ""))
+    return [one for one in await store.notifications() if one.ended_at <= timestamp(now - older)]
+
+
+async def post_pending(
+    pending: Sequence[Notification], store: StateStore, plans: Mapping[str, Plan], observer: Observer
+) -> None:
+    """Post each of these results once; an address that does not accept one gets no more of them.
+
+    Results of pipelines that are not among the plans, or no longer notify, are left.
+
+    Raises:
+        StateError: the store cannot be used.
+    """
+    refused: set[str] = set()
+    for one in pending:
+        notify = plans[one.pipeline].settings.notify if one.pipeline in plans else None
+        if notify is None or notify.url in refused or one.message.get("status") not in notify.when:
+            continue
+        if not (problem := await _post(notify.url, id_of(one.run_id, one.attempt), one.message)):
+            with anyio.CancelScope(shield=True):
+                await store.delete_notification(one.run_id, one.attempt)
+            continue
+        refused.add(notify.url)
+        where = urlsplit(notify.url).hostname or "the address"
+        text = f"the results of earlier runs could not be posted to {where}: {problem}"
+        observer(RunEvent("notify", text, "warning", one.pipeline, one.run_id))
+
+
+async def _post(url: str, id_: str, message: Mapping[str, JsonValue]) -> str:
     """Post once, and return why the message was rejected; "" if it was accepted."""
     await load_modules("httpx")  # a tenth of a second, so only runs that notify pay for it
     import httpx
 
+    headers = {ID_HEADER: id_}
     loopback = (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
     try:
         with anyio.fail_after(_TIMEOUT):
             async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not loopback) as client:
                 # the body is not needed and may be endless
-                async with client.stream("POST", url, json=message) as answer:
+                async with client.stream("POST", url, json=message, headers=headers) as answer:
                     status = answer.status_code
     except httpx.ConnectError as error:
         return f"{type(error).__name__}: {error}"  # refused, an unknown host, or a certificate

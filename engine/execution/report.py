@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunReport"]
 
+_ROUNDING = 1e-9  # USD
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
@@ -37,6 +39,7 @@ class RunReport:
         checks: the comparisons, if the run was verified.
         stored: the tally is from the ledger. If the state store failed, it is this process's count, which
             includes records that are neither delivered nor given up.
+        journal_usd: USD that all attempts of the run have paid for answers, according to the journal.
         output: records of collecting sinks, by node; see `records` and `table`.
     """
 
@@ -56,12 +59,27 @@ class RunReport:
     checks: Sequence[Check] = ()
     stored: bool = True
     unsettled: Tally = field(default_factory=Tally)
+    journal_usd: float = 0.0
     output: Mapping[str, Sequence[Record]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
         """Whether the run completed; dead letters within the limit do not matter."""
         return self.status is RunStatus.COMPLETED
+
+    @property
+    def unused_usd(self) -> float:
+        """USD paid for answers that no counted record uses: the prompt or the schema has changed since.
+
+        Answers of an attempt that was killed are among them until a resume uses them.
+        """
+        unused = self.journal_usd - self.tally.cost_usd - self.unsettled.cost_usd
+        return unused if unused > _ROUNDING else 0.0
+
+    @property
+    def paid_usd(self) -> float:
+        """USD paid by all attempts: of the tally, of `unsettled`, and unused."""
+        return self.tally.cost_usd + self.unsettled.cost_usd + self.unused_usd
 
     @property
     def verified(self) -> bool | None:
@@ -135,6 +153,8 @@ class RunReport:
             "attempt": self.attempt,
             "tally": self.tally.to_json(),
             "unsettled": self.unsettled.to_json(),
+            "paid_usd": self.paid_usd,
+            "unused_usd": self.unused_usd,
             "balanced": self.tally.balanced,
             "stored": self.stored,
             "dead_letters": self.dead_letters,

@@ -21,6 +21,7 @@ from engine.errors import (
     StateError,
 )
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
+from engine.execution.notifying import message_of
 from engine.execution.report import RunReport
 from engine.execution.resources import RunIdentity, RunnerResources
 from engine.execution.runner import Runner
@@ -30,7 +31,7 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, Notification, RunRecord, RunStatus
 
 __all__ = ["Run"]
 
@@ -181,7 +182,7 @@ class Run:
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
         error = without_credentials(str(failure)) if failure is not None else ""
-        first = ""
+        first, journal_usd = "", 0.0
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
@@ -192,6 +193,7 @@ class Run:
             dead = await self._resources.store.count_dead_letters(where)
             for letter in await self._resources.store.dead_letters(replace(where, limit=1)) if dead else ():
                 first = f"at `{letter.node}`: {letter.error_type}: {letter.error_message}"
+            journal_usd = 0.0 if live else await self._resources.store.journal_cost(self.run_id)
             stored = True
         except EngineError as problem:
             if failure is None:
@@ -217,6 +219,7 @@ class Run:
             attempt=self.record.attempt,
             stored=stored,
             unsettled=self._runner.ledger.unsettled() if stored and not live else Tally(),
+            journal_usd=journal_usd,
             output=self._runner.output(),
         )
         if self._verify:
@@ -244,9 +247,33 @@ class Run:
         if self._identity.chunk is not None:
             return
         ended = timestamp(self._resources.clock.now())
+        notify = self.plan.settings.notify
         await self._resources.store.update_run(
-            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._identity.epoch
+            self.run_id,
+            status=status,
+            ended_at=ended,
+            error=error[:2000],
+            epoch=self._identity.epoch,
+            notification=await self._notification(status, error, ended)
+            if notify is not None and status in notify.when
+            else None,
         )
+
+    async def _notification(self, status: RunStatus, error: str, ended: str) -> Notification:
+        """Return what is posted about this end, even by a later process if this one is killed before."""
+        is_open = DeadLetterFilter(run_id=self.run_id, status="open")
+        report = RunReport(
+            self.plan.pipeline,
+            self.run_id,
+            status,
+            await self._runner.ledger.tally(),
+            self._runner.snapshot().elapsed,
+            error=error,
+            dead_letters=await self._resources.store.count_dead_letters(is_open),
+            attempt=self.record.attempt,
+            journal_usd=await self._resources.store.journal_cost(self.run_id),
+        )
+        return Notification(self.run_id, self.record.attempt, self.plan.pipeline, message_of(report), ended)
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         name = f"run_{action}"

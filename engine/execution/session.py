@@ -7,7 +7,8 @@ Implements a pipeline's `retries`, `on_complete`, `on_failure` and `on_cancel`, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import anyio
@@ -18,7 +19,7 @@ from engine.contract.acks import Tally
 from engine.errors import EngineError, RunOverlapError, StateError
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
-from engine.execution.notifying import tell
+from engine.execution.notifying import pending_results, post_pending, tell
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
@@ -26,12 +27,14 @@ from engine.plan.claims import check_together
 from engine.plan.identity import FOLLOWERS
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.records import RunRecord, RunStatus
+from engine.state.records import Notification, RunRecord, RunStatus
 
 __all__ = ["Entry", "Session", "new_group", "starting"]
 
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
+POST_LIMIT = 5.0
+"""Seconds that a receiver of notifications has once the session drains: a sixth of the usual grace period."""
 
 
 def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
@@ -46,7 +49,8 @@ def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]
 class Entry:
     """A pipeline of the session, with its run once started and its report once ended.
 
-    `trouble`: why an earlier attempt in this session failed.
+    `trouble`: why an earlier attempt in this session failed. `ran`: the report is that of an attempt, not of
+    one that could not begin or end.
     """
 
     plan: Plan
@@ -54,6 +58,7 @@ class Entry:
     run: Run | None = None
     report: RunReport | None = None
     trouble: str = ""
+    ran: bool = False
 
     @property
     def name(self) -> str:
@@ -77,6 +82,7 @@ class Session:
             the others; otherwise the error becomes that run's report.
         verify: verify the counts of each run when it has ended.
         run_ids: ids of new runs, by pipeline; a run whose id exists already fails.
+        posts_pending: also post the results that earlier processes left (see `notify`).
     """
 
     def __init__(
@@ -91,10 +97,12 @@ class Session:
         raising: bool = False,
         verify: bool = False,
         run_ids: Mapping[str, str] | None = None,
+        posts_pending: bool = False,
     ) -> None:
         self._run_ids = run_ids or {}
         self._engine = engine
         self._verify = verify
+        self._posts_pending = posts_pending
         self._raising = raising
         self._trouble: EngineError | None = None
         self._plans = plans
@@ -126,6 +134,8 @@ class Session:
         """Drain every run: deliver what it has read, and end."""
         self._draining.set()
         self._starting.cancel()
+        for post in self._posts:
+            post.deadline = min(post.deadline, anyio.current_time() + POST_LIMIT)
         for run in self._active():
             run.drain()
 
@@ -154,9 +164,15 @@ class Session:
             # all together, so that one child process serves all runs
             declared = [self._plans[name].warehouse for name in self._first]
             await self._engine.provide(services, next(filter(None, declared), None))
+        pending: list[Notification] = []
+        if self._posts_pending:
+            store, clock = self._engine.store, self._engine.clock
+            with suppress(StateError):  # the runs report it
+                pending = await pending_results(store, clock, self._engine.observer)
         if self.draining:
             return
         async with anyio.create_task_group() as group:
+            group.start_soon(self._post_pending, pending)
             for entry in list(self.entries.values()):
                 group.start_soon(self._pipeline, entry, group)
         if self._trouble is not None:
@@ -170,7 +186,7 @@ class Session:
             return
         if (notify := entry.plan.settings.notify) is not None:
             # concurrently, since cleanup does not wait for a slow receiver
-            group.start_soon(self._post, notify, entry.report)
+            group.start_soon(self._post, notify, entry.report, entry.ran)
         # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
         following: list[str] = []
         if entry.report.ok:
@@ -189,10 +205,26 @@ class Session:
             self.entries[name] = Entry(self._plans[name])
             group.start_soon(self._pipeline, self.entries[name], group)
 
-    async def _post(self, notify: Notify, report: RunReport) -> None:
+    async def _post(self, notify: Notify, report: RunReport, ran: bool) -> None:
+        """Post a result; that of an attempt stays in the store until it is accepted."""
+        engine, own = self._engine, "" if ran else new_group(self._engine)
+        with self._posting():
+            if await tell(notify, report, engine.observer, id_=own) and ran:
+                with anyio.CancelScope(shield=True), suppress(StateError):
+                    await engine.store.delete_notification(report.run_id, report.attempt)
+
+    async def _post_pending(self, pending: Sequence[Notification]) -> None:
+        with self._posting(), suppress(StateError):
+            await post_pending(pending, self._engine.store, self._plans, self._engine.observer)
+
+    @contextmanager
+    def _posting(self) -> Iterator[None]:
+        """Bound what posts in the block to `POST_LIMIT` seconds once the session drains."""
         with anyio.CancelScope() as scope:
+            if self.draining:
+                scope.deadline = anyio.current_time() + POST_LIMIT
             self._posts.append(scope)
-            await tell(notify, report, self._engine.observer)
+            yield
 
     async def _attempts(self, entry: Entry) -> None:
         retries, before = entry.plan.settings.retries, ""
@@ -210,6 +242,8 @@ class Session:
             if self._draining.is_set():
                 break
             try:
+                # only the last attempt's result is posted
+                await self._engine.store.delete_notification(report.run_id, report.attempt)
                 entry.resume = await self._engine.store.get_run(report.run_id)
             except EngineError as error:
                 report = self._failed(entry, report.run_id, error)
@@ -219,7 +253,7 @@ class Session:
     async def _once(self, entry: Entry) -> RunReport:
         """Make one attempt; errors before or after the run itself become a report too."""
         run_id = entry.resume.run_id if entry.resume else ""
-        asked_before = self.draining
+        asked_before, entry.ran = self.draining, False
         try:
             async with self._engine.start(
                 self._with_followers(entry.plan),
@@ -234,7 +268,9 @@ class Session:
                     run.cancel()
                 elif self.draining and not asked_before:  # while the run was being stored
                     run.drain()
-                return await run.wait()
+                report = await run.wait()
+                entry.ran = True
+                return report
         except RunOverlapError as error:
             if not (error.skipped or error.given_up):
                 return self._failed(entry, run_id, error)
@@ -256,6 +292,7 @@ class Session:
         return replace(plan, operational_doc={**doc, FOLLOWERS: params})
 
     def _failed(self, entry: Entry, run_id: str, error: EngineError) -> RunReport:
+        entry.ran = False
         if self._raising and self._trouble is None:
             self._trouble = error
         return RunReport(

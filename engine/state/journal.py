@@ -78,10 +78,11 @@ def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
 
 
 def cost(connection: Connection, run_id: str, node: str) -> float:
-    """Return the USD that a run has paid at a node."""
+    """Return the USD that a run has paid at a node, or at all its nodes."""
+    where, values = ("run_id = ? AND node = ?", (run_id, node)) if node else ("run_id = ?", (run_id,))
     usd: float = connection.execute(
-        "SELECT coalesce(sum(cost_usd), 0.0) AS usd FROM journal WHERE run_id = ? AND node = ?",
-        (run_id, node),
+        f"SELECT coalesce(sum(cost_usd), 0.0) AS usd FROM journal WHERE {where}",  # noqa: S608 - constants
+        values,
     ).fetchone()["usd"]
     return usd
 

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from engine.contract.acks import Tally
 from engine.contract.split import Split
 from engine.errors import RunExistsError, StateCorruptError, StateError
-from engine.state import bookmarks
+from engine.state import bookmarks, notifications
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import (
     Acked,
+    Notification,
     Progress,
     RunRecord,
     RunStatus,
@@ -142,6 +143,7 @@ def update_run(
     error: str,
     attempt: int | None,
     epoch: int,
+    notification: Notification | None,
 ) -> None:
     """Set the status of a run; `attempt` None keeps it."""
     require_epoch(connection, run_id, epoch)
@@ -150,6 +152,8 @@ def update_run(
         " WHERE run_id = ?",
         (status.value, ended_at, storable(error), attempt, run_id),
     )
+    if notification is not None:
+        notifications.put(connection, notification)
 
 
 def delete_run(connection: Connection, run_id: str, epoch: int) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "DeadLetterFilter",
     "JournalFilter",
     "Lease",
+    "Notification",
     "Progress",
     "RunRecord",
     "RunStatus",
@@ -150,6 +151,22 @@ class Lease:
     expires_at: str
     chunk: str = ""
     acquisitions: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """The result of a run as `notify` posts it, until the receiver has accepted it.
+
+    Args:
+        message: what is posted; without record data.
+        ended_at: UTC, ISO 8601.
+    """
+
+    run_id: str
+    attempt: int
+    pipeline: str
+    message: Mapping[str, JsonValue]
+    ended_at: str
 
 
 @dataclass(frozen=True, slots=True)

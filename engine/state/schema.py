@@ -245,6 +245,18 @@ SELECT seq, 'null', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}' FROM splits
     WHERE NOT EXISTS (SELECT 1 FROM progress WHERE progress.split = splits.seq);
 """
 
+# Results of runs that `notify` has to post, stored with the run's end and deleted once they are accepted.
+_NOTIFICATIONS: Final = """
+CREATE TABLE notifications (
+    run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
+    attempt INTEGER NOT NULL,
+    pipeline TEXT NOT NULL,
+    message TEXT NOT NULL,
+    ended_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, attempt)
+) WITHOUT ROWID;
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -261,6 +273,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _FOR_PAGES,
     _CALLS_OF_A_RECORD,
     _READ_LIMIT,
+    _NOTIFICATIONS,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -273,6 +286,7 @@ TABLES: Final = frozenset(
         "dead_letters",
         "journal",
         "leases",
+        "notifications",
         "progress",
         "runs",
         "sources",

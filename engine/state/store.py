@@ -16,7 +16,7 @@ from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger
+from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger, notifications
 from engine.state.connection import Database
 from engine.state.records import (
     BookmarkFilter,
@@ -25,6 +25,7 @@ from engine.state.records import (
     DeadLetterFilter,
     JournalFilter,
     Lease,
+    Notification,
     Progress,
     RunRecord,
     RunStatus,
@@ -93,9 +94,24 @@ class StateStore:
         error: str = "",
         attempt: int | None = None,
         epoch: int = 0,
+        notification: Notification | None = None,
     ) -> None:
-        """Set the status of a run."""
-        await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt, epoch)
+        """Set the status of a run, and store the notification of its end in the same transaction."""
+        await self._database.write(
+            ledger.update_run, run_id, status, ended_at, error, attempt, epoch, notification
+        )
+
+    async def notifications(self) -> list[Notification]:
+        """Return the notifications that were not accepted yet, oldest first."""
+        return await self._database.read(notifications.select)
+
+    async def delete_notification(self, run_id: str, attempt: int) -> None:
+        """Delete the notification of an attempt, if it is there."""
+        await self._database.write(notifications.delete, run_id, attempt)
+
+    async def delete_old_notifications(self, before: str) -> int:
+        """Delete notifications of runs that ended before this time, and return their number."""
+        return await self._database.write(notifications.delete_older, before)
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
         """Delete a run with its splits, leases and dead letters; journal and bookmarks are kept."""
@@ -290,8 +306,12 @@ class StateStore:
         """Return answers, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         return await self._database.read(journal.select, where)
 
-    async def journal_cost(self, run_id: str, node: str) -> float:
-        """Return the USD that a run has paid at a node, over all attempts, according to the journal."""
+    async def journal_cost(self, run_id: str, node: str = "") -> float:
+        """Return the USD that a run has paid over all attempts, according to the journal.
+
+        Args:
+            node: only count this node.
+        """
         return await self._database.read(journal.cost, run_id, node)
 
     async def purge_journal(self, where: JournalFilter) -> int:

@@ -240,6 +240,7 @@ class Activities:
             error=error,
             dead_letters=await self._engine.store.count_dead_letters(is_open),
             attempt=record.attempt,
+            journal_usd=await self._engine.store.journal_cost(record.run_id),
         )
         await tell(notify, report, self.observer)
 

@@ -145,6 +145,7 @@ async def test_the_cost_is_that_of_one_node_of_one_run(world: World) -> None:
         )
         assert await store.journal_cost("run-1", "extract") == 0.75
         assert await store.journal_cost("run-9", "extract") == 0.0
+        assert await store.journal_cost("run-1") == 1.0
 
 
 async def test_broken_text_is_stored_with_its_escape(world: World) -> None:

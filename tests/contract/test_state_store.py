@@ -25,6 +25,7 @@ from engine.state import (
     Acked,
     DeadLetterFilter,
     Lease,
+    Notification,
     Progress,
     RunRecord,
     RunStatus,
@@ -178,6 +179,32 @@ class TestRuns:
             with pytest.raises(StateError, match="'blobs-20261123-7f3a' is in "):
                 await store.create_run(replace(RUN, seed="other"))
             assert (await store.get_run(RUN.run_id)).seed == "s-1"
+
+    async def test_a_runs_end_is_stored_with_its_notification(self, world: World) -> None:
+        ended = ("2026-11-23T10:00:00Z", "2026-11-24T10:00:00Z")
+        notes = [Notification(RUN.run_id, n, "blobs", {"status": "failed", "é": n}, ended[n]) for n in (0, 1)]
+        async with world.store() as store:
+            await store.create_run(RUN)
+            for one in notes:
+                await store.update_run(
+                    RUN.run_id, status=RunStatus.FAILED, ended_at=one.ended_at, notification=one
+                )
+        async with world.store() as store:
+            assert await store.notifications() == notes
+            assert await store.delete_old_notifications(ended[1]) == 1
+            await store.delete_notification(RUN.run_id, 7)
+            assert await store.notifications() == notes[1:]
+            await store.delete_run(RUN.run_id)
+            assert await store.notifications() == []
+
+    async def test_a_stale_epoch_stores_no_notification(self, world: World) -> None:
+        note = Notification(RUN.run_id, 1, "blobs", {}, "2026-11-23T10:00:00Z")
+        async with world.store() as store:
+            await store.create_run(RUN)
+            world.take_over(RUN.run_id, 3)
+            with pytest.raises(LeaseLostError):
+                await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=2, notification=note)
+            assert await store.notifications() == []
 
     async def test_update_sets_the_state(self, world: World) -> None:
         async with world.store() as store:

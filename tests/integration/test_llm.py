@@ -413,6 +413,47 @@ async def test_an_endpoint_that_only_streams_is_asked_for_a_stream() -> None:
     assert [request.json.get("stream") for request in server.requests] == [None, True, True]
 
 
+@pytest.mark.parametrize(
+    "refusal", [{"error": {"message": "Unknown parameter", "param": "stream_options"}}, {"error": "no"}]
+)
+async def test_a_stream_without_reported_usage_is_booked_as_estimated(refusal: object) -> None:
+    def script(request: Request) -> Answer:
+        if not request.json.get("stream"):
+            return Answer.of({"error": {"message": "This model only support stream mode"}}, 400)
+        if "stream_options" in request.json:
+            return Answer.of(refusal, 400)
+        delta = {"content": json.dumps(dict.fromkeys(target_schema("Medical").fields, "x"))}
+        event = {"choices": [{"delta": delta, "finish_reason": "stop"}]}
+        return Answer(200, f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        assert len(await extract.apply(batch_of(staged(1)))) == 1
+        asked = len(server.requests)
+        assert len(await extract.apply(batch_of(staged(2)))) == 1
+        assert len(server.requests) == asked + 1  # it is remembered
+        assert extract.ctx.aggregate["calls_without_usage"] == 2
+        assert extract.ctx.aggregate["tokens_in"] > 0
+    last = server.requests[-1].json
+    assert last["response_format"]["type"] == "json_schema"  # nothing else is given up
+    assert last["temperature"] == 0.1
+
+
+async def test_what_is_given_up_stays_so_if_the_first_document_is_refused() -> None:
+    def script(request: Request) -> Answer:
+        if "temperature" in request.json:
+            return Answer.of({"error": {"message": "no", "param": "temperature"}}, 400)
+        if "Person 1" in json.dumps(request.json["messages"]):
+            return Answer.of({"error": {"message": "Your input was flagged.", "code": 403}}, 403)
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url, batch_size=1) as extract:
+        derived = await extract.apply(batch_of(staged(1)))
+        rest = await extract.apply(batch_of(staged(2)))
+    assert [error.kind for _, error in derived.failures] == ["ContentFilter"]
+    assert len(rest) == 1
+    assert "temperature" not in server.requests[-1].json
+
+
 async def test_a_form_in_which_the_model_writes_nothing_is_given_up() -> None:
     def script(request: Request) -> Answer:
         if request.json.get("response_format", {}).get("type") == "json_schema":

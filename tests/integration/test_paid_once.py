@@ -160,6 +160,27 @@ def hits(report: RunReport) -> float:
     return report.nodes[1].aggregate.get("journal_hits", 0)
 
 
+async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    model, sink = Model(), FaultySink([None, FatalError("full")])
+    records = [staged(number) for number in range(4)]
+    options: dict[str, Any] = {"batch_size": 1, "instructions_file": str(prompt)}
+    options |= {"usd_per_million_input": 1000, "usd_per_million_output": 1000}
+    async with serve_loopback(model.app) as url, Engine() as engine:
+        prompt.write_text("Dates as ISO.")
+        first = await engine.run(plan(url, records, sink, **options))
+        prompt.write_text("Names in capitals.")
+        resume = await engine.store.get_run(first.run_id)
+        second = await engine.run(plan(url, records, sink, **options), resume=resume)
+        answers = await engine.store.list_journal(JournalFilter(run_id=first.run_id))
+    assert (second.ok, len(model.asked)) == (True, 8)
+    assert second.unused_usd > 0
+    assert second.paid_usd == pytest.approx(second.tally.cost_usd + second.unused_usd)
+    assert second.paid_usd == pytest.approx(sum(one.cost_usd for one in answers))
+    document = second.to_json()
+    assert (document["paid_usd"], document["unused_usd"]) == (second.paid_usd, second.unused_usd)
+
+
 async def test_identical_documents_of_a_run_pay_once_and_each_gets_its_row() -> None:
     model, sink = Model(), MemorySink()
     records = [staged(number, content=number % 3) for number in range(30)]

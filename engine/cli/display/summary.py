@@ -21,6 +21,10 @@ from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 __all__ = ["resume_command", "summary"]
 
 
+_LEAST = 0.00005
+"""USD that show as more than $0.0000."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     title: str
@@ -182,6 +186,12 @@ def _costs(run: RunReport) -> Iterable[str]:
     if begun.written or begun.tokens_in:
         paid = f", {_paid(begun)}" if begun.tokens_in else ""
         yield f"in batches that are not complete, not counted yet: {count(begun.written)} written{paid}"
+    if run.unused_usd >= _LEAST:
+        yet = "" if run.ok else " yet"
+        yield (
+            f"paid {_money(run.paid_usd)} over all attempts, {_money(run.unused_usd)} of it for answers that "
+            f"no counted record uses{yet}"
+        )
 
 
 def _paid(tally: Tally) -> str:

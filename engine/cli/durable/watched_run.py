@@ -16,7 +16,7 @@ from temporalio.client import (
     WorkflowFailureError,
     WorkflowQueryFailedError,
 )
-from temporalio.exceptions import ApplicationError, CancelledError, FailureError
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.exit_codes import ExitCode
@@ -258,11 +258,12 @@ class Watched:
         """
         status, error, tally = await self._outcome()
         await self._look_at_ledger(store, whole=True)
-        snapshot, letters = self.snapshot(), 0
+        snapshot, letters, journal_usd = self.snapshot(), 0, 0.0
         if self._record is None and tally is not None and status is not RunStatus.SKIPPED:
             self._tally, self.elsewhere = tally, True
         if self._record is not None:
             letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))
+            journal_usd = await store.journal_cost(self.run_id)
             if self._was_continued_elsewhere(self._record, status):
                 status, error = self._record.status, self._record.error
                 self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
@@ -276,6 +277,7 @@ class Watched:
             error=error,
             dead_letters=letters,
             attempt=self._record.attempt if self._record is not None else 1,
+            journal_usd=journal_usd,
         )
         return self.report
 
@@ -330,6 +332,9 @@ def _failed(failure: WorkflowFailureError) -> tuple[RunStatus, str, ExitCode]:
     cause = failure.cause
     if isinstance(cause, CancelledError):
         return RunStatus.INTERRUPTED, "cancelled", ExitCode.INTERRUPTED
+    if isinstance(cause, TerminatedError):  # by an operator, who may have given a reason
+        reason = f": {cause.message}" if cause.message else ""
+        return RunStatus.FAILED, f"its workflow was terminated{reason}", ExitCode.FAILED
     message = cause.message if isinstance(cause, FailureError) else str(cause)
     kind = (cause.type if isinstance(cause, ApplicationError) else "") or ""
     known = FailureType(kind) if kind in list(FailureType) else None

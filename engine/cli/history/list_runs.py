@@ -98,6 +98,7 @@ async def show_run(options: RunsOptions) -> int:
         entry = await entry_of(store, await store.get_run(run_id))
         splits = await store.count_splits(run_id)
         letters = await store.count_dead_letters(DeadLetterFilter(run_id=run_id, status="open"))
+        paid = max(await store.journal_cost(run_id), entry.tally.cost_usd)
     comparison = _compare(entry.record, options)
     if options.json:
         document = {
@@ -107,12 +108,13 @@ async def show_run(options: RunsOptions) -> int:
             "seed": entry.record.seed,
             "splits": {"done": splits[0], "total": splits[1]},
             "dead_letters_open": letters,
+            "paid_usd": paid,
             "changed": {"identity": list(comparison.identity), "operational": list(comparison.operational)},
             "lease": asdict(entry.lease) if entry.lease else None,
         }
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write(printable("\n".join(_page(entry, splits, letters, comparison)) + "\n"))
+        sys.stdout.write(printable("\n".join(_page(entry, splits, letters, paid, comparison)) + "\n"))
     return ExitCode.COMPLETED
 
 
@@ -213,7 +215,9 @@ def _width(columns: Mapping[str, Sequence[str]]) -> int:
     return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
-def _page(entry: Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:
+def _page(
+    entry: Entry, splits: tuple[int, int], letters: int, paid: float, comparison: _Comparison
+) -> Iterator[str]:
     record, tally = entry.record, entry.tally
     yield f"run {record.run_id}  ({entry.status})"
     yield f"  pipeline      {record.pipeline}"
@@ -230,6 +234,8 @@ def _page(entry: Entry, splits: tuple[int, int], letters: int, comparison: _Comp
     if tally.tokens_in or tally.tokens_out:
         tokens = f"{count(tally.tokens_in)} in, {count(tally.tokens_out)} out"
         yield f"  tokens        {tokens}, {tally.cost_usd:.4f} USD"
+    if paid - tally.cost_usd >= 0.00005:  # it shows
+        yield f"  paid          {paid:.4f} USD, also for answers that no counted record uses"
     yield f"  splits        {count(splits[0])} of {count(splits[1])} done"
     yield f"  dead letters  {count(letters)} open"
     yield f"  seed          {record.seed}"

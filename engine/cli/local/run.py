@@ -113,7 +113,9 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun
         ) as engine,
     ):
         if options.resume is None:
-            session = Session(engine, plans, starting(plans, options.only), verify=options.verify)
+            session = Session(
+                engine, plans, starting(plans, options.only), verify=options.verify, posts_pending=True
+            )
         else:
             found = await _resumed(options, engine, output)
             if found is None:
@@ -172,6 +174,7 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
         begun=[run.pipeline for run in runs],
         group_id=runs[0].group_id,
         verify=options.verify,
+        posts_pending=True,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from engine.cli.local.signals import stop_signals
 from engine.cli.options import ServeOptions, StateOptions
 from engine.cli.state import store_of
 from engine.contract.imports import load_modules
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StateError
 from engine.execution.engine import Engine
+from engine.execution.notifying import PENDING_AFTER, pending_results, post_pending
 from engine.execution.session import Session
 from engine.flow.tracing import Tracer
 from engine.service import retention
@@ -35,6 +37,7 @@ __all__ = ["serve_file"]
 
 TOPICS_PORT = 9_999
 FILES_PORT = 9_500
+PENDING_EVERY = 300.0  # seconds
 
 
 async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
@@ -111,8 +114,24 @@ async def _until_stopped(
         host.scheduler = Scheduler(host, engine, _say)
         await host.scheduler.resume_killed()
         group.start_soon(host.scheduler.run)
+        group.start_soon(_post_pending, engine, host, posting := anyio.CancelScope())
         await stop_signals()
+        posting.cancel()
         host.stop()
+
+
+async def _post_pending(engine: Engine, host: PipelineOperations, scope: anyio.CancelScope) -> None:
+    """Post the results that receivers have not accepted: first those of earlier processes, then all."""
+    older = timedelta()
+    with scope:
+        while True:
+            try:
+                pending = await pending_results(engine.store, engine.clock, engine.observer, older=older)
+                await post_pending(pending, engine.store, host.plans, engine.observer)
+            except StateError:  # reported by runs and by /ready
+                pass
+            older = PENDING_AFTER
+            await anyio.sleep(PENDING_EVERY)
 
 
 @contextmanager

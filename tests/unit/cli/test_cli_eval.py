@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from connectors.objects.compression import zstd
 from engine.cli.evaluating import FATES, evaluate
 from engine.cli.verbs import main
 
@@ -116,6 +121,65 @@ def test_the_truth_may_come_as_people_keep_it(
     out = lines(tmp_path / "out.jsonl", [{"id": "1", "name": "Ann Lee"}])
     assert main(["eval", out, str(tmp_path / name), "--key", key, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fields"]["name"]["exact"] == 1
+
+
+TABLE = b"id,name\n1,Ann Lee\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv.gz", gzip.compress(TABLE)),
+        ("T.TSV.GZ", gzip.compress(TABLE.replace(b",", b"\t"))),
+        ("t.jsonl.bz2", bz2.compress(b'{"id": "1", "name": "Ann Lee"}\n')),
+        ("t.json.zst", zstd().compress(b'{"1": {"name": "Ann Lee"}}')),
+        ("t[1].csv", "id|name\n1|Ann Lee\n".encode("utf-16")),
+        ("t.rows", b""),
+    ],
+)
+def test_eval_reads_what_the_files_source_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    """The empty content stands for a Parquet file, which is told by its content, not by its name."""
+    (tmp_path / name).write_bytes(content)
+    if not content:
+        pq.write_table(pa.table({"id": ["1"], "name": ["Ann Lee"]}), tmp_path / name)
+    out = lines(tmp_path / "out.jsonl", [{"id": "1", "name": "Ann Lee"}])
+    for records, truth in ((out, str(tmp_path / name)), (str(tmp_path / name), out)):
+        assert main(["eval", records, truth, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["fields"]["name"]["exact"] == 1
+
+
+def test_a_pattern_reads_the_files_of_a_sink(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    for number in (1, 2):
+        rows = pa.table({"id": [str(number)], "name": ["Ann"]})
+        pq.write_table(rows, tmp_path / "out" / f"part-{number}.parquet")
+    truth = lines(tmp_path / "t.jsonl", [{"id": "1", "name": "Ann"}, {"id": "2", "name": "Ann"}])
+    assert main(["eval", str(tmp_path / "out" / "**"), truth, "--min", "1"]) == 0
+    assert "2 records compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv.gz", gzip.compress(TABLE * 100)[:-20], "its gzip data ends early"),
+        ("t.parquet", b"PAR1\0\1\xff" * 9, "not a Parquet file, or damaged"),
+        ("t.pdf", b"%PDF-1.4\n\0\xff" * 9, "expected JSON, JSON lines, CSV or Parquet"),
+        ("s3://bucket/t.csv", b"", "expected a path of this machine"),
+        ("none.csv", b"", "no such file"),
+        ("none/*.csv", b"", "matches no file"),
+        ("", b"", "is a folder"),
+    ],
+)
+def test_files_that_eval_cannot_read_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, message: str
+) -> None:
+    out, _ = files(tmp_path)
+    if content:
+        (tmp_path / name).write_bytes(content)
+    assert main(["eval", out, name if "://" in name else str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

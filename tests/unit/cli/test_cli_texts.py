@@ -193,6 +193,15 @@ def test_work_in_incomplete_batches_is_reported() -> None:
     assert "not complete" not in summary([report()], OPTIONS)
 
 
+def test_paid_answers_that_no_record_uses_are_reported() -> None:
+    counted = Tally(read=1, written=1, tokens_in=9, cost_usd=0.01)
+    text = summary([report(tally=counted, journal_usd=0.03)], OPTIONS)
+    expected = "paid $0.0300 over all attempts, $0.0200 of it for answers that no counted record uses"
+    assert f"blobs: {expected}" in text.splitlines()
+    assert "over all attempts" not in summary([report(tally=counted, journal_usd=0.01)], OPTIONS)
+    assert "over all attempts" not in summary([report(tally=counted)], OPTIONS)  # a purged journal
+
+
 def test_a_field_that_no_record_had_is_named() -> None:
     stats = NodeStats(
         "hide", Kind.TRANSFORM, "mask", records_in=7, aggregate={"absent: emial": 7, "absent: x": 6}

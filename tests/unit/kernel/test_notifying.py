@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio.lowlevel import current_token
 
 from engine.config import load_file
 from engine.config.model import Notify
 from engine.contract.acks import Tally
 from engine.execution import notifying
+from engine.execution import session as session_module
 from engine.execution.engine import Engine
-from engine.execution.events import RunEvent
+from engine.execution.events import Observer, RunEvent, null_observer
 from engine.execution.report import RunReport
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
@@ -51,6 +60,8 @@ class Hook:
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+        self.on_post: Callable[[], object] = lambda: None
         self.refusals = 0
         self.asked = 0
         self.breaks_off = False
@@ -62,6 +73,8 @@ class Hook:
             def do_POST(self) -> None:
                 hook.asked += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.ids.append(self.headers[notifying.ID_HEADER])
+                hook.on_post()
                 hook.answers.wait()
                 is_refused = hook.asked <= hook.refusals
                 if not is_refused:
@@ -147,6 +160,103 @@ async def test_followers_do_not_wait_for_a_slow_listener(
     assert session.reports["repair"].ok
     assert any("could not be posted" in text for text in told) is is_cancelled
     assert bool(hook.messages) is not is_cancelled
+
+
+async def session_of(
+    folder: Path, url: str, least: int, *, only: str = "main", observer: Observer = null_observer
+) -> Session:
+    """What `run --only` does with a state directory, in a process of its own."""
+    plans = plans_of(folder, url, least)
+    plans = {
+        name: replace(plan, settings=replace(plan.settings, on_failure=())) for name, plan in plans.items()
+    }
+    async with Engine(state_dir=folder / "state", observer=observer) as engine:
+        session = Session(engine, plans, [only], posts_pending=True)
+        await session.execute()
+    return session
+
+
+async def test_an_unaccepted_result_is_posted_at_the_next_start(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    hook.refusals = 4  # three attempts, and that of the second start
+    first = await session_of(tmp_path, hook.url, 5)
+    for _ in range(3):
+        await session_of(tmp_path, hook.url, 5, only="repair")
+    assert [one["run_id"] for one in hook.messages] == [first.reports["main"].run_id]
+    assert hook.ids == [hook.ids[0]] * 5
+
+
+async def test_a_result_of_long_ago_is_given_up_with_a_warning(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    hook.refusals = 3
+    await session_of(tmp_path, hook.url, 5)
+    monkeypatch.setattr(notifying, "MAX_AGE", timedelta(seconds=-1))
+    told: list[RunEvent] = []
+    await session_of(tmp_path, hook.url, 5, only="repair", observer=told.append)
+    assert not hook.messages
+    assert ["1 results" in one.message for one in told if one.action == "notify"] == [True]
+
+
+async def test_only_the_last_attempt_of_a_run_is_told(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "FIRST_BACKOFF", 0)
+    monkeypatch.setattr(session_module, "_worth_another", lambda report: True)
+    plans = plans_of(tmp_path, hook.url, 5)
+    settings = replace(plans["main"].settings, retries=2, on_failure=())
+    plans["main"] = replace(plans["main"], settings=settings)
+    async with Engine() as engine:
+        session = Session(engine, plans, ["main"])
+        await session.execute()
+        assert not await engine.store.notifications()
+    assert [one["attempt"] for one in hook.messages] == [3]
+
+
+async def test_runs_that_could_not_begin_have_ids_of_their_own(tmp_path: Path, hook: Hook) -> None:
+    plans = plans_of(tmp_path, hook.url, 0)
+    async with Engine() as engine:
+        for _ in range(3):
+            session = Session(engine, plans, ["main"], run_ids={"main": "one-id"})
+            await session.execute()
+    assert [one["status"] for one in hook.messages] == ["completed", "failed", "failed"]
+    assert len(set(hook.ids)) == 3
+
+
+async def test_a_drain_leaves_a_slow_listener_the_result_for_later(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "POST_LIMIT", 0.05)
+    hook.answers.clear()
+    plans = plans_of(tmp_path, hook.url, 5)
+    async with Engine() as engine, anyio.create_task_group() as group:
+        session = Session(engine, plans, ["main"])
+        hook.on_post = partial(anyio.from_thread.run_sync, session.drain, token=current_token())
+        await session.execute()
+        (left,) = await engine.store.notifications()
+        group.cancel_scope.cancel()
+    assert left.run_id == session.reports["main"].run_id
+    assert not hook.messages
+
+
+@pytest.mark.parametrize("verb", [["run", "p.yaml", "--only", "main"], ["serve", "p.yaml", "--port", "0"]])
+def test_a_killed_process_leaves_its_result_to_the_next(tmp_path: Path, hook: Hook, verb: list[str]) -> None:
+    plans_of(tmp_path, hook.url, 5)
+    hook.answers.clear()
+    command = [sys.executable, "-m", "engine"]
+    with subprocess.Popen([*command, "run", "p.yaml", "--only", "main"], cwd=tmp_path) as first:
+        hook.on_post = first.kill
+    assert first.returncode == -signal.SIGKILL
+    is_repeated = threading.Event()
+    hook.on_post = lambda: is_repeated.set() if hook.ids.count(hook.ids[0]) == 2 else None
+    hook.answers.set()
+    with subprocess.Popen([*command, *verb], cwd=tmp_path) as second:
+        assert is_repeated.wait(60)
+        if verb[0] == "serve":
+            second.send_signal(signal.SIGTERM)
 
 
 async def test_an_answer_is_taken_without_its_body(

@@ -545,7 +545,7 @@ class Posted:
 
     messages: list[dict[str, Any]]
 
-    async def __call__(self, url: str, message: dict[str, Any]) -> str:
+    async def __call__(self, url: str, id_: str, message: dict[str, Any]) -> str:
         self.messages.append({**message, "url": url})
         return ""
 
