@@ -17,6 +17,7 @@ from importlib import import_module
 from traceback import extract_tb
 from typing import NoReturn
 
+from engine.contract.callables import check_constructor
 from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
 from engine.extras import entry_points
@@ -124,6 +125,11 @@ def _spec_of(component: object, name: str) -> ComponentSpec:
     spec = getattr(component, "spec", None)
     if not isinstance(spec, ComponentSpec):
         raise RegistryError(f"{name} is not a component: decorate it with engine.source, transform or sink")
+    if isinstance(spec.factory, type):
+        try:
+            check_constructor(spec.factory)
+        except TypeError as error:
+            raise RegistryError(f"the {spec.kind} {error}") from error
     return spec
 
 

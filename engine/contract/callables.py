@@ -8,7 +8,7 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn, get_origin, get_type_hints
 
@@ -17,6 +17,7 @@ from engine.errors import FatalError
 __all__ = [
     "UNFINISHED",
     "check_class",
+    "check_constructor",
     "check_function",
     "check_source_function",
     "generator_of",
@@ -128,6 +129,19 @@ def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> Non
         # a program that builds a component itself may give its constructor other parameters
         if name != "__init__" and getattr(cls, name) is not method:
             _check_override(getattr(cls, name), method, kind)
+
+
+@cache
+def check_constructor(cls: type) -> None:
+    """Refuse a class of components that the engine cannot build. Raises `TypeError` as `check_class` does."""
+    try:
+        inspect.signature(cls).bind(None, None)
+    except TypeError:
+        raise TypeError(
+            f"{place_of(cls.__init__)} takes other parameters: write `def __init__(self, params, "  # type: ignore[misc]
+            "connection=None)`, call `super().__init__(params, connection)`, and declare what it needs with "
+            "`engine.component(…, params=…)`"
+        ) from None
 
 
 _YIELDED: Final = {

@@ -212,6 +212,13 @@ class ComponentSpec:
     whole_run: bool = False
     claim: Callable[[Any], Claim | None] | None = None
 
+    @property
+    def method(self) -> Callable[..., Any] | None:
+        """The method that does the work, for messages; None of a plain function's component."""
+        base, methods = _WORK[self.kind]
+        own = (getattr(self.factory, name, None) for name in methods)
+        return next((one for one in own if one not in (None, *map(base.__dict__.get, methods))), None)
+
     def claim_of(self, params: BaseModel) -> Claim | None:
         """Return the outside resource that the component uses; None if it declares none."""
         return self.claim(params) if self.claim is not None else None

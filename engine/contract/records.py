@@ -16,7 +16,7 @@ from engine.contract.callables import place_of
 from engine.contract.types import Record
 from engine.errors import RecordError, TransientError
 
-__all__ = ["are_records", "first_non_records", "non_records", "with_records_only"]
+__all__ = ["are_records", "first_non_records", "named_non_record", "non_records", "with_records_only"]
 
 _RECORDS = (Mapping, BaseModel)
 _ITEMS = (*_RECORDS, DeadItem)
@@ -45,6 +45,17 @@ def first_non_records(records: Sequence[Record], method: Callable[..., Any]) -> 
     return non_records(records, method)
 
 
+def named_non_record(record: object, error: RecordError, makers: Sequence[Callable[..., Any]]) -> RecordError:
+    """Return the error of a record that failed, naming the method that made it if it is not a record.
+
+    Args:
+        makers: methods of the components that the record may come from.
+    """
+    if are_records(type(record)) or not makers:
+        return error
+    return _error(record, *makers)
+
+
 def with_records_only(outcomes: Sequence[Outcome], function: Callable[..., Any]) -> Sequence[Outcome]:
     """Return the outcomes with an error for each that is not a record, or whose list has such an item."""
     kinds = set(map(type, outcomes))
@@ -63,7 +74,8 @@ def _checked(outcome: Outcome, function: Callable[..., Any]) -> Outcome:
     return outcome if isinstance(outcome, _OUTCOMES) else _error(outcome, function)
 
 
-def _error(value: object, function: Callable[..., Any]) -> RecordError:
+def _error(value: object, *functions: Callable[..., Any]) -> RecordError:
     got = "None" if value is None else type(value).__name__
-    message = f"{place_of(function)} gave {got} as a record: a record is a mapping or a Pydantic model"
+    made_by = " or ".join(map(place_of, functions))
+    message = f"{made_by} gave {got} as a record: a record is a mapping or a Pydantic model"
     return RecordError(message, kind="NotAnObject")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 from pydantic import BaseModel
@@ -18,6 +18,7 @@ from engine.contract.component import Sink
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
+from engine.contract.records import named_non_record
 from engine.contract.types import JsonValue, Record
 from engine.contract.unplanned import escaped
 from engine.errors import DeadLetterBudgetError, RecordError
@@ -59,6 +60,7 @@ class DeadLetterRoute:
         tally: records read and dead so far, over all attempts of the run; `own` is this process's part.
         epoch: epoch of the lease; a process that has lost it cannot store dead letters.
         chunk: the part of the run that this process works on; "" for the whole run.
+        makers: by node, the methods that make its records, to name the one that made no record.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class DeadLetterRoute:
         own: Callable[[], Tally] | None = None,
         epoch: int | None = None,
         chunk: str = "",
+        makers: Mapping[str, Sequence[Callable[..., Any]]] | None = None,
     ) -> None:
         self._run_id = run_id
         self._pipeline = pipeline
@@ -85,6 +88,7 @@ class DeadLetterRoute:
         self._watch = DeathWatch(settings)
         self._epoch = epoch
         self._chunk = chunk
+        self._makers = makers or {}
         self._forward: Delivery | None = None
         self._exceeded = False
         self._paid: dict[tuple[str, str], list[JournalEntry]] | None = None
@@ -137,11 +141,13 @@ class DeadLetterRoute:
             DeadLetterBudgetError: there are now more than the pipeline allows.
             StateError: they could not be stored.
         """
-        keys = batch.keys.to_list()
+        keys, makers = batch.keys.to_list(), self._makers.get(node.name, ())
         now = timestamp(self._clock.now())
         letters = [
-            self._letter(node.name, keys[index], batch.records[index], error, attempts, now)
-            for index, error in failures
+            self._letter(node.name, keys[index], record, error, attempts, now)
+            for index, failure in failures
+            for record in [batch.records[index]]
+            for error in [named_non_record(record, failure, makers)]
         ]
         await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
         reached("dead_letter_stored")

@@ -93,6 +93,7 @@ class Runner:
             own=self.ledger.live,
             epoch=identity.epoch,
             chunk=identity.chunk_name,
+            makers=plan.makers(),
         )
 
     @property

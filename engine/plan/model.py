@@ -170,6 +170,17 @@ class Plan:
         """Return the downstream nodes of that node, in topological order."""
         return tuple(node for node in self.nodes if name in node.inputs)
 
+    def makers(self) -> dict[str, list[Callable[..., Any]]]:
+        """Return, by node, the methods that make the records that it is given; a sink passes them on."""
+        by_name = {node.name: node for node in self.nodes}
+        found: dict[str, list[Callable[..., Any]]] = {}
+        for node in self.nodes:
+            before = [by_name[name] for name in node.inputs]
+            own = [one.spec.method for one in before if one.kind is not Kind.SINK]
+            passed = [method for one in before if one.kind is Kind.SINK for method in found[one.name]]
+            found[node.name] = list(dict.fromkeys([*filter(None, own), *passed]))
+        return found
+
     def ancestors(self, name: str) -> frozenset[str]:
         """Return the names of all nodes whose records may reach that node."""
         found = set(self.node(name).inputs)

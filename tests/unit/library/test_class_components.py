@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import engine
 from engine.contract.component import NoParams
 from engine.contract.keys import KeyRange
+from engine.errors import RegistryError
 
 Kind = engine.Kind
 ROWS = [{"n": 1}, {"n": 2}]
@@ -260,6 +262,45 @@ async def test_values_that_are_not_records_die_where_they_are_made(odd: Any) -> 
 
     assert (report.ok, report.tally.written, report.tally.dead) == (True, 0, 2)
     assert report.first_dead_letter.startswith(f"at `odd`: NotAnObject: `{odd.__name__}.")
+
+
+@engine.component(Kind.SOURCE, "some-numbers")
+class SomeNumbers(engine.Source[NoParams]):
+    async def extract(self) -> AsyncGenerator[Any, None]:
+        yield [{"n": 1}, 2]
+
+
+@engine.component(Kind.SINK, "takes-all")
+class TakesAll(engine.Sink[NoParams]):
+    async def write(self, batch: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("staged", [False, True])
+async def test_a_later_value_that_is_no_record_names_its_maker(*, staged: bool, tmp_path: Path) -> None:
+    nodes: dict[str, Any] = {"odd": engine.node(SomeNumbers)}
+    if staged:
+        nodes["stage"] = engine.node(TakesAll)
+    nodes["keep"] = engine.node("sink.jsonl", path=str(tmp_path / "out.jsonl"))
+    report = (await engine.run(engine.Pipeline("p", **nodes)))["p"]
+
+    assert (report.tally.written, report.tally.dead) == (1, 1)
+    assert report.first_dead_letter.startswith("at `keep`: NotAnObject: `SomeNumbers.extract` (")
+    assert "gave int as a record" in report.first_dead_letter
+
+
+class OtherConstructor(engine.Transform[NoParams]):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def apply(self, batch: Any) -> Any:
+        return batch
+
+
+def test_a_constructor_with_other_parameters_is_refused_with_its_line() -> None:
+    odd = engine.component(Kind.TRANSFORM, "other-constructor")(OtherConstructor)
+    with pytest.raises(RegistryError, match=rf"`OtherConstructor.__init__` \({re.escape(__file__)}:\d+"):
+        engine.Pipeline("p", rows=engine.node(Rows), odd=engine.node(odd)).plan()
 
 
 @engine.component(Kind.TRANSFORM, "same")
