@@ -281,8 +281,8 @@ class HttpSource(Source[HttpSourceParams]):
             )
         if answer.is_page:
             raise FatalError(
-                f"{self._said} answered with a web page instead of {self.params.format.upper()}, which may be "
-                "a login: check `url`, `path` and the credentials of the connection"
+                f"{self._said} answered with a web page instead of {self.params.format.upper()}, which may "
+                "be a login: check `url`, `path` and the credentials of the connection"
             )
         try:
             body = _in_utf8(answer)
