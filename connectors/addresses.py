@@ -56,6 +56,7 @@ def without_fields(path: str) -> str:
     if found := _FIELD.search(path):
         raise ValueError(
             f"{found[0]} is not filled in, because all records go to one place: write $"
-            f"{{params.{found[1]}}} for a parameter of the run, or `route` records to several sinks"
+            f"{{params.{found[1]}}} for a parameter of the run, `partition_by: [{found[1]}]` in a sink "
+            "`files` or `s3`, or `route` records to several sinks"
         )
     return path

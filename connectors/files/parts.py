@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -15,8 +15,10 @@ from connectors.files.errors import make_folder
 from connectors.files.sharing import one_path, place_of
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
+from connectors.objects.partitions import is_partition
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
+from engine.contract.params import LocalPath
 from engine.errors import FatalError
 
 __all__ = ["FilesSink", "FilesSinkParams"]
@@ -27,7 +29,7 @@ T = TypeVar("T")
 class FilesSinkParams(PartParams):
     """Where to write, and how."""
 
-    path: str = Field(min_length=1, description="Folder of the files; created if it does not exist")
+    path: LocalPath = Field(min_length=1, description="Folder of the files; created if it does not exist")
 
     @field_validator("path")
     @classmethod
@@ -57,17 +59,7 @@ class _FolderOfParts:
         return self._path / f".odw-{token}"
 
     async def sizes(self) -> Mapping[str, int]:
-        def look() -> dict[str, int]:
-            found: dict[str, int] = {}
-            with os.scandir(self._path) as entries:
-                for entry in entries:
-                    # another process may have removed it meanwhile
-                    with suppress(FileNotFoundError):
-                        if entry.is_file() and not entry.name.startswith("."):
-                            found[entry.name] = entry.stat().st_size
-            return found
-
-        return await self._run(look)
+        return await self._run(lambda: dict(_sizes(self._path, "")))
 
     async def notes(self, token: str) -> Mapping[str, bytes]:
         def look() -> dict[str, bytes]:
@@ -84,11 +76,24 @@ class _FolderOfParts:
         await self._run(lambda: _replace(folder / f"{name}{NOTE}", folder / f"{name}{NOTE}.tmp", data))
 
     async def put(self, token: str, name: str, data: bytes) -> None:
-        temporary = self._notes(token) / f"{name}.tmp"
-        await self._run(lambda: _replace(self._path / name, temporary, data))
+        path = self._path / name
+        temporary = self._notes(token) / f"{path.name}.tmp"
+
+        def write() -> None:
+            _make_folders(path.parent)
+            _replace(path, temporary, data)
+
+        await self._run(write)
 
     async def delete(self, name: str) -> None:
-        await self._run(lambda: (self._path / name).unlink(missing_ok=True))
+        def remove() -> None:
+            path = self._path / name
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # other files are in the partition
+                while (path := path.parent) != self._path:
+                    path.rmdir()
+
+        await self._run(remove)
 
     async def delete_notes(self, token: str) -> None:
         def remove() -> None:
@@ -99,6 +104,26 @@ class _FolderOfParts:
                 folder.rmdir()
 
         await self._run(remove)
+
+
+def _sizes(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    # another process may remove any of them meanwhile
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.is_dir():
+                    if is_partition(entry.name):
+                        yield from _sizes(Path(entry.path), f"{prefix}{entry.name}/")
+                elif entry.is_file() and not entry.name.startswith("."):
+                    yield prefix + entry.name, entry.stat().st_size
+
+
+def _make_folders(folder: Path) -> None:
+    """Create the folders of a partition durably."""
+    if not folder.exists():
+        _make_folders(folder.parent)
+        make_folder(folder)
+        _sync(folder.parent)
 
 
 def _replace(path: Path, temporary: Path, data: bytes) -> None:
@@ -113,11 +138,15 @@ def _replace(path: Path, temporary: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _claim(params: FilesSinkParams) -> Claim:

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.files.errors import make_folder
+from connectors.files.locking import locked
 from connectors.files.sharing import one_path, writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
@@ -25,6 +26,7 @@ from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, Params, Sink, component, operational
 from engine.contract.keys import KeyList, Keys
+from engine.contract.params import LocalPath
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
@@ -39,7 +41,7 @@ _OF_THIS_ATTEMPT = "those of this attempt only: lines do not name their run"
 class JsonlSinkParams(Params):
     """Parameters of the `jsonl` sink."""
 
-    path: str = Field(description="File to append to; `-` for standard output")
+    path: LocalPath = Field(description="File to append to; `-` for standard output")
     mode: Literal["append", "replace", "error"] = operational(
         "append",
         description="What a new run does with a file that is not empty: append to it, replace it, or fail",
@@ -86,6 +88,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._regular = False
         self._began_at = 0
         self._added = 0
+        self._end = 0  # of the file, when this sink last wrote to it
         self._known = 0  # records of this attempt that an earlier one wrote
         self._log: WrittenLog | None = None
         self._replaces = False
@@ -130,9 +133,10 @@ class JsonlSink(Sink[JsonlSinkParams]):
                     f"{params.path} is not empty, which `mode: error` rejects: move the file away, or "
                     "choose `mode: append` or `mode: replace`"
                 )
-            _mend_end(self._descriptor)
+            with locked(self._descriptor):
+                self._end = _mend_end(self._descriptor)
         # the same object may serve all attempts of a run
-        self._began_at, self._added, self._known = os.fstat(self._descriptor).st_size, 0, 0
+        self._began_at, self._added, self._known = self._end, 0, 0
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -214,28 +218,42 @@ class JsonlSink(Sink[JsonlSinkParams]):
         return [Check("lines", delivered.here, found + self._known, note)]
 
     def _append(self, data: bytes, keys: Keys) -> None:
-        before, undo = os.fstat(self._descriptor).st_size, -1
-        left = memoryview(data)
         try:
-            if self._replaces:
-                self._refuse_own_lines()
-                mark_replaced(self._path)
-                os.ftruncate(self._descriptor, 0)
-                self._replaces, self._began_at, before = False, 0, 0
-            if self._log is not None and data:
-                undo = self._log.note(keys, data, before)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            if not self._regular:
+                self._put(data)
+            else:
+                with locked(self._descriptor):
+                    self._append_to_file(data, keys)
         except OSError as error:
-            if self._regular:
-                # remove half a batch: a resumed run writes it again
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, before)
-                if self._log is not None and undo >= 0:
-                    self._log.take_back(undo)
             raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
         self._added += len(data)
         self._check_place()
+
+    def _append_to_file(self, data: bytes, keys: Keys) -> None:
+        if self._replaces:
+            self._refuse_own_lines()
+            mark_replaced(self._path)
+            os.ftruncate(self._descriptor, 0)
+            self._replaces, self._began_at, self._end = False, 0, 0
+        before = os.fstat(self._descriptor).st_size
+        if before != self._end:  # another writer has added lines, and may have been killed
+            before = _mend_end(self._descriptor)
+        undo = self._log.note(keys, data, before) if self._log is not None and data else -1
+        try:
+            self._put(data)
+        except OSError:
+            # remove half a batch: a resumed run writes it again
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            if self._log is not None and undo >= 0:
+                self._log.take_back(undo)
+            raise
+        self._end = before + len(data)
+
+    def _put(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
 
     def _refuse_own_lines(self) -> None:
         """Refuse to replace lines that may be this run's own, written by a version that kept no notes."""
@@ -282,9 +300,11 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
 
 
-def _mend_end(descriptor: int) -> None:
-    """Make the file end with a line end: complete the last record's line, or remove half a record."""
+def _mend_end(descriptor: int) -> int:
+    """Complete the last record's line, or remove half a record; return the size of the file."""
     size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return size
     tail, start = b"", size
     while start > 0 and b"\n" not in tail:
         step = min(TAIL_BYTES, start)
@@ -292,10 +312,10 @@ def _mend_end(descriptor: int) -> None:
         tail = os.pread(descriptor, step, start) + tail
     last = tail[tail.rfind(b"\n") + 1 :]
     if not last.strip():
-        return
+        return size
     try:
         orjson.loads(last)
     except orjson.JSONDecodeError:
         os.ftruncate(descriptor, size - len(last))
-    else:
-        os.write(descriptor, b"\n")
+        return size - len(last)
+    return size + os.write(descriptor, b"\n")

@@ -20,6 +20,7 @@ from zlib import crc32
 
 import orjson
 
+from connectors.files.locking import locked
 from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
@@ -97,7 +98,8 @@ class WrittenLog:
             return self
         end = data.rfind(b"\n") + 1
         notes = _parse(data[:end])
-        kept = self._arrived(notes)
+        with locked(self._target):
+            kept = self._arrived(notes)
         for _, _, _, keys, ranges in kept:
             self.before.add(keys, ranges)
         self.before.close()

@@ -75,6 +75,14 @@ class ObjectParams(Params):
         description="CSV: types of columns by name (`{age: integer}`); others are inferred from the first "
         "rows. `text`: everything is text",
     )
+    hive_partitioning: bool = Field(
+        default=False,
+        description="Lines and rows: add the columns that folders express (`country=DE/day=2026-01-01/`) to "
+        "each record",
+    )
+    hive_types: dict[str, ColumnType] = Field(
+        default={}, description="Types of these columns by name (`{day: date}`); others are text"
+    )
     max_object_bytes: int = Field(
         default=DEFAULT_MAX_OBJECT_BYTES,
         gt=0,
@@ -131,6 +139,16 @@ class ObjectParams(Params):
             self.quote in ("\n", "\r", " ", self.delimiter or ",") and self.quote is not None
         ):
             raise ValueError("`delimiter` and `quote` have to be two different characters, and no line ends")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_folders(self) -> Self:
+        if self.hive_partitioning and not self.streams:
+            raise ValueError(
+                "`hive_partitioning` is for lines and rows: set `format`, to `parquet`, `csv` or `jsonl`"
+            )
+        if self.hive_types and not self.hive_partitioning:
+            raise ValueError("`hive_types` is for `hive_partitioning: true`")
         return self
 
     @property

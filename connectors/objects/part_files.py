@@ -31,10 +31,13 @@ _OURS = re.compile(r"part-([0-9a-f]{12})-\d{12,}-[0-9a-f]{8}\.\w+(?:\.\w+)?")
 
 
 class PartStore(Protocol):
-    """A folder, or the part of a bucket below a prefix. Each call raises `TransientError` or `FatalError`."""
+    """A folder, or the part of a bucket below a prefix. Each call raises `TransientError` or `FatalError`.
+
+    A file is named by its path: `part-….csv`, or `country=DE/part-….csv` in the folder of a partition.
+    """
 
     async def sizes(self) -> Mapping[str, int]:
-        """Return the files and their sizes, without those in subfolders."""
+        """Return the files and their sizes, also of those in folders of partitions, but no other ones."""
         ...
 
     async def notes(self, token: str) -> Mapping[str, bytes]:
@@ -76,25 +79,26 @@ def run_token(ctx: Context) -> str:
 
 @dataclass(slots=True)
 class PartNote:
-    """A note about a file: its size, its number of records and their keys."""
+    """A note about a file: its size, its number of records and their keys, and its folder."""
 
     size: int
     records: int
     keys: list[str] = field(default_factory=list)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    folder: str = ""
 
     @classmethod
-    def of(cls, batch: Batch, size: int) -> PartNote:
+    def of(cls, batch: Batch, size: int, folder: str) -> PartNote:
         """Create the note about a file of these records."""
         ranges = batch.keys.ranges()
-        return cls(size, len(batch), batch.keys.to_list() if ranges is None else [], ranges or [])
+        return cls(size, len(batch), batch.keys.to_list() if ranges is None else [], ranges or [], folder)
 
     @classmethod
     def parse(cls, data: bytes) -> PartNote:
         """Parse a stored note. Raises ValueError if it is invalid."""
         stored: dict[str, Any] = orjson.loads(data)
         ranges = [(prefix, start, stop) for prefix, start, stop in stored["ranges"]]
-        return cls(stored["size"], stored["records"], stored["keys"], ranges)
+        return cls(stored["size"], stored["records"], stored["keys"], ranges, stored.get("folder", ""))
 
     def dump(self) -> bytes:
         """Return the note as stored."""
@@ -116,7 +120,7 @@ class PartFiles:
         self._store = store
         self._token = token
         self._suffix = suffix
-        self._notes: dict[str, PartNote] = {}
+        self._written: dict[str, tuple[int, int]] = {}  # sizes and numbers of records
         self.before = KeySet()
         self.begun = False
 
@@ -140,38 +144,39 @@ class PartFiles:
                 note = PartNote.parse(data)
             except (ValueError, KeyError, TypeError):
                 continue  # an incomplete note: its file was not written
-            if sizes.get(name) != note.size:
-                if name in sizes:
-                    await self._store.delete(name)
+            path = note.folder + name
+            if sizes.get(path) != note.size:
+                if path in sizes:
+                    await self._store.delete(path)
                 continue
-            self._notes[name] = note
+            self._written[path] = note.size, note.records
             self.before.add(note.keys, note.ranges)
         self.before.close()
-        return {name: size for name, size in sizes.items() if not name.startswith(self._prefix)}
+        return {path: size for path, size in sizes.items() if not _base(path).startswith(self._prefix)}
 
     @property
     def _prefix(self) -> str:
         return f"part-{self._token}-"
 
-    def name_of(self, batch: Batch) -> str:
-        """Return the name of the file for this batch."""
+    def name_of(self, batch: Batch, folder: str) -> str:
+        """Return the name of the file for this batch, which is unique in all folders."""
         split = batch.origins[0][0].tracker.key if batch.origins else ""
         first = batch.keys.slice(0, 1)
-        digest = sha256(f"{split}\n{first.to_list()[0]}".encode()).hexdigest()[:8]
+        digest = sha256(f"{folder}{split}\n{first.to_list()[0]}".encode()).hexdigest()[:8]
         return file_name(self._token, first.ordinals()[0], digest, self._suffix)
 
-    async def write(self, batch: Batch, data: bytes) -> None:
-        """Write a batch as a file."""
-        name, note = self.name_of(batch), PartNote.of(batch, len(data))
+    async def write(self, batch: Batch, data: bytes, folder: str) -> None:
+        """Write a batch as a file in a folder: "", or of a partition, with a slash at its end."""
+        name, note = self.name_of(batch, folder), PartNote.of(batch, len(data), folder)
         await self._store.put_note(self._token, name, note.dump())
-        await self._store.put(self._token, name, data)
-        self._notes[name] = note
+        await self._store.put(self._token, folder + name, data)
+        self._written[folder + name] = note.size, note.records
         self.begun = True
 
     async def count(self) -> int:
         """Count the records in files of the run that match their notes."""
         sizes = await self._store.sizes()
-        return sum(note.records for name, note in self._notes.items() if sizes.get(name) == note.size)
+        return sum(records for path, (size, records) in self._written.items() if sizes.get(path) == size)
 
     async def close_run(self, *, replace: bool) -> None:
         """Complete the run: remove its notes, and with `replace` the files of earlier runs.
@@ -185,11 +190,15 @@ class PartFiles:
                 "only one write here at a time"
             )
         if replace:
-            written = [match for name in await self._store.sizes() if (match := _OURS.fullmatch(name))]
-            others = [match for match in written if match[1] != self._token]
-            for token in {match[1] for match in others}:
+            written = {path: _OURS.fullmatch(_base(path)) for path in await self._store.sizes()}
+            others = {path: match[1] for path, match in written.items() if match and match[1] != self._token}
+            for token in set(others.values()):
                 if await self._store.notes(token):  # that run is incomplete and must not continue
                     await self._store.put_note(token, REPLACED, b"{}")
-            for match in others:
-                await self._store.delete(match[0])
+            for path in others:
+                await self._store.delete(path)
         await self._store.delete_notes(self._token)
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]

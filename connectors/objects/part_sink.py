@@ -13,6 +13,7 @@ from pydantic import BaseModel, ByteSize, Field, model_validator
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
 from connectors.objects.part_files import PartFiles, PartStore, file_name, run_token
+from connectors.objects.partitions import split_by
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
@@ -38,6 +39,14 @@ class PartParams(Params):
     )
     types: dict[str, ColumnType] = Field(
         default={}, description="Parquet: types of columns by name; others follow from the values"
+    )
+    partition_by: list[str] = Field(
+        default=[],
+        description="Columns whose values name a folder for each file (`country=DE/day=2026-01-01/`), and "
+        "which the files leave out",
+    )
+    max_partitions: int = operational(
+        1000, ge=1, description="Stop the run if a batch has more partitions, each of which gets a file"
     )
     header: bool = Field(default=True, description="CSV: each file begins with the names of its columns")
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: delimiter")
@@ -65,9 +74,27 @@ class PartParams(Params):
                 raise ValueError(f"`{name}` is not for `format: {self.format}`")
         if self.delimiter in '"\r\n':
             raise ValueError("`delimiter` cannot be a quote or a line end")
-        if len(set(self.columns)) != len(self.columns):
-            raise ValueError("`columns` names one twice")
+        for name in ("columns", "partition_by"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"`{name}` names one twice")
         return self
+
+    @model_validator(mode="after")
+    def _fits_partitions(self) -> Self:
+        if "max_partitions" in self.model_fields_set and not self.partition_by:
+            raise ValueError("`max_partitions` is for `partition_by`")
+        if "" in self.partition_by:
+            raise ValueError("`partition_by` names an empty column")
+        if typed := [name for name in self.partition_by if name in self.types]:
+            raise ValueError(f"`types` names {typed[0]!r}, which `partition_by` leaves out of the files")
+        if self.columns and not self.file_columns:
+            raise ValueError("`partition_by` names all `columns`: no column would be left in the files")
+        return self
+
+    @property
+    def file_columns(self) -> list[str]:
+        """The columns of the files; empty for all fields."""
+        return [name for name in self.columns if name not in self.partition_by]
 
     @property
     def suffix(self) -> str:
@@ -79,7 +106,8 @@ class PartParams(Params):
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    adds = f"{place.rstrip('/')}/{file_name('0' * 12, 0, '0' * 8, params.suffix)}"
+    folder = "".join(f"{name}=0/" for name in params.partition_by)
+    adds = f"{place.rstrip('/')}/{folder}{file_name('0' * 12, 0, '0' * 8, params.suffix)}"
     return Claim(place, f"writes {shown}", alone, "choose another place for one of them", adds=adds)
 
 
@@ -135,7 +163,7 @@ class PartSink(Sink[P]):
         return self._files
 
     async def write(self, batch: Batch) -> None:
-        """Write the batch as a file, without records that an earlier attempt of the run has written.
+        """Write the batch as a file for each partition, without records that an earlier attempt has written.
 
         Raises:
             BatchError: some records cannot be expressed in the format; the others were written.
@@ -146,11 +174,24 @@ class PartSink(Sink[P]):
         if files.before and self.ctx.distinct_keys:
             before = files.before
             left = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
-        failures = await self._write(batch, left)
+        failures = await (self._write_parts if self.params.partition_by else self._write)(batch, left)
         if failures:
             raise BatchError(failures)
 
-    async def _write(self, batch: Batch, places: Sequence[int]) -> Failures:
+    async def _write_parts(self, batch: Batch, places: Sequence[int]) -> Failures:
+        """Write the records at these indices to the folders of their partitions; else as `_write`."""
+        params = self.params
+        parts, failures, lacking = await anyio.to_thread.run_sync(
+            split_by, batch, places, params.partition_by, params.max_partitions
+        )
+        for column, number in lacking.items():
+            self.ctx.count(f"absent: {column}", number)
+        for partition, part in parts:
+            failed = await self._write(part, range(len(part)), partition.folder)
+            failures |= {partition.places[index]: error for index, error in failed.items()}
+        return failures
+
+    async def _write(self, batch: Batch, places: Sequence[int], folder: str = "") -> Failures:
         """Write the records at these indices; return the errors of unwritable ones, by index."""
         if not places:
             return {}
@@ -162,10 +203,10 @@ class PartSink(Sink[P]):
             return failures
         if len(data) > self.params.rotate_bytes and len(good) > 1:
             middle = len(good) // 2
-            await self._write(batch, good[:middle])
-            await self._write(batch, good[middle:])
+            await self._write(batch, good[:middle], folder)
+            await self._write(batch, good[middle:], folder)
             return failures
-        await self._open().write(part if len(good) == len(part) else batch.take(good), data)
+        await self._open().write(part if len(good) == len(part) else batch.take(good), data, folder)
         return failures
 
     def _encode(self, batch: Batch) -> tuple[bytes, Failures]:
@@ -174,9 +215,11 @@ class PartSink(Sink[P]):
             from connectors.objects.parquet_encoding import encode_parquet
 
             packing = params.compression or "zstd"
-            return encode_parquet(batch.records, params.columns, params.types, packing)
+            return encode_parquet(batch.records, params.file_columns, params.types, packing)
         if params.format == "csv":
-            data, failures = encode_csv(batch.records, params.columns, params.delimiter, header=params.header)
+            data, failures = encode_csv(
+                batch.records, params.file_columns, params.delimiter, header=params.header
+            )
         else:
             data, failures = encode_jsonl(batch.records)
         return compress(data, params.compression or "none"), failures

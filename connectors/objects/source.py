@@ -185,6 +185,7 @@ class ObjectSource(Source[P]):
             concurrency=self.params.concurrency,
             on_unreadable=self.params.on_unreadable,
             bookmarks=self.params.mode == "changed",
+            folder_types=self.params.hive_types if self.params.hive_partitioning else None,
         )
 
     async def _whole(

@@ -7,16 +7,18 @@ ordinal, encoding, depth]`, where `ordinal` counts the records before the object
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connectors.objects.content import ObjectBody, OpenBody
+from connectors.objects.csv_types import ColumnType
 from connectors.objects.fetching import ObjectFetcher, Suspect, own_failure
 from connectors.objects.listed import ListedObject, ObjectRefusedError, ObjectStore
 from connectors.objects.pages import ObjectReader, PlaceKeys, RecordFormat, RecordPage, RecordPlace
+from connectors.objects.partitions import folder_columns
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
@@ -90,6 +92,7 @@ class RecordStream:
     Args:
         on_unreadable: what to do with an object that cannot be read while others can.
         bookmarks: create a bookmark for each object that was read.
+        folder_types: types of the columns that folders express; None to read no columns from folders.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class RecordStream:
         concurrency: int,
         on_unreadable: str,
         bookmarks: bool,
+        folder_types: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
@@ -110,6 +114,7 @@ class RecordStream:
         self._ahead = min(concurrency, AHEAD_OBJECTS)
         self._on_unreadable = on_unreadable
         self._bookmarks = bookmarks
+        self._folder_types = folder_types
 
     async def read(
         self, objects: Sequence[ListedObject], position: Any, first_ordinal: int
@@ -206,11 +211,21 @@ class RecordStream:
         """Return the position of the next object."""
         return StreamPosition(at.index + 1, RecordPlace(), at.ordinal + at.place.before + 1)
 
-    def _pages(
+    async def _pages(
         self, found: ListedObject, open_body: OpenBody, place: RecordPlace
     ) -> AsyncGenerator[RecordPage, None]:
         path, _ = self._store.addresses(found.key)
-        return self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
+        types = self._folder_types
+        columns = folder_columns(found.key, types) if types is not None else {}
+        pages = self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
+        async with aclosing(pages):
+            async for page in pages:
+                if columns:
+                    failed = {index for index, _ in page.failures}
+                    for index, record in enumerate(page.records):
+                        if index not in failed:
+                            record.update(columns)
+                yield page
 
     async def _lost(
         self, found: ListedObject, failure: ComponentError | Suspect, at: StreamPosition, ordinal: int

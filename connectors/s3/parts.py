@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from connectors.addresses import without_fields
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, parts_claim
+from connectors.objects.partitions import is_partition
 from connectors.objects.pattern import ObjectPattern, split_bucket
 from connectors.s3.client import S3Client, S3Connection, open_client
 from connectors.s3.errors import is_unsupported, s3_errors
@@ -72,7 +73,11 @@ class ObjectsBelow:
     async def sizes(self) -> Mapping[str, int]:
         names = self._names(self._prefix)
         # without a name: the folder marker that consoles create
-        return {name: size async for name, size in names if name and "/" not in name}
+        return {
+            name: size
+            async for name, size in names
+            if name.rpartition("/")[2] and ("/" not in name or is_partition(name.rpartition("/")[0]))
+        }
 
     async def _names(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
         async with aclosing(list_pages(self._client, self._bucket, prefix)) as pages:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from engine.contract.batch import Batch
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue, Record
 
 __all__ = ["OpenDeadLetters"]
+
+_TYPES = frozenset({int, float, Decimal, UUID, date, datetime, time})
 
 
 class OpenDeadLetters:
@@ -50,10 +57,27 @@ def is_same_record(key: str, dead: JsonValue, delivered: Mapping[str, object]) -
     if not isinstance(dead, dict):
         return key in map(str, delivered.values())
     if "id" in dead and "id" in delivered:
-        return str(dead["id"]) == str(delivered["id"])
+        return _is_same_id(dead["id"], delivered["id"])
     return dead == delivered or any(
         str(value) == key and str(delivered.get(name)) == key for name, value in dead.items()
     )
+
+
+def _is_same_id(dead: JsonValue, delivered: object) -> bool:
+    """Return whether both are the same id, in any spelling of a value that is not a text."""
+    if str(dead) == str(delivered):
+        return True
+    if type(delivered) not in _TYPES:
+        return False
+    try:
+        return bool(_reader(cast(Any, type(delivered))).validate_strings(str(dead)) == delivered)
+    except (ValueError, ArithmeticError):
+        return False
+
+
+@functools.cache
+def _reader(kind: Any) -> TypeAdapter[object]:
+    return TypeAdapter(kind)
 
 
 def _mapping(record: Record) -> Mapping[str, object]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from stat import S_ISDIR
 from typing import Any
 
 import anyio
@@ -193,8 +194,11 @@ async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
         for name in ("path", "table", "model", "dataset", "bucket", "url")
         if isinstance(value := getattr(node.params, name, None), str) and value
     ]
-    mode = getattr(node.params, "mode", "")
-    text = without_credentials(", ".join([*named, *([f"mode {mode}"] if mode else [])]))
+    if columns := getattr(node.params, "partition_by", None):
+        named.append(f"partitions by {', '.join(columns)}")
+    if mode := getattr(node.params, "mode", ""):
+        named.append(f"mode {mode}")
+    text = without_credentials(", ".join(named))
     path = getattr(node.params, "path", None)
     if isinstance(path, str) and path != "-" and "://" not in path:
         text += await anyio.to_thread.run_sync(_what_is_there, path)
@@ -203,7 +207,8 @@ async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
 
 def _what_is_there(path: str) -> str:
     try:
-        return f": {os.stat(path).st_size:,} bytes exist already"
+        found = os.stat(path)
+        return ": exists already" if S_ISDIR(found.st_mode) else f": {found.st_size:,} bytes exist already"
     except OSError:
         return ": not there yet"
 

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from engine.service.wire_types import is_nullable
 
-__all__ = ["AS_TEXT", "JSON", "UUID_TEXT", "Column", "columns_of", "fits"]
+__all__ = ["AS_TEXT", "JSON", "UUID_TEXT", "Column", "columns_of", "fits", "spelling_of"]
 
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
@@ -171,7 +171,7 @@ def _as_stored(annotation: Any, convert: Callable[[Any], object]) -> Callable[[s
     def asked(text: str) -> str:
         try:
             return str(convert(adapter.validate_strings(text)))
-        except ValueError:
+        except (ValueError, ArithmeticError):  # the latter for times beyond the calendar in UTC
             return text
 
     return asked
@@ -179,6 +179,24 @@ def _as_stored(annotation: Any, convert: Callable[[Any], object]) -> Callable[[s
 
 # infinities are kept, to be rejected: by default they would become null
 _ANYTHING: TypeAdapter[object] = TypeAdapter(object, config=ConfigDict(ser_json_inf_nan="constants"))
+
+
+def spelling_of(annotation: Any, column: Column) -> Callable[[str], str] | None:
+    """Return what gives all spellings of a value that a client may send the text of the stored value.
+
+    None if each text is a value of its own. Texts that are no value of the type are unchanged.
+    """
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if column.asked is not None:
+        return column.asked
+    if annotation in _SCALARS and annotation is not str:
+        return _as_stored(annotation, column.convert or _unchanged)
+    return None
+
+
+def _unchanged(value: object) -> object:
+    return value
 
 
 def _as_json(value: object) -> str:

@@ -137,7 +137,7 @@ class GroupCommit:
         self._ledger = BatchLedger(connection)
         self._epochs = EpochStore(connection)
         self._replaced = ReplacedRows(connection)
-        self._letters = DeadLetterStore(connection)
+        self._letters = DeadLetterStore(connection, self._tables)
         self._ids = IdIndexes(connection, self._tables.values())
         self._marks = Marks(connection)
         self._open_letters = self._letters.open_tables()

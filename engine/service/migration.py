@@ -68,6 +68,8 @@ class _Migration:
                 name = quote(column.name)
                 unquoted = f"{name} = {name} ->> '$' WHERE starts_with({name}, '\"')"
                 self._execute(f"UPDATE {self._name} SET {unquoted}")  # noqa: S608 -- quoted
+        if not problems:  # else a column may not have its new type
+            problems = self._misfits()
         if problems:
             raise StateError(
                 f"table {self._table.name} in the warehouse does not fit its model: {'; '.join(problems)}. "
@@ -126,6 +128,36 @@ class _Migration:
                 return [f"{column.name} is {old}, declared {new}, and {lost} rows do not fit"]
         self._execute(f"ALTER TABLE {self._name} ALTER {name} SET DATA TYPE {new} USING {there}")
         _log.info("column %s of table %s changed from %s to %s", column.name, self._table.name, old, new)
+        return []
+
+    def _misfits(self) -> list[str]:
+        """Return where stored rows have null and their model does not allow it; warn of other misfits.
+
+        Null is only a warning where code of the user makes the rows, since that may be what puts it there.
+        """
+        filled, limits = sorted(self._table.filled), sorted(self._table.limits)
+        conditions = [f"{quote(name)} IS NULL" for name in filled]
+        conditions += [f"NOT ({sql.format(quote(name))})" for name, sql in limits]
+        counts = self._counts(*conditions) if conditions else ()
+        remedy = "let the field be null"
+        nulls = [
+            f"{name} is not allowed to be null, but is in {count} rows ({remedy})"
+            for name, count in zip(filled, counts, strict=False)
+            if count
+        ]
+        for (name, _), count in zip(limits, counts[len(filled) :], strict=True):
+            if count:
+                _log.warning(
+                    "table %s keeps %s rows with a value that %s no longer allows: allow it again, or load "
+                    "them again with other values",
+                    self._table.name,
+                    count,
+                    name,
+                )
+        if self._table.is_checked:
+            return nulls
+        for text in nulls:
+            _log.warning("table %s: %s", self._table.name, text)
         return []
 
     def _count(self, condition: str) -> int:

@@ -31,7 +31,7 @@ __all__ = [
     "utc_now",
 ]
 
-VERSION = 5
+VERSION = 6
 
 _DDL = (
     "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER, accounts_since TIMESTAMP)",
@@ -47,7 +47,7 @@ _DDL = (
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
     commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR,
-    pipeline VARCHAR, run VARCHAR, node VARCHAR, key VARCHAR, closed_at TIMESTAMP)""",
+    pipeline VARCHAR, run VARCHAR, node VARCHAR, key VARCHAR, closed_at TIMESTAMP, record_key VARCHAR)""",
     "CREATE TABLE IF NOT EXISTS _odw_removed_letters (dead_letter_id VARCHAR, removed_at TIMESTAMP)",
     "CREATE TABLE IF NOT EXISTS _odw_times (sequence BIGINT, noted_at TIMESTAMP)",
     """CREATE TABLE IF NOT EXISTS _odw_audit
@@ -85,6 +85,7 @@ _FROM_VERSION = {
         WHERE sequence IS NOT NULL GROUP BY date_trunc('hour', committed_at)""",
     ),
     4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
+    5: ("ALTER TABLE _odw_dead_letters ADD COLUMN record_key VARCHAR",),
 }
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
@@ -101,6 +102,8 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     for table in tables:
         spelled = known.get(table.name.lower())
         create_or_migrate(connection, table, version, is_known=spelled is not None)
+        if spelled is not None:
+            _respell_letters(connection, table)
         if spelled is None:
             added.append(table.name)
         elif spelled != table.name:  # SQL ignores case in names, so the spelling may have changed
@@ -111,6 +114,30 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     if added:
         connection.execute("INSERT INTO _odw_tables SELECT unnest(?::VARCHAR[]), false", [added])
     connection.commit()
+
+
+def _respell_letters(connection: DuckDBPyConnection, table: Table) -> None:
+    """Set `record_key` of open dead letters as the type of the key is now."""
+    found = connection.execute(
+        "SELECT DISTINCT record_id, record_key FROM _odw_dead_letters "
+        "WHERE status = 'open' AND table_name = ? AND record_id IS NOT NULL",
+        [table.name],
+    ).fetchall()
+    changed = [(sent, key) for sent, known in found if (key := _key_of(table, sent)) != known]
+    if changed:
+        connection.execute(
+            "UPDATE _odw_dead_letters SET record_key = new "
+            "FROM (SELECT unnest(?::VARCHAR[]) AS sent, unnest(?::VARCHAR[]) AS new) "
+            "WHERE status = 'open' AND table_name = ? AND record_id = sent",
+            [*map(list, zip(*changed, strict=True)), table.name],
+        )
+
+
+def _key_of(table: Table | None, sent: str | None) -> str | None:
+    """Return the text of the stored id that a sent one means."""
+    if sent is None or table is None or table.key_text is None:
+        return sent
+    return table.key_text(sent)
 
 
 def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
@@ -352,8 +379,9 @@ _UNKNOWN = (None, "open", None, None, *UNKNOWN_ORIGIN)
 class DeadLetterStore:
     """Dead letters, upserted by id. Used inside the writer's transaction."""
 
-    def __init__(self, connection: DuckDBPyConnection) -> None:
+    def __init__(self, connection: DuckDBPyConnection, tables: Mapping[str, Table]) -> None:
         self._connection = connection
+        self._tables = tables
 
     def open_tables(self) -> set[str]:
         """Return the tables with open dead letters."""
@@ -367,7 +395,7 @@ class DeadLetterStore:
         """Mark open dead letters of these records, by id, as recovered, since later rows are committed."""
         if not rows:
             return
-        sent, stored = (table.columns[0].compared.format(text) for text in ("record_id", "id"))
+        sent, stored = (table.columns[0].compared.format(text) for text in ("record_key", "id"))
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? "  # noqa: S608 -- quoted
             "FROM (SELECT unnest(?::VARCHAR[]) AS id, unnest(?::BIGINT[]) AS sequence) "
@@ -430,6 +458,7 @@ class DeadLetterStore:
                     reason,
                     *(letter.origin if any(letter.origin) else origin),
                     closed_at,
+                    _key_of(self._tables.get(letter.table or ""), letter.record_id),
                 )
             )
         with self._connection.appender("_odw_dead_letters") as appender:

@@ -7,8 +7,8 @@ sequence: of two rows with the same id, the one with the higher sequence is newe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from engine.errors import RegistryError
-from engine.service.columns import JSON, Column, columns_of, fits
+from engine.service.columns import JSON, Column, columns_of, fits, spelling_of
+from engine.service.limits import allowed_by, has_no_validators, takes_null
 from engine.service.models import IngestModel, Row
 from engine.service.wire_types import is_nullable
 
@@ -39,7 +40,10 @@ class MisfitError(Exception):
 class Table:
     """A table; `key` is the column by which rows replace each other: always the first, or None.
 
-    `defaults` are the values of fields that a row may leave out; `required` fields have no default.
+    `defaults` are the values of fields that a row may leave out; `required` fields have no default. No row of
+    the model has null in the fields `filled`; `limits` are other conditions, each with its field, over `{0}`,
+    the stored value. `is_checked`: no code of the user changes rows, so all are as the model's types say.
+    `key_text` gives all spellings of an id that clients may send one text; None if they have no others.
     """
 
     name: str
@@ -47,6 +51,10 @@ class Table:
     key: str | None
     defaults: tuple[tuple[str, object], ...]
     required: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
+    limits: frozenset[tuple[str, str]] = frozenset()
+    is_checked: bool = False
+    key_text: Callable[[str], str] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -144,13 +152,19 @@ def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
                 f"ingest models {owner.name!r} and {model.name!r} call their tables {owner.table!r} and "
                 f"{model.table!r}, which SQL takes for the same name: use one spelling, or another name"
             )
-        table = _table_of(model.table, model.row_model)
+        table = _table_of(model.table, model.row_model, is_checked=model.transform is None)
         known = tables.setdefault(model.table, table)
         if differing := _differing(known, table):
             raise RegistryError(
                 f"ingest models {owner.name!r} and {model.name!r} disagree about the columns of "
                 f"table {model.table!r}: {differing}"
             )
+        tables[model.table] = replace(
+            known,
+            filled=known.filled & table.filled,
+            limits=known.limits & table.limits,
+            is_checked=known.is_checked and table.is_checked,
+        )
     return tables
 
 
@@ -163,7 +177,7 @@ def _differing(one: Table, other: Table) -> str:
     return f"give {', '.join(names)} the same name and type in both, or each model a separate table"
 
 
-def _table_of(name: str, model: type[BaseModel]) -> Table:
+def _table_of(name: str, model: type[BaseModel], *, is_checked: bool) -> Table:
     columns = columns_of(model)
     if not columns:
         raise RegistryError(f"{model.__name__}, the row of table {name!r}, has no fields")
@@ -183,7 +197,19 @@ def _table_of(name: str, model: type[BaseModel]) -> Table:
     first = columns[0]
     is_key = first.name == _KEY and not first.sql_type.endswith("[]")
     has_key = is_key and not is_nullable(fields[_KEY].annotation)
-    return Table(name, tuple(columns), _KEY if has_key else None, tuple(defaults), required)
+    stored = {column.name: fields[column.name] for column in columns}
+    return Table(
+        name,
+        tuple(columns),
+        _KEY if has_key else None,
+        tuple(defaults),
+        required,
+        # stored before the field was added, rows have null where a factory makes the default
+        frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
+        frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
+        is_checked and has_no_validators(model),
+        spelling_of(fields[_KEY].annotation, first) if has_key else None,
+    )
 
 
 def _refuse_lookalikes(table: str, columns: Iterable[Column]) -> None:

@@ -16,7 +16,7 @@ from temporalio.client import (
     WorkflowFailureError,
     WorkflowQueryFailedError,
 )
-from temporalio.exceptions import ApplicationError, CancelledError, FailureError
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.exit_codes import ExitCode
@@ -332,6 +332,9 @@ def _failed(failure: WorkflowFailureError) -> tuple[RunStatus, str, ExitCode]:
     cause = failure.cause
     if isinstance(cause, CancelledError):
         return RunStatus.INTERRUPTED, "cancelled", ExitCode.INTERRUPTED
+    if isinstance(cause, TerminatedError):  # by an operator, who may have given a reason
+        reason = f": {cause.message}" if cause.message else ""
+        return RunStatus.FAILED, f"its workflow was terminated{reason}", ExitCode.FAILED
     message = cause.message if isinstance(cause, FailureError) else str(cause)
     kind = (cause.type if isinstance(cause, ApplicationError) else "") or ""
     known = FailureType(kind) if kind in list(FailureType) else None

@@ -6,7 +6,8 @@ import shlex
 from typing import Any, cast
 
 import pytest
-from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
+from temporalio.exceptions import TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.durable import watched_run as watched
@@ -14,7 +15,7 @@ from engine.cli.durable.server import command
 from engine.cli.durable.watched_run import Watched
 from engine.cli.options import DurableOptions
 from engine.errors import ServiceError
-from engine.state import StateStore
+from engine.state import RunStatus, StateStore
 from engine.state.memory import MemoryStateStore
 from engine.temporal.starting import Handle
 
@@ -95,3 +96,19 @@ async def test_refusal_differs_from_a_server_without_answer() -> None:
     async with MemoryStateStore() as store:
         with pytest.raises(ServiceError, match=r"PERMISSION_DENIED.*TEMPORAL_API_KEY"):
             await run.until_ended(store)
+
+
+class Terminated:
+    """A workflow that an operator ended on the server."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def result(self) -> Any:
+        raise WorkflowFailureError(cause=TerminatedError(self.reason))
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("for maintenance", ": for maintenance"), ("", "")])
+async def test_a_terminated_workflow_is_named(reason: str, shown: str) -> None:
+    run = Watched(cast(Client, None), cast(Handle, Terminated(reason)), "blobs-20260131T120000-4f2a1b")
+    assert (await run._outcome())[:2] == (RunStatus.FAILED, f"its workflow was terminated{shown}")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from engine.contract.batch import Batch
 from engine.contract.dead_letter import DeadLetter
 from engine.flow.open_dead_letters import OpenDeadLetters, is_same_record
+
+MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
+NUMBER = UUID("6f9619ff-8b86-d011-b42d-00cf4fc964ff")
 
 
 def letter(key: str, record: Any) -> DeadLetter:
@@ -21,6 +27,14 @@ def letter(key: str, record: Any) -> DeadLetter:
         ("k", {"id": "1", "x": 1}, {"id": "1", "x": 2}, True),
         ("k", {"id": 1}, {"id": "1"}, True),
         ("k", {"id": "1"}, {"id": "2"}, False),
+        ("k", {"id": "007"}, {"id": 7}, True),
+        ("k", {"id": "007"}, {"id": "7"}, False),
+        ("k", {"id": "7.5"}, {"id": 8}, False),
+        ("k", {"id": "1.50"}, {"id": Decimal("1.5")}, True),
+        ("k", {"id": MIDNIGHT.isoformat()}, {"id": MIDNIGHT}, True),
+        ("k", {"id": "2026-01-02T01:00:00+01:00"}, {"id": MIDNIGHT}, True),
+        ("k", {"id": NUMBER.hex.upper()}, {"id": NUMBER}, True),
+        ("k", {"id": None}, {"id": 7}, False),
         ("5", {"number": 5, "x": 1}, {"number": 5, "x": 2}, True),
         ("file:3", {"x": 1}, {"x": 2}, False),
         ("file:3", {"x": 1}, {"x": 1}, True),

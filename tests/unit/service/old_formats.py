@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMAT_1", "FORMAT_2", "FORMAT_3", "FORMAT_4"]
+__all__ = ["FORMAT_1", "FORMAT_2", "FORMAT_3", "FORMAT_4", "FORMAT_5"]
 
-FORMAT_4 = ("ALTER TABLE _odw_batches DROP COLUMN epoch", "UPDATE _odw_meta SET version = 4")
+FORMAT_5 = ("ALTER TABLE _odw_dead_letters DROP COLUMN record_key", "UPDATE _odw_meta SET version = 5")
+
+FORMAT_4 = (*FORMAT_5, "ALTER TABLE _odw_batches DROP COLUMN epoch", "UPDATE _odw_meta SET version = 4")
 
 FORMAT_3 = (
     *FORMAT_4,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
+import duckdb
 import httpx
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -21,7 +23,7 @@ from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.warehouse import Warehouse
 from tests.series import few
-from tests.unit.service.old_formats import FORMAT_2
+from tests.unit.service.old_formats import FORMAT_2, FORMAT_5
 
 Rows = list[dict[str, Any]]
 
@@ -281,13 +283,52 @@ async def test_numbers_as_ids_are_asked_for_in_any_spelling(
 
 
 @pytest.mark.parametrize(
-    ("key", "sent"), [(UUID, "6F9619FF-8B86-D011-B42D-00CF4FC964FF"), (float, 1), (float, 1.5)]
+    ("key", "died", "sent"),
+    few(
+        [
+            (UUID, "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "6F9619FF-8B86-D011-B42D-00CF4FC964FF"),
+            (UUID, f"urn:uuid:{ROW['ref']}", ROW["ref"]),
+            (float, 1, 1),
+            (float, 1.5, "1.50"),
+            (int, "007", 7),
+            (int, "-0", 0),
+            (date, "2026-01-02", "2026-01-02"),
+            (datetime, "2026-01-02T02:00:00.50+02:00", "2026-01-02T00:00:00.5Z"),
+            (time, "10:11", "10:11:00"),
+            (Decimal, "007.50", 7.5),
+            (IPv6Address, "0:0::1", "::1"),
+            (Annotated[int, Field(ge=0)], "+7", 7),
+        ],
+        3,
+        several=True,
+    ),
 )
-async def test_a_row_closes_a_letter_in_any_spelling(path: Path, key: Any, sent: Any) -> None:
-    steps: list[tuple[str, Any]] = [("/ingest/Some", [{"id": sent, "n": n}]) for n in ("none", 1)]
-    some = [model("Some", id=(key, ...), n=(int, ...))]
-    *_, letters = await exchange(path, some, *steps, ("/dead-letters", None))
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_row_closes_a_letter_in_any_spelling(
+    path: Path, key: Any, died: Any, sent: Any, is_restarted: bool
+) -> None:
+    some, before = ([model("Some", id=(kind, ...), n=(int, ...))] for kind in (key, str))
+    bad, good = (("/ingest/Some", [{"id": id_, "n": n}]) for id_, n in ((died, "none"), (sent, 1)))
+    if is_restarted:  # of an older version, and the key had another type
+        await exchange(path, before, bad)
+        with duckdb.connect(str(path)) as connection:
+            for statement in FORMAT_5:
+                connection.execute(statement)
+        bad = good
+    *_, letters = await exchange(path, some, bad, good, ("/dead-letters", None))
     assert [one["status"] for one in rows(letters)] == ["recovered"]
+
+
+@pytest.mark.parametrize(
+    ("key", "died", "sent"), [(str, "007", "7"), (int, "7.5", 8), (datetime, "0001-01-01T00:00:00+05:00", 7)]
+)
+async def test_a_letter_of_another_id_stays_open(path: Path, key: Any, died: Any, sent: Any) -> None:
+    steps: list[tuple[str, Any]] = [("/ingest/Some", [{"id": id_, "n": 1}]) for id_ in (died, sent)]
+    steps[0][1][0]["n"] = "none"
+    *_, letters = await exchange(
+        path, [model("Some", id=(key, ...), n=(int, ...))], *steps, ("/dead-letters", None)
+    )
+    assert rows(letters)[0]["status"] == "open"
 
 
 @pytest.mark.parametrize(
@@ -370,6 +411,9 @@ async def test_a_change_that_keeps_every_value_is_made(
     ("before", "after", "old", "problem"),
     [
         ({}, {"n": (int, ...)}, {}, "n is missing, and 1 rows have no value for it"),
+        ({"n": (int | None, None)}, {"n": (int, ...)}, {"n": None}, "n is not allowed to be null.* 1 rows"),
+        ({"n": (int | None, None)}, {"n": (int, 5)}, {"n": None}, "n is not allowed to be null.* 1 rows"),
+        ({"n": (int | None, None)}, {"n": (str, ...)}, {"n": None}, "n is not allowed to be null.* 1 rows"),
         (
             {"n": (str, ...)},
             {"n": (int, ...)},
@@ -390,6 +434,44 @@ async def test_a_change_that_would_lose_a_value_stops(
         await exchange(path, [model("Reading", **after)])
     (answer,) = await exchange(path, same, ("/consumption/getReading", None))
     assert rows(answer) == [{"id": "r", **old}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "old"),
+    [
+        (str, Literal["a'b", "{c}"], "z"),
+        (int, Annotated[int, Field(ge=5)], 4),
+        (int, Annotated[int, Field(lt=4)] | None, 4),
+        (str, Annotated[str, Field(max_length=1)], "éé"),
+        (int | None, int, None),  # a transform may have made it
+    ],
+)
+async def test_rows_that_a_narrower_model_refuses_are_counted(
+    path: Path, caplog: pytest.LogCaptureFixture, before: Any, after: Any, old: Any
+) -> None:
+    def made(kind: Any) -> list[IngestModel]:
+        one = model("Reading", n=(kind, ...))
+        return [replace(one, transform=list)] if old is None else [one]
+
+    await exchange(path, made(before), ("/ingest/Reading", [{"id": "r", "n": old}]))
+    for _ in range(2):
+        caplog.clear()
+        (answer,) = await exchange(path, made(after), ("/consumption/getReading", None))
+        assert rows(answer) == [{"id": "r", "n": old}]
+        (message,) = caplog.messages
+        assert "1 rows" in message
+
+
+@pytest.mark.parametrize(
+    "kind", [Any, object, Annotated[str | None, Field(max_length=2)], dict[str, Any] | None]
+)
+async def test_fields_that_take_null_keep_it_over_restarts(
+    path: Path, caplog: pytest.LogCaptureFixture, kind: Any
+) -> None:
+    for _ in range(2):
+        (answer,) = await exchange(path, [model("R", n=(kind, ...))], ("/ingest/R", [{"id": "r", "n": None}]))
+        assert answer.json()["written"] == 1
+    assert not caplog.messages
 
 
 async def test_ids_that_become_uuids_are_respelled(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -413,8 +495,6 @@ async def test_an_empty_table_takes_any_change(path: Path) -> None:
 
 
 async def test_texts_that_were_kept_as_json_lose_their_quotes(path: Path) -> None:
-    import duckdb
-
     def open_and_close() -> None:
         Warehouse.open(path, wide).close()
         with duckdb.connect(str(path)) as connection:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from connectors.files import JsonlSink, JsonlSinkParams
+from connectors.files.documents import FilesParams, FilesSource
 from connectors.files.parts import FilesSink, FilesSinkParams
 from connectors.files.walking import walk
 from connectors.objects.encoding import encode_csv
@@ -33,7 +34,7 @@ from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
-from engine.errors import BatchError, FatalError, TransientError
+from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.testing import MemorySource, linear_plan
 
@@ -391,7 +392,9 @@ def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
     [{"types": {"a": "text"}}, {"format": "jsonl", "columns": ["a"]},
      {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "delimiter": '"'},
      {"format": "csv", "delimiter": "\n"}, {"format": "parquet", "header": False}, {"path": "s3://b/x"},
-     {"path": "a\0b"}],
+     {"path": "a\0b"}, {"partition_by": ["a", "a"]}, {"partition_by": [""]}, {"max_partitions": 5},
+     {"format": "csv", "columns": ["a"], "partition_by": ["a"]},
+     {"format": "parquet", "types": {"a": "text"}, "partition_by": ["a"]}],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -496,3 +499,139 @@ async def test_an_upload_fails_with_its_own_error() -> None:
     below = ObjectsBelow(_FailingUploads(), "b", "x/", "text/csv")  # type: ignore[arg-type]
     with pytest.raises(TransientError, match="SlowDown"):
         await below.put("run", "part", bytes(PART_BYTES + 1))
+
+
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    """The rows of a partitioned folder, as DuckDB reads them."""
+    import duckdb
+
+    options = "hive_partitioning = true, hive_types_autocast = false"
+    return duckdb.sql(f"select id, k from read_json('{folder}/**/*.jsonl', {options}) order by id").fetchall()
+
+
+def by_kind(start: int, stop: int, kinds: int = 3) -> Batch:
+    records: list[Any] = [{"id": number, "k": f"k{number % kinds}"} for number in range(start, stop)]
+    return Batch(records, KeyRange("k/", start, stop))
+
+
+VALUES: list[Any] = [
+    "a/b", "ü =%.~-_", "", None, True, 1, 1.5, dt.date(2026, 1, 2), Decimal("1.20"), DAY
+]  # fmt: skip
+
+
+async def test_partitions_are_named_as_other_tools_name_them(tmp_path: Path) -> None:
+    batch = Batch([{"id": at, "k": value} for at, value in enumerate(VALUES)], KeyRange("k/", 0, len(VALUES)))
+    async with sink(tmp_path, partition_by=["k"]) as made:
+        await made.write(batch)
+    texts = ["a/b", "ü =%.~-_", "", None, "true", "1", "1.5", "2026-01-02", "1.20", "2026-01-01 05:00:00"]
+    assert rows(tmp_path) == list(enumerate(texts))
+    assert (tmp_path / "k=%C3%BC%20%3D%25.~-_").is_dir()
+    assert (tmp_path / "k=__HIVE_DEFAULT_PARTITION__").is_dir()
+
+
+async def test_a_record_without_a_partition_fails_alone(tmp_path: Path) -> None:
+    values: list[Any] = [["x"], {"x": 1}, "x" * 300, "\ud800", "fine"]
+    records: list[Any] = [*({"id": at, "k": value} for at, value in enumerate(values)), "text", {"id": 6}]
+    async with sink(tmp_path, partition_by=["k"]) as made:
+        with pytest.raises(BatchError) as caught:
+            await made.write(Batch(records, KeyRange("k/", 0, 7)))
+        assert made.ctx.aggregate == {"absent: k": 1}
+    assert {at: error.kind for at, error in caught.value.failures.items()} == dict.fromkeys(
+        [0, 1, 2, 3, 5], "NoPartition"
+    )
+    assert rows(tmp_path) == [(4, "fine"), (6, None)]
+
+
+async def test_more_partitions_than_allowed_stop_the_run(tmp_path: Path) -> None:
+    async with sink(tmp_path, partition_by=["id"], max_partitions=5) as made:
+        with pytest.raises(FatalError, match=r"more than 5 partitions by id.*raise `max_partitions`"):
+            await made.write(batch(0, 6))
+    assert not list(tmp_path.glob("*/*"))
+
+
+@given(
+    cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
+    stop=st.integers(0, 7), lost=st.integers(0, 9),
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+async def test_a_resumed_run_doubles_nothing_in_partitions(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], other: list[int], stop: int, lost: int
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+
+    def pieces(at: list[int]) -> list[tuple[int, int]]:
+        return list(pairwise([0, *sorted(set(at)), 50]))
+
+    async with sink(folder, partition_by=["k"]) as made:
+        for start, end in pieces(cuts)[:stop]:
+            await made.write(by_kind(start, end))
+    for file in sorted(folder.rglob("part-*.jsonl"))[:lost]:  # killed between a note and its file
+        if not file.parent.name.startswith("."):
+            file.unlink()
+    async with sink(folder, attempt=2, partition_by=["k"]) as made:
+        for start, end in pieces(other):
+            await made.write(by_kind(start, end))
+            await made.write(by_kind(start, (start + end) // 2))  # as a batch is halved
+            await made.write(by_kind((start + end) // 2, end))
+        assert await made._open().count() == 50
+        await made.run_completed()
+    assert rows(folder) == [(number, f"k{number % 3}") for number in range(50)]
+    assert not list(folder.glob(".odw*"))
+
+
+async def test_replacing_removes_partitions_of_any_layout(tmp_path: Path) -> None:
+    layouts: list[list[str]] = [["k"], [], ["k", "id"], ["id"], []]
+    other = tmp_path / "other" / "part-0123456789ab-000000000000-01234567.jsonl"
+    other.parent.mkdir()
+    other.write_text("{}")
+    for number, layout in enumerate(layouts):
+        async with sink(tmp_path, f"run-{number}", mode="replace", partition_by=layout) as made:
+            await made.write(by_kind(0, 4))
+            await made.run_completed()
+        assert len(list(tmp_path.rglob("part-*.jsonl"))) == {(): 1, ("k",): 3}.get(tuple(layout), 4) + 1
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_dir()) == ["other"]
+    async with sink(tmp_path, "later", partition_by=["k"]) as made:
+        await made.write(by_kind(0, 4))
+    with pytest.raises(FatalError, match=r"4 files"):
+        async with sink(tmp_path, "last", mode="error"):
+            pass
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+async def test_written_partitions_are_read_back(tmp_path: Path, form: str) -> None:
+    records: list[Any] = [{"id": 1, "k": "a/b", "n": 1}, {"id": 2, "k": None, "n": 7}]
+    async with sink(tmp_path, partition_by=["k", "n"], format=form) as made:
+        await made.write(Batch(records, KeyRange("k/", 0, 2)))
+    pattern = f"{tmp_path}/**/*.{form}"
+    params: Any = {"format": form, "hive_partitioning": True, "hive_types": {"n": "integer"}}
+    source = FilesSource(FilesParams(pattern=pattern, **params))
+    assert sorted([record async for record in source.extract()], key=lambda one: one["id"]) == records
+
+
+async def test_a_folder_whose_value_has_another_type_is_told(tmp_path: Path) -> None:
+    async with sink(tmp_path, partition_by=["k"]) as made:
+        await made.write(by_kind(0, 1))
+    params: Any = {"format": "jsonl", "hive_partitioning": True, "hive_types": {"k": "date"}}
+    source = FilesSource(FilesParams(pattern=f"{tmp_path}/**/*.jsonl", **params))
+    with pytest.raises(RecordError, match=r"not of the type 'date' of `hive_types`"):
+        assert [record async for record in source.extract()]
+
+
+async def test_partitions_in_a_bucket_are_its_files() -> None:
+    names = [
+        "",
+        "part-1.csv",
+        "k=1/part-2.csv",
+        "k=1/n=2/part-3.csv",
+        "k=1/x/part-4.csv",
+        "x/part-5.csv",
+        "k=1/",
+    ]
+    below = ObjectsBelow(None, "bucket", "p/", "text/csv")  # type: ignore[arg-type]
+
+    async def listed(prefix: str) -> Any:
+        for name in [*names, "_odw/0123456789ab/part-2.csv.json"]:
+            yield name, 1
+
+    below._names = listed  # type: ignore[method-assign]
+    assert list(await below.sizes()) == names[1:4]
