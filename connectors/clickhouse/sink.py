@@ -29,7 +29,14 @@ from connectors.clickhouse.tables import (
 from connectors.tables.columns import Changes, Column
 from connectors.tables.deliveries import LedgerRow, entries_of
 from connectors.tables.isolation import RowsRefusedError
-from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
+from connectors.tables.params import (
+    Mode,
+    TableSinkParams,
+    check_staging,
+    is_staging_of,
+    needs_whole_run,
+    table_claim,
+)
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Locality, component, operational
@@ -66,6 +73,7 @@ def _reach(params: ClickHouseSinkParams) -> Locality:
     connection=ClickHouseConnection,
     extra="clickhouse",
     locality=_reach,
+    whole_run=needs_whole_run,
     claim=table_claim,
 )
 class ClickHouseSink(TableSink[ClickHouseSinkParams]):

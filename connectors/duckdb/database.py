@@ -222,6 +222,8 @@ class Database:
         except duckdb.IOException as error:
             raise self._io_error(str(error)) from error
         except duckdb.Error as error:
+            if "Unique file handle conflict" in str(error):  # while another node opens or closes it
+                raise _LockedError(f"{self.path} is being opened or closed in this process") from None
             raise FatalError(f"{self.path}: {str(error).strip()}", kind="schema") from error
 
     def _io_error(self, text: str) -> Exception:
@@ -251,7 +253,7 @@ def columns_of(connection: DuckDBPyConnection, table: str) -> dict[str, Column]:
 
 
 class _LockedError(FatalError):
-    """Another process has the file open."""
+    """Another process has the file open, or another node of this one is opening or closing it."""
 
 
 def _kind(error: Exception) -> str:

@@ -17,7 +17,14 @@ from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
 from connectors.tables.isolation import replacing
 from connectors.tables.names import quote, quote_table
-from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
+from connectors.tables.params import (
+    Mode,
+    TableSinkParams,
+    check_staging,
+    is_staging_of,
+    needs_whole_run,
+    table_claim,
+)
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
@@ -45,7 +52,13 @@ def _claim(params: DuckdbSinkParams) -> Claim:
 
 
 @component(
-    Kind.SINK, "duckdb", params=DuckdbSinkParams, extra="tables", locality=Locality.MACHINE, claim=_claim
+    Kind.SINK,
+    "duckdb",
+    params=DuckdbSinkParams,
+    extra="tables",
+    locality=Locality.MACHINE,
+    whole_run=needs_whole_run,
+    claim=_claim,
 )
 class DuckdbSink(TableSink[DuckdbSinkParams]):
     """Writes records to a table of a DuckDB file, without a server.

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from connectors.files.errors import make_folder
 from connectors.files.sharing import one_path, place_of
 from connectors.objects.part_files import NOTE
-from connectors.objects.part_sink import PartParams, PartSink, parts_claim
+from connectors.objects.part_sink import PartParams, PartSink, needs_whole_run, parts_claim
 from connectors.objects.partitions import is_partition
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
@@ -153,7 +153,14 @@ def _claim(params: FilesSinkParams) -> Claim:
     return parts_claim(place_of(params.path), params.path, params)
 
 
-@component(Kind.SINK, "files", params=FilesSinkParams, locality=Locality.MACHINE, claim=_claim)
+@component(
+    Kind.SINK,
+    "files",
+    params=FilesSinkParams,
+    locality=Locality.MACHINE,
+    whole_run=needs_whole_run,
+    claim=_claim,
+)
 class FilesSink(PartSink[FilesSinkParams]):
     """Write records to files in a folder: JSON lines, CSV or Parquet.
 

@@ -64,7 +64,13 @@ def _claim(params: JsonlSinkParams) -> Claim | None:
     return None if is_stream else writes_file(params.path, params.mode)
 
 
-@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach, claim=_claim)
+def _needs_whole_run(params: JsonlSinkParams) -> bool:
+    return params.mode != "append"  # chunks would replace or reject each other's lines
+
+
+@component(
+    Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach, whole_run=_needs_whole_run, claim=_claim
+)
 class JsonlSink(Sink[JsonlSinkParams]):
     """Append records to a file as JSON lines.
 
@@ -110,11 +116,6 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     def _open(self) -> None:
         params, ctx = self.params, self.ctx
-        if ctx.chunk and params.mode != "append":
-            raise FatalError(
-                f"`mode: {params.mode}` works only in one process: parts of a run on Temporal would "
-                "replace or reject each other's lines; use `mode: append`"
-            )
         self._descriptor, self._path = _open(self._path), os.path.abspath(self._path)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:

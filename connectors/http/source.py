@@ -8,10 +8,10 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
@@ -19,6 +19,7 @@ from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
 from connectors.http.paths import MISSING, at_path, check_path
 from connectors.json_lines import has_long_number, is_utf8, parse_line
+from connectors.objects.csv_types import ColumnType
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Kind, Params, Source, component, operational
@@ -59,6 +60,14 @@ class HttpSourceParams(Params):
 
     path: str = Field(default="", description="Path of the resource, appended to the connection's `url`")
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
+    format: Literal["json", "jsonl", "csv"] = Field(
+        default="json", description="Format of an answer: a JSON document, JSON lines, or CSV with a header"
+    )
+    types: Literal["infer", "text"] | dict[str, ColumnType] = Field(
+        default="infer",
+        description="CSV: types of columns by name (`{age: integer}`); others are inferred for each answer. "
+        "`text`: everything is text",
+    )
     records: str = Field(
         default="",
         description="Where the records are in an answer, e.g. `data.items` (default: the answer is a list)",
@@ -81,6 +90,19 @@ class HttpSourceParams(Params):
     def _is_path(cls, path: str | None) -> str | None:
         return None if path is None else check_path(path)
 
+    @model_validator(mode="after")
+    def _fits_format(self) -> Self:
+        if self.format != "csv" and "types" in self.model_fields_set:
+            raise ValueError(f"`types` is for `format: csv`, and the format is `{self.format}`")
+        if self.format != "json" and self.records:
+            raise ValueError(f"`records` is a path in JSON, and the format is `{self.format}`: leave it out")
+        if self.format != "json" and self.paging.type == "cursor":
+            raise ValueError(
+                f"a cursor is in a JSON document, and the format is `{self.format}`: use `paging` of the "
+                "type `link`, `offset` or `page`"
+            )
+        return self
+
     def notes(self) -> list[str]:
         """Return notes for `validate`."""
         return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
@@ -99,7 +121,7 @@ def _keeps_bookmarks(params: HttpSourceParams) -> bool:
     bookmarks=_keeps_bookmarks,
 )
 class HttpSource(Source[HttpSourceParams]):
-    """Reads records from an HTTP API that answers JSON, page by page.
+    """Reads records from an HTTP API that answers JSON, JSON lines or CSV, page by page.
 
     The next page is found by the Link header, a cursor, an offset or a page number. `Retry-After` is
     honoured, the rate can be limited, and answers are bounded in size. With a `key`, a resumed run continues
@@ -149,13 +171,13 @@ class HttpSource(Source[HttpSourceParams]):
         while position is None or place is not None:
             if pages >= self.params.max_pages:
                 raise FatalError(f"{self._said} has more than {pages:,} pages: raise `max_pages`")
-            found, following, body = await self._page(place, since, pages)
+            found, following, body, failed = await self._page(place, since, pages)
             if following is not None:
                 # an API that ignores the parameter returns the same records for every offset
                 counted = self.params.paging.type in ("offset", "page")
                 self._check_progress(body if counted else orjson.dumps(following), seen)
-            batch = self._batch(found, pages, split.first_ordinal + before)
-            greatest = self._greatest(found, greatest)
+            batch = self._batch(found, failed, pages, split.first_ordinal + before)
+            greatest = self._greatest([one for at, one in enumerate(found) if at not in failed], greatest)
             pages, before, place = pages + 1, before + len(found), following
             position = [place, pages, before, greatest]
             batch.position = position
@@ -204,8 +226,10 @@ class HttpSource(Source[HttpSourceParams]):
             raise FatalError("the http source needs a connection with the `url` of the API")
         return self.connection
 
-    async def _page(self, place: Place, since: Any, number: int) -> tuple[list[Any], Place, bytes]:
-        """Return the records of a page, the next page, and the body of the answer."""
+    async def _page(
+        self, place: Place, since: Any, number: int
+    ) -> tuple[list[Any], Place, bytes, Mapping[int, RecordError]]:
+        """Return the records of a page, the next page, the body of the answer, and unreadable records."""
         assert self._client is not None, "enter the source first"
         paging = self.params.paging
         own = paging.address(place)
@@ -221,16 +245,31 @@ class HttpSource(Source[HttpSourceParams]):
         except TooLargeError as error:
             raise FatalError(f"{error}: ask for smaller pages, or raise `max_answer_bytes`") from None
         if number and answer.status == 404 and paging.type == "page":
-            return [], None, b""  # how some APIs answer for a page after the last
+            return [], None, b"", {}  # how some APIs answer for a page after the last
         if answer.status >= 300:
             raise self._client.failure(answer, "GET", url)
         self.ctx.count("bytes", len(answer.body))
-        document = self._document(answer, first=not number)
+        document, failed = await self._read(answer, first=not number)
         records = self._records(document)
         following = paging.next(place, answer, document, len(records), url)
         if records and not number and following is None and (doubt := paging.doubt(answer, document)):
             self.ctx.count(f"note: read one page alone, and {doubt}")
-        return records, self._without_secrets(following), answer.body
+        return records, self._without_secrets(following), answer.body, failed
+
+    async def _read(self, answer: Answer, *, first: bool) -> tuple[Any, Mapping[int, RecordError]]:
+        """Return the document of an answer, and the errors of its unreadable lines or rows by index."""
+        if self.params.format == "json" or answer.is_page:
+            return self._document(answer, first=first), {}
+        from connectors.http.rows import read_rows
+
+        try:
+            return await read_rows(answer, self.params.format, self.params.types, self._said)
+        except RecordError as error:
+            kind = answer.headers.get("content-type", "no content type")
+            raise FatalError(
+                f"{self._said} did not answer with `{self.params.format}` ({kind}): {error}",
+                kind="schema",
+            ) from None
 
     def _document(self, answer: Answer, *, first: bool) -> Any:
         if answer.status == 204 or not (answer.body.strip() or first):
@@ -242,8 +281,8 @@ class HttpSource(Source[HttpSourceParams]):
             )
         if answer.is_page:
             raise FatalError(
-                f"{self._said} answered with a web page instead of JSON, which may be a login: check `url`, "
-                "`path` and the credentials of the connection"
+                f"{self._said} answered with a web page instead of {self.params.format.upper()}, which may "
+                "be a login: check `url`, `path` and the credentials of the connection"
             )
         try:
             body = _in_utf8(answer)
@@ -252,7 +291,10 @@ class HttpSource(Source[HttpSourceParams]):
             return orjson.loads(body)
         except (orjson.JSONDecodeError, RecordError):
             kind = answer.headers.get("content-type", "no content type")
-            raise FatalError(f"{self._said} did not answer with JSON ({kind}): check `path`") from None
+            raise FatalError(
+                f"{self._said} did not answer with JSON ({kind}): check `path`, or set `format` to "
+                "`csv` or `jsonl`"
+            ) from None
 
     def _records(self, document: Any) -> list[Any]:
         path = self.params.records
@@ -269,14 +311,16 @@ class HttpSource(Source[HttpSourceParams]):
             kind="schema",
         )
 
-    def _batch(self, found: list[Any], page: int, ordinal: int) -> Batch:
+    def _batch(self, found: list[Any], failed: Mapping[int, RecordError], page: int, ordinal: int) -> Batch:
         failures: list[tuple[int, RecordError]] = []
         records: list[Any] = []
         keys: list[str] = []
         name = self.ctx.node or self.params.path.strip("/") or "record"  # two nodes may read the same API
         for index, record in enumerate(found):
             key = f"{name}#{page}/{index}"
-            if not isinstance(record, dict):
+            if index in failed:
+                failures.append((index, failed[index]))
+            elif not isinstance(record, dict):
                 failures.append((index, RecordError("the record is not an object", kind="NotAnObject")))
                 record = {"value": record}
             elif self.params.key is not None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -22,20 +24,22 @@ __all__ = [
     "folded",
     "is_unspaced",
     "numbers_in",
-    "span_of_words",
+    "places_of_words",
+    "word_pattern",
     "words_in",
 ]
 
 _QUOTES: Final = dict.fromkeys("\u2018\u2019", "'") | dict.fromkeys("\u201c\u201d", '"')
 _DASHES: Final = dict.fromkeys("\u2010\u2011\u2013\u2014\u2212", "-")
+_TATWEEL: Final = "\u0640"  # stretches an Arabic word
 _LETTERS: Final = {
     "\u0131": "i",  # dotless i
-    "\u0640": "",  # tatweel, which stretches an Arabic word
     "\u06cc": "\u064a",  # Persian forms of Arabic letters
     "\u0649": "\u064a",
     "\u06a9": "\u0643",
 }
-_PLAIN: Final = _QUOTES | _DASHES | _LETTERS
+_REPLACED: Final = _QUOTES | _DASHES | _LETTERS
+_PLAIN: Final = _REPLACED | {_TATWEEL: ""}
 _NUMBER_MARKS: Final = {
     "\u2212": "-",
     "\uff0d": "-",
@@ -62,6 +66,8 @@ _SCRIPTS: Final = "฀-໿က-႟ក-៿぀-ヿ㐀-鿿"  # Thai, Lao, Burmese, K
 _WORD: Final = re.compile(rf"[{_SCRIPTS}]|\w(?:[^\W{_SCRIPTS}])*")
 _UNSPACED: Final = re.compile(f"[{_SCRIPTS}]")
 _SPACED_WORD: Final = re.compile(r"\w+")
+_IN_WORD: Final = re.compile(rf"[^\W{_SCRIPTS}]")
+_MANY_WORDS: Final = 24  # more are not searched one by one
 _DIGIT: Final = re.compile(r"\d")
 _DIGITS: Final = re.compile(r"\d{4,}")
 _YEAR_DIGITS: Final = 4
@@ -73,7 +79,7 @@ class Folded:
     """A folded text, with a mapping back to the original.
 
     It is folded in chunks by functions written in C; the position of a character is found by folding its
-    chunk again, one character at a time.
+    chunk again, one character at a time. Both fold alike, since the order of marks that stay is checked.
 
     Attributes:
         text: folded text; a run of white space is one space, and it begins without one.
@@ -83,10 +89,10 @@ class Folded:
         self._original = original
         pieces: list[str] = []
         self._offsets: list[int] = []
-        offset, spaced = 0, True
+        offset, spaced, plain = 0, True, _with_plain_characters(original)
         for start in range(0, len(original), _CHUNK):
             self._offsets.append(offset)
-            piece = _folded_chunk(original[start : start + _CHUNK])
+            piece = _folded_chunk(plain[start : start + _CHUNK])
             if spaced and piece.startswith(" "):
                 piece = piece[1:]
             if piece:
@@ -97,14 +103,13 @@ class Folded:
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Return the span of the original for a span of the folded text, including trailing accents."""
-        original, stop = self._original, self._place(end - 1) + 1
+        chunk = bisect_right(self._offsets, start) - 1
+        before = self._offsets[chunk]
+        places = list(islice(self._origins(chunk), end - before))
+        original, stop = self._original, places[-1] + 1
         while stop < len(original) and not _FOLDS[ord(original[stop])]:
             stop += 1  # a combining accent belongs to its letter
-        return self._place(start), stop
-
-    def _place(self, offset: int) -> int:
-        chunk = bisect_right(self._offsets, offset) - 1
-        return next(islice(self._origins(chunk), offset - self._offsets[chunk], None))
+        return places[start - before], stop
 
     def _origins(self, chunk: int) -> Iterator[int]:
         """Yield the original offsets of the folded text's characters, starting with a chunk."""
@@ -127,10 +132,14 @@ class _Folds(dict[int, str]):
         return folded
 
 
-_CHUNK: Final = 128  # characters
+_CHUNK: Final = 256  # characters
 _MAX_FOLDS: Final = 20_000
 _FOLDS: Final = _Folds()
 _RUN: Final = re.compile(" {2,}")
+_REMOVED: Final = frozenset({"Mn", "Cf"})  # categories
+_LAST_OF_TABLE: Final = "\uffff"
+_ORDERED: Final = "\u0345\u1715\u1734\u1b44\u1baa\u1bf2\u1bf3\u302e\u302f\ua953\ua9c0"
+"""Marks that stay, or become letters: a normalisation may put them in another order."""
 
 
 def folded(text: str) -> str:
@@ -138,21 +147,49 @@ def folded(text: str) -> str:
     return Folded(text).text.strip(" ")
 
 
+def _with_plain_characters(text: str) -> str:
+    """Replace characters that fold to one plain one, one for one."""
+    if not text.isascii():
+        for character, plain in _REPLACED.items():
+            text = text.replace(character, plain)
+    return text
+
+
 def _folded_chunk(chunk: str) -> str:
-    """Fold a chunk; each run of white space becomes one space, also at its ends."""
+    """Fold a chunk with plain characters; each run of white space becomes one space, also at its ends."""
     if chunk.isascii():
-        inside = " ".join(chunk.lower().split())
-        if not inside:
-            return " "
-        return f"{' ' * chunk[0].isspace()}{inside}{' ' * chunk[-1].isspace()}"
-    return _RUN.sub(" ", chunk.translate(_FOLDS))
+        return _with_single_spaces(chunk.lower())
+    whole = unicodedata.normalize("NFKD", chunk.replace(_TATWEEL, ""))
+    while mark := _marks().search(whole):
+        if mark[0] in _ORDERED or mark[0] > _LAST_OF_TABLE:
+            return _RUN.sub(" ", chunk.translate(_FOLDS))
+        whole = whole.replace(mark[0], "")
+    return _with_single_spaces(whole.casefold())
+
+
+@cache
+def _marks() -> re.Pattern[str]:
+    """Return the pattern of characters to remove, of those whose order matters, and of the rare planes.
+
+    `re` has a table of the first plane, and would compare other characters one by one.
+    """
+    plane = map(chr, range(ord(_LAST_OF_TABLE) + 1))
+    removed = "".join(one for one in plane if unicodedata.category(one) in _REMOVED)
+    return re.compile(f"[{removed}{_ORDERED}{chr(ord(_LAST_OF_TABLE) + 1)}-\U0010ffff]")
+
+
+def _with_single_spaces(text: str) -> str:
+    inside = " ".join(text.split())
+    if not inside:
+        return " " * bool(text)
+    return f"{' ' * text[0].isspace()}{inside}{' ' * text[-1].isspace()}"
 
 
 def _fold(character: str) -> str:
     if character in _PLAIN:
         return _PLAIN[character]
     whole = unicodedata.normalize("NFKD", character).casefold()
-    bare = "".join(one for one in whole if unicodedata.category(one) not in ("Mn", "Cf"))
+    bare = "".join(one for one in whole if unicodedata.category(one) not in _REMOVED)
     return " " if (bare or whole).isspace() else bare
 
 
@@ -163,18 +200,38 @@ def is_unspaced(text: str) -> bool:
 
 def words_in(text: str) -> list[str]:
     """Return the words of a folded text; each character of a script without spaces is a word."""
-    return _words(text).findall(text)
+    return word_pattern(text).findall(text)
 
 
-def span_of_words(text: str, first: int, last: int) -> tuple[int, int]:
-    """Return the span of a folded text from one word to another, given by number."""
-    words = _words(text).finditer(text)
-    start = next(islice(words, first, None))
-    end = next(islice(words, last - first - 1, None)) if last > first else start
-    return start.start(), end.end()
+def places_of_words(text: str, words: Counter[str], fewest: int) -> list[tuple[int, int, str]]:
+    """Return the places of these words in a folded text, in order: start, end and word.
+
+    None are returned if fewer than `fewest` words can be found, each as often as it is counted.
+    """
+    if len(words) > _MANY_WORDS:
+        return [(*one.span(), one[0]) for one in word_pattern(text).finditer(text) if one[0] in words]
+    places: list[tuple[int, int, str]] = []
+    left = words.total()
+    for word in sorted(words, key=len, reverse=True):  # the long ones are rare
+        before = len(places)
+        places += [(start, start + len(word), word) for start in _starts_of(text, word)]
+        left -= words[word] if len(places) == before else 0
+        if left < fewest:
+            return []
+    return sorted(places)
 
 
-def _words(text: str) -> re.Pattern[str]:
+def _starts_of(text: str, word: str) -> Iterator[int]:
+    at, alone = text.find(word), is_unspaced(word)
+    while at >= 0:
+        end = at + len(word)
+        if alone or not ((at and _IN_WORD.match(text, at - 1)) or _IN_WORD.match(text, end)):
+            yield at
+        at = text.find(word, end)
+
+
+def word_pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern of the words of a folded text, which depends on its scripts."""
     return _WORD if is_unspaced(text) else _SPACED_WORD
 
 

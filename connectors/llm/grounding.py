@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import compress, cycle
+from itertools import cycle, islice, pairwise
+from math import ceil
 from typing import Final
 
 from connectors.llm.folding import (
@@ -24,7 +25,8 @@ from connectors.llm.folding import (
     folded,
     is_unspaced,
     numbers_in,
-    span_of_words,
+    places_of_words,
+    word_pattern,
     words_in,
 )
 
@@ -33,14 +35,15 @@ __all__ = ["Grounder", "Span", "ungrounded_in"]
 Span = tuple[int, int]
 """Start and end in code points; the end is exclusive."""
 
-_SPACE: Final = re.compile(" ")  # in a script without spaces, a line may end anywhere
-_AFTER_HYPHEN: Final = re.compile(r"(?<=\w-) (?=\w)")  # a double name at the end of a line
-_DIVISION: Final = re.compile(r"(?<=\w)- (?=\w)")  # a word that is divided there
+_SPACE: Final = re.compile(" ")
+_HYPHEN: Final = re.compile(r"- (?=\w)")
+_IN_WORD: Final = re.compile(r"\w")
 _FURTHER_UNSPACED: Final = re.compile(
     "[가-힣\U00020000-\U0003ffff]"
 )  # Hangul: particles follow without a space
 _COVERAGE: Final = 0.75  # share of a value's words that a fuzzy span must contain
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
+_SPARSE: Final = 16  # characters for each place of a value's words; denser places are numbered all at once
 _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
 
 
@@ -100,7 +103,7 @@ class Grounder:
         yield _occurrences(self._folded.text, needle)
         if is_unspaced(needle):
             yield self._unspaced.find(needle.replace(" ", ""))
-        if "- " in self._folded.text:
+        if self._divisions:
             yield self._rejoined.find(needle)
             yield self._undivided.find(needle)
 
@@ -109,8 +112,8 @@ class Grounder:
         return Folded(self._text)
 
     @cached_property
-    def _words(self) -> list[str]:
-        return words_in(self._folded.text)
+    def _words(self) -> re.Pattern[str]:
+        return word_pattern(self._folded.text)
 
     @cached_property
     def _numbers(self) -> dict[str, Span]:
@@ -122,15 +125,23 @@ class Grounder:
 
     @cached_property
     def _unspaced(self) -> _Without:
-        return _Without(self._folded.text, _SPACE)
+        # in a script without spaces, a line may end anywhere
+        return _Without(self._folded.text, [one.start() for one in _SPACE.finditer(self._folded.text)], 1)
+
+    @cached_property
+    def _divisions(self) -> list[int]:
+        """Places of hyphens at the end of a line, inside a word or a double name."""
+        text = self._folded.text
+        starts = (one.start() for one in _HYPHEN.finditer(text))
+        return [start for start in starts if start and _IN_WORD.match(text, start - 1)]
 
     @cached_property
     def _rejoined(self) -> _Without:
-        return _Without(self._folded.text, _AFTER_HYPHEN)
+        return _Without(self._folded.text, [start + 1 for start in self._divisions], 1)
 
     @cached_property
     def _undivided(self) -> _Without:
-        return _Without(self._folded.text, _DIVISION)
+        return _Without(self._folded.text, self._divisions, 2)
 
     def _meant(self, wanted: str) -> Iterator[Span]:
         """Find a number or date that is written differently."""
@@ -143,39 +154,53 @@ class Grounder:
     def _by_words(self, wanted: str) -> Iterator[Span]:
         """Find the window with the most of the value's words, if it has at least three quarters."""
         value = words_in(folded(wanted))
-        words, size = self._words, len(value)
-        if not _FEWEST_WORDS <= size <= len(words):
+        text, size = self._folded.text, len(value)
+        if size < _FEWEST_WORDS:
             return
-        left = Counter(value)
-        stated = list(compress(enumerate(words), map(left.__contains__, words)))
-        if len(stated) < _COVERAGE * size:
+        left, fewest = Counter(value), ceil(_COVERAGE * size)
+        places = places_of_words(text, left, fewest)
+        if len(places) < fewest:
             return
+        numbers = list(self._numbered([start for start, _, _ in places], size))
         best = hits = behind = 0
         window = (0, 0)
-        for ahead, (place, word) in enumerate(stated):
-            start = max(place + 1, size) - size
-            while stated[behind][0] < start:
-                gone = stated[behind][1]
+        for ahead, (_, end, word) in enumerate(places):
+            while numbers[behind] <= numbers[ahead] - size:
+                gone = places[behind][2]
                 left[gone] += 1
                 hits -= left[gone] > 0
                 behind += 1
             hits += left[word] > 0
             left[word] -= 1
             if hits > best:
-                best, window = hits, (stated[behind][0], stated[ahead][0])
-        if best < _COVERAGE * size:
+                best, window = hits, (places[behind][0], end)
+        if best >= fewest and self._count_words(0, len(text), size) == size:
+            yield self._folded.span(*window)
+
+    def _numbered(self, starts: Sequence[int], size: int) -> Iterator[int]:
+        """Yield the numbers of words, exact as far as `size` words."""
+        if len(starts) * _SPARSE > len(self._folded.text):
+            all_starts = [one.start() for one in self._words.finditer(self._folded.text)]
+            yield from (bisect_right(all_starts, start) for start in starts)
             return
-        yield self._folded.span(*span_of_words(self._folded.text, *window))
+        number = 0
+        for before, start in pairwise([starts[0], *starts]):
+            number += self._count_words(before, start, size)
+            yield number
+
+    def _count_words(self, start: int, end: int, most: int) -> int:
+        words = self._words.finditer(self._folded.text, start, end)
+        return sum(1 for _ in islice(words, most))
 
 
 class _Without:
-    """A text without the matches of a pattern, which all have one length, to find values across them."""
+    """A text without some parts of one length, to find values across them."""
 
-    def __init__(self, text: str, pattern: re.Pattern[str]) -> None:
-        self._text = pattern.sub("", text)
-        removed = [match.span() for match in pattern.finditer(text)]
-        self._width = removed[0][1] - removed[0][0] if removed else 0
-        self._places = [start - number * self._width for number, (start, _) in enumerate(removed)]
+    def __init__(self, text: str, starts: Sequence[int], width: int) -> None:
+        ends = [0, *(start + width for start in starts)]
+        self._text = "".join(text[end:start] for end, start in zip(ends, [*starts, len(text)], strict=True))
+        self._width = width
+        self._places = [start - number * width for number, start in enumerate(starts)]
 
     def find(self, needle: str) -> Iterator[Span]:
         """Yield the value's spans in the whole text."""

@@ -20,7 +20,7 @@ from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
-__all__ = ["PartParams", "PartSink", "parts_claim"]
+__all__ = ["PartParams", "PartSink", "needs_whole_run", "parts_claim"]
 
 SHOWN_FILES = 3
 
@@ -103,6 +103,11 @@ class PartParams(Params):
         return f".{self.format}" + (packed if self.format != "parquet" else "")
 
 
+def needs_whole_run(params: PartParams) -> bool:
+    """Return whether a run cannot be divided: chunks would replace or reject each other's files."""
+    return params.mode != "append"
+
+
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
@@ -142,11 +147,6 @@ class PartSink(Sink[P]):
             from connectors.objects.parquet_format import load_pyarrow
 
             await load_pyarrow()
-        if self.ctx.chunk and self.params.mode != "append":
-            raise FatalError(
-                f"`mode: {self.params.mode}` works only in one process: parts of a run on Temporal would "
-                "replace or reject each other's files; use `mode: append`"
-            )
         files = PartFiles(await self.open_store(stack), run_token(self.ctx), self.params.suffix)
         others = await files.open()
         if self.params.mode == "error" and others and not files.begun:

@@ -26,10 +26,17 @@ from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
 from connectors.tables.isolation import replacing
 from connectors.tables.names import quote, quote_table
-from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
+from connectors.tables.params import (
+    Mode,
+    TableSinkParams,
+    check_staging,
+    is_staging_of,
+    needs_whole_run,
+    table_claim,
+)
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Locality, component
+from engine.contract.component import Kind, component
 from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
 
@@ -46,18 +53,13 @@ class PostgresSinkParams(TableSinkParams):
     """Parameters of the `postgres` sink."""
 
 
-def _reach(params: PostgresSinkParams) -> Locality:
-    # only a process that reads the whole run can replace all other rows
-    return Locality.MACHINE if params.mode is Mode.REPLACE else Locality.ANYWHERE
-
-
 @component(
     Kind.SINK,
     "postgres",
     params=PostgresSinkParams,
     connection=PostgresConnection,
     extra="postgres",
-    locality=_reach,
+    whole_run=needs_whole_run,
     claim=table_claim,
 )
 class PostgresSink(TableSink[PostgresSinkParams]):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from connectors.addresses import without_fields
 from connectors.objects.part_files import NOTE
-from connectors.objects.part_sink import PartParams, PartSink, parts_claim
+from connectors.objects.part_sink import PartParams, PartSink, needs_whole_run, parts_claim
 from connectors.objects.partitions import is_partition
 from connectors.objects.pattern import ObjectPattern, split_bucket
 from connectors.s3.client import S3Client, S3Connection, open_client
@@ -191,7 +191,14 @@ def _claim(params: S3SinkParams) -> Claim:
 
 
 @component(
-    Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3", claim=_claim
+    Kind.SINK,
+    "s3",
+    params=S3SinkParams,
+    connection=S3Connection,
+    sandbox="s3",
+    extra="s3",
+    whole_run=needs_whole_run,
+    claim=_claim,
 )
 class S3Sink(PartSink[S3SinkParams]):
     """Write records to objects in a bucket: JSON lines, CSV or Parquet.

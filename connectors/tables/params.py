@@ -23,6 +23,7 @@ __all__ = [
     "is_staging_of",
     "merge_rounds",
     "missing_column",
+    "needs_whole_run",
     "staging_name",
     "table_claim",
     "unusable_key",
@@ -106,6 +107,11 @@ class TableSinkParams(Params):
         if self.mode is Mode.REPLACE:
             return [f"replaces all rows of the table {self.table} when the run is complete"]
         return []
+
+
+def needs_whole_run(params: TableSinkParams) -> bool:
+    """Return whether a run cannot be divided: only who has written all rows may replace the others."""
+    return params.mode is Mode.REPLACE
 
 
 def table_claim(params: TableSinkParams, place: str = "") -> Claim:

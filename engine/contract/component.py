@@ -193,7 +193,7 @@ class ComponentSpec:
         locality: where it can work, by its parameters. Runs on several machines need `Locality.ANYWHERE`.
         bookmarks: whether it leaves bookmarks, by its parameters. Concurrent runs would duplicate records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
-        whole_run: it compares records of the whole run, so a run cannot be divided into chunks.
+        whole_run: whether it needs all records of a run, by its parameters. Such a run cannot be divided.
         claim: the external resource that it uses, by its parameters, so that conflicting nodes are rejected.
     """
 
@@ -209,7 +209,7 @@ class ComponentSpec:
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
     bookmarks: bool | Callable[[Any], bool] = False
     branches: Callable[[Any], Branches] | None = None
-    whole_run: bool = False
+    whole_run: bool | Callable[[Any], bool] = False
     claim: Callable[[Any], Claim | None] | None = None
 
     @property
@@ -230,6 +230,10 @@ class ComponentSpec:
     def keeps_bookmarks(self, params: BaseModel) -> bool:
         """Whether the component stores bookmarks with these parameters."""
         return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
+
+    def needs_whole_run(self, params: BaseModel) -> bool:
+        """Return whether the component cannot process a run in chunks with these parameters."""
+        return self.whole_run if isinstance(self.whole_run, bool) else self.whole_run(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
         """Return where the component can work with these parameters."""
@@ -456,7 +460,7 @@ def component(
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
     bookmarks: bool | Callable[[Any], bool] = False,
     branches: Callable[[Any], Branches] | None = None,
-    whole_run: bool = False,
+    whole_run: bool | Callable[[Any], bool] = False,
     claim: Callable[[Any], Claim | None] | None = None,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring.

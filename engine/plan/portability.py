@@ -13,11 +13,11 @@ from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, NodeConfi
 from engine.config.problems import Problems, listed
 from engine.config.values import Place
 from engine.contract.component import Kind, Locality, Source
-from engine.errors import Problem
-from engine.plan.model import NodeCheck, PlanNode
+from engine.errors import ConfigError, Problem
+from engine.plan.model import NodeCheck, Plan, PlanNode
 from engine.state.address import is_address
 
-__all__ = ["node_check", "store_problems", "warnings"]
+__all__ = ["check_divisible", "node_check", "store_problems", "warnings"]
 
 ONE_MACHINE = "or pass --one-machine if all workers run on this machine"
 
@@ -32,13 +32,39 @@ def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
     def check(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
         _check_locality(config, node, problems, one_machine=one_machine)
         _check_resumable(config, node, problems)
-        if node.spec.whole_run:
-            message = f"the {node.kind} `{node.spec.name}` has to see every record, but chunks run separately"
-            problems.add(config.component_place, message, "run the pipeline locally, or let its sink do it")
+        if node.spec.needs_whole_run(node.params):
+            problems.add(config.component_place, *_undivided(node))
         if not one_machine:
             _check_connection(file, config, node, problems)
 
     return check
+
+
+def check_divisible(plan: Plan) -> None:
+    """Check that a run of the plan can be divided into chunks.
+
+    Raises:
+        ConfigError: a node needs all records of a run.
+    """
+    forward = plan.dead_letters.forward
+    nodes = (*plan.nodes, forward) if forward else plan.nodes
+    found = [node for node in nodes if node.spec.needs_whole_run(node.params)]
+    if found:
+        problems = [(node.name, *_undivided(node)) for node in found]
+        raise ConfigError([Problem(f"node {name!r}: {text}", hint=hint) for name, text, hint in problems])
+
+
+def _undivided(node: PlanNode) -> tuple[str, str]:
+    name = node.spec.name
+    if node.kind is Kind.SINK:
+        return (
+            f"with these parameters the sink `{name}` has to write the whole run, but chunks run separately",
+            "use another `mode`, or run the pipeline locally",
+        )
+    return (
+        f"the {node.kind} `{name}` has to see every record, but chunks run separately",
+        "run the pipeline locally, or let its sink do it",
+    )
 
 
 def store_problems(state: str, *, one_machine: bool) -> list[Problem]:

@@ -35,6 +35,7 @@ from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
+from engine.plan.portability import check_divisible
 from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
@@ -106,6 +107,7 @@ class Activities:
             if record is not None and request.resume:
                 plan = self._plans(request.pipeline, {**record.params, **request.params})
             self._check(plan, request.identity, record)
+            check_divisible(plan)
             if record is None and request.resume:
                 raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
             entry = self._entry(plan, request, record)

@@ -55,6 +55,71 @@ def by_link(request: Request) -> Answer:
     return Answer(200, json.dumps(ROWS[page * 10 : page * 10 + 10]).encode(), more)
 
 
+def by_offset_as(form: str) -> Any:
+    def script(request: Request) -> Answer:
+        rows = ROWS[int(asked(request)["offset"]) :][:10]
+        lines = [json.dumps(row) for row in rows]
+        if form == "csv":
+            lines = ["id,at", *(f"{row['id']},{row['at']}" for row in rows)]
+        return Answer(200, "".join(f"{line}\n" for line in lines).encode(), {"content-type": f"text/{form}"})
+
+    return script
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+async def test_answers_in_lines_and_rows_are_read(form: str) -> None:
+    async with ScriptedServer(by_offset_as(form)).running() as server:
+        assert await read(server.url, format=form, paging={"type": "offset", "size": 10}) == ROWS
+        if form == "csv":
+            text = await read(server.url, format=form, types="text", paging={"type": "offset", "size": 10})
+            assert text[3]["id"] == "3"
+        with pytest.raises(FatalError, match=rf"JSON \(text/{form}\): check `path`, or set `format`"):
+            await read(server.url, paging={"type": "offset", "size": 10})
+
+
+async def test_an_unreadable_line_of_an_answer_fails_alone() -> None:
+    answer = Answer(200, b'{"id": 1, "at": 1}\n{"id":\n{"id": 3, "at": 3}\n')
+    async with ScriptedServer(answers=[answer]).running() as server:
+        opened = source(server.url, format="jsonl", key="id")
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            (batch,) = [one async for one in opened.read(split, None, opened.ctx)]
+    assert [(at, error.kind) for at, error in batch.failures] == [(1, "BrokenLine")]
+    assert batch.keys.to_list() == ["n/1", "n#0/1", "n/3"]
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "expected"),
+    [
+        ("jsonl", b"", []), ("csv", b"", []), ("csv", b"id,at\n", []), ("jsonl", b"\n\n", []),
+        ("csv", b"a,b\n1,x\n", [{"a": 1, "b": "x"}]),
+        ("csv", b'{"error": "no such report"}', r"did not answer with `csv` \(no content type\)"),
+        ("csv", b"<html>log in", r"answered with a web page instead of CSV"),
+        ("jsonl", b"\x89PNG\r\n\x1a\n\0\0\0", r"did not answer with `jsonl`.*is not text"),
+    ],
+)  # fmt: skip
+async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, expected: Any) -> None:
+    async with ScriptedServer(answers=[Answer(200, body)]).running() as server:
+        if isinstance(expected, list):
+            assert await read(server.url, format=form) == expected
+            return
+        with pytest.raises(FatalError, match=expected):
+            await read(server.url, format=form)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"format": "csv", "records": "data"}, "`records` is a path in JSON, and the format is `csv`"),
+        ({"format": "jsonl", "paging": {"type": "cursor", "cursor": "a"}}, "a cursor is in a JSON document"),
+        ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
+    ],
+)
+def test_options_of_other_formats_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HttpSourceParams(**params)
+
+
 def by_cursor(request: Request) -> Answer:
     first = int(asked(request).get("after", 0))
     following = first + 10 if first + 10 < len(ROWS) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from engine.config import FileConfig, load_file
 from engine.contract.component import Kind, Locality, NoParams
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
-from engine.plan.portability import node_check, store_problems, warnings
+from engine.plan.portability import check_divisible, node_check, store_problems, warnings
 from engine.registry import Registry
 from tests.unit.idle import IdleSink
 
@@ -135,6 +136,45 @@ def test_an_address_of_this_machine_means_another_one_elsewhere(
 def test_read_once_source_is_refused_even_on_one_machine(tmp_path: Path) -> None:
     file = read(tmp_path, "a: {source: once}\nb: {sink: shelf}")
     assert "can be read only once" in problems(file, one_machine=True)[0]
+
+
+WHOLE = "has to write the whole run, but chunks run separately"
+
+
+@pytest.mark.parametrize(
+    ("sink", "parameters"),
+    [
+        ("jsonl", "path: out.jsonl, mode: replace"),
+        ("jsonl", "path: out.jsonl, mode: error"),
+        ("files", "path: out, mode: replace"),
+        ("files", "path: out, mode: error"),
+        ("s3", "connection: lake, path: 's3://b/out', mode: replace"),
+        ("duckdb", "path: out.duckdb, table: t, mode: replace"),
+        ("postgres", "connection: db, table: t, mode: replace"),
+        ("clickhouse", "connection: clicks, table: t, mode: replace"),
+    ],
+)
+def test_sinks_that_replace_are_refused_in_divided_runs(tmp_path: Path, sink: str, parameters: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "version: 1\nconnections: {db: {url: 'postgresql://db/x'}, clicks: {url: 'http://db'}, lake: {}}\n"
+        "pipelines:\n  p:\n    nodes:\n      a: {source: blob}\n"
+        f"      b: {{sink: {sink}, with: {{{parameters}}}}}",
+        encoding="utf-8",
+    )
+    file = load_file(path, environ={})
+    hint = "use another `mode`, or run the pipeline locally"
+    text = f"with these parameters the sink `{sink}` {WHOLE}"
+    assert problems(file, one_machine=True) == [f"f.yaml:7:17: {NODES}.b.sink: {text} ({hint})"]
+    (plan,) = compile_file(file, REGISTRY).values()
+    with pytest.raises(ConfigError, match=re.escape(f"node 'b': {text} ({hint})")):
+        check_divisible(plan)
+
+
+def test_a_sink_that_adds_can_write_a_divided_run(tmp_path: Path) -> None:
+    file = read(tmp_path, "a: {source: blob}\nb: {sink: duckdb, with: {path: out.duckdb, table: t}}")
+    (plan,) = compile_file(file, REGISTRY).values()
+    check_divisible(plan)
 
 
 def test_the_sink_of_dead_letters_is_checked_as_well(tmp_path: Path) -> None:

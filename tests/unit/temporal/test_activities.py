@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from engine import load
 from engine.config.model import NodeOptions, Notify, RetryOptions, Settings
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt, Source
@@ -440,6 +442,20 @@ async def test_invalid_file_is_not_retried() -> None:
             )
 
     assert (raised.value.type, raised.value.non_retryable) == ("ConfigError", True)
+
+
+async def test_a_run_that_cannot_be_divided_is_not_begun(tmp_path: Path) -> None:
+    nodes = "{read: {source: blob}, out: {sink: jsonl, with: {path: out.jsonl, mode: replace}}}"
+    (tmp_path / "p.yaml").write_text(f"version: 1\npipelines: {{test: {{nodes: {nodes}}}}}")
+    (plan,) = load(tmp_path / "p.yaml").values()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        with pytest.raises(ApplicationError, match="the sink `jsonl` has to write the whole run") as raised:
+            await ActivityEnvironment().run(
+                activities.compile_plan, CompileRequest("r", "etl/test/r", "test")
+            )
+        assert raised.value.non_retryable
+        assert await engine.store.list_runs() == []
 
 
 async def test_a_run_of_another_workflow_is_not_entered() -> None:

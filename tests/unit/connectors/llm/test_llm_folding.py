@@ -5,15 +5,25 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.llm import folding
-from connectors.llm.folding import Folded, dates_in, folded, numbers_in, span_of_words, words_in
+from connectors.llm.folding import (
+    Folded,
+    dates_in,
+    folded,
+    numbers_in,
+    places_of_words,
+    word_pattern,
+    words_in,
+)
 
 ODD = " \t\n\u00a0\u2003aAéÉßﬁ\u0301\u200d\u200b\u00b4’“–Ｃ４ﷺ年ก\u0e48가ΣςİI\x1c1.,"
+ODD += "\u0640\u0345\u302e\u1baa\u0323\U0001d165ᾳ﹘"
 TEXTS = st.text(st.one_of(st.sampled_from(ODD), st.characters()), max_size=60)
 
 
@@ -44,15 +54,24 @@ def test_chunks_fold_as_single_characters_do(text: str, size: int) -> None:
             assert start == place < end
 
 
-@given(text=TEXTS)
-def test_words_have_their_places(text: str) -> None:
-    words = words_in(text)
-    for number, word in enumerate(words):
-        assert text[slice(*span_of_words(text, number, number))] == word
-    if words:
-        start, end = span_of_words(text, 0, len(words) - 1)
-        assert text[start:end].startswith(words[0])
-        assert text[start:end].endswith(words[-1])
+@given(text=TEXTS, value=TEXTS, many=st.sampled_from([0, 99]))
+def test_words_have_their_places(text: str, value: str, many: int) -> None:
+    words = Counter(words_in(value))
+    wanted = [(*one.span(), one[0]) for one in word_pattern(text).finditer(text) if one[0] in words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_MANY_WORDS", many)
+        assert places_of_words(text, words, 0) == wanted
+
+
+def test_rare_words_end_the_search_for_a_value() -> None:
+    assert places_of_words("one two", Counter(["one", "two", "three"]), 2) != []
+    assert places_of_words("one two", Counter(["one", "two", "three"]), 3) == []
+
+
+def test_marks_that_a_normalisation_may_move_are_known() -> None:
+    plane = map(chr, range(ord(folding._LAST_OF_TABLE) + 1))
+    moved = {one for one in plane if unicodedata.combining(one) and folding._fold(one)}
+    assert moved == set(folding._ORDERED)
 
 
 @given(text=st.text(st.sampled_from("0123456789.,-+'a_ \u00a0年月日/"), max_size=40))

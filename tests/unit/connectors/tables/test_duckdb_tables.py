@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from connectors.duckdb import DuckdbSink, DuckdbSinkParams
+from connectors.duckdb.database import Database, DuckdbParams
 from engine.cli import main
 from engine.errors import BatchError, FatalError, TransientError
 from tests.table_targets import TABLE, DuckdbTarget, batch_of
@@ -56,6 +57,25 @@ async def test_a_file_that_another_process_holds_names_it(target: DuckdbTarget) 
         holder.communicate()
     assert f"is open in process {holder.pid}" in str(caught.value)
     assert "only one process can write" in str(caught.value)
+
+
+async def test_a_file_that_another_node_is_closing_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, connect = [True, True], duckdb.connect
+
+    def connected(path: str, **options: Any) -> duckdb.DuckDBPyConnection:
+        if closing:  # what DuckDB says to one thread while another closes the file
+            closing.pop()
+            raise duckdb.ResourceInUseException('Unique file handle conflict: Cannot attach "x"')
+        return connect(path, **options)
+
+    monkeypatch.setattr(duckdb, "connect", connected)
+    monkeypatch.setattr("connectors.duckdb.database._POLL_SECONDS", 0)
+    database = Database(DuckdbParams(path=str(tmp_path / "x.duckdb")))
+    await database.open()
+    assert await database.fetch("SELECT 1") == [(1,)]
+    await database.close()
 
 
 async def test_a_file_that_is_not_duckdb_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The records of an answer in JSON lines or CSV, by the formats of files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from connectors.http.client import Answer
+from connectors.objects.content import ObjectBody
+from connectors.objects.csv_types import ColumnType
+from connectors.objects.pages import ObjectReader, RecordPlace
+from connectors.objects.params import ObjectParams
+from connectors.objects.record_formats import record_format
+from engine.errors import RecordError
+
+__all__ = ["read_rows"]
+
+
+@dataclass(slots=True)
+class _Body:
+    """The body of an answer from some byte on."""
+
+    data: bytes
+    content_type: str | None
+    size: int
+    content_encoding: str | None = None  # the client has unpacked it
+
+    async def read(self) -> bytes:
+        data, self.data = self.data, b""
+        return data
+
+
+async def read_rows(
+    answer: Answer,
+    format: Literal["jsonl", "csv"],  # noqa: A002 - what it is called in the pipeline's file
+    types: Literal["infer", "text"] | dict[str, ColumnType],
+    shown: str,
+) -> tuple[list[Any], Mapping[int, RecordError]]:
+    """Return the records, and the errors of unreadable ones by index; `shown` names the answer in them.
+
+    Raises:
+        RecordError: the answer cannot be read.
+    """
+
+    @asynccontextmanager
+    async def open_body(start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
+        yield _Body(answer.body[start:stop], answer.headers.get("content-type"), len(answer.body))
+
+    params = ObjectParams(format="csv", types=types) if format == "csv" else ObjectParams(format=format)
+    reader = ObjectReader("", shown, len(answer.body), open_body)
+    records: list[Any] = []
+    failed: dict[int, RecordError] = {}
+    async with aclosing(record_format(params).pages(reader, RecordPlace())) as pages:
+        async for page in pages:
+            failed |= {len(records) + index: error for index, error in page.failures}
+            records += page.records
+    return records, failed
