@@ -19,6 +19,7 @@ from pydantic import Field
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
 from engine.contract.component import Params, operational
+from engine.contract.params import LocalPath
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ _HOLDER: Final = re.compile(r"held in (\S+) \(PID (\d+)\)")
 class DuckdbParams(Params):
     """Parameters of the source and the sink."""
 
-    path: str = Field(min_length=1, description="The DuckDB file; a sink creates it if it does not exist")
+    path: LocalPath = Field(
+        min_length=1, description="The DuckDB file; a sink creates it if it does not exist"
+    )
     lock_timeout: float = operational(
         10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
     )

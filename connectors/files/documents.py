@@ -27,6 +27,7 @@ from connectors.objects.source import ObjectSource
 from connectors.objects.whole import decode_whole
 from engine.contract.claims import Claim
 from engine.contract.component import Context, Kind, Locality, component
+from engine.contract.params import check_file_name
 from engine.errors import FatalError, RecordError
 
 __all__ = ["FilesParams", "FilesSource"]
@@ -53,6 +54,7 @@ class FilesParams(ObjectParams):
         for one in patterns:
             if "://" in one:
                 raise ValueError(f"{one!r} is an address; the source `files` reads paths of this machine")
+            check_file_name(one)
         return value
 
     @field_validator("exclude")

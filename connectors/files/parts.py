@@ -18,6 +18,7 @@ from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from connectors.objects.partitions import is_partition
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
+from engine.contract.params import LocalPath
 from engine.errors import FatalError
 
 __all__ = ["FilesSink", "FilesSinkParams"]
@@ -28,7 +29,7 @@ T = TypeVar("T")
 class FilesSinkParams(PartParams):
     """Where to write, and how."""
 
-    path: str = Field(min_length=1, description="Folder of the files; created if it does not exist")
+    path: LocalPath = Field(min_length=1, description="Folder of the files; created if it does not exist")
 
     @field_validator("path")
     @classmethod

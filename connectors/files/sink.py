@@ -26,6 +26,7 @@ from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, Params, Sink, component, operational
 from engine.contract.keys import KeyList, Keys
+from engine.contract.params import LocalPath
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
@@ -40,7 +41,7 @@ _OF_THIS_ATTEMPT = "those of this attempt only: lines do not name their run"
 class JsonlSinkParams(Params):
     """Parameters of the `jsonl` sink."""
 
-    path: str = Field(description="File to append to; `-` for standard output")
+    path: LocalPath = Field(description="File to append to; `-` for standard output")
     mode: Literal["append", "replace", "error"] = operational(
         "append",
         description="What a new run does with a file that is not empty: append to it, replace it, or fail",

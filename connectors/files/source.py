@@ -24,6 +24,7 @@ from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
 from engine.contract.keys import KeyList, Keys
+from engine.contract.params import LocalPath
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import RecordError
@@ -41,7 +42,7 @@ SHOWN_BYTES = 64 * 1024
 class JsonlSourceParams(Params):
     """Parameters of the `jsonl` source."""
 
-    path: str = Field(
+    path: LocalPath = Field(
         description="A file, a pattern (`*`, `**`, `?`, `[…]`, `{a,b}`), or `-` for the standard input"
     )
     mode: Literal["all", "changed"] = Field(

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
@@ -131,6 +132,8 @@ class HttpSource(Source[HttpSourceParams]):
         if self.params.incremental is not None:
             known = await ctx.bookmarks.get(self._place, [_MARK])
             since = known.get(_MARK, self.params.incremental.start)
+            if _MARK in known and is_future(since, ctx.clock.now()):
+                ctx.count(note_of_start(self.params.incremental.field, ctx.pipeline))
         yield Split("all", {"since": since})
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
@@ -160,7 +163,7 @@ class HttpSource(Source[HttpSourceParams]):
                 if greatest is not None:
                     # only at the end: the pages may come in any order
                     batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
-                else:
+                elif note_of_future(self.params.incremental.field) not in ctx.aggregate:
                     ctx.count("not_incremental", before)
             ctx.count("requests")
             yield batch
@@ -292,7 +295,7 @@ class HttpSource(Source[HttpSourceParams]):
     def _greatest(self, found: list[Any], greatest: Any) -> Any:
         if self.params.incremental is None:
             return None
-        path = self.params.incremental.field
+        path, now = self.params.incremental.field, self.ctx.clock.now()
         for record in found:
             value = at_path(record, path)
             if value is MISSING or value is None:
@@ -305,7 +308,11 @@ class HttpSource(Source[HttpSourceParams]):
                     f"earlier runs differ, run: python -m engine bookmarks reset {self.ctx.pipeline}",
                     kind="schema",
                 )
-            greatest = value if greatest is None or value > greatest else greatest
+            if greatest is None or value > greatest:
+                if is_future(value, now):
+                    self.ctx.count(note_of_future(path))
+                else:
+                    greatest = value
         return greatest
 
     def _check_progress(self, page: bytes, seen: set[bytes]) -> None:

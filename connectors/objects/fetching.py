@@ -17,7 +17,7 @@ import anyio
 
 from connectors.objects.limiter import AdaptiveLimiter
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError, ObjectStore
-from engine.contract.component import Retry
+from engine.contract.retry import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
 __all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect", "is_exhausted", "own_failure"]
@@ -150,7 +150,7 @@ class ObjectFetcher:
                 self._slots.acquire_nowait()
             except anyio.WouldBlock:
                 await self._slots.acquire()
-            asked_after = self._successes
+            asked_after, reductions = self._successes, self.limiter.reductions
             try:
                 failure = await self._try(found, read)
             finally:
@@ -165,7 +165,7 @@ class ObjectFetcher:
             self._failures_in_a_row += tries == (2 if failure.throttled else 1)
             retry = self._retry
             if retry is not None and (failure.throttled or isinstance(failure.__cause__, TimeoutError)):
-                self.limiter.slow_down()
+                self.limiter.slow_down(reductions)
             exhausted = retry is not None and is_exhausted(retry, failure, tries, least)
             if retry is None or exhausted or await self._nothing_gets_through():
                 overshadowed = asked_after == first
@@ -245,6 +245,8 @@ class ObjectFetcher:
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
         self._failures_in_a_row = 0
+        if self._retry is not None:
+            self._retry.succeeded()
         if found.size:  # an empty object has no first byte to probe
             self._readable = found
         self.limiter.succeeded(found.size)
@@ -298,6 +300,8 @@ class ObjectFetcher:
             return False
         self._readable = found
         self._newest_read = max(self._newest_read, begun)
+        if self._retry is not None:
+            self._retry.succeeded()
         return True
 
 
@@ -309,8 +313,10 @@ def own_failure(error: TransientError | ObjectRefusedError, tries: int) -> Recor
 
 
 def is_exhausted(retry: Retry, failure: TransientError, tries: int, least: int) -> bool:
-    """Return whether all attempts, and at least `least`, have been used."""
-    return tries >= max(retry.attempts * (THROTTLED_TRIES if failure.throttled else 1), least)
+    """Return whether all attempts, and at least `least`, have been used, or an outage was waited out."""
+    return retry.outwaited or tries >= max(
+        retry.attempts * (THROTTLED_TRIES if failure.throttled else 1), least
+    )
 
 
 def _attempts_for(luck: float, failing: float) -> int:

@@ -37,17 +37,19 @@ class AdaptiveLimiter:
     It begins with `start`, tries a quarter more while all slots are in use, and keeps that if throughput
     grows. An overload response halves the number, and later ones halve it again while many requests are
     refused; few refusals reduce it by an eighth. Then it grows by one at a time, staying below the refused
-    number for a while.
+    number for a while. Requests that began before a reduction say nothing about the reduced number.
 
     Args:
         most: maximum concurrent requests; with `start` or less, the number only falls and recovers.
 
     Attributes:
         slots: limiter with one slot per request.
+        reductions: how often the number was reduced.
     """
 
     def __init__(self, start: int, most: int, clock: Callable[[], float] = anyio.current_time) -> None:
         self.slots = anyio.CapacityLimiter(start)
+        self.reductions = 0
         self._most = max(start, most)
         self._clock = clock
         self._successes = 0
@@ -87,8 +89,14 @@ class AdaptiveLimiter:
         if self._successes >= limit and self._full:
             self._judge(limit, self._clock())
 
-    def slow_down(self) -> None:
-        """Record a request that the server refused because of overload, or did not answer."""
+    def slow_down(self, before: int | None = None) -> None:
+        """Record a request that the server refused because of overload, or did not answer.
+
+        Args:
+            before: `reductions` when the request began; None for now.
+        """
+        if before is not None and before < self.reductions:
+            return  # one overload fails all requests that are under way, some of them much later
         now = self._clock()
         if now - self._reduced_at >= REDUCE_EVERY:
             limit = self.limit
@@ -100,6 +108,7 @@ class AdaptiveLimiter:
             self._reduced_at, self._refused, self._grow_from = now, True, now + GROW_EVERY
             self._ceiling, self._ceiling_until = limit, now + RETRY_CEILING
             self._refusals = 0
+            self.reductions += 1
             self._set(lower)
         else:
             self._refusals += 1

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from connectors.objects.content import ObjectBody
 from connectors.objects.fetching import ObjectFetcher, Reads, is_exhausted
 from connectors.objects.listed import ListedObject, ObjectStore
-from engine.contract.component import Retry
+from engine.contract.retry import Retry
 from engine.errors import TransientError
 
 __all__ = ["ResumingBodies", "ServerAwayError"]

@@ -11,7 +11,7 @@ from connectors.objects.listed import ListedObject
 from connectors.s3.errors import is_unsupported
 from connectors.s3.resolver import plain_etag
 from connectors.s3.streams import S3Body, S3ObjectStreams
-from engine.contract.component import Retry
+from engine.contract.retry import Retry
 from engine.errors import ComponentError, TransientError
 
 __all__ = ["Arrived", "ParallelRanges"]
@@ -111,7 +111,7 @@ class ParallelRanges:
                         await one.take(opened)
             except TransientError as error:
                 body, tries = None, 1 if one.at > at else tries + 1
-                if self._retry is None or tries >= self._retry.attempts:
+                if self._retry is None or self._retry.outwaited or tries >= self._retry.attempts:
                     raise
                 await self._retry.wait(tries, error)
 

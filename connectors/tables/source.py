@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.tables.params import TableSourceParams, unusable_key
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
@@ -95,8 +96,10 @@ class OrderedSource(Source[P]):
             yield Split("all", asdict(Part()))
             return
         if params.incremental is not None:
-            known = await ctx.bookmarks.get(place, [_MARK])
-            yield Split("changed", asdict(Part(after=known.get(_MARK))))
+            after = (await ctx.bookmarks.get(place, [_MARK])).get(_MARK)
+            if after is not None and is_future(after[0], ctx.clock.now()):
+                ctx.count(note_of_start(params.incremental, ctx.pipeline))
+            yield Split("changed", asdict(Part(after=after)))
             return
         for number, (after, until) in enumerate(pairwise([None, *await self._bounds(), None])):
             part = Part(None if after is None else [after], None if until is None else [until])
@@ -124,8 +127,7 @@ class OrderedSource(Source[P]):
                     keys = KeyRange(f"{self._name}/", first, first + len(page.records))
                 before += len(page.records)
                 batch = Batch(page.records, keys, position=[before, after])
-                if self.params.incremental is not None:
-                    batch.bookmarks = [Bookmark(self._place, _MARK, after)]
+                batch.bookmarks = self._bookmarks(page)
                 yield batch
                 if ctx.draining():
                     return
@@ -174,6 +176,17 @@ class OrderedSource(Source[P]):
         """The scope of bookmarks: another query or database has its own."""
         what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
+
+    def _bookmarks(self, page: Page) -> list[Bookmark]:
+        """Return where the next run continues: after the last row that is not later than the clock."""
+        column, orders, now = self.params.incremental, page.orders, self.ctx.clock.now()
+        if column is None:
+            return []
+        texts = page.names or orders
+        here = next((at for at in reversed(range(len(orders))) if not is_future(texts[at][0], now)), -1)
+        if here < len(orders) - 1:
+            self.ctx.count(note_of_future(column))
+        return [Bookmark(self._place, _MARK, orders[here])] if here >= 0 else []
 
     def _note_days(self, last: object) -> None:
         if self.params.incremental is not None and isinstance(last, str) and _DAY.fullmatch(last):

@@ -17,6 +17,7 @@ from connectors.json_lines import parse_json
 from connectors.transforms.expected import ExpectedFields
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Locality, Params, Transform, component
+from engine.contract.params import LocalPath
 from engine.errors import FatalError, RecordError
 
 __all__ = ["Enrich", "EnrichParams"]
@@ -55,7 +56,7 @@ _SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": kind} for kind in ("string"
 class EnrichParams(Params):
     """Parameters of `enrich`."""
 
-    file: str = Field(
+    file: LocalPath = Field(
         min_length=1,
         description="The reference table: a file (.csv, .tsv, .json, .jsonl, .parquet), or a DuckDB database "
         "(.duckdb, .db) with `table`",

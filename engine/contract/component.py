@@ -26,10 +26,10 @@ from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.params import NoParams, Params, operational
+from engine.contract.retry import Retry
 from engine.contract.shared import Shared
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
-from engine.errors import TransientError
 
 __all__ = [
     "BatchLimits",
@@ -93,19 +93,6 @@ class MemoryBudget(Protocol):
 
     async def reserve(self, nbytes: int) -> Reservation:
         """Wait until `nbytes` are available. More than the whole budget counts as the whole budget."""
-        ...
-
-
-class Retry(Protocol):
-    """Retries of one part of a component's work, according to the node's `retry`."""
-
-    @property
-    def attempts(self) -> int:
-        """Total number of attempts, including the first."""
-        ...
-
-    async def wait(self, attempt: int, error: TransientError) -> None:
-        """Count a retry and back off after failed attempt number `attempt` (from 1)."""
         ...
 
 

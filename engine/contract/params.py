@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from engine.contract.types import JsonValue
 
-__all__ = ["NoParams", "Params", "operational"]
+__all__ = ["LocalPath", "NoParams", "Params", "check_file_name", "operational"]
 
 
 class Params(BaseModel):
@@ -39,6 +41,23 @@ class Params(BaseModel):
     def leaves_sandbox(self) -> bool:
         """Whether it uses paid services other than its connection, even if that is the sandbox."""
         return False
+
+
+def check_file_name(path: str) -> str:
+    """Return a path of this machine. Raises `ValueError` if the locale cannot express it."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise ValueError(
+            f"the name has characters that file names in this locale ({encoding}) cannot have; "
+            "set LC_ALL=C.UTF-8 in the environment, and unset PYTHONUTF8"
+        ) from None
+    return path
+
+
+LocalPath = Annotated[str, AfterValidator(check_file_name)]
+"""A path or pattern of files of this machine, in characters that its locale can express."""
 
 
 class NoParams(Params):

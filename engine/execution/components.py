@@ -15,7 +15,7 @@ from engine.execution.spending import PipelineSpending, StoredAllowances
 from engine.flow.budget import WatchedAllowance
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
-from engine.flow.retry import ComponentRetry, RetryPolicy
+from engine.flow.retry import ComponentRetry, NodeHealth, RetryPolicy
 from engine.flow.segment import Runtime
 from engine.flow.stats import NodeStats, Waiting
 from engine.flow.tapping import NodeTaps
@@ -97,7 +97,8 @@ class Components:
         """Build and enter one node, waiting out an outage of its service."""
         stats = stats or self._stats_of(node)
         policy = self.policy(node)
-        context = self._context(node, stats, policy)
+        health = NodeHealth()
+        context = self._context(node, stats, ComponentRetry(policy, stats, self._resources.clock, health))
 
         async def opened() -> Component[Any]:
             component = node.spec.factory(node.params, self._resources.connect(node))
@@ -106,9 +107,9 @@ class Components:
 
         self._opening = stats
         component = await Outage("be opened", stats, policy, self._resources.clock).through(opened)
-        return Runtime(node, component, stats, policy)
+        return Runtime(node, component, stats, policy, health=health)
 
-    def _context(self, node: PlanNode, stats: NodeStats, policy: RetryPolicy) -> Context:
+    def _context(self, node: PlanNode, stats: NodeStats, retry: ComponentRetry) -> Context:
         resources, identity, pipeline = self._resources, self._identity, self._plan.pipeline
         return Context(
             pipeline=pipeline,
@@ -127,8 +128,8 @@ class Components:
             aggregate=stats.aggregate,
             journal=resources.journal.of_node(pipeline, node.name, identity.run_id),
             bookmarks=SourceBookmarks(resources.store, pipeline, node.name),
-            survives_errors=policy.survives_errors,
-            retry=ComponentRetry(policy, stats, resources.clock),
+            survives_errors=retry.policy.survives_errors,
+            retry=retry,
             shared=resources.shared,
             allowances=StoredAllowances(resources.store, resources.clock),
             spending=self._spending,

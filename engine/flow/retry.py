@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.config.model import NodeOptions, OnError
 from engine.contract.clock import Clock
@@ -104,13 +104,33 @@ class ComponentRetry:
     policy: RetryPolicy
     stats: NodeStats
     clock: Clock
+    health: NodeHealth = field(default_factory=NodeHealth)
 
     @property
     def attempts(self) -> int:
         """Total number of attempts, including the first."""
         return self.policy.attempts
 
+    @property
+    def outwaited(self) -> bool:
+        """Whether an outage has lasted for the policy's limit."""
+        return (
+            self.health.failing_since is not None
+            and self.health.lasted(self.clock.monotonic()) >= self.policy.outage_limit
+        )
+
+    def succeeded(self) -> None:
+        """Note a success: an outage, if there was one, is over."""
+        self.health.failing_since = None
+
     async def wait(self, attempt: int, error: TransientError) -> None:
         """Count a retry and back off, without showing the node as waiting."""
         self.stats.retries += 1
-        await self.clock.sleep(self.policy.delay(attempt, error.retry_after))
+        now = self.clock.monotonic()
+        if attempt >= self.policy.attempts:
+            self.health.failed(now)  # from here on it is an outage
+        lasted = self.health.lasted(now)
+        delay = self.policy.delay(attempt, error.retry_after, lasted)
+        if self.health.failing_since is not None:
+            delay = min(delay, max(self.policy.outage_limit - lasted, 0.0))
+        await self.clock.sleep(delay)

@@ -105,6 +105,27 @@ def test_a_terminal_without_unicode_gets_a_drawing_all_the_same(tmp_path: Path, 
     assert "source jsonl" in str(done.stdout)
 
 
+def test_a_path_that_the_locale_lacks_is_named_with_a_remedy(tmp_path: Path) -> None:
+    nodes = [
+        "read: {source: jsonl, with: {path: in-é.jsonl}}",
+        "look: {transform: enrich, with: {file: é.csv, key: id}}",
+        "keep: {sink: jsonl, with: {path: é.jsonl}}",
+        "many: {sink: files, with: {path: é}}",
+        "table: {sink: duckdb, with: {path: é.duckdb, table: t}}",
+        "bucket: {sink: s3, with: {path: s3://b/é}}",
+        "files: {source: files, with: {pattern: [a.txt, é.txt]}}",
+    ]
+    pipelines = "".join(f"      {node}\n" for node in nodes).replace(
+        "      files", "  b:\n    nodes:\n      files"
+    )
+    text = f"version: 1\npipelines:\n  a:\n    nodes:\n{pipelines}      show: {{sink: stdout}}\n"
+    (tmp_path / "pipelines.yaml").write_text(text, encoding="utf-8")
+    done = odw(tmp_path, "validate", env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert done.returncode == ExitCode.USAGE
+    named = [line.split(":")[1] for line in done.stderr.splitlines() if "LC_ALL=C.UTF-8" in line]
+    assert named == ["5", "6", "7", "8", "9", "13"], done.stderr
+
+
 def test_a_port_that_is_taken_is_reported_with_what_helps(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -621,6 +621,30 @@ def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch:
     assert asked(server.requests[-1])["since"] == "2026-01-25"
 
 
+@pytest.mark.parametrize("known", ["", "2026-01-25"])
+def test_a_value_later_than_the_clock_is_no_bookmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: str
+) -> None:
+    late = {"id": 99, "at": "2999-01-01T00:00:00Z"}
+    rows = [*(ROWS if known else []), late]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(CHANGED.replace("{type: offset, size: 10}", "{type: none}"))
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(ScriptedServer(lambda _: Answer.of(rows)).running()) as server:
+            monkeypatch.setenv("SHOP_URL", server.url)
+            for _ in range(2):
+                assert main(["run"]) == 0
+                said = capsys.readouterr().out
+                assert "reads records again in each run whose `at` is later than the clock" in said
+                assert "in none of" not in said
+            assert asked(server.requests[-1]).get("since", "") == known
+            with monkeypatch.context() as patched:  # as versions that stored such a value
+                patched.setattr("connectors.http.source.is_future", lambda *_: False)
+                assert main(["run", "--quiet"]) == 0
+            assert main(["run"]) == 0
+            assert "continues after a `at` later than the clock" in capsys.readouterr().out
+
+
 def test_an_incremental_field_that_no_record_has_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

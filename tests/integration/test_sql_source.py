@@ -247,6 +247,31 @@ def test_an_incremental_run_reads_what_changed(
     ]
 
 
+def test_rows_later_than_the_clock_hide_no_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "connectors-sql.md"
+    (text,) = re.findall(r"^```yaml\n(version: 1\n.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(text)
+    fill(Path("shop.sqlite"), "CREATE TABLE orders (id integer, updated_at text)")
+    fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (1, '2026-01-01'), (2, '2999-01-02')")
+    assert main(["run"]) == 0
+    assert "reads records again in each run whose `updated_at` is later" in capsys.readouterr().out
+    fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (3, '2026-01-03')")
+    assert main(["run", "--quiet"]) == 0
+    read = [json.loads(line)["id"] for line in (tmp_path / "orders.jsonl").read_text().splitlines()]
+    assert read == [1, 2, 3, 2]
+    with monkeypatch.context() as patched:  # as versions that stored such a value
+        patched.setattr("connectors.tables.source.is_future", lambda *_: False)
+        assert main(["run", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["run"]) == 0
+    said = capsys.readouterr().out
+    assert "continues after a `updated_at` later than the clock" in said
+    assert "python -m engine bookmarks reset orders" in said
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [

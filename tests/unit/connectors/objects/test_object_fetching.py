@@ -16,9 +16,12 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedErr
 from connectors.objects.parquet_format import ParquetRows
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
 from connectors.objects.streaming import RecordStream, StreamPosition
-from engine.contract.component import Context
+from engine.contract.component import Context, Kind
 from engine.contract.types import Reservation
 from engine.errors import ComponentError, RecordError, TransientError
+from engine.flow.retry import ComponentRetry, RetryPolicy
+from engine.flow.stats import NodeStats
+from engine.testing import ScriptedClock
 
 GOOD, BAD, NEW = (ListedObject(name, "e", 3) for name in ("good", "bad", "new"))
 AWAY = TransientError("503")
@@ -75,9 +78,12 @@ class Retries:
     """Two attempts; `meanwhile` happens while one is waited for."""
 
     attempts = 2
+    outwaited = False
 
     def __init__(self) -> None:
         self.meanwhile: list[Callable[[], Any]] = []
+
+    def succeeded(self) -> None: ...
 
     async def wait(self, attempt: int, error: TransientError) -> None:
         if self.meanwhile and (made := self.meanwhile.pop(0)()) is not None:
@@ -374,3 +380,42 @@ async def test_each_outage_is_waited_for_while_a_body_arrives() -> None:
     async with AsyncExitStack() as stack:
         body = await stack.enter_async_context(bodies.open(0, None))
         assert [await body.read(), await body.read()] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_lone_retries_end_with_the_outage_limit(*, streamed: bool) -> None:
+    """An overloaded server allows four times the attempts, each with its own wait."""
+    policy = RetryPolicy(attempts=3, base=1.0, cap=30.0, outage_limit=20.0)
+    clock = ScriptedClock(jump=True)
+    retry = ComponentRetry(policy, NodeStats("files", Kind.SOURCE, "s3"), clock)
+    store = Store(lambda key: TransientError("503", throttled=True))
+    fetcher = ObjectFetcher(store, 1, retry)
+    bodies = ResumingBodies(store, fetcher, BAD, retry)
+
+    async def read() -> None:
+        if not streamed:
+            assert isinstance(await fetcher.fetch(BAD), Suspect)
+            return
+        with pytest.raises(TransientError):
+            async with bodies.open(0, None):
+                pass
+
+    for _ in range(3):
+        await read()
+        assert clock.monotonic() <= 1 + 2 + 20
+    tries = store.reads["bad"]
+    await read()
+    assert store.reads["bad"] == tries + 1
+
+
+async def test_a_success_ends_the_outage_of_lone_retries() -> None:
+    clock = ScriptedClock(jump=True)
+    retry = ComponentRetry(
+        RetryPolicy(attempts=1, outage_limit=5.0), NodeStats("files", Kind.SOURCE, "s3"), clock
+    )
+    fetcher = ObjectFetcher(Store(lambda key: None), 1, retry)
+    await retry.wait(1, AWAY)
+    await clock.sleep(10)
+    assert retry.outwaited
+    await fetcher.fetch(GOOD)
+    assert not retry.outwaited

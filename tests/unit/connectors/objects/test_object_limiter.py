@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
+from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,6 +37,82 @@ class Server:
                 self.limiter.succeeded(SIZE)
                 self.limiter.slots.release_on_behalf_of(one)
             self.seen.add(self.limiter.limit)
+
+
+class Admitting:
+    """Handles `admitted` requests at once, `service` seconds each.
+
+    Others wait in line for `patience` seconds, or are refused if there is none.
+    """
+
+    def __init__(self, admitted: int, service: float, patience: float = 0.0) -> None:
+        self.now = self.work = 0.0
+        self.admitted, self.service, self.patience = admitted, service, patience
+        self.limiter = AdaptiveLimiter(32, 256, lambda: self.now)
+        self.begun: dict[int, int] = {}
+        self.handled: set[int] = set()
+        self.line = deque[int]()
+        self.events: list[tuple[float, int, bool]] = []
+        self.random, self.numbers = Random(1), count()
+
+    def goodput(self, seconds: float) -> float:
+        """The share of what it admits that was in use."""
+        while self.now < seconds:
+            while self.limiter.slots.borrowed_tokens < self.limiter.limit:
+                self.begin(next(self.numbers))
+            at, number, answered = heapq.heappop(self.events)
+            self.work += len(self.handled) * (at - self.now)
+            self.now = at
+            if number in self.begun and answered == (number in self.handled):
+                self.end(number, answered=answered)
+        return self.work / (self.admitted * self.now)
+
+    def begin(self, number: int) -> None:
+        self.limiter.slots.acquire_on_behalf_of_nowait(number)
+        self.begun[number] = self.limiter.reductions
+        if len(self.handled) < self.admitted:
+            self.handle(number)
+        else:
+            self.line.append(number)
+            heapq.heappush(self.events, (self.now + (self.patience or 0.002), number, False))
+
+    def handle(self, number: int) -> None:
+        self.handled.add(number)
+        done = self.now + self.service * self.random.uniform(0.8, 1.2)
+        heapq.heappush(self.events, (done, number, True))
+
+    def end(self, number: int, *, answered: bool) -> None:
+        reductions = self.begun.pop(number)
+        if answered:
+            self.handled.remove(number)
+            self.limiter.succeeded(SIZE)
+        else:
+            self.line.remove(number)
+            self.limiter.slow_down(reductions)
+        self.limiter.slots.release_on_behalf_of(number)
+        if answered and self.patience and self.line:
+            self.handle(self.line.popleft())
+
+
+@pytest.mark.parametrize(
+    ("admitted", "service", "patience", "seconds"),
+    [(8, 0.012, 0.0, 5), (64, 0.05, 0.0, 20), (4, 0.2, 1.0, 20)],
+    ids=["refuses", "refuses later", "is silent"],
+)
+async def test_nearly_all_that_is_admitted_is_used(
+    admitted: int, service: float, patience: float, seconds: float
+) -> None:
+    assert Admitting(admitted, service, patience).goodput(seconds) >= 0.9
+
+
+async def test_requests_in_flight_at_a_refusal_halve_it_once() -> None:
+    server = Server(64, 64, capacity=10_000)
+    server.now = 10.0
+    before = server.limiter.reductions
+    for _ in range(20):
+        server.limiter.slow_down(before)
+        server.now += 1
+    assert server.limiter.limit == 32
 
 
 async def test_it_grows_while_more_gets_through() -> None:
