@@ -135,6 +135,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
         )
         declared.models()
         declared.retention()
+        declared.check_routes()
     except ValidationError:
         return None  # reported with the rest of the file
     except DeclarationError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -15,97 +14,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import AS_TEXT, JSON, Column
 from engine.service.guard import unauthorized
-from engine.service.models import IngestModel
-from engine.service.page_views import EVENTS, page_views
+from engine.service.page_views import page_views
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
+from engine.service.reading_routes import EVENTS, OF_EVERY_ROUTE, PAGE_VIEWS, ConsumptionQuery
 from engine.service.tables import SEQUENCE, Table, quote
 from engine.service.triggers import trigger
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["QUERIES", "ConsumptionQuery", "consume", "queries_of"]
+__all__ = ["consume"]
 
-
-@dataclass(frozen=True, slots=True)
-class ConsumptionQuery:
-    """One reading route over `table`.
-
-    Rows are sorted newest first by the first of the `newest` columns that the table has, then by id, so that
-    pages never overlap. `equal`: columns that a parameter of the same name must equal; `contains`: columns
-    that must contain it, ignoring case. `as_text` returns every column as a string. `openable` is a column of
-    URIs: clients that open them support only `s3://` and `http(s)://`, so those of another object store are
-    returned as `s3://`, and unchanged in `source_uri`. A repeated `id` parameter filters by ids on every
-    route.
-
-    With `order=id` a client reads a route from beginning to end: rows are sorted by id, `after` is the last
-    id seen, and commits meanwhile cannot move a row from one page to another. `fields` selects columns,
-    `without` names a table whose ids are left out. Unknown parameters are then rejected.
-    """
-
-    name: str
-    table: str
-    newest: tuple[str, ...] = ("transform_timestamp",)
-    equal: tuple[str, ...] = ()
-    contains: tuple[str, ...] = ()
-    as_text: bool = False
-    openable: str = ""
-
-
-QUERIES = (
-    ConsumptionQuery("getBlobs", "Blob"),
-    ConsumptionQuery("getLogs", "Log", equal=("level", "source", "trace_id")),
-    ConsumptionQuery("getEvents", "Event", equal=("event_name", "project_id", "distinct_id")),
-    ConsumptionQuery(
-        "getMedical",
-        "Medical",
-        contains=(
-            "patient_name",
-            "patient_age",
-            "phone_number",
-            "scheduled_appointment_date",
-            "dental_procedure_name",
-            "doctor",
-            "source_file_path",
-        ),
-        as_text=True,
-        openable="source_file_path",
-    ),
-    ConsumptionQuery("getUnstructuredData", "UnstructuredData", contains=("source_file_path",)),
-)
-"""The served tables, as far as they exist."""
-
-_OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without")
-
-_BY_NAME = {query.name.lower(): query for query in QUERIES}
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _EXACT_URI = "source_uri"
-_PAGE_VIEWS = "getdailypageviews"
-
-_RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
-
-
-def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> dict[str, ConsumptionQuery]:
-    """Return the reading routes by lower-case name: fixed ones, then `get<Model>` and `get<Table>`.
-
-    A model `ReadingSource` is also served as `getReading`: its rows are those of the curated table. Every
-    scalar column of such a table can be filtered by value.
-    """
-    found = {name: query for name, query in _BY_NAME.items() if query.table in tables}
-    fixed = {query.table for query in found.values()}
-    for model in models:
-        if model.table is None:
-            continue
-        plain = tables[model.table].plain_columns
-        equal = tuple(column.name for column in plain if column.name not in _RESERVED)
-        for name in dict.fromkeys((model.name, model.name.removesuffix("Source"), model.table)):
-            if name and not (name == model.table and name in fixed):
-                known = next((query for query in found.values() if query.table == model.table), None)
-                query = replace(known, name=f"get{name}") if known is not None else None
-                own = ConsumptionQuery(f"get{name}", model.table, newest=(SEQUENCE,), equal=equal)
-                found.setdefault(f"get{name}".lower(), query or own)
-    return found
 
 
 async def consume(request: Request) -> Response:
@@ -122,7 +44,7 @@ async def consume(request: Request) -> Response:
         return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, POST, OPTIONS"})
     if request.method == "POST":
         return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, HEAD, OPTIONS"})
-    if name.lower() == _PAGE_VIEWS and EVENTS in context.warehouse.tables:
+    if name.lower() == PAGE_VIEWS.lower() and EVENTS in context.warehouse.tables:
         return await _consume_page_views(request, context)
     spec = context.queries.get(name.lower())
     if spec is None:
@@ -250,7 +172,7 @@ def _read_through(
     table = tables[spec.table]
     if parameters["order"] != "id" or table.key is None:
         raise ParameterError("order must be id, and only for tables with ids")
-    known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
+    known = {*OF_EVERY_ROUTE, *spec.equal, *spec.contains}
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     # by the text of the id, whatever its type, since clients compare texts

@@ -146,6 +146,17 @@ class Declared:
             sys.path.insert(0, self.folder)
         return declared_models(WarehouseSection.model_validate(self.document))
 
+    def check_routes(self) -> None:
+        """Raise DeclarationError if the service cannot have these models beside the installed ones."""
+        from engine.service.reading_routes import check_models
+
+        declared = self.models()
+        try:
+            check_models((*load_ingest_models(), *declared))
+        except RegistryError as error:
+            named = [one.name for one in declared if repr(one.name) in str(error)]
+            raise DeclarationError(str(error), "models", *named[-1:]) from error
+
     def check_served(self, state_dir: Path) -> None:
         """Raise ServiceError if the service of this directory would drop fields of these models.
 

@@ -120,5 +120,8 @@ def check_names(models: Iterable[IngestModel]) -> tuple[IngestModel, ...]:
     for model in models:
         other = seen.setdefault(model.name.lower(), model)
         if other is not model:
-            raise RegistryError(f"two ingest models are called {other.name!r} and {model.name!r}")
+            raise RegistryError(
+                f"two ingest models are called {other.name!r} and {model.name!r}, perhaps one of them by an "
+                "installed package: give one another name"
+            )
     return tuple(seen.values())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engine.service.paging import Page, ParameterError, Query, parse_count
+from engine.service.reading_routes import EVENTS
 from engine.service.tables import Table
 
 if TYPE_CHECKING:
@@ -13,10 +14,7 @@ if TYPE_CHECKING:
 
     from engine.service.storage import Reader
 
-__all__ = ["EVENTS", "MAX_DAYS", "page_views"]
-
-EVENTS = "Event"
-"""The counted table; a page view is an event with the name `pageview`."""
+__all__ = ["MAX_DAYS", "page_views"]
 
 MAX_DAYS = 100_000
 _COLUMNS = ("view_date", "total_pageviews", "unique_visitors")

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import create_model
 
+from engine.errors import RegistryError
 from engine.service import server
+from engine.service.models import IngestModel, load_ingest_models
 from engine.service.storage import WarehouseLockedError
 from engine.service.warehouse import Warehouse
 
@@ -34,6 +37,33 @@ async def test_a_warehouse_that_is_let_go_of_is_waited_for(
     async with server.running_service(tmp_path, models=()) as service:
         assert service.url.startswith("http://")
     assert len(attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("DailyPageViews", None), "built-in view getDailyPageViews"),
+        (("A", "Events"), "built-in route getEvents of table 'Event'"),
+        (("Reading", "Other", "B", "Reading"), "getReading of table 'Other'"),
+    ],
+)
+async def test_models_read_at_the_same_route_stop_the_start(
+    tmp_path: Path, names: tuple[str | None, ...], said: str
+) -> None:
+    own = [
+        IngestModel(str(name), create_model(str(name), id=(str, ...)), table or name)
+        for name, table in zip(names[::2], names[1::2], strict=True)
+    ]
+    with pytest.raises(RegistryError, match=said):
+        async with server.running_service(tmp_path, models=(*load_ingest_models(), *own)):
+            pass
+    assert not (tmp_path / "warehouse").exists()
+
+
+async def test_an_exact_name_is_read_before_a_short_one(tmp_path: Path) -> None:
+    own = [IngestModel(one, create_model(one, id=(str, ...)), one) for one in ("ReadingSource", "Reading")]
+    async with server.running_service(tmp_path, models=own) as service:
+        assert service.context.queries["getreading"].table == "Reading"
 
 
 async def test_a_warehouse_that_stays_locked_is_an_error(
