@@ -128,6 +128,8 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "SlotMissing": Explanation("The model left this document out of its answer, even when asked about it alone", "Lower `batch_size`, or use another model; then `dlq replay`."),
     "SqlError": Explanation("A value does not fit the query of `sql`", "Declare `columns`, or use try_cast in the query."),
     "Stalled": Explanation("Nothing succeeded at the node until its retries were exhausted, and `on_stall` is `dead_letter`", "The message has the last error. Fix its cause, then `dlq replay`."),
+    "NoPartition": Explanation("A value of `partition_by` cannot name a folder", "Partition by short texts, numbers or dates, or correct the value before the sink."),
+    "BadPartition": Explanation("The name of a partition folder is not of the type in `hive_types`", "Declare another type, or rename the folder."),
     "TooManyFields": Explanation("The table would have more than 500 columns", "Put objects whose field names are data into one field, or drop them before the sink."),
     "UnknownField": Explanation("The table has no column for a field", "Add the column, set `evolve: true`, or drop the field with `map`."),
     "UnsupportedDocument": Explanation("No reader knows this kind of document", "Convert it, or exclude it by pattern."),
