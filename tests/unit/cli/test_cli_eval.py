@@ -136,6 +136,7 @@ TABLE = b"id,name\n1,Ann Lee\n"
         ("t[1].csv", "id|name\n1|Ann Lee\n".encode("utf-16")),
         ("t.rows", b""),
     ],
+    ids=["csv.gz", "tsv.gz", "jsonl.bz2", "json.zst", "utf-16", "parquet"],
 )
 def test_eval_reads_what_the_files_source_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
