@@ -192,6 +192,8 @@ class Database:
         with self._translated():
             try:
                 connection = duckdb.connect(self.path, read_only=self._read_only)
+            except duckdb.ResourceInUseException:
+                raise _LockedError(f"{self.path} is being closed by another node of this process") from None
             except duckdb.ConnectionException:
                 if not self._read_only:
                     raise
@@ -222,8 +224,6 @@ class Database:
         except duckdb.IOException as error:
             raise self._io_error(str(error)) from error
         except duckdb.Error as error:
-            if "Unique file handle conflict" in str(error):  # while another node opens or closes it
-                raise _LockedError(f"{self.path} is being opened or closed in this process") from None
             raise FatalError(f"{self.path}: {str(error).strip()}", kind="schema") from error
 
     def _io_error(self, text: str) -> Exception:
@@ -253,7 +253,7 @@ def columns_of(connection: DuckDBPyConnection, table: str) -> dict[str, Column]:
 
 
 class _LockedError(FatalError):
-    """Another process has the file open, or another node of this one is opening or closing it."""
+    """Another process has the file open, or another node of this one is closing it."""
 
 
 def _kind(error: Exception) -> str:

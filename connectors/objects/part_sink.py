@@ -83,8 +83,11 @@ class PartParams(Params):
     def _fits_partitions(self) -> Self:
         if "max_partitions" in self.model_fields_set and not self.partition_by:
             raise ValueError("`max_partitions` is for `partition_by`")
-        if "" in self.partition_by:
-            raise ValueError("`partition_by` names an empty column")
+        if hidden := [name for name in self.partition_by if not name or name.startswith(".")]:
+            raise ValueError(
+                f"`partition_by` names {hidden[0]!r}: a column needs a name, without a dot at its beginning, "
+                "which would hide its folders"
+            )
         if typed := [name for name in self.partition_by if name in self.types]:
             raise ValueError(f"`types` names {typed[0]!r}, which `partition_by` leaves out of the files")
         if self.columns and not self.file_columns:

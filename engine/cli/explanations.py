@@ -62,6 +62,7 @@ ERRORS: Mapping[str, Explanation] = {
 
 DEAD_LETTERS: Mapping[str, Explanation] = {
     "AnswerTruncated": Explanation("The model's answer was cut off, even for this document alone", "Raise `max_tokens`, set `split_tokens`, or ask for fewer fields."),
+    "BadPartition": Explanation("The name of a partition folder is not of the type in `hive_types`", "Declare another type, or rename the folder."),
     "BatchRefused": Explanation("The ingest service rejected a whole batch with this record", "The message has its status and answer. Fix the cause, then `dlq replay`."),
     "BrokenLine": Explanation("A line is not JSON", "The key names file and line. Fix the file, or patch the dead letter."),
     "BrokenRow": Explanation("A row of a CSV file cannot be read", "The key names file and line. Fix the file, and read it again with a new run."),
@@ -98,6 +99,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "MissingKey": Explanation("The record lacks the field that identifies it", "Look at `key:` of the source, or fill the field."),
     "NoFieldToMark": Explanation("`simulate_failures` finds no text field to mark", "Set its `field`."),
     "NoMatch": Explanation("The reference table has no row for the record", "Add the row, then `dlq replay`; or set `missing: keep`."),
+    "NoPartition": Explanation("A value of `partition_by` cannot name a folder", "Partition by short texts, numbers or dates, or correct the value before the sink."),
     "NotAFile": Explanation("A record without `file_path` and `content` cannot be staged", "Read the files with a source that provides both."),
     "NotAMapping": Explanation("A record is neither a mapping nor a model", "Return one of these from the function or source before."),
     "NotAnObject": Explanation("A value returned as a record is not a mapping", "Return a mapping from the function that the message names; of an API, fix `records` of the source."),
@@ -128,8 +130,6 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "SlotMissing": Explanation("The model left this document out of its answer, even when asked about it alone", "Lower `batch_size`, or use another model; then `dlq replay`."),
     "SqlError": Explanation("A value does not fit the query of `sql`", "Declare `columns`, or use try_cast in the query."),
     "Stalled": Explanation("Nothing succeeded at the node until its retries were exhausted, and `on_stall` is `dead_letter`", "The message has the last error. Fix its cause, then `dlq replay`."),
-    "NoPartition": Explanation("A value of `partition_by` cannot name a folder", "Partition by short texts, numbers or dates, or correct the value before the sink."),
-    "BadPartition": Explanation("The name of a partition folder is not of the type in `hive_types`", "Declare another type, or rename the folder."),
     "TooManyFields": Explanation("The table would have more than 500 columns", "Put objects whose field names are data into one field, or drop them before the sink."),
     "UnknownField": Explanation("The table has no column for a field", "Add the column, set `evolve: true`, or drop the field with `map`."),
     "UnsupportedDocument": Explanation("No reader knows this kind of document", "Convert it, or exclude it by pattern."),

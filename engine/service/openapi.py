@@ -11,12 +11,11 @@ from engine.service.openapi_runs import discard_operation, run_paths
 from engine.service.page_views import MAX_DAYS
 from engine.service.reading_routes import EVENTS
 from engine.service.sql import MAX_ROWS, MAX_SQL
+from engine.service.tables import Table
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.reading_routes import ConsumptionQuery
-    from engine.service.sql import MAX_ROWS, MAX_SQL
-from engine.service.tables import Table
 
 __all__ = ["openapi_of"]
 

@@ -228,14 +228,18 @@ class TestServer:
             await batches(source("postgresql://me:s3cret@127.0.0.1:9/db", driver="postgresql"))
 
 
-def test_an_incremental_run_reads_what_changed(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of the docs in the current folder, with an empty table."""
     page = Path(__file__).parents[2] / "docs" / "connectors-sql.md"
     (text,) = re.findall(r"^```yaml\n(version: 1\n.*?)^```", page.read_text("utf-8"), re.M | re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines.yaml").write_text(text)
     fill(Path("shop.sqlite"), "CREATE TABLE orders (id integer, updated_at text)")
+
+
+@pytest.mark.usefixtures("documented")
+def test_an_incremental_run_reads_what_changed(tmp_path: Path) -> None:
     fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (1, '2026-01-01'), (2, '2026-01-02')")
     assert main(["run", "--quiet"]) == 0
     fill(Path("shop.sqlite"), "UPDATE orders SET updated_at = '2026-01-03' WHERE id = 1")
@@ -247,14 +251,10 @@ def test_an_incremental_run_reads_what_changed(
     ]
 
 
+@pytest.mark.usefixtures("documented")
 def test_rows_later_than_the_clock_hide_no_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = Path(__file__).parents[2] / "docs" / "connectors-sql.md"
-    (text,) = re.findall(r"^```yaml\n(version: 1\n.*?)^```", page.read_text("utf-8"), re.M | re.S)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pipelines.yaml").write_text(text)
-    fill(Path("shop.sqlite"), "CREATE TABLE orders (id integer, updated_at text)")
     fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (1, '2026-01-01'), (2, '2999-01-02')")
     assert main(["run"]) == 0
     assert "reads records again in each run whose `updated_at` is later" in capsys.readouterr().out

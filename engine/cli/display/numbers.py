@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Rate", "count", "counted", "duration", "rate", "size"]
+__all__ = ["LEAST_USD", "Rate", "count", "counted", "duration", "rate", "size"]
+
+LEAST_USD = 0.00005
+"""Smallest sum that is not shown as 0.0000."""
 
 _WINDOW = 5.0  # seconds over which a rate is averaged
 

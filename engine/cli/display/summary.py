@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.cli.arguments import this_command
-from engine.cli.display.numbers import count, counted, duration, rate
+from engine.cli.display.numbers import LEAST_USD, count, counted, duration, rate
 from engine.cli.display.table import aligned
 from engine.cli.display.terminal import one_line
 from engine.cli.options import DEFAULT_FILE, PlaceOptions
@@ -19,10 +19,6 @@ from engine.flow.stats import NodeSnapshot, read_here
 from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
-
-
-_LEAST = 0.00005
-"""USD that show as more than $0.0000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +182,7 @@ def _costs(run: RunReport) -> Iterable[str]:
     if begun.written or begun.tokens_in:
         paid = f", {_paid(begun)}" if begun.tokens_in else ""
         yield f"in batches that are not complete, not counted yet: {count(begun.written)} written{paid}"
-    if run.unused_usd >= _LEAST:
+    if run.unused_usd >= LEAST_USD:
         yet = "" if run.ok else " yet"
         yield (
             f"paid {_money(run.paid_usd)} over all attempts, {_money(run.unused_usd)} of it for answers that "

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.cli.display.numbers import count
+from engine.cli.display.numbers import LEAST_USD, count
 from engine.cli.display.refresh import refresh
 from engine.cli.display.table import aligned, terminal_width
 from engine.cli.display.terminal import printable
@@ -234,7 +234,7 @@ def _page(
     if tally.tokens_in or tally.tokens_out:
         tokens = f"{count(tally.tokens_in)} in, {count(tally.tokens_out)} out"
         yield f"  tokens        {tokens}, {tally.cost_usd:.4f} USD"
-    if paid - tally.cost_usd >= 0.00005:  # it shows
+    if paid - tally.cost_usd >= LEAST_USD:
         yield f"  paid          {paid:.4f} USD, also for answers that no counted record uses"
     yield f"  splits        {count(splits[0])} of {count(splits[1])} done"
     yield f"  dead letters  {count(letters)} open"

@@ -392,8 +392,8 @@ def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
     [{"types": {"a": "text"}}, {"format": "jsonl", "columns": ["a"]},
      {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "delimiter": '"'},
      {"format": "csv", "delimiter": "\n"}, {"format": "parquet", "header": False}, {"path": "s3://b/x"},
-     {"path": "a\0b"}, {"partition_by": ["a", "a"]}, {"partition_by": [""]}, {"max_partitions": 5},
-     {"format": "csv", "columns": ["a"], "partition_by": ["a"]},
+     {"path": "a\0b"}, {"partition_by": ["a", "a"]}, {"partition_by": [""]}, {"partition_by": [".k"]},
+     {"max_partitions": 5}, {"format": "csv", "columns": ["a"], "partition_by": ["a"]},
      {"format": "parquet", "types": {"a": "text"}, "partition_by": ["a"]}],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
