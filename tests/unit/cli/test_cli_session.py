@@ -300,13 +300,13 @@ async def test_a_closed_terminal_drains_however_often_it_tells() -> None:
         assert exit_code(session, watch.number) == ExitCode.INTERRUPTED
 
 
-def test_nohup_keeps_a_run_from_stopping() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(("handler", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_nohup_keeps_a_run_from_stopping(handler: signal.Handlers, *, stops: bool) -> None:
+    before = signal.signal(signal.SIGHUP, handler)  # the tests themselves may run under `nohup`
     try:
-        assert signal.SIGHUP not in stopping_signals()
+        assert (signal.SIGHUP in stopping_signals()) is stops
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP in stopping_signals()
 
 
 async def test_a_drain_before_the_start_begins_nothing() -> None:
