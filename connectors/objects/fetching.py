@@ -188,8 +188,13 @@ class ObjectFetcher:
         """Return whether an outage or bad luck may have failed all attempts, so that more are due."""
         if suspect.final:
             return False
-        unlucky = self.further_tries(suspect.tries, suspect.before) > 0
-        return unlucky or suspect.overshadowed or not suspect.exhausted
+        return suspect.overshadowed or not suspect.exhausted or self.is_unlucky(suspect)
+
+    def is_unlucky(self, suspect: Suspect) -> bool:
+        """Return whether bad luck may have failed all attempts while others were read: no probe is needed."""
+        if suspect.final or suspect.overshadowed or not suspect.exhausted:
+            return False
+        return self.further_tries(suspect.tries, suspect.before) > 0
 
     def further_tries(self, tries: int, before: Reads) -> int:
         """Return how many more attempts must fail before bad luck is too improbable to be the reason.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -70,21 +70,23 @@ async def judged(
 
 
 async def _verdicts(groups: Sequence[Group], fetcher: ObjectFetcher) -> list[tuple[Group, bool]]:
+    for each in groups:
+        await _retry(each, fetcher, fetcher.is_unlucky)
     cleared = await _others_get_through(groups, fetcher)
     found = []
     for each in groups:
         # an outage may have failed some before others got through, and another one may have begun
-        doubtful = cleared and await _retry_doubtful(each, fetcher)
+        doubtful = cleared and await _retry(each, fetcher, fetcher.is_doubtful)
         found.append((each, cleared and (not doubtful or await _others_get_through([each], fetcher))))
     return found
 
 
-async def _retry_doubtful(group: Group, fetcher: ObjectFetcher) -> bool:
-    """Retry objects that an outage or bad luck may have failed; return whether any of them failed again."""
+async def _retry(group: Group, fetcher: ObjectFetcher, which: Callable[[Suspect], bool]) -> bool:
+    """Retry some objects that could not be read; return whether any of them failed again."""
     doubtful = [
         (place, outcome)
         for place, outcome in enumerate(group.outcomes)
-        if isinstance(outcome, Suspect) and fetcher.is_doubtful(outcome)
+        if isinstance(outcome, Suspect) and which(outcome)
     ]
     if not doubtful:
         return False

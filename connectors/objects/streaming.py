@@ -144,7 +144,8 @@ class RecordStream:
             async for fetched in arrived:
                 found = objects[index]
                 if isinstance(fetched, Suspect) and self._fetcher.is_doubtful(fetched):
-                    if not await self._others_read(found, fetched):
+                    unlucky = self._fetcher.is_unlucky(fetched)
+                    if not unlucky and not await self._others_read(found, fetched):
                         raise fetched.error
                     fetched = await self._fetcher.again(fetched, partial(self._fetch, found))
                 async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:

@@ -185,6 +185,7 @@ async def test_bad_luck_among_other_faults_is_no_verdict(attempts: int) -> None:
 
     assert outcomes == [{"content": "new"}]
     assert store.reads["new"] == 8
+    assert store.probes == []  # others were read meanwhile
     assert fetcher.reads.failed == 14 + 7
 
 
