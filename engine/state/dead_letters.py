@@ -155,5 +155,5 @@ def _values(letter: DeadLetter) -> tuple[str | int, ...]:
 
 
 def _letter(row: Row) -> DeadLetter:
-    fields = {name: row[name] for name in row.keys() if name not in ("seq", "record", "chunk")}  # noqa: SIM118 - a Row
+    fields = {name: row[name] for name in DeadLetter.__dataclass_fields__ if name != "record"}
     return DeadLetter(**fields, record=decoded(row["record"], f"dead letter {row['key']!r}"))

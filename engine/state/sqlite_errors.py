@@ -45,6 +45,11 @@ def translated(path: Path) -> Iterator[None]:
         raise StateCorruptError(
             f"cannot read {path}: it contains text that is not UTF-8. {RESTORE}"
         ) from error
+    except IndexError as error:
+        if "No item with that key" not in str(error):
+            raise
+        # of a row: the name of a column is damaged
+        raise StateCorruptError(f"cannot read {path}: a column is missing. {RESTORE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise StateError(f"{path}: cannot store a value: {error}") from error
 

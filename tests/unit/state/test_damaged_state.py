@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -59,6 +61,7 @@ async def read_everything(store: StateStore) -> None:
         await store.splits(run.run_id, "extract")
         await store.tally(run.run_id)
     await store.dead_letters(DeadLetterFilter())
+    await store.notifications()
     await store.list_bookmarks(BookmarkFilter())
     await store.list_journal(JournalFilter())
     await store.update_run(RUN, status=(await store.get_run(RUN)).status)
@@ -98,3 +101,21 @@ async def _read_or_refuse(directory: Path) -> None:
                 await read_everything(store)
         except (StateError, RunNotFoundError):
             pass
+
+
+@pytest.mark.parametrize("table", ["runs", "splits", "progress", "dead_letters", "notifications"])
+def test_a_damaged_name_of_a_column_is_an_error_of_the_state(whole: Path, tmp_path: Path, table: str) -> None:
+    with closing(sqlite3.connect(whole)) as connection:
+        names = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+    for name in names:
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / FILE_NAME).write_bytes(whole.read_bytes())
+        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?",
+                (f"{name} ", f"{name[:-1]}\u00e9 ", table),
+            )
+            connection.commit()
+        anyio.run(_read_or_refuse, directory)
