@@ -27,7 +27,16 @@ def requests_of(url: str, folder: Path, *arguments: str) -> subprocess.Completed
         pytest.skip("schemathesis is not installed: pip install -e '.[dev]'")
     command = [program, "run", f"{url}/openapi.json", "--checks", CHECKS, "--phases", "coverage,fuzzing"]
     # one worker: the threads of several share a counter of Python's parser, which fails with SystemError
-    bounds = "--max-examples 3 --seed 1 --generation-deterministic --workers 1 --no-color".split()
+    bounds = [
+        "--max-examples",
+        "3",
+        "--seed",
+        "1",
+        "--generation-deterministic",
+        "--workers",
+        "1",
+        "--no-color",
+    ]
     bounds += ["--include-path-regex", PATHS]
     return subprocess.run(
         [*command, *bounds, *arguments], cwd=folder, capture_output=True, text=True, timeout=240, check=False
