@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from pydantic import SecretStr
@@ -32,22 +33,28 @@ RETRY_AFTER = 0.3
 
 
 class Throttling:
-    """Accepts this many calls per second; tells the others when to retry."""
+    """Refuses the calls after the first few, and tells them when to retry.
 
-    def __init__(self, calls_per_second: int) -> None:
-        self._limit = calls_per_second
-        self._answered: deque[float] = deque()
+    It counts calls and not seconds, so that a slow machine meets the same storm.
+    """
+
+    def __init__(self, accepted: int, refused: int) -> None:
+        self._refused = range(accepted, accepted + refused)
+        self._calls = count()
+        self._refused_at: dict[str, float] = {}
         self.refused = 0
+        self.waits: list[float] = []  # seconds from the refusal of a document to its next call
 
     def __call__(self, documents: Sequence[PromptDocument]) -> Fault | None:
         now = time.monotonic()
-        while self._answered and now - self._answered[0] > 1:
-            self._answered.popleft()
-        if len(self._answered) >= self._limit:
-            self.refused += 1
-            return rate_limited(RETRY_AFTER)
-        self._answered.append(now)
-        return None
+        for document in documents:
+            if (at := self._refused_at.pop(document.text, None)) is not None:
+                self.waits.append(now - at)
+        if next(self._calls) not in self._refused:
+            return None
+        self.refused += 1
+        self._refused_at |= {document.text: now for document in documents}
+        return rate_limited(RETRY_AFTER)
 
 
 def memo(number: int) -> dict[str, object]:
@@ -75,20 +82,19 @@ def extracting(url: str, sink: MemorySink) -> Plan:
 async def test_storm_of_429_fails_nothing_and_pays_once(
     server: DevServer,
 ) -> None:
-    throttling = Throttling(calls_per_second=12)
+    throttling = Throttling(accepted=8, refused=16)
     model, sink = LlmStandIn(faults=throttling), MemorySink()
     async with serve_loopback(model.app) as url, AsyncExitStack() as stack:
         shop = await stack.enter_async_context(workshop(server, extracting(url, sink)))
         for client in server.clients:  # two workers, four chunks each, four calls each
             await stack.enter_async_context(shop.worker(client=client, slots=4))
-        started = time.monotonic()
         result = await shop.run(run_id="storm", chunk_splits=1)
-        seconds = time.monotonic() - started
         found = await family(shop.client, "etl/test/storm")
 
     assert (result.status, result.failed, result.counts.dead) == ("completed", 0, 0)
     assert Counter(record["id"] for record in sink.records) == Counter(f"d{n}" for n in range(DOCUMENTS))
     assert set(found.attempts()) == {1}
     assert model.stats.documents == DOCUMENTS
-    assert throttling.refused > 10, "it was a storm"
-    assert throttling.refused <= 2 * 4 * 4 * (seconds / RETRY_AFTER + 1), "everybody waited when asked to"
+    assert throttling.refused == 16
+    assert len(throttling.waits) >= 16, "each refused call was made again"
+    assert min(throttling.waits) >= RETRY_AFTER, "and not before it was asked to"
