@@ -391,8 +391,8 @@ def _pending_entries(job: _Job) -> list[JournalEntry]:
     for number, request in enumerate(job.requests):
         nonces = request.prompt.nonces
         for slot, question in request.prompt.questions.items():
-            place = {"job": job.token, "file": job.file, "line": str(number), "slot": slot, "slots": len(nonces)}
-            answer = written({**place, "nonce": nonces[slot]})
+            place = {"job": job.token, "file": job.file, "line": str(number)}
+            answer = written({**place, "slot": slot, "slots": len(nonces), "nonce": nonces[slot]})
             entries.append(JournalEntry(note_key(question), answer, PENDING))
     return entries
 

@@ -173,6 +173,7 @@ _FORMAT: Final = re.compile(
     r"response_?schema|specified schema|schema in generation_?config|['\"`.]strict\b|\bstrict$",
     re.IGNORECASE,
 )
+_FORM_PARTS: Final = frozenset({"response_format", "json_schema", "strict", "tools", "tool_choice"})
 _SYSTEM_ROLE: Final = re.compile(
     r"system (?:role|message|prompt|instruction)|developer instruction|roles? must alternate|"
     r"(?:does not|doesn't|only) support.{0,40}['\"`]?system|role.{0,20}['\"`]system",
@@ -281,7 +282,7 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
         return Cause.LIMIT_NAME
     if head == "temperature" or (unsupported and re.search(r"\btemperature\b", words)):
         return Cause.TEMPERATURE
-    if head in ("response_format", "json_schema", "strict", "tools", "tool_choice") or (unsupported and _FORMAT.search(words)):
+    if head in _FORM_PARTS or (unsupported and _FORMAT.search(words)):
         return Cause.FORMAT
     if _SYSTEM_ROLE.search(words) and (unsupported or "alternate" in words):
         return Cause.SYSTEM_ROLE

@@ -406,7 +406,7 @@ def refused_at(param: str) -> Answer:
     [
         refused_at("response_format.json_schema.strict"),
         refused_at("json_schema.strict"),
-        Answer.of({"detail": [{"loc": ["body", "response_format", "schema", "strict"], "msg": "extra"}]}, 422),
+        Answer.of({"detail": [{"loc": ["body", "response_format", "s", "strict"], "msg": "extra"}]}, 422),
         Answer.of({"error": {"message": "Unrecognized request argument supplied: strict"}}, 400),
         Answer.of({"error": "no"}, 400),
     ],
