@@ -61,7 +61,7 @@ def ended_process() -> int:
 
 async def until_written(sink: MemorySink, count: int) -> None:
     with anyio.fail_after(300):
-        while len(sink.records) < count:
+        while len(sink.records) < count:  # noqa: ASYNC110 - nothing announces it
             await anyio.sleep(0.001)
 
 

@@ -53,7 +53,7 @@ async def test_a_web_application_starts_runs_and_drains_them(
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
         started = (await client.post("http://app/runs")).json()["run"]
-        while not (await client.get(f"http://app/runs/{started}")).json()["read"]:
+        while not (await client.get(f"http://app/runs/{started}")).json()["read"]:  # noqa: ASYNC110 - a poll
             await anyio.sleep(0.001)
 
     async with engine.Engine(state_dir="state") as owner:

@@ -70,7 +70,7 @@ class Notes:
                     assert thread is not None
                     for number, task in enumerate(tasks):
                         group.start_soon(run, task, anyio.CancelScope() if number else first)
-                        while thread._calls.qsize() <= number:
+                        while thread._calls.qsize() <= number:  # noqa: ASYNC110 - nothing announces it
                             await anyio.sleep(0.001)
                     yield first
                 finally:
