@@ -48,7 +48,8 @@ class DuckdbSinkParams(TableSinkParams, DuckdbParams):
 
 
 def _claim(params: DuckdbSinkParams) -> Claim:
-    return table_claim(params, f"{os.path.abspath(os.path.expanduser(params.path))}\n{params.table.lower()}")
+    file = os.path.realpath(os.path.expanduser(params.path))
+    return table_claim(params, f"{file}\n{params.table.lower().removeprefix('main.')}")
 
 
 @component(

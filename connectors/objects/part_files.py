@@ -21,7 +21,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.errors import FatalError
 
-__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "run_token"]
+__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "is_part", "run_token"]
 
 STANDALONE = Context().run_id
 NOTE = ".json"
@@ -68,6 +68,11 @@ class PartStore(Protocol):
 def file_name(token: str, first: int, digest: str, suffix: str) -> str:
     """Return the name of the file of a run whose first record has this ordinal."""
     return f"part-{token}-{first:012}-{digest}{suffix}"
+
+
+def is_part(path: str) -> bool:
+    """Return whether a file was written by a sink of this kind."""
+    return _OURS.fullmatch(_base(path)) is not None
 
 
 def run_token(ctx: Context) -> str:

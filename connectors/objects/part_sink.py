@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Literal, Self, TypeVar
 
 import anyio.to_thread
@@ -12,8 +13,8 @@ from pydantic import BaseModel, ByteSize, Field, model_validator
 
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
-from connectors.objects.part_files import PartFiles, PartStore, file_name, run_token
-from connectors.objects.partitions import split_by
+from connectors.objects.part_files import PartFiles, PartStore, file_name, is_part, run_token
+from connectors.objects.partitions import any_partition, is_below, split_by
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
@@ -113,10 +114,17 @@ def needs_whole_run(params: PartParams) -> bool:
 
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
-    alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    folder = "".join(f"{name}=0/" for name in params.partition_by)
+    replaces = params.mode == "replace"
+    alone = "`mode: replace` deletes the files of the other" if replaces else ""
+    remedy = "choose another place for one of them, outside of the other's"
+    folder = "".join(map(any_partition, params.partition_by))
     adds = f"{place.rstrip('/')}/{folder}{file_name('0' * 12, 0, '0' * 8, params.suffix)}"
-    return Claim(place, f"writes {shown}", alone, "choose another place for one of them", adds=adds)
+    deletes = partial(_deletes, place) if replaces else None
+    return Claim(place, f"writes {shown}", alone, remedy, adds=adds, deletes=deletes)
+
+
+def _deletes(folder: str, place: str) -> bool:
+    return is_part(place) and is_below(place, folder)
 
 
 P = TypeVar("P", bound=PartParams)

@@ -36,6 +36,7 @@ from connectors.tables.params import (
 )
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, component
 from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
@@ -53,6 +54,10 @@ class PostgresSinkParams(TableSinkParams):
     """Parameters of the `postgres` sink."""
 
 
+def _claim(params: PostgresSinkParams) -> Claim:
+    return table_claim(params, params.table.removeprefix("public."))
+
+
 @component(
     Kind.SINK,
     "postgres",
@@ -60,7 +65,7 @@ class PostgresSinkParams(TableSinkParams):
     connection=PostgresConnection,
     extra="postgres",
     whole_run=needs_whole_run,
-    claim=table_claim,
+    claim=_claim,
 )
 class PostgresSink(TableSink[PostgresSinkParams]):
     """Writes records to a table of PostgreSQL, by COPY.
