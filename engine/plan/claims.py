@@ -1,4 +1,4 @@
-"""Check for nodes that interfere: two that read the standard input, two of which one deletes files of the other."""
+"""Check for nodes that interfere: readers of the standard input, and sinks that delete what others write."""
 
 from __future__ import annotations
 

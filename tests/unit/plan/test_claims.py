@@ -110,8 +110,20 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
             "`one` writes the table public.t already",
         ),
     ],
-    ids=["replace", "error", "folder", "bucket", "input", "duckdb", "postgres"]
-    + ["partition below", "partition above", "partition of a bucket", "schema main", "schema public"],
+    ids=[
+        "replace",
+        "error",
+        "folder",
+        "bucket",
+        "input",
+        "duckdb",
+        "postgres",
+        "partition below",
+        "partition above",
+        "partition of a bucket",
+        "schema main",
+        "schema public",
+    ],
 )
 def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: Node, message: str) -> None:
     (problem,) = problems(one=first, two=second)
