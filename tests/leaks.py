@@ -19,7 +19,7 @@ __all__ = ["generators_begun", "no_child_process", "no_open_generator", "no_sock
 TASKS = "/proc/self/task"
 DESCRIPTORS = "/proc/self/fd"
 LIBRARIES = "site-packages"  # httpx, for one, leaves it to the loop to close what it iterates over
-PATIENCE = 2.0  # seconds for what is being closed by another thread or by the kernel
+PATIENCE = 60.0  # seconds for what is being closed by another thread or by the kernel
 
 Generator = AsyncGeneratorType[Any, Any]
 FirstIteration = Callable[[Generator], None]

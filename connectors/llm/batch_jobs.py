@@ -3,7 +3,7 @@
 Requests that arrive at about the same time go into one job. Each gets the status and body of its line, and is
 then handled like a direct answer. Before a job is created, the journal records the job and line of each
 question. So a new attempt uses the answers that an earlier one ordered, and nothing is paid for twice: a job
-whose id was not stored is found by the mark in its metadata.
+whose id was not stored is found by its file.
 
     https://platform.openai.com/docs/guides/batch
 """
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchJobs", "Ordered", "note_key"]
 
-_MARK: Final = "odw_batch"  # in a job's metadata
 _URL: Final = "/v1/chat/completions"
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _MAX_BYTES: Final = 50_000_000  # of a job's file; OpenAI takes 200 MB
@@ -83,11 +82,12 @@ class _Request:
 
 @dataclass(slots=True)
 class _Job:
-    """A job of requests. `token` is its mark; `id` is the endpoint's id."""
+    """A job of requests. `token` is its name in the journal; `file` and `id` are the endpoint's ids."""
 
     token: str
     requests: list[_Request] = field(default_factory=list)
     nbytes: int = 0
+    file: str = ""
     id: str = ""
     error: ComponentError | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -168,7 +168,7 @@ class BatchJobs:
         found: dict[str, Ordered] = {}
         for key, entry in entries.items():
             place = json.loads(entry.answer)
-            lines = await self._of_earlier(place["job"], ours=self._journal.is_ours(entry))
+            lines = await self._of_earlier(place["job"], place["file"], ours=self._journal.is_ours(entry))
             line = lines.get(place["line"])
             self._read.add(wanted[key])
             if line is not None:
@@ -222,23 +222,19 @@ class BatchJobs:
         )
         file = ("requests.jsonl", content.encode(), "application/jsonl")
         uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"), job.requests)
+        job.file = uploaded.id
         await self._keep(_pending_entries(job))
         # they may have been in a job before; look up again where their answers are now
         self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))
         created = await self._api(
-            self._sdk.batches.create(
-                input_file_id=uploaded.id,
-                endpoint=_URL,
-                completion_window="24h",
-                metadata={_MARK: job.token},
-            ),
+            self._sdk.batches.create(input_file_id=job.file, endpoint=_URL, completion_window="24h"),
             job.requests,
         )
         job.id = created.id
         self._running[job.id] = None
         await self._keep([JournalEntry(_id_key(job.token), job.id, PENDING)])
 
-    async def _of_earlier(self, token: str, *, ours: bool) -> dict[str, Line]:
+    async def _of_earlier(self, token: str, file: str, *, ours: bool) -> dict[str, Line]:
         """Return the lines of a job of an earlier attempt, by number; none if it was never created.
 
         `ours`: this run began it. Another run may be waiting for its own job.
@@ -247,7 +243,7 @@ class BatchJobs:
             if token not in self._collected:
                 if self._draining():
                     raise StoppingError("the run was told to stop before a batch job was looked at")
-                job_id = await self._id_of(token)
+                job_id = await self._id_of(token, file)
                 if job_id and ours:
                     self._running[job_id] = None
                 self._collected[token] = await self._still_there(job_id) if job_id else {}
@@ -263,21 +259,21 @@ class BatchJobs:
             self._running.pop(job_id, None)
             return {}
 
-    async def _id_of(self, token: str) -> str:
+    async def _id_of(self, token: str, file: str) -> str:
         entries = await self._look_up([_id_key(token)])
         for entry in entries.values():
             return entry.answer
         # the attempt ended between creating the job and recording its id
-        return await self._api(self._found(token))
+        return await self._api(self._found(file))
 
-    async def _found(self, token: str) -> str:
-        """Return the id of a job by its mark; "" if it was never created."""
+    async def _found(self, file: str) -> str:
+        """Return the id of a job by its file; "" if it was never created."""
         count = 0
         jobs: Any = aiter(self._sdk.batches.list(limit=100))
         async with aclosing(jobs):
             async for job in jobs:
                 count += 1
-                if (job.metadata or {}).get(_MARK) == token:
+                if job.input_file_id == file:
                     return str(job.id)
                 if count >= _MAX_LISTED:
                     break
@@ -395,8 +391,8 @@ def _pending_entries(job: _Job) -> list[JournalEntry]:
     for number, request in enumerate(job.requests):
         nonces = request.prompt.nonces
         for slot, question in request.prompt.questions.items():
-            place = {"job": job.token, "line": str(number), "slot": slot, "slots": len(nonces)}
-            answer = written({**place, "nonce": nonces[slot]})
+            place = {"job": job.token, "file": job.file, "line": str(number)}
+            answer = written({**place, "slot": slot, "slots": len(nonces), "nonce": nonces[slot]})
             entries.append(JournalEntry(note_key(question), answer, PENDING))
     return entries
 

@@ -17,6 +17,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 MIN_ANSWER: Final = 16  # tokens; an endpoint that gives less is of no use
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "")
+_CHOICES: Final = ("named", "required", "")
 
 
 class Level(StrEnum):
@@ -42,6 +43,8 @@ class Dialect:
 
     Args:
         level: how to request the form of an answer.
+        strict: whether a JSON schema may be declared strict.
+        choice: how to demand the tool call: by its name, as `required`, or "" if neither is accepted.
         temperature: sampling temperature; None if not accepted or not set.
         limit_name: name of the parameter for the answer limit; "" if not accepted.
         limit: maximum tokens of an answer, if the endpoint has reported it.
@@ -52,6 +55,8 @@ class Dialect:
 
     level: Level = Level.JSON_SCHEMA
     temperature: float | None = None
+    strict: bool = True
+    choice: str = "named"
     limit_name: str = "max_tokens"
     limit: int | None = None
     system: bool = True
@@ -62,12 +67,15 @@ class Dialect:
         """Return the request without the name of the model."""
         body: JsonObject = {"messages": self._messages(prompt)}
         if self.level is Level.JSON_SCHEMA:
-            schema = {"name": prompt.name, "strict": True, "schema": prompt.schema}
+            strict = {"strict": True} if self.strict else {}
+            schema = {"name": prompt.name, **strict, "schema": prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self.level is Level.TOOL:
             function = {"name": prompt.name, "parameters": prompt.schema}
             body["tools"] = [{"type": "function", "function": function}]
-            body["tool_choice"] = {"type": "function", "function": {"name": prompt.name}}
+            if self.choice:
+                named = {"type": "function", "function": {"name": prompt.name}}
+                body["tool_choice"] = named if self.choice == "named" else self.choice
         elif self.level is Level.JSON_OBJECT:
             body["response_format"] = {"type": "json_object"}
         if self.limit_name:
@@ -100,8 +108,8 @@ class Dialect:
         """Return the dialect without the refused feature; None if nothing is left to omit."""
         if cause is Cause.TEMPERATURE and self.temperature is not None:
             return replace(self, temperature=None)
-        if cause is Cause.FORMAT and self.level.below is not None:
-            return replace(self, level=self.level.below)
+        if cause is Cause.FORMAT:
+            return self._looser(refusal)
         if cause is Cause.SYSTEM_ROLE and self.system:
             return replace(self, system=False)
         if cause is Cause.NOT_STREAMED and not self.stream:
@@ -117,11 +125,22 @@ class Dialect:
             return replace(self, limit=max(given, default=asked // 2)) if asked > MIN_ANSWER else None
         return None
 
+    def _looser(self, refusal: Refusal) -> Dialect | None:
+        """Return the dialect without the part of the form that a refusal names, else at the level below."""
+        if self.level is Level.JSON_SCHEMA and self.strict and refusal.names("strict"):
+            return replace(self, strict=False)
+        if self.level is Level.TOOL and self.choice and refusal.names("tool_choice"):
+            return replace(self, choice=_CHOICES[_CHOICES.index(self.choice) + 1])
+        return replace(self, level=self.level.below) if self.level.below is not None else None
+
     def simpler(self) -> Iterator[Dialect]:
         """Return the next simpler dialect, for an endpoint that refuses without naming a feature."""
         dialect = self
         if dialect.stream and dialect.stream_usage:
             dialect = replace(dialect, stream_usage=False)
+            yield dialect
+        if dialect.level is Level.JSON_SCHEMA and dialect.strict:
+            dialect = replace(dialect, strict=False)
             yield dialect
         while dialect.level.below is not None:
             dialect = replace(dialect, level=dialect.level.below)

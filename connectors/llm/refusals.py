@@ -50,6 +50,10 @@ class Refusal:
         """Whether the model has written what the endpoint could not read; it may do better the next time."""
         return self.code in _FAILED_CODES
 
+    def names(self, part: str) -> bool:
+        """Return whether it names this part of the request."""
+        return bool(re.search(rf"\b{part}\b", f"{self.param} {self.message}"))
+
     @classmethod
     def of(cls, status: int, content: bytes) -> Refusal:
         """Read the body of an answer, which may not be JSON."""
@@ -166,9 +170,10 @@ _UNSUPPORTED: Final = re.compile(
 _FORMAT: Final = re.compile(
     r"response_?format|json_?schema|json schema|structured[ _-]?outputs?|guided|grammar|json_object|"
     r"json mode|additionalProperties|tool[ _]?choice|\btools?\b|function call|output_config|"
-    r"response_?schema|specified schema|schema in generation_?config",
+    r"response_?schema|specified schema|schema in generation_?config|['\"`.]strict\b|\bstrict$",
     re.IGNORECASE,
 )
+_FORM_PARTS: Final = frozenset({"response_format", "json_schema", "strict", "tools", "tool_choice"})
 _SYSTEM_ROLE: Final = re.compile(
     r"system (?:role|message|prompt|instruction)|developer instruction|roles? must alternate|"
     r"(?:does not|doesn't|only) support.{0,40}['\"`]?system|role.{0,20}['\"`]system",
@@ -277,7 +282,7 @@ def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
         return Cause.LIMIT_NAME
     if head == "temperature" or (unsupported and re.search(r"\btemperature\b", words)):
         return Cause.TEMPERATURE
-    if head in ("response_format", "tools", "tool_choice") or (unsupported and _FORMAT.search(words)):
+    if head in _FORM_PARTS or (unsupported and _FORMAT.search(words)):
         return Cause.FORMAT
     if _SYSTEM_ROLE.search(words) and (unsupported or "alternate" in words):
         return Cause.SYSTEM_ROLE

@@ -31,12 +31,12 @@ from engine.execution.lease import HeldLease
 from engine.execution.overlap import Entry, entered
 from engine.execution.report import RunReport
 from engine.execution.resources import DRAIN_LIMIT, RunnerResources
-from engine.execution.run import Run
+from engine.execution.run import Following, Run, nothing_follows
 from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.flow.tracing import Tracer
 from engine.plan.model import Plan, PlanNode
 from engine.service.declared import Declared
-from engine.state.records import RunRecord, RunStatus
+from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
 __all__ = ["DEFAULT_MEMORY", "Engine"]
@@ -162,6 +162,8 @@ class Engine:
         chunk: Chunk | None = None,
         verify: bool = False,
         given_up: Callable[[], bool] = lambda: False,
+        follows: Follower | None = None,
+        following: Following = nothing_follows,
     ) -> AsyncGenerator[Run, None]:
         """Return a context manager with a run, which starts when `wait` is called inside the block.
 
@@ -179,8 +181,11 @@ class Engine:
                 a whole run can be verified, not a chunk.
             given_up: returns true when a run that waits for another run of its pipeline should no longer
                 begin.
+            follows: the new run is the one that has to follow another, according to the store.
+            following: returns the pipelines that have to follow an end, which are stored with it.
 
         Raises:
+            RunExistsError: another process has started what `follows`.
             RunMismatchError: the run of `resume` was started with a different plan.
             LeaseHeldError: another process works on that run; the message names it.
             RunOverlapError: another run of the pipeline is in progress; see `if_running`.
@@ -189,14 +194,14 @@ class Engine:
         if chunk is not None and (verify or resume is None):
             raise ValueError("a chunk cannot be verified alone: it belongs to the run named by `resume`")
         await self.provide(plan.sandbox_services, plan.warehouse)
-        begin = partial(self.begin, plan, run_id=run_id, group_id=group_id, seed=seed)
+        begin = partial(self.begin, plan, run_id=run_id, group_id=group_id, seed=seed, follows=follows)
         part = chunk.name if chunk is not None else ""
-        entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up)
+        entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up, follows=follows)
         async with entered(entry) as (record, lease):
             resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
-            async with self._with_lease_kept(plan, record, lease, resumed, chunk, verify) as run:
+            async with self._with_lease_kept(plan, record, lease, resumed, chunk, verify, following) as run:
                 yield run
 
     @asynccontextmanager
@@ -208,6 +213,7 @@ class Engine:
         resumed: bool,
         chunk: Chunk | None,
         verify: bool,
+        following: Following,
     ) -> AsyncGenerator[Run, None]:
         """Provide a run with its memory budget and a renewed lease for the duration of the block."""
         assert self._group is not None, "use `async with Engine(...)`"
@@ -224,6 +230,7 @@ class Engine:
             epoch=lease.epoch,
             chunk=chunk,
             verify=verify,
+            following=following,
         )
         try:
             self._runs[run] = lease
@@ -313,14 +320,24 @@ class Engine:
         await self.store.update_run(run_id, status=record.status, attempt=record.attempt, epoch=lease.epoch)
         return record
 
-    async def begin(self, plan: Plan, *, run_id: str = "", group_id: str = "", seed: str = "") -> RunRecord:
+    async def begin(
+        self,
+        plan: Plan,
+        *,
+        run_id: str = "",
+        group_id: str = "",
+        seed: str = "",
+        follows: Follower | None = None,
+    ) -> RunRecord:
         """Store a new run without starting it; `start` continues it with `resume`.
 
         Args:
             run_id: unique in the store; "" generates one from the pipeline's name and the time.
+            follows: see `start`.
 
         Raises:
             StateError: the store cannot be used, or already has a run with that id.
+            RunExistsError: another process has started what `follows`.
         """
         now = self.clock.now()
         run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
@@ -335,7 +352,7 @@ class Engine:
             seed=seed or secrets.token_hex(8),
             started_at=timestamp(now),
         )
-        await self.store.create_run(record)
+        await self.store.create_run(record, follows=follows)
         return record
 
     def resources(self, budget: ByteBudget) -> RunnerResources:

@@ -19,7 +19,7 @@ from engine.errors import RunMismatchError, RunNotFoundError, RunOverlapError
 from engine.execution.lease import HeldLease, acquire, living
 from engine.plan.identity import difference
 from engine.plan.model import Plan
-from engine.state.records import RunRecord, RunStatus
+from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
 __all__ = ["Entry", "entered", "policy_of"]
@@ -54,6 +54,7 @@ class Entry:
         chunk: the part of it that this process works on; overlaps are then not checked.
         given_up: returns true when waiting for others has become pointless.
         under_way: returns the process that works on a run without a lease; "" for none.
+        follows: what a new run replaces in the store.
     """
 
     store: StateStore
@@ -64,6 +65,7 @@ class Entry:
     chunk: str = ""
     given_up: Callable[[], bool] = lambda: False
     under_way: Callable[[RunRecord], Awaitable[str]] | None = None
+    follows: Follower | None = None
 
     @property
     def policy(self) -> str:
@@ -150,7 +152,7 @@ async def entered(entry: Entry) -> AsyncGenerator[tuple[RunRecord, HeldLease], N
                 await entry.confirm(record)
             except RunOverlapError:
                 if entry.resume is None:  # it has done nothing yet
-                    await entry.store.delete_run(record.run_id, epoch=lease.epoch)
+                    await entry.store.delete_run(record.run_id, epoch=lease.epoch, followed=entry.follows)
                 else:
                     await _seen(entry, record, lease, record.status)
                 if entry.policy != "wait":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 import anyio
 
@@ -31,9 +32,16 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.records import DeadLetterFilter, Notification, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, Follower, Notification, RunRecord, RunStatus
 
-__all__ = ["Run"]
+__all__ = ["Following", "Run", "nothing_follows"]
+
+Following: TypeAlias = Callable[[RunStatus], Collection[str]]
+
+
+def nothing_follows(status: RunStatus) -> Collection[str]:
+    """Return the pipelines that follow a run which nothing follows."""
+    return ()
 
 
 class Run:
@@ -50,6 +58,7 @@ class Run:
         epoch: int = 0,
         chunk: Chunk | None = None,
         verify: bool = False,
+        following: Following = nothing_follows,
     ) -> None:
         self.plan = plan
         self.record = record
@@ -64,7 +73,7 @@ class Run:
             attempt=record.attempt,
             chunk=chunk,
         )
-        self._verify = verify
+        self._verify, self._following = verify, following
         self._runner = Runner(plan, self._identity, resources, count=verify)
         self._begun = False
         self._abandoned = False
@@ -176,7 +185,7 @@ class Run:
         except BaseException:
             # the process that has taken the run over stores its status
             with anyio.CancelScope(shield=True), suppress(LeaseLostError):
-                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
+                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside", ())
             raise
         return await self._report(status, failure)
 
@@ -185,7 +194,7 @@ class Run:
         first, journal_usd = "", 0.0
         try:
             with anyio.CancelScope(shield=True):
-                await self._finish(status, error)
+                await self._finish(status, error, self._following(status))
             # for a chunk, this process knows everything: earlier progress and its own
             live = self._identity.chunk is not None
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
@@ -243,7 +252,7 @@ class Run:
             return [Check("figures in the ledger", note=str(problem), failed=True)]
         return [*checks, *(runner.counts or not_asked(self.plan))]
 
-    async def _finish(self, status: RunStatus, error: str) -> None:
+    async def _finish(self, status: RunStatus, error: str, following: Collection[str]) -> None:
         if self._identity.chunk is not None:
             return
         ended = timestamp(self._resources.clock.now())
@@ -257,6 +266,7 @@ class Run:
             notification=await self._notification(status, error, ended)
             if notify is not None and status in notify.when
             else None,
+            followers=[Follower(self.record.group_id, name, self.run_id) for name in following],
         )
 
     async def _notification(self, status: RunStatus, error: str, ended: str) -> Notification:

@@ -10,13 +10,14 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
 from engine.config.model import Notify
 from engine.contract.acks import Tally
-from engine.errors import EngineError, RunOverlapError, StateError
+from engine.errors import EngineError, RunExistsError, RunOverlapError, StateError
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
 from engine.execution.notifying import pending_results, post_pending, tell
@@ -27,7 +28,7 @@ from engine.plan.claims import check_together
 from engine.plan.identity import FOLLOWERS
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.records import Notification, RunRecord, RunStatus
+from engine.state.records import Follower, Notification, RunRecord, RunStatus
 
 __all__ = ["Entry", "Session", "new_group", "starting"]
 
@@ -50,7 +51,7 @@ class Entry:
     """A pipeline of the session, with its run once started and its report once ended.
 
     `trouble`: why an earlier attempt in this session failed. `ran`: the report is that of an attempt, not of
-    one that could not begin or end.
+    one that could not begin or end. `follows`: what its run replaces in the store.
     """
 
     plan: Plan
@@ -59,6 +60,7 @@ class Entry:
     report: RunReport | None = None
     trouble: str = ""
     ran: bool = False
+    follows: Follower | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Session:
         verify: verify the counts of each run when it has ended.
         run_ids: ids of new runs, by pipeline; a run whose id exists already fails.
         posts_pending: also post the results that earlier processes left (see `notify`).
+        late: of the pipelines in `first`, those that follow a run of an earlier process.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Session:
         verify: bool = False,
         run_ids: Mapping[str, str] | None = None,
         posts_pending: bool = False,
+        late: Collection[Follower] = (),
     ) -> None:
         self._run_ids = run_ids or {}
         self._engine = engine
@@ -112,7 +116,7 @@ class Session:
         self._starting = anyio.CancelScope()
         self._cancelled = False
         self._posts: list[anyio.CancelScope] = []
-        self._begun = frozenset(begun)
+        self._begun, self._late = frozenset(begun), {one.pipeline: one for one in late}
         self.entries: dict[str, Entry] = {}
         """Started pipelines, in order."""
         self.put_off: dict[str, str] = {}
@@ -157,7 +161,9 @@ class Session:
             EngineError: see `raising`.
         """
         for name in self._first:
-            self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
+            self.entries[name] = Entry(
+                self._plans[name], self._resumes.get(name), follows=self._late.get(name)
+            )
         check_together([self._plans[name] for name in self._first])
         services = {service for name in self._first for service in self._plans[name].sandbox_services}
         with self._starting:
@@ -187,23 +193,26 @@ class Session:
         if (notify := entry.plan.settings.notify) is not None:
             # concurrently, since cleanup does not wait for a slow receiver
             group.start_soon(self._post, notify, entry.report, entry.ran)
-        # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
-        following: list[str] = []
-        if entry.report.ok:
-            settings = entry.plan.settings
-            following = [name for name in settings.on_complete if name not in self._begun]
-        elif entry.report.status is RunStatus.INTERRUPTED and not self._cancelled:
-            following = list(entry.plan.settings.on_cancel)
-        elif entry.report.status in (RunStatus.FAILED, RunStatus.OUTAGE) and not self._cancelled:
-            following = list(entry.plan.settings.on_failure)
-        for name in following:
-            if name not in self._plans or name in self.entries:
-                continue
+        is_stored = entry.ran and entry.report.stored
+        for name in self._following(entry, entry.report.status):
+            # `on_cancel` pipelines clean up after a drained run, so they start in spite of the drain
             if self.draining and entry.report.status is not RunStatus.INTERRUPTED:
                 self.put_off.setdefault(name, entry.name)
                 continue
-            self.entries[name] = Entry(self._plans[name])
+            follows = Follower(self.group_id, name, entry.report.run_id) if is_stored else None
+            self.entries[name] = Entry(self._plans[name], follows=follows)
             group.start_soon(self._pipeline, self.entries[name], group)
+
+    def _following(self, entry: Entry, status: RunStatus) -> list[str]:
+        """Return the pipelines that start after a run that ended so."""
+        settings, names = entry.plan.settings, list[str]()
+        if status is RunStatus.COMPLETED:
+            names = [name for name in settings.on_complete if name not in self._begun]
+        elif status is RunStatus.INTERRUPTED and not self._cancelled:
+            names = list(settings.on_cancel)
+        elif status in (RunStatus.FAILED, RunStatus.OUTAGE) and not self._cancelled:
+            names = list(settings.on_failure)
+        return [name for name in names if name in self._plans and name not in self.entries]
 
     async def _post(self, notify: Notify, report: RunReport, ran: bool) -> None:
         """Post a result; that of an attempt stays in the store until it is accepted."""
@@ -262,8 +271,10 @@ class Session:
                 run_id=self._run_ids.get(entry.name, ""),
                 verify=self._verify,
                 given_up=self._draining.is_set,
+                follows=entry.follows,
+                following=partial(self._following, entry),
             ) as run:
-                run_id, entry.run = run.run_id, run
+                run_id, entry.run, entry.follows = run.run_id, run, None
                 if self._cancelled:
                     run.cancel()
                 elif self.draining and not asked_before:  # while the run was being stored
@@ -272,12 +283,25 @@ class Session:
                 entry.ran = True
                 return report
         except RunOverlapError as error:
+            if not error.given_up:  # a later process starts it
+                await self._give_up(entry)
             if not (error.skipped or error.given_up):
                 return self._failed(entry, run_id, error)
             status = RunStatus.SKIPPED if error.skipped else RunStatus.INTERRUPTED
             return RunReport(entry.name, run_id, status, Tally(), 0.0, error=str(error))
+        except RunExistsError as error:
+            if entry.follows is None:
+                return self._failed(entry, run_id, error)
+            return RunReport(entry.name, run_id, RunStatus.SKIPPED, Tally(), 0.0, error=str(error))
         except EngineError as error:
+            await self._give_up(entry)
             return self._failed(entry, run_id, error)
+
+    async def _give_up(self, entry: Entry) -> None:
+        """Forget a follower that could not begin: its report is the result."""
+        if entry.follows is not None:
+            with suppress(StateError):
+                await self._engine.store.delete_follower(entry.follows)
 
     def _with_followers(self, plan: Plan) -> Plan:
         """Return the plan with the parameters of its followers, which a resume uses to start them."""

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from engine.contract.acks import Tally
 from engine.contract.split import Split
 from engine.errors import RunExistsError, StateCorruptError, StateError
-from engine.state import bookmarks, notifications
+from engine.state import bookmarks, followers, notifications
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import (
     Acked,
+    Follower,
     Notification,
     Progress,
     RunRecord,
@@ -80,8 +81,8 @@ DELETE FROM splits WHERE run_id = ? AND node = ?
 """
 
 
-def insert_run(connection: Connection, run: RunRecord) -> None:
-    """Store a new run; an existing id is an error."""
+def insert_run(connection: Connection, run: RunRecord, follows: Follower | None) -> None:
+    """Store a new run; an existing id is an error, and so is a follower that is no longer to be started."""
     what = f"run {run.run_id!r}"
     inserted = connection.execute(
         "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
@@ -95,6 +96,8 @@ def insert_run(connection: Connection, run: RunRecord) -> None:
     )  # fmt: skip
     if not inserted.rowcount:
         raise RunExistsError(f"{what} is in {connection.place} already")
+    if follows is not None and not followers.delete(connection, follows):
+        raise RunExistsError(f"another process has started {run.pipeline!r} to follow run {follows.run_id!r}")
 
 
 def select_run(connection: Connection, run_id: str) -> RunRecord:
@@ -144,8 +147,9 @@ def update_run(
     attempt: int | None,
     epoch: int,
     notification: Notification | None,
+    following: Sequence[Follower],
 ) -> None:
-    """Set the status of a run; `attempt` None keeps it."""
+    """Set the status of a run; `attempt` begins another one, before whose end nothing follows."""
     require_epoch(connection, run_id, epoch)
     connection.execute(
         "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"
@@ -154,14 +158,19 @@ def update_run(
     )
     if notification is not None:
         notifications.put(connection, notification)
+    if attempt is not None:
+        followers.delete_of_run(connection, run_id)
+    followers.put(connection, following)
 
 
-def delete_run(connection: Connection, run_id: str, epoch: int) -> None:
+def delete_run(connection: Connection, run_id: str, epoch: int, followed: Follower | None) -> None:
     """Delete a run, its dead letters, which contain whole records, and all rows that refer to it."""
     require_epoch(connection, run_id, epoch, alone=True)
     connection.overwrite_deleted()
     connection.execute("DELETE FROM dead_letters WHERE run_id = ?", (run_id,))
     connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+    if followed is not None:
+        followers.put(connection, [followed])
 
 
 def insert_splits(

@@ -18,6 +18,7 @@ __all__ = [
     "BookmarkRecord",
     "BookmarkScope",
     "DeadLetterFilter",
+    "Follower",
     "JournalFilter",
     "Lease",
     "Notification",
@@ -151,6 +152,15 @@ class Lease:
     expires_at: str
     chunk: str = ""
     acquisitions: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A pipeline that has to start because a run of its group ended; stored until its run is."""
+
+    group_id: str
+    pipeline: str
+    run_id: str
 
 
 @dataclass(frozen=True, slots=True)

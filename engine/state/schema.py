@@ -257,6 +257,17 @@ CREATE TABLE notifications (
 ) WITHOUT ROWID;
 """
 
+# What has to start after a run, stored with the run's end and deleted by the transaction that starts it.
+_FOLLOWERS: Final = """
+CREATE TABLE followers (
+    group_id TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
+    PRIMARY KEY (group_id, pipeline)
+) WITHOUT ROWID;
+CREATE INDEX followers_of_a_run ON followers (run_id);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -274,6 +285,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _CALLS_OF_A_RECORD,
     _READ_LIMIT,
     _NOTIFICATIONS,
+    _FOLLOWERS,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -284,6 +296,7 @@ TABLES: Final = frozenset(
         "allowances",
         "bookmarks",
         "dead_letters",
+        "followers",
         "journal",
         "leases",
         "notifications",

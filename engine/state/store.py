@@ -16,13 +16,23 @@ from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger, notifications
+from engine.state import (
+    allowances,
+    bookmarks,
+    dead_letters,
+    followers,
+    journal,
+    leases,
+    ledger,
+    notifications,
+)
 from engine.state.connection import Database
 from engine.state.records import (
     BookmarkFilter,
     BookmarkRecord,
     BookmarkScope,
     DeadLetterFilter,
+    Follower,
     JournalFilter,
     Lease,
     Notification,
@@ -59,9 +69,14 @@ class StateStore:
     ) -> None:
         await self._database.close()
 
-    async def create_run(self, run: RunRecord) -> None:
-        """Store a new run. Its id must not exist."""
-        await self._database.write(ledger.insert_run, run)
+    async def create_run(self, run: RunRecord, *, follows: Follower | None = None) -> None:
+        """Store a new run. Its id must not exist.
+
+        Args:
+            follows: deleted in the same transaction, because this is its run; if it is no longer there,
+                `RunExistsError` is raised and nothing stored.
+        """
+        await self._database.write(ledger.insert_run, run, follows)
 
     async def get_run(self, run_id: str) -> RunRecord:
         """Return a run. Raises `RunNotFoundError` with the nearest ids."""
@@ -95,11 +110,24 @@ class StateStore:
         attempt: int | None = None,
         epoch: int = 0,
         notification: Notification | None = None,
+        followers: Sequence[Follower] = (),
     ) -> None:
-        """Set the status of a run, and store the notification of its end in the same transaction."""
+        """Set the status of a run; store its notification and what follows in the same transaction.
+
+        Args:
+            attempt: another attempt begins; what was to follow the last one does not follow it.
+        """
         await self._database.write(
-            ledger.update_run, run_id, status, ended_at, error, attempt, epoch, notification
+            ledger.update_run, run_id, status, ended_at, error, attempt, epoch, notification, followers
         )
+
+    async def followers(self, group_id: str = "") -> list[Follower]:
+        """Return the pipelines that have to start after runs that ended; "" means of all groups."""
+        return await self._database.read(followers.select, group_id)
+
+    async def delete_follower(self, follower: Follower) -> None:
+        """Delete a follower that cannot be started, if it is there."""
+        await self._database.write(followers.delete, follower)
 
     async def notifications(self) -> list[Notification]:
         """Return the notifications that were not accepted yet, oldest first."""
@@ -113,9 +141,13 @@ class StateStore:
         """Delete notifications of runs that ended before this time, and return their number."""
         return await self._database.write(notifications.delete_older, before)
 
-    async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
-        """Delete a run with its splits, leases and dead letters; journal and bookmarks are kept."""
-        await self._database.write(ledger.delete_run, run_id, epoch)
+    async def delete_run(self, run_id: str, *, epoch: int = 0, followed: Follower | None = None) -> None:
+        """Delete a run with its splits, leases and dead letters; journal and bookmarks are kept.
+
+        Args:
+            followed: stored again, because the run has not begun.
+        """
+        await self._database.write(ledger.delete_run, run_id, epoch, followed)
 
     async def acquire_lease(
         self,

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from engine.contract.acks import Tally
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.split import Split
-from engine.errors import LeaseHeldError, LeaseLostError, RunNotFoundError, StateError
+from engine.errors import LeaseHeldError, LeaseLostError, RunExistsError, RunNotFoundError, StateError
 from engine.state import (
     Acked,
     DeadLetterFilter,
+    Follower,
     Lease,
     Notification,
     Progress,
@@ -196,6 +197,36 @@ class TestRuns:
             assert await store.notifications() == notes[1:]
             await store.delete_run(RUN.run_id)
             assert await store.notifications() == []
+
+    async def test_a_runs_end_is_stored_with_what_follows_it(self, world: World) -> None:
+        first, second = Follower("g", "b", RUN.run_id), Follower("g", "c", RUN.run_id)
+        follow_up = replace(RUN, run_id="b-1", group_id="g", pipeline="b")
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, followers=[first, second])
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, followers=[first])
+        async with world.store() as store:
+            assert await store.followers() == await store.followers("g") == [first, second]
+            assert await store.followers("other") == []
+            await store.create_run(follow_up, follows=first)
+            assert await store.followers() == [second]
+            with pytest.raises(RunExistsError, match="another process has started 'b'"):
+                await store.create_run(replace(follow_up, run_id="b-2"), follows=first)
+            assert [run.run_id for run in await store.list_runs(pipeline="b")] == ["b-1"]
+            await store.delete_run("b-1", followed=first)  # it has not begun
+            assert await store.followers() == [first, second]
+            await store.update_run(RUN.run_id, status=RunStatus.RUNNING, attempt=2)
+            assert await store.followers() == []
+
+    async def test_nothing_follows_a_deleted_run(self, world: World) -> None:
+        follower = Follower("g", "b", RUN.run_id)
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, followers=[follower])
+            await store.create_run(replace(RUN, run_id="b-1"), follows=follower)
+            await store.delete_run(RUN.run_id)
+            await store.delete_run("b-1", followed=follower)
+            assert await store.followers() == []
 
     async def test_a_stale_epoch_stores_no_notification(self, world: World) -> None:
         note = Notification(RUN.run_id, 1, "blobs", {}, "2026-11-23T10:00:00Z")

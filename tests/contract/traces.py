@@ -15,7 +15,7 @@ from tests.leaks import generators_begun
 
 DESCRIPTORS = Path("/proc/self/fd")
 OURS = ("/connectors/", "/engine/", "/aiostream/")
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds for connections that are closing; only a test that fails waits so long."""
 
 _IO_EVENTS = frozenset(

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from engine.cli.exit_codes import ExitCode
-from engine.state import open_store
+from engine.state import Follower, open_store
 
 PATIENCE = 60
 
@@ -264,12 +266,34 @@ pipelines:
 """
 
 
+KILLED_AT_THE_END = """\
+import os, signal
+from engine.cli import program
+from engine.state.store import StateStore
+
+update_run = StateStore.update_run
+
+async def and_die(self, *arguments, **options):
+    await update_run(self, *arguments, **options)
+    if options.get("ended_at"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+StateStore.update_run = and_die
+raise SystemExit(program())
+"""
+"""An engine that is killed once the end of a run is stored."""
+
+
+def killed_at_the_end(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", KILLED_AT_THE_END, *words]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
 def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
-    # as if the process had ended right behind the first one
-    write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "timeout: 60"))
-    assert engine("run", "--only", "first").returncode == ExitCode.COMPLETED
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
+    with killed_at_the_end(tmp_path, "run") as process:
+        assert process.wait(PATIENCE) == -signal.SIGKILL
 
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
@@ -278,6 +302,34 @@ def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engi
     assert (tmp_path / "first.jsonl").read_text(encoding="utf-8") == '{"n":1}\n'
     again = engine("run", "--resume")
     assert "nothing to resume" in again.stderr
+
+
+def test_serve_starts_followers_that_did_not_start(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "min_records: 2\n    on_failure: second"))
+    serve = ("serve", "pipelines.yaml", "--port", "0")
+    with killed_at_the_end(tmp_path, *serve) as process:
+        assert process.stdout is not None
+        url = next(word for word in process.stdout.readline().split() if word.startswith("http")).rstrip(";,")
+        with suppress(httpx.TransportError):  # the run may end before its start is answered
+            httpx.get(f"{url}/consumption/extract-first", timeout=PATIENCE)
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+
+    command = [sys.executable, "-m", "engine", *serve]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+    assert lines[1:] == [
+        "second: starting now because first has failed\n",
+        "second completed: 1 read, 1 written, 0 dead\n",
+    ]
+
+    async def left() -> tuple[list[str], list[Follower]]:
+        async with open_store(tmp_path / ".odw") as store:
+            return [run.pipeline for run in await store.list_runs()], await store.followers()
+
+    assert anyio.run(left) == (["first", "second"], [])
 
 
 WITH_PARAMETERS = """\

@@ -397,6 +397,50 @@ async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: s
     assert "JSON schema" in str(requests[-1]["messages"])
 
 
+def refused_at(param: str) -> Answer:
+    return Answer.of({"error": {"message": "Extra inputs are not permitted", "param": param}}, 400)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refused_at("response_format.json_schema.strict"),
+        refused_at("json_schema.strict"),
+        Answer.of({"detail": [{"loc": ["body", "response_format", "s", "strict"], "msg": "extra"}]}, 422),
+        Answer.of({"error": {"message": "Unrecognized request argument supplied: strict"}}, 400),
+        Answer.of({"error": "no"}, 400),
+    ],
+)
+async def test_only_strict_is_omitted_where_only_it_is_refused(refusal: Answer) -> None:
+    def script(request: Request) -> Answer:
+        if "strict" in request.json["response_format"]["json_schema"]:
+            return refusal
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        first = await extract.apply(batch_of(staged(1)))
+        asked = len(server.requests)
+        second = await extract.apply(batch_of(staged(2)))
+    assert len(first) == len(second) == 1
+    assert len(server.requests) == asked + 1  # it is remembered
+    assert server.requests[-1].json["temperature"] == 0.1
+
+
+@pytest.mark.parametrize(("taken", "sent"), [("required", "required"), (None, None)])
+async def test_a_tool_call_is_demanded_in_the_way_that_is_taken(taken: object, sent: object) -> None:
+    def script(request: Request) -> Answer:
+        if "response_format" in request.json:
+            return refused_at("response_format")
+        if request.json.get("tool_choice") != taken:
+            return refused_at("tool_choice")
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        assert len(await extract.apply(batch_of(staged(1)))) == 1
+    assert server.requests[-1].json["tools"]
+    assert server.requests[-1].json.get("tool_choice") == sent
+
+
 async def test_an_endpoint_that_only_streams_is_asked_for_a_stream() -> None:
     def script(request: Request) -> Answer:
         if not request.json.get("stream"):

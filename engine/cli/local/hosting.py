@@ -237,9 +237,13 @@ class PipelineHost:
         texts = tuple(f"{pipeline}.{name}={value}" for name, value in params.items())
         return self._load(Overrides(param_texts=texts), only=[pipeline])[1]
 
-    def compiled_with(self, pipeline: str, params: Mapping[str, JsonValue]) -> dict[str, Plan]:
-        """Compile a pipeline of the current file, with its followers. Raises ConfigError."""
-        return self._load(Overrides(params={pipeline: params}), only=[pipeline])[1]
+    def compiled_with(self, pipeline: str, params: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Plan]:
+        """Compile a pipeline of the current file, with its followers. Raises ConfigError.
+
+        Args:
+            params: parameters by pipeline, also of followers.
+        """
+        return self._load(Overrides(params=params), only=[pipeline])[1]
 
     def _load(
         self, overrides: Overrides | None = None, *, only: Collection[str] = ()

@@ -12,10 +12,18 @@ from engine.errors import ConfigError, LeaseHeldError, RunNotFoundError
 from engine.execution.lease import living
 from engine.plan.identity import FOLLOWERS, difference
 from engine.plan.model import Plan
-from engine.state.records import RunRecord, RunStatus
+from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["announce", "invocation_of", "not_begun", "params_from_before", "refuse_living", "unfinished"]
+__all__ = [
+    "announce",
+    "end_of",
+    "invocation_of",
+    "not_begun",
+    "params_from_before",
+    "refuse_living",
+    "unfinished",
+]
 
 
 async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
@@ -37,23 +45,25 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
     return [run for run in runs if run.group_id == runs[-1].group_id]
 
 
-def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]) -> dict[str, str]:
-    """Return followers of completed runs that have not started, each with its predecessor.
-
-    The process ended in between. The current file determines what follows what.
+async def not_begun(
+    store: StateStore,
+    file: FileConfig,
+    group_id: str,
+    resumes: Mapping[str, RunRecord],
+    only: Collection[str],
+) -> list[Follower]:
+    """Return what has to follow runs of a group and has not started: the process ended in between.
 
     Args:
+        resumes: runs that are resumed, whose new end determines what follows.
         only: pipelines to look for; empty means all.
     """
-    begun = {run.pipeline for run in runs}
-    found: dict[str, str] = {}
-    for run in runs:
-        if run.status is not RunStatus.COMPLETED or run.pipeline not in file.pipelines:
-            continue
-        for name in file.pipelines[run.pipeline].settings.on_complete:
-            if name not in begun and name in file.pipelines and (not only or name in only):
-                found.setdefault(name, run.pipeline)
-    return found
+    resumed = {run.run_id for run in resumes.values()}
+    return [
+        one
+        for one in await store.followers(group_id)
+        if one.pipeline in file.pipelines and one.run_id not in resumed and (not only or one.pipeline in only)
+    ]
 
 
 def params_from_before(
@@ -107,9 +117,17 @@ async def refuse_living(store: StateStore, clock: Clock, run_ids: Iterable[str])
             raise LeaseHeldError(run_id, lease.holder, lease.expires_at)
 
 
+def end_of(follower: Follower, runs: Sequence[RunRecord]) -> str:
+    """Describe the end after which a pipeline starts."""
+    run = next(one for one in runs if one.run_id == follower.run_id)
+    ends = {RunStatus.COMPLETED: "has completed", RunStatus.INTERRUPTED: "was drained"}
+    return f"{run.pipeline} {ends.get(run.status, 'has failed')}"
+
+
 def announce(
+    runs: Sequence[RunRecord],
     resumes: Mapping[str, RunRecord],
-    late: Mapping[str, str],
+    late: Sequence[Follower],
     plans: Mapping[str, Plan],
     say: Callable[[str], None],
 ) -> None:
@@ -125,10 +143,10 @@ def announce(
         for line in difference(record.operational_doc, plans[name].operational_doc):
             say(f"  changed: {line}")
     for name in plans:
-        if name not in resumes and name not in late:
+        if name not in resumes and all(name != one.pipeline for one in late):
             say(f"{name}: may follow with its original parameters; --set applies as given now")
-    for name, before in late.items():
+    for one in late:
         say(
-            f"{name}: starting now because {before} has completed, with its original parameters; "
+            f"{one.pipeline}: starting now because {end_of(one, runs)}, with its original parameters; "
             "--set applies as given now"
         )

@@ -38,7 +38,7 @@ from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
-from engine.state.records import RunStatus
+from engine.state.records import Follower, RunStatus
 from engine.state.store import StateStore
 from engine.telemetry.tracing import tracing_to
 from engine.trial import reading_of, with_reading
@@ -151,30 +151,32 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
     resume = options.resume or ""
     resumes = await unfinished(engine.store, resume, options.only)
     runs = await invocation_of(engine.store, resume)
-    late: dict[str, str] = {}
+    file, late = load_config(options, only=[]), list[Follower]()
     if all(run.run_id != options.resume for run in runs):
-        late = not_begun(load_config(options, only=[]), runs, options.only)
+        late = await not_begun(engine.store, file, runs[0].group_id, resumes, options.only)
     if not resumes and not late:
         output.say("nothing to resume: every run of the latest invocation has completed")
         for hint in await _from_before(engine.store, options):
             output.say(hint)
         return None
     await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
-    params = params_from_before(load_config(options, only=[]), runs, resumes)
-    plans = load_plans(options, only=[*resumes, *late], params=params)
+    params = params_from_before(file, runs, resumes)
+    names = [*resumes, *(one.pipeline for one in late)]
+    plans = load_plans(options, only=names, params=params)
     for name, record in resumes.items():
         plans[name] = with_reading(plans[name], reading_of(record.operational_doc))
     output.follow(plans)
-    announce(resumes, late, plans, output.say)
+    announce(runs, resumes, late, plans, output.say)
     return Session(
         engine,
         plans,
-        [*resumes, *late],
+        names,
         resumes,
         begun=[run.pipeline for run in runs],
         group_id=runs[0].group_id,
         verify=options.verify,
         posts_pending=True,
+        late=late,
     )
 
 

@@ -6,7 +6,7 @@ so no tick runs twice, even if the service is killed or several services share t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from engine.cli.local.hosting import SERVED, PipelineHost
+from engine.cli.local.resume import end_of, params_from_before
 from engine.cli.local.ticks import name_of, tick_of, ticks_after
 from engine.errors import EngineError, RunNotFoundError
 from engine.execution.engine import Engine
@@ -25,7 +26,7 @@ from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.operations import ScheduleView
-from engine.state.records import RunRecord, RunStatus
+from engine.state.records import Follower, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from engine.config.model import Settings
@@ -117,23 +118,49 @@ class Scheduler:
         return max(min(pauses), 0.05)
 
     async def resume_killed(self) -> None:
-        """Resume runs that an earlier service left running. Raises StateError."""
+        """Resume runs that an earlier service left running, and start what has to follow others.
+
+        Raises:
+            StateError: the store cannot be used.
+        """
         store, clock = self._engine.store, self._engine.clock
+        killed, followers = list[RunRecord](), await store.followers()
         for record in await store.list_runs(statuses=[RunStatus.RUNNING]):
-            if (
-                not record.group_id.startswith(SERVED)
-                or await living(store, clock, record.run_id) is not None
-            ):
-                continue
+            if await living(store, clock, record.run_id) is None:
+                killed.append(record)
+        groups = [one.group_id for one in killed] + [one.group_id for one in followers]
+        for group in dict.fromkeys(groups):
+            if group.startswith(SERVED):
+                resumes = {one.pipeline: one for one in killed if one.group_id == group}
+                late = [one for one in followers if one.group_id == group and one.pipeline not in resumes]
+                await self._continue(await store.list_runs(group_id=group), resumes, late)
+
+    async def _continue(
+        self, runs: Sequence[RunRecord], resumes: Mapping[str, RunRecord], late: Sequence[Follower]
+    ) -> None:
+        """Begin one session for what is left of an earlier one, so that nothing in it starts twice."""
+        lines = {name: f"resuming run {one.run_id}, which was killed" for name, one in resumes.items()}
+        lines |= {one.pipeline: f"starting now because {end_of(one, runs)}" for one in late}
+        params, plans, first = params_from_before(self._host.config, runs, resumes), dict[str, Plan](), []
+        for name, line in lines.items():
             try:
-                plans = await anyio.to_thread.run_sync(
-                    self._host.compiled_with, record.pipeline, dict(record.params)
-                )
+                plans |= await anyio.to_thread.run_sync(self._host.compiled_with, name, params)
             except EngineError as error:
-                self._say(f"{record.run_id} cannot be resumed: {without_credentials(str(error))}")
+                self._say(f"{name} cannot continue ({line}): {without_credentials(str(error))}")
                 continue
-            self._say(f"{record.pipeline}: resuming run {record.run_id}, which was killed")
-            self._host.begin(record.pipeline, self._session(plans, record.pipeline, resume=record))
+            self._say(f"{name}: {line}")
+            first.append(name)
+        if first:
+            session = Session(
+                self._engine,
+                plans,
+                first,
+                {name: one for name, one in resumes.items() if name in first},
+                begun=[run.pipeline for run in runs],
+                group_id=runs[0].group_id,
+                late=[one for one in late if one.pipeline in first],
+            )
+            self._host.begin(first[0], session)
 
     async def start_due(self) -> None:
         """Start the runs that have become due since the last check."""
@@ -204,7 +231,7 @@ class Scheduler:
         await self._engine.provide(plan.sandbox_services, plan.warehouse)
         plans[entry.pipeline] = replace(plan, settings=replace(plan.settings, if_running=entry.policy))
         entry.last_at, entry.last_run = tick, run_id
-        self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id=run_id))
+        self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id))
 
     def _fail(self, entry: _Scheduled, error: EngineError) -> None:
         """Report once why a schedule is delayed."""
@@ -213,18 +240,9 @@ class Scheduler:
             self._say(f"{entry.pipeline} could not be started by its schedule and is tried again: {reason}")
         entry.note = reason
 
-    def _session(
-        self, plans: Mapping[str, Plan], pipeline: str, *, run_id: str = "", resume: RunRecord | None = None
-    ) -> Session:
-        group = resume.group_id if resume is not None else f"{SERVED}{new_group(self._engine)}"
-        return Session(
-            self._engine,
-            plans,
-            [pipeline],
-            {pipeline: resume} if resume is not None else None,
-            group_id=group,
-            run_ids={pipeline: run_id} if run_id else None,
-        )
+    def _session(self, plans: Mapping[str, Plan], pipeline: str, run_id: str) -> Session:
+        group = f"{SERVED}{new_group(self._engine)}"
+        return Session(self._engine, plans, [pipeline], group_id=group, run_ids={pipeline: run_id})
 
 
 def _times_of(settings: Settings) -> tuple[str, str]:

@@ -49,7 +49,7 @@ assert (arguments.only, name) == ("blobs", "blobs.batch_size")
 read = int(count)
 written = read - (LOSES == "report")
 body = str(read - (LOSES == "row")).encode()
-urllib.request.urlopen(urllib.request.Request(os.environ["INGEST_URL"], data=body), timeout=10).close()
+urllib.request.urlopen(urllib.request.Request(os.environ["INGEST_URL"], data=body), timeout=300).close()
 tally = {"read": read, "written": written, "dropped": 0, "dead": 0}
 with open(arguments.report, "w") as file:
     json.dump({"pipelines": {"blobs": {"status": "completed", "seconds": 2.0, "tally": tally}}}, file)

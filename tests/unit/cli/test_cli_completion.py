@@ -49,7 +49,7 @@ def test_bash_completes(line: list[str], expected: set[str], tmp_path: Path) -> 
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
-        ["bash", "--norc", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
+        ["bash", "--norc", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True
     )
     assert set(done.stdout.split()) == expected
 
@@ -59,4 +59,4 @@ def test_script_is_valid_for_its_shell(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} on this machine")
     (tmp_path / "script").write_text(script(shell))
-    subprocess.run([shell, "-n", "script"], cwd=tmp_path, timeout=30, check=True)
+    subprocess.run([shell, "-n", "script"], cwd=tmp_path, timeout=300, check=True)

@@ -111,7 +111,7 @@ async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
     async with hosting(str(file)) as operations:
         operations.watch_ends(lambda *_: ended.set())
         await operations.start("p", {})
-        with anyio.fail_after(30):
+        with anyio.fail_after(300):
             await ended.wait()
         letters = await operations.letters(LetterWhere())
 

@@ -28,7 +28,7 @@ def imported_by(*arguments: str) -> set[str]:
         "print(json.dumps(sorted(sys.modules)), file=sys.__stdout__)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     return set(json.loads(done.stdout))
 

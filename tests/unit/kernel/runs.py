@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
+import pytest
+
 from engine.config.model import NodeOptions, RetryOptions
 from engine.contract.batch import Batch
 from engine.contract.component import Transform
@@ -50,6 +53,25 @@ def pages(count: int, size: int = 10, first: int = 0) -> list[list[int]]:
 def record_of(run_id: str) -> RunRecord:
     """A run for stores that only need one to be there."""
     return RunRecord(run_id, "p", "g", "i", {}, {}, {}, "s", "2026-01-01T00:00:00Z")
+
+
+class TimeLimit:
+    """The time limit of runs: it passes when a test lets it, however fast the machine is."""
+
+    SECONDS = 86_400.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._passed = anyio.Event()
+        self._sleep = anyio.sleep
+        monkeypatch.setattr(anyio, "sleep", self._wait)
+
+    def let_pass(self) -> None:
+        """End the runs whose time is limited now; later ones have a new limit."""
+        self._passed.set()
+        self._passed = anyio.Event()
+
+    async def _wait(self, seconds: float) -> None:
+        await (self._passed.wait() if seconds == self.SECONDS else self._sleep(seconds))
 
 
 async def run(plan: Plan, store: StateStore | None = None, **options: object) -> RunReport:

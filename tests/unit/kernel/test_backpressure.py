@@ -71,7 +71,7 @@ async def held_up(
                     still, before = still + 1 if same else 0, snapshot.tally.read
                     await anyio.lowlevel.checkpoint()
 
-            with anyio.fail_after(30):
+            with anyio.fail_after(300):
                 async with anyio.create_task_group() as group:
                     group.start_soon(watch)
                     report = await run.wait()

@@ -92,7 +92,7 @@ async def run(pipeline: engine.Pipeline) -> RunReport:
 @pytest.mark.parametrize("end", RAISED, ids=NAMES)
 @pytest.mark.parametrize("place", ["source", "plain", "async", "sink"])
 async def test_a_component_that_raises_anything_fails(place: str, end: Callable[[], object]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(300):
         report = await run(engine.Pipeline("p", **nodes(place, end)))
     assert report.status is RunStatus.FAILED
     assert "test_escapes.py" in report.error
@@ -232,7 +232,7 @@ async def test_a_cancellation_by_asyncio_passes_a_component(place: str) -> None:
 
     async with Engine() as own:
         task = asyncio.create_task(own.run(linear_plan(Rows(Params()), Slow(Params()))))
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             await waiting.wait()
         task.cancel()
         with pytest.raises(CancelledError):
@@ -249,6 +249,6 @@ async def test_a_component_cannot_end_its_task_by_cancelling_it() -> None:
         await anyio.lowlevel.checkpoint()
         return record
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(300):
         report = await run(engine.Pipeline("p", **nodes("", print) | {"plain": engine.node(ending)}))
     assert report.status is RunStatus.FAILED

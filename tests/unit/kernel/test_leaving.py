@@ -149,7 +149,7 @@ async def test_a_run_that_is_left_is_cancelled_and_can_be_resumed(
     tmp_path: Path, way: Callable[[Path, Slow], Awaitable[None]]
 ) -> None:
     sink = Slow([])
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         await way(tmp_path, sink)
         await finished_later(tmp_path, sink)
 
@@ -179,7 +179,7 @@ class Drained:
 @pytest.mark.anyio
 async def test_leaving_the_block_of_a_run_as_usual_drains_it(tmp_path: Path) -> None:
     sink, drained = Slow([]), Drained()
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         async with Engine(state_dir=tmp_path) as engine, anyio.create_task_group() as outer:
             async with engine.start(plan_into(sink)) as run:
                 outer.start_soon(drained.wait, run)
@@ -196,7 +196,7 @@ async def test_leaving_an_engine_as_usual_drains_the_runs_of_other_tasks(tmp_pat
         async with engine.start(plan_into(sink)) as run:
             await drained.wait(run)
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         async with anyio.create_task_group() as outer:
             async with Engine(state_dir=tmp_path) as engine:
                 outer.start_soon(at_work, engine)
@@ -208,7 +208,7 @@ async def test_leaving_an_engine_as_usual_drains_the_runs_of_other_tasks(tmp_pat
 @pytest.mark.anyio
 async def test_a_drain_on_leaving_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
     sink, drained = MemorySink(stall=anyio.Event()), Drained()
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         async with Engine(drain_limit=0.05) as engine, anyio.create_task_group() as outer:
             async with engine.start(plan_into(sink)) as run:
                 outer.start_soon(drained.wait, run)
@@ -220,7 +220,7 @@ async def test_a_drain_on_leaving_that_takes_too_long_is_cut_off(tmp_path: Path)
 @pytest.mark.anyio
 async def test_a_cancellation_ends_a_drain_on_leaving(tmp_path: Path) -> None:
     sink, drained = MemorySink(stall=anyio.Event()), Drained()
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         async with Engine() as engine, anyio.create_task_group() as outer:
             async with anyio.create_task_group() as group:
 

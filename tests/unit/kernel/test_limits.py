@@ -37,7 +37,7 @@ def dying(count: int, dead: range, settings: DeadLetterSettings, size: int = 10)
 
 
 async def ended(plan: Plan) -> RunReport:
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         return await run(plan)
 
 
@@ -123,7 +123,7 @@ async def test_a_stopped_run_can_be_resumed_when_all_is_well_again() -> None:
     store, settings = MemoryStateStore(), DeadLetterSettings(max_share=0.1)
     count = 4 * WINDOW
     async with Engine(store=store) as engine:
-        with anyio.fail_after(30):
+        with anyio.fail_after(300):
             first = await engine.run(dying(count, range(2 * WINDOW, count), settings, 50))
             record = await store.get_run(first.run_id)
             second = await engine.run(dying(count, range(0), settings, 50), resume=record)

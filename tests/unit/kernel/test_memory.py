@@ -93,7 +93,7 @@ async def test_a_stalled_sink_stalls_its_source_within_the_budget(kind: type[End
                     await anyio.lowlevel.checkpoint()
                 run.cancel()
 
-            with anyio.fail_after(20):
+            with anyio.fail_after(300):
                 async with anyio.create_task_group() as group:
                     group.start_soon(watch)
                     report = await run.wait()
@@ -112,7 +112,7 @@ async def test_a_packer_that_needs_more_than_the_budget_continues(kind: type[End
     )
 
     async with Engine() as engine:
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             report = await engine.run(plan)
 
     assert report.ok
@@ -129,7 +129,7 @@ async def test_two_pipelines_with_little_memory_between_them_both_end() -> None:
             report = await engine.run(plan_of({"source": (Endless(30), []), "sink": (sink, ["source"])}))
             assert report.ok
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             async with anyio.create_task_group() as group:
                 for sink in sinks:
                     group.start_soon(one, sink)
@@ -165,7 +165,7 @@ def test_a_real_process_stays_under_its_budget_and_twenty_megabytes(style: str) 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     grown, peak = map(int, done.stdout.split())

@@ -254,7 +254,7 @@ def test_a_killed_process_leaves_its_result_to_the_next(tmp_path: Path, hook: Ho
     hook.on_post = lambda: is_repeated.set() if hook.ids.count(hook.ids[0]) == 2 else None
     hook.answers.set()
     with subprocess.Popen([*command, *verb], cwd=tmp_path) as second:
-        assert is_repeated.wait(60)
+        assert is_repeated.wait(300)
         if verb[0] == "serve":
             second.send_signal(signal.SIGTERM)
 

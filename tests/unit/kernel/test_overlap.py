@@ -12,6 +12,7 @@ import pytest
 
 from engine.config.model import Settings
 from engine.errors import RunOverlapError
+from engine.execution import overlap
 from engine.execution.engine import Engine
 from engine.execution.overlap import policy_of
 from engine.execution.run import Run
@@ -44,6 +45,21 @@ async def under_way(engine: Engine, policy: str = "allow") -> AsyncGenerator[tup
             stall.set()
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
+    """Set when a run that is about to begin has seen another one."""
+    event, others = anyio.Event(), overlap.Entry.others
+
+    async def noting(entry: overlap.Entry, own: str = "") -> list[overlap._Other]:
+        found = await others(entry, own)
+        if found:
+            event.set()
+        return found
+
+    monkeypatch.setattr(overlap.Entry, "others", noting)
+    return event
+
+
 async def test_a_second_run_is_refused_and_the_holder_named() -> None:
     async with Engine() as engine, under_way(engine) as (other, _):
         before = [run.run_id for run in await engine.store.list_runs()]
@@ -56,13 +72,13 @@ async def test_a_second_run_is_refused_and_the_holder_named() -> None:
     assert before == after == [other.run_id]
 
 
-async def test_a_second_run_waits_for_the_first() -> None:
+async def test_a_second_run_waits_for_the_first(seen: anyio.Event) -> None:
     sink = MemorySink()
     async with Engine() as engine:
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             async with under_way(engine) as (_, stall), anyio.create_task_group() as group:
                 group.start_soon(engine.run, plan("wait", sink=sink))
-                await anyio.sleep(0.1)
+                await seen.wait()
                 assert sink.records == []
                 stall.set()
         runs = await engine.store.list_runs()
@@ -81,20 +97,23 @@ async def test_a_second_run_is_left_out_without_an_error() -> None:
     assert "this run was skipped" in report.error
 
 
-async def test_a_drain_ends_the_wait() -> None:
+async def test_a_drain_ends_the_wait(seen: anyio.Event) -> None:
     async with Engine() as engine, under_way(engine):
         session = Session(engine, {"test": plan("wait")}, ["test"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.execute)
-                await anyio.sleep(0.05)
+                await seen.wait()
                 session.drain()
 
     assert session.reports["test"].status is RunStatus.INTERRUPTED
 
 
 @pytest.mark.parametrize("policy", ["refuse", "skip", "wait"])
-async def test_of_many_that_begin_together_one_runs_at_a_time(policy: str, tmp_path: Path) -> None:
+async def test_of_many_that_begin_together_one_runs_at_a_time(
+    policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlap, "GIVE_WAY_WITHIN", 300.0)
     running = most = done = refused = 0
 
     class Counting(MemorySink):
@@ -114,7 +133,7 @@ async def test_of_many_that_begin_together_one_runs_at_a_time(policy: str, tmp_p
             refused += 1
 
     async with Engine(state_dir=tmp_path / "state") as engine:
-        with anyio.fail_after(60):
+        with anyio.fail_after(300):
             async with anyio.create_task_group() as group:
                 for _ in range(5):
                     group.start_soon(one, engine)

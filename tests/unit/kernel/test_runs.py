@@ -534,7 +534,7 @@ async def test_a_store_that_fails_stops_the_run(what: str) -> None:
 
     sink = FaultySink(poison=lambda record: record == 5)
     async with Engine(store=_Full(what)) as engine:
-        with anyio.fail_after(20):
+        with anyio.fail_after(300):
             report = await engine.run(linear_plan(Endless(0, {}), sink))
 
     assert isinstance(report.failure, StateFullError)
@@ -634,7 +634,7 @@ async def test_the_snapshot_of_a_running_run_says_what_it_waits_for() -> None:
         async with engine.start(linear_plan(MemorySource(pages(200)), MemorySink(stall=stall))) as going:
 
             async def watch() -> None:
-                with anyio.fail_after(5):
+                with anyio.fail_after(300):
                     while going.snapshot().waits_for != "n1":  # noqa: ASYNC110 - nothing announces it
                         await anyio.sleep(0.001)
                 snapshot = going.snapshot()

@@ -194,7 +194,7 @@ def test_pytest_collects_the_cases() -> None:
         "-q",
         ".",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
     assert "1 failed, 1 passed" in done.stdout
     assert "counts.dead: expected 3, found 2" in done.stdout

@@ -155,7 +155,7 @@ def test_a_new_connector_needs_a_name_of_its_own(
 
 def _succeeds(command: list[str], folder: Path, environ: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=180, check=False
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

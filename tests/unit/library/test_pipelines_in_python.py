@@ -12,7 +12,7 @@ import pytest
 
 import engine
 from engine.state.memory import MemoryStateStore
-from engine.state.records import RunRecord
+from engine.state.records import Follower, RunRecord
 
 
 @engine.source(repeatable=True)
@@ -260,7 +260,7 @@ async def test_an_error_raised_inside_an_engine_leaves_it_as_it_is() -> None:
 
 async def test_unstorable_run_raises_a_single_state_error() -> None:
     class Full(MemoryStateStore):
-        async def create_run(self, run: RunRecord) -> None:
+        async def create_run(self, run: RunRecord, *, follows: Follower | None = None) -> None:
             raise engine.StateError("no space is left")
 
     async with engine.Engine(store=Full()) as owner:

@@ -167,7 +167,7 @@ def test_a_dirty_table_is_compacted_when_idle(
     monkeypatch.setattr(GroupCommit, "compact", watched)
     desk = Desk(Warehouse.open(path, models, ServiceSettings(compact_after=0.0)))
     desk.put([note("a", "1"), note("b", "1")])
-    assert compacted.wait(30)
+    assert compacted.wait(300)
     assert desk.texts() == {"a": "1", "b": "1"}
     assert not desk.is_dirty()
     desk.warehouse.close()

@@ -95,7 +95,7 @@ def test_damaged_bytes_are_an_error_of_the_state(
 
 
 async def _read_or_refuse(directory: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         try:
             async with SqliteStateStore(directory) as store:
                 await read_everything(store)

@@ -356,7 +356,7 @@ class TestGone:
                         await anyio.lowlevel.checkpoint()
                     shutil.rmtree(tmp_path / "state")
 
-                with anyio.fail_after(20):
+                with anyio.fail_after(300):
                     async with anyio.create_task_group() as group:
                         group.start_soon(remove)
                         report = await run.wait()
@@ -515,7 +515,7 @@ class TestClosing:
 
         def slow(connection: sqlite3.Connection, path: Path) -> None:
             opening.set()
-            go_on.wait(30)
+            go_on.wait(300)
             prepare(connection, path)
 
         monkeypatch.setattr("engine.state.database.prepare", slow)

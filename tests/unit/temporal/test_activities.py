@@ -25,6 +25,7 @@ from engine.execution.engine import Engine
 from engine.plan.model import Plan
 from engine.state.records import Lease, RunStatus
 from engine.temporal.activities import Activities
+from engine.temporal.heartbeat import Heartbeat, Progress
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -40,8 +41,22 @@ from tests.unit.kernel.runs import pages
 TOTAL = 800  # more than edges hold
 SPLITS = {f"s{number}": pages(TOTAL // 4, first=TOTAL // 4 * number) for number in range(4)}
 WHOLE = ChunkRequest("r", "test", "test", "n0", 0, 4)
-PATIENCE = 30.0
+PATIENCE = 300.0
 SHORT = Patience(beat_every=0.01, stall_after=0.1, give_up_after=0.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatientUntil(Patience):
+    """Takes nothing for stalled before an event, however slow the machine is."""
+
+    event: anyio.Event
+
+    def heartbeat(self, look: Callable[[], Progress], *others: Any) -> Heartbeat:
+        def unless_slow() -> Progress:
+            now = look()
+            return dataclasses.replace(now, excused=now.excused or not self.event.is_set())
+
+        return super().heartbeat(unless_slow, *others)
 
 
 async def planned(activities: Activities, environment: ActivityEnvironment) -> None:
@@ -255,15 +270,20 @@ async def test_old_workflow_gets_no_handed_back_listing() -> None:
 class Unlisted(MemorySource):
     """Cannot be listed."""
 
+    def __init__(self) -> None:
+        super().__init__({})
+        self.asked = anyio.Event()
+
     async def splits(self, ctx: Any) -> Any:
+        self.asked.set()
         raise TransientError("no answer")
         yield
 
 
 async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
-    plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=1.0))
-    environment = ActivityEnvironment()
-    patience = Patience(beat_every=0.01, stall_after=0.5)  # more than a busy machine takes for a try
+    source, environment = Unlisted(), ActivityEnvironment()
+    plan = linear_plan(source, MemorySink(), settings=Settings(outage_limit=1.0))
+    patience = PatientUntil(beat_every=0.01, stall_after=0.5, event=source.asked)
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan, patience=patience)
         with anyio.fail_after(PATIENCE), pytest.raises(ApplicationError) as raised:
@@ -273,7 +293,7 @@ async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
 
 
 async def test_listing_in_an_outage_is_handed_back_at_once() -> None:
-    plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=3600.0))
+    plan = linear_plan(Unlisted(), MemorySink(), settings=Settings(outage_limit=3600.0))
     environment = ActivityEnvironment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=0.01))
@@ -304,9 +324,10 @@ class Deaf(MemorySink):
 
     def __init__(self, release: anyio.Event) -> None:
         super().__init__()
-        self.release = release
+        self.release, self.reached = release, anyio.Event()
 
     async def write(self, batch: Batch) -> Receipt:
+        self.reached.set()
         with anyio.CancelScope(shield=True):
             await self.release.wait()
         return await super().write(batch)
@@ -317,7 +338,11 @@ async def test_unstoppable_chunk_is_abandoned_and_cannot_write() -> None:
     deaf, sink, environment = Deaf(release), MemorySink(), ActivityEnvironment()
     plans = [linear_plan(MemorySource(SPLITS), one) for one in (deaf, sink)]
     async with Engine() as engine:
-        first, second = (Activities(engine, lambda *_, plan=plan: plan, patience=SHORT) for plan in plans)
+        patience = PatientUntil(**dataclasses.asdict(SHORT), event=deaf.reached), Patience()
+        first, second = (
+            Activities(engine, lambda *_, plan=plan: plan, patience=patience)
+            for plan, patience in zip(plans, patience, strict=True)
+        )
         await planned(first, environment)
         with anyio.fail_after(PATIENCE):
             with pytest.raises(ApplicationError) as raised:
@@ -359,7 +384,7 @@ async def unserved(before: float, *, calls: float) -> ChunkResult:
     environment.on_heartbeat = beat
     environment.info = dataclasses.replace(environment.info, start_to_close_timeout=timedelta(hours=1))
     async with Engine() as engine:
-        activities = Activities(engine, lambda pipeline, params: plan, patience=SHORT)
+        activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=0.01))
         await planned(activities, environment)
         with anyio.fail_after(PATIENCE):
             request = dataclasses.replace(WHOLE, outages={"n1": before} if before else {})

@@ -28,7 +28,7 @@ async def test_a_file_opened_after_its_reader_was_cancelled_is_closed(
 
     def slow(found: ListedObject, start: int) -> IO[bytes]:
         opening.set()
-        may_open.wait(10)
+        may_open.wait(300)
         files.append(really_open(found, start))
         is_open.set()
         return files[0]
@@ -44,12 +44,12 @@ async def test_a_file_opened_after_its_reader_was_cancelled_is_closed(
 
     # aiostream cancels its tasks in this way, which passes through anyio's shield around a thread
     task = asyncio.create_task(read())
-    await asyncio.to_thread(opening.wait, 10)
+    await asyncio.to_thread(opening.wait, 300)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     may_open.set()
-    await asyncio.to_thread(is_open.wait, 10)
-    async with asyncio.timeout(10):
+    await asyncio.to_thread(is_open.wait, 300)
+    async with asyncio.timeout(300):
         while not files[0].closed:  # noqa: ASYNC110 - no event tells of a close
             await asyncio.sleep(0.001)

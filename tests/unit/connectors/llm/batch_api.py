@@ -73,12 +73,13 @@ class BatchApi:
     async def _download(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(content=self._files[name])
 
-    async def _create(self, *, input_file_id: str, metadata: dict[str, str], **_: Any) -> SimpleNamespace:
+    async def _create(self, *, input_file_id: str, **options: Any) -> SimpleNamespace:
+        assert options.keys() == {"endpoint", "completion_window"}  # some endpoints refuse any other
         self.before_created()
         lines = [json.loads(one) for one in self._files[input_file_id].splitlines()]
         self.lines += lines
         job_id = f"batch-{len(self.jobs)}"
-        self.jobs[job_id] = {"metadata": metadata, "lines": lines, "looks": self.looks}
+        self.jobs[job_id] = {"input_file_id": input_file_id, "lines": lines, "looks": self.looks}
         self.after_created()
         return SimpleNamespace(id=job_id)
 
@@ -110,4 +111,4 @@ class BatchApi:
 
     async def _list(self, *, limit: int) -> AsyncIterator[SimpleNamespace]:
         for job_id, job in self.jobs.items():
-            yield SimpleNamespace(id=job_id, metadata=job["metadata"])
+            yield SimpleNamespace(id=job_id, input_file_id=job["input_file_id"])

@@ -1,0 +1,42 @@
+"""Pipelines that have to follow a run, as SQL. Every function runs inside a transaction of `Database`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.state.connection import Connection
+from engine.state.records import Follower
+
+__all__ = ["delete", "delete_of_run", "put", "select"]
+
+_INSERT = """
+INSERT INTO followers (group_id, pipeline, run_id) SELECT ?, ?, run_id FROM runs WHERE run_id = ?
+ON CONFLICT (group_id, pipeline) DO NOTHING
+"""
+
+
+def put(connection: Connection, followers: Iterable[Follower]) -> None:
+    """Store what follows a run; a pipeline follows once in a group."""
+    for one in followers:
+        connection.execute(_INSERT, (one.group_id, one.pipeline, one.run_id))
+
+
+def select(connection: Connection, group_id: str) -> list[Follower]:
+    """Return what was not started yet, of a group or, for "", of all."""
+    where, values = ("WHERE group_id = ?", (group_id,)) if group_id else ("", ())
+    query = f"SELECT * FROM followers {where} ORDER BY group_id, run_id, pipeline"  # noqa: S608 - constants
+    rows = connection.execute(query, values)
+    return [Follower(row["group_id"], row["pipeline"], row["run_id"]) for row in rows]
+
+
+def delete(connection: Connection, one: Follower) -> bool:
+    """Delete a follower that is started or given up; return whether it was there."""
+    deleted = connection.execute(
+        "DELETE FROM followers WHERE group_id = ? AND pipeline = ?", (one.group_id, one.pipeline)
+    )
+    return bool(deleted.rowcount)
+
+
+def delete_of_run(connection: Connection, run_id: str) -> None:
+    """Delete what follows a run, which is being resumed."""
+    connection.execute("DELETE FROM followers WHERE run_id = ?", (run_id,))
