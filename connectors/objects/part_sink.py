@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
+import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ByteSize, Field, model_validator
 
@@ -19,7 +20,7 @@ from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, FatalError
+from engine.errors import BatchError, ComponentError, FatalError
 
 __all__ = ["PartParams", "PartSink", "needs_whole_run", "parts_claim"]
 
@@ -131,7 +132,13 @@ P = TypeVar("P", bound=PartParams)
 
 
 class PartSink(Sink[P]):
-    """A sink whose batches become files. A subclass opens the store."""
+    """A sink whose batches become files. A subclass opens the store.
+
+    Class attributes:
+        partitions_at_once: number of partitions of a batch to write concurrently.
+    """
+
+    partitions_at_once: ClassVar[int] = 1
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
@@ -197,9 +204,26 @@ class PartSink(Sink[P]):
         )
         for column, number in lacking.items():
             self.ctx.count(f"absent: {column}", number)
-        for partition, part in parts:
-            failed = await self._write(part, range(len(part)), partition.folder)
-            failures |= {partition.places[index]: error for index, error in failed.items()}
+        left, errors = iter(parts), list[ComponentError]()
+
+        async def write() -> None:
+            for partition, part in left:
+                try:
+                    failed = await self._write(part, range(len(part)), partition.folder)
+                except ComponentError as error:
+                    errors.append(error)
+                if errors:  # also of another task
+                    return
+                failures.update({partition.places[index]: error for index, error in failed.items()})
+
+        if self.partitions_at_once == 1:
+            await write()
+        else:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(self.partitions_at_once, len(parts))):
+                    group.start_soon(write)
+        if errors:
+            raise errors[0]
         return failures
 
     async def _write(self, batch: Batch, places: Sequence[int], folder: str = "") -> Failures:
