@@ -354,11 +354,11 @@ class HttpSource(Source[HttpSourceParams]):
                     f"earlier runs differ, run: python -m engine bookmarks reset {self.ctx.pipeline}",
                     kind="schema",
                 )
-            if greatest is None or value > greatest:
-                if is_future(value, now):
-                    self.ctx.count(note_of_future(path))
-                else:
-                    greatest = value
+            later = greatest is None or value > greatest
+            if is_future(value, now, greatest) if later else is_future(greatest, now, value):
+                self.ctx.count(note_of_future(path))
+                later = not later  # the one of the greater unit would skip all others
+            greatest = value if later else greatest
         return greatest
 
     def _check_progress(self, page: bytes, seen: set[bytes]) -> None:

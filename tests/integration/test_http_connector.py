@@ -331,6 +331,18 @@ async def test_more_pages_without_a_cursor_stop_the_run() -> None:
             await read(server.url, records="rows", paging=paging)
 
 
+@pytest.mark.parametrize("values", [[5_000, 7, 6_000], [7, 5_000, 6_000]], ids=["first", "later"])
+async def test_milliseconds_among_seconds_are_no_bookmark(values: list[int]) -> None:
+    rows = [{"at": 1_770_000_000 + value if value < 100 else 1_770_000_000_000 + value} for value in values]
+    async with ScriptedServer(answers=[Answer(200, json.dumps(rows).encode())]).running() as server:
+        opened = source(server.url, incremental={"field": "at", "parameter": "since"})
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            (batch,) = [one async for one in opened.read(split, None, opened.ctx)]
+
+    assert [one.value for one in batch.bookmarks] == [1_770_000_007]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
