@@ -123,8 +123,8 @@ class StageView:
 class RunDetail:
     """All data of one run.
 
-    `rates` are (moment, written and dead per second), oldest first. `paid_usd` is what all attempts have paid,
-    as in the run's report, also for answers that no counted record uses.
+    `rates` are (moment, written and dead per second), oldest first. `paid_usd` is what all attempts have
+    paid, as in the run's report, also for answers that no counted record uses.
     """
 
     run: RunView
