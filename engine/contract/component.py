@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from engine.contract.allowances import Allowances, NoSpending, Spending
+from engine.contract.arguments import Fits, expect, is_flag, is_model, is_name, is_number, is_text
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
@@ -81,6 +82,10 @@ class BatchLimits:
     records: int = 0
     nbytes: int = 0
     linger: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("records", "nbytes", "linger"):
+            expect("engine.BatchLimits", name, getattr(self, name), is_number, "a number of at least 0")
 
     @property
     def rebatches(self) -> bool:
@@ -173,6 +178,24 @@ class Context:
 
 P = TypeVar("P", bound=BaseModel)
 
+_MODEL = "a class of Pydantic models"
+_FLAG = "True, False, or a function of the parameters"
+_ARGUMENTS: Mapping[str, tuple[Fits, str]] = {
+    "name": (is_name, "a text that is not empty"),
+    "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
+    "factory": (callable, "a class or a function"),
+    "params": (is_model, _MODEL),
+    "connection": (lambda one: one is None or is_model(one), _MODEL),
+    "sandbox": (is_text, "a text"),
+    "extra": (is_text, "a text"),
+    "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
+    "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "branches": (lambda one: one is None or callable(one), "a function of the parameters"),
+    "claim": (lambda one: one is None or callable(one), "a function of the parameters"),
+}
+"""What fits each argument of a `ComponentSpec`."""
+
 
 @dataclass(frozen=True)
 class ComponentSpec:
@@ -211,6 +234,10 @@ class ComponentSpec:
     branches: Callable[[Any], Branches] | None = None
     whole_run: bool | Callable[[Any], bool] = False
     claim: Callable[[Any], Claim | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, (fits, what) in _ARGUMENTS.items():
+            expect(f"the component {self.name!r}", name, getattr(self, name), fits, what)
 
     @property
     def method(self) -> Callable[..., Any] | None:
@@ -466,8 +493,12 @@ def component(
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring.
 
     Raises:
-        TypeError: the class is of another kind, or lacks the method that does the work.
+        TypeError: an argument does not fit, or the class is of another kind, or it lacks the method that does
+            the work.
     """
+    first = "an engine.Kind, and the name comes second"
+    expect("engine.component", "kind", kind, lambda one: isinstance(one, str) and one in set(Kind), first)
+    kind = Kind(kind)
 
     def attach(cls: C) -> C:
         base, methods = _WORK[kind]
