@@ -94,7 +94,7 @@ class Runner:
             own=self.ledger.live,
             epoch=identity.epoch,
             chunk=identity.chunk_name,
-            makers=plan.makers(),
+            makers=self._components.makers,
         )
 
     @property
