@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from engine.errors import RegistryError
 from engine.service.columns import JSON, Column, columns_of, fits, spelling_of
 from engine.service.limits import allowed_by, has_no_validators, takes_null
-from engine.service.models import IngestModel, Row
+from engine.service.models import IngestModel, ModelError, Row
 from engine.service.wire_types import is_nullable
 
 __all__ = ["ENCODING_ERRORS", "SEQUENCE", "Column", "MisfitError", "Table", "quote", "tables_of"]
@@ -138,7 +136,7 @@ def quote(identifier: str) -> str:
 def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
     """Return the tables that the models fill, by name; names must differ in more than case.
 
-    Raises RegistryError when two models disagree about a table, or a model's fields differ only in case.
+    Raises ModelError when two models disagree about a table, or a model's fields differ only in case.
     """
     tables: dict[str, Table] = {}
     owners: dict[str, IngestModel] = {}
@@ -148,16 +146,20 @@ def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
         owner = owners.setdefault(model.table.lower(), model)
         assert owner.table is not None
         if owner.table != model.table:
-            raise RegistryError(
+            raise ModelError(
                 f"ingest models {owner.name!r} and {model.name!r} call their tables {owner.table!r} and "
-                f"{model.table!r}, which SQL takes for the same name: use one spelling, or another name"
+                f"{model.table!r}, which SQL takes for the same name: use one spelling, or another name",
+                owner.name,
+                model.name,
             )
-        table = _table_of(model.table, model.row_model, is_checked=model.transform is None)
+        table = _table_of(model, model.table)
         known = tables.setdefault(model.table, table)
         if differing := _differing(known, table):
-            raise RegistryError(
+            raise ModelError(
                 f"ingest models {owner.name!r} and {model.name!r} disagree about the columns of "
-                f"table {model.table!r}: {differing}"
+                f"table {model.table!r}: {differing}",
+                owner.name,
+                model.name,
             )
         tables[model.table] = replace(
             known,
@@ -177,11 +179,12 @@ def _differing(one: Table, other: Table) -> str:
     return f"give {', '.join(names)} the same name and type in both, or each model a separate table"
 
 
-def _table_of(name: str, model: type[BaseModel], *, is_checked: bool) -> Table:
+def _table_of(owner: IngestModel, name: str) -> Table:
+    model = owner.row_model
     columns = columns_of(model)
     if not columns:
-        raise RegistryError(f"{model.__name__}, the row of table {name!r}, has no fields")
-    _refuse_lookalikes(name, columns)
+        raise ModelError(f"{model.__name__}, the row of table {name!r}, has no fields", owner.name)
+    _refuse_lookalikes(owner, columns)
     columns.sort(key=lambda column: column.name != _KEY)  # stable: the key first, the rest as declared
     fields = model.model_fields
     defaults = [
@@ -207,15 +210,16 @@ def _table_of(name: str, model: type[BaseModel], *, is_checked: bool) -> Table:
         # stored before the field was added, rows have null where a factory makes the default
         frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
         frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
-        is_checked and has_no_validators(model),
+        owner.transform is None and has_no_validators(model),
         spelling_of(fields[_KEY].annotation, first) if has_key else None,
     )
 
 
-def _refuse_lookalikes(table: str, columns: Iterable[Column]) -> None:
+def _refuse_lookalikes(owner: IngestModel, columns: Iterable[Column]) -> None:
     counts = Counter(column.name.lower() for column in columns)
     twins = sorted(column.name for column in columns if counts[column.name.lower()] > 1)
     if twins:
-        raise RegistryError(
-            f"table {table!r}: the fields {', '.join(twins)} differ in case alone, which SQL ignores"
+        raise ModelError(
+            f"table {owner.table!r}: the fields {', '.join(twins)} differ in case alone, which SQL ignores",
+            owner.name,
         )
