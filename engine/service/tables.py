@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -42,6 +43,7 @@ class Table:
     the model has null in the fields `filled`; `limits` are other conditions, each with its field, over `{0}`,
     the stored value. `is_checked`: no code of the user changes rows, so all are as the model's types say.
     `key_text` gives all spellings of an id that clients may send one text; None if they have no others.
+    `factories` make the values that a row may leave out and that are not in `defaults`.
     """
 
     name: str
@@ -53,6 +55,11 @@ class Table:
     limits: frozenset[tuple[str, str]] = frozenset()
     is_checked: bool = False
     key_text: Callable[[str], str] | None = None
+    factories: tuple[tuple[str, Callable[[], object]], ...] = ()
+
+    def spelled(self, sent: str) -> str:
+        """Return the text of the stored id that a sent one means."""
+        return sent if self.key_text is None else self.key_text(sent)
 
     @property
     def names(self) -> list[str]:
@@ -133,6 +140,12 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def spelled_ids(tables: Iterable[Table], ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return, for each table and id, the table's name and the text of the stored id that is meant."""
+    pairs = [(table.name, table.spelled(sent)) for table in tables if table.key is not None for sent in ids]
+    return [name for name, _ in pairs], [text for _, text in pairs]
+
+
 def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
     """Return the tables that the models fill, by name; names must differ in more than case.
 
@@ -192,6 +205,11 @@ def _table_of(owner: IngestModel, name: str) -> Table:
         for field_name, field in fields.items()
         if field.default_factory is None and (not field.is_required() or is_nullable(field.annotation))
     ]
+    factories = [
+        (field_name, partial(field.get_default, call_default_factory=True))
+        for field_name, field in fields.items()
+        if field.default_factory is not None and not field.default_factory_takes_validated_data
+    ]
     required = frozenset(
         field_name
         for field_name, field in fields.items()
@@ -207,11 +225,12 @@ def _table_of(owner: IngestModel, name: str) -> Table:
         _KEY if has_key else None,
         tuple(defaults),
         required,
-        # stored before the field was added, rows have null where a factory makes the default
+        # earlier versions left null in stored rows where a factory makes the default of a new field
         frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
         frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
         owner.transform is None and has_no_validators(model),
         spelling_of(fields[_KEY].annotation, first) if has_key else None,
+        tuple(factories),
     )
 
 
