@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import bytecode  # first: it is about what the others import
+from tests.environment import forget_environment
 from tests.examples import draw_once, register_profiles
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
 from tests.servers import read_once, warm_start
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 gc.disable()  # until all tests are collected, which leaves little garbage
-os.environ.pop("ODW_STATE", None)  # tests must not use the state of the user who runs them
+forget_environment()
 register_profiles()
 watch_generators()
 warm_start.install()

@@ -93,22 +93,28 @@ class Client:
         params = {"database": self._connection.database, "wait_end_of_query": "1"}
         if query_id:
             params["query_id"] = query_id
+        url = self._connection.url
         try:
-            async with self._http.stream(
-                "POST", self._connection.url + "/", params=params, content=body
-            ) as got:
-                parts, size = [], 0
-                async for part in got.aiter_bytes():
-                    size += len(part)
-                    if size > _MAX_ANSWER:
-                        raise FatalError(f"{self._connection.place}: an answer has more than 64 MiB")
-                    parts.append(part)
-                answer = b"".join(parts)
+            # also from the first byte of an answer on: aiohttp waits forever for one with an invalid chunk
+            with anyio.fail_after(_TIMEOUT):
+                async with self._http.stream("POST", url + "/", params=params, content=body) as got:
+                    answer = await self._read(got)
+        except TimeoutError:
+            raise TransientError(f"{url} did not answer within {_TIMEOUT:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error) from None
         if got.status_code != 200:
             raise self._failed(got.status_code, answer)
         return answer
+
+    async def _read(self, got: httpx.Response) -> bytes:
+        parts, size = [], 0
+        async for part in got.aiter_bytes():
+            size += len(part)
+            if size > _MAX_ANSWER:
+                raise FatalError(f"{self._connection.place}: an answer has more than 64 MiB")
+            parts.append(part)
+        return b"".join(parts)
 
     def _broken(self, error: Exception) -> Exception:
         import aiohttp

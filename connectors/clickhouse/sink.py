@@ -178,6 +178,9 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         self._columns = await self._checked_columns()
         if self.params.mode is Mode.REPLACE:
             self._replaced = await table_columns(self._client, self._target)
+            engine, _ = await self._facts(self._target)
+            if engine:
+                check_appends(engine, self.params.table)
         self._ready = True
 
     async def _checked_columns(self) -> dict[str, Column]:
@@ -228,6 +231,12 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         if self._columns and steps:
             await self._client.execute(f"ALTER TABLE {self._rows.sql} {', '.join(steps)}")
         self._columns = await table_columns(self._client, self._rows)
+        if computed := [column.name for column in changes.added if column.name not in self._columns]:
+            raise FatalError(
+                f"the table {self.params.table} computes {', '.join(computed)}: leave the field out before "
+                "the sink: map: {drop: […]}",
+                kind="schema",
+            )
 
     async def _create(self, changes: Changes) -> None:
         """Create the table; a replacement gets the engine and sorting key of the original."""

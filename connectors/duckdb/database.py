@@ -75,6 +75,8 @@ DIALECT: Final = Dialect(
 
 _POLL_SECONDS: Final = 0.2
 _QUOTED: Final = re.compile(r"""(["']).*\1""", re.DOTALL)
+_COMPUTED: Final = "a generated column"
+_LEAVE_OUT: Final = "; leave the field out before the sink: map: {drop: […]}"
 _VALUE: Final = re.compile(r"with value \S+")
 _HOLDER: Final = re.compile(r"held in (\S+) \(PID (\d+)\)")
 
@@ -217,6 +219,8 @@ class Database:
         try:
             yield
         except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException) as error:
+            if _COMPUTED in str(error):
+                raise FatalError(f"{self.path}: {error}{_LEAVE_OUT}", kind="schema") from None
             text = _VALUE.sub("with a value", _QUOTED.sub("…", str(error).partition("\n")[0]))
             raise RowsRefusedError(f"DuckDB refused the row: {text}", kind=_kind(error)) from None
         except duckdb.TransactionException as error:
@@ -224,7 +228,8 @@ class Database:
         except duckdb.IOException as error:
             raise self._io_error(str(error)) from error
         except duckdb.Error as error:
-            raise FatalError(f"{self.path}: {str(error).strip()}", kind="schema") from error
+            remedy = _LEAVE_OUT if _COMPUTED in str(error) else ""
+            raise FatalError(f"{self.path}: {str(error).strip()}{remedy}", kind="schema") from error
 
     def _io_error(self, text: str) -> Exception:
         if "Could not set lock" in text:

@@ -12,16 +12,15 @@ import anyio
 from pydantic import BaseModel
 
 from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_of
-from connectors.duckdb.staging import definitions_like
+from connectors.duckdb.staging import definitions_like, drop_staging, exchange, unique_indexes
 from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
-from connectors.tables.isolation import replacing
+from connectors.tables.isolation import RowsRefusedError, replacing, unreplaceable
 from connectors.tables.names import quote, quote_table
 from connectors.tables.params import (
     Mode,
     TableSinkParams,
     check_staging,
-    is_staging_of,
     needs_whole_run,
     table_claim,
 )
@@ -29,7 +28,7 @@ from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
-from engine.errors import TransientError
+from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
 from engine.service.appending import append
 
@@ -48,7 +47,8 @@ class DuckdbSinkParams(TableSinkParams, DuckdbParams):
 
 
 def _claim(params: DuckdbSinkParams) -> Claim:
-    return table_claim(params, f"{os.path.abspath(os.path.expanduser(params.path))}\n{params.table.lower()}")
+    file = os.path.realpath(os.path.expanduser(params.path))
+    return table_claim(params, f"{file}\n{params.table.lower().removeprefix('main.')}")
 
 
 @component(
@@ -84,6 +84,25 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         self._columns = await self._database.columns(self._table)
         if self._table != self.params.table:
             self._replaced = await self._database.columns(self.params.table)
+            await self._check_replaceable()
+
+    async def _check_replaceable(self) -> None:
+        try:
+            await self._database.run(self._rehearse)
+        except (RowsRefusedError, FatalError) as error:
+            raise unreplaceable(
+                self.params.table, str(error).removeprefix("DuckDB refused the row: ")
+            ) from error
+        except TransientError:
+            pass  # another node is writing; the exchange reports what it finds
+
+    def _rehearse(self, connection: DuckDBPyConnection) -> None:
+        """Exchange no rows, and roll this back."""
+        connection.begin()
+        try:
+            exchange(connection, self.params.table, self._table, rows=0)
+        finally:
+            connection.rollback()
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
@@ -143,6 +162,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
     async def _alter(self, changes: Changes) -> None:
         await self._database.run(lambda connection: self._change(connection, changes))
         self._columns = await self._database.columns(self._table)
+        if self._replaced:
+            await self._database.run(self._rehearse)
 
     async def _any_value(self, name: str, condition: str) -> bool:
         query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"
@@ -174,6 +195,8 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             if self._replaced:
                 made = definitions_like(connection, self.params.table, changes.added, self.params.columns)
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(made)})")
+            for index in unique_indexes(connection, self.params.table, self._table) if self._replaced else ():
+                connection.execute(index)
         for column in changes.added if self._columns else ():
             connection.execute(
                 f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quote(column.name)} {column.sql}"
@@ -245,41 +268,17 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             if connection.execute(done, [*self._scope, _REPLACED]).fetchall():
                 connection.commit()
                 return
-            self._replace(connection)
+            new = columns_of(connection, self._table)
+            query = f"SELECT count(*) FROM {quote_table(self._table)}"
+            staged = connection.execute(query).fetchall()[0][0] if new else 0
+            check_staging(self.params.table, staged, self._counted(connection))
+            exchange(connection, self.params.table, self._table)
+            drop_staging(connection, self.params.table)
         if not self.ctx.chunk:  # the other parts of the run may still be running
             connection.execute(f"DELETE FROM {LEDGER} WHERE {_SCOPE}", self._scope)
         if replaces:
             self._note(connection, [Entry(_REPLACED, "[]", [], 0)])
         connection.commit()
-
-    def _replace(self, connection: DuckDBPyConnection) -> None:
-        """Exchange the rows within the transaction; the table itself stays, with its views and comments."""
-        table, staging = quote_table(self.params.table), quote_table(self._table)
-        old, new = (columns_of(connection, name) for name in (self.params.table, self._table))
-        staged = connection.execute(f"SELECT count(*) FROM {staging}").fetchall()[0][0] if new else 0
-        check_staging(self.params.table, staged, self._counted(connection))
-        if new and not old:
-            connection.execute(f"CREATE TABLE {table} AS FROM {staging} LIMIT 0")
-        if old:
-            connection.execute(f"DELETE FROM {table}")
-        for name, column in new.items() if old else ():
-            if name not in old:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {column.sql}")
-            elif old[name].sql != column.sql:  # no value may change on its way
-                connection.execute(f"ALTER TABLE {table} ALTER {quote(old[name].name)} TYPE {column.sql}")
-        if new:
-            listed = ", ".join(quote(column.name) for column in new.values())
-            connection.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {staging}")
-        schema, _, target = self.params.table.rpartition(".")
-        schema = schema or "main"
-        tables = connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
-            "AND lower(schema_name) = lower(?)",
-            [schema],
-        ).fetchall()
-        for (name,) in tables:
-            if is_staging_of(name, target):
-                connection.execute(f"DROP TABLE {quote(schema)}.{quote(name)}")
 
 
 def _commit(connection: DuckDBPyConnection) -> None:

@@ -43,7 +43,7 @@ def writes_file(path: str, mode: str) -> Claim:
 
 def place_of(path: str) -> str:
     """Return a value that is equal for all paths of a file."""
-    return os.path.abspath(os.path.expanduser(path))
+    return os.path.realpath(os.path.expanduser(path))
 
 
 def one_path(path: str) -> str:

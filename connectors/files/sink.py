@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, field_validator
 from connectors.files.errors import make_folder
 from connectors.files.locking import locked
 from connectors.files.sharing import one_path, writes_file
-from connectors.files.written import WrittenLog, log_path, mark_replaced
+from connectors.files.written import WrittenLog, log_path, mark_replaced, undo_cut_write, whole_write
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
@@ -28,7 +28,7 @@ from engine.contract.component import Kind, Locality, Params, Sink, component, o
 from engine.contract.keys import KeyList, Keys
 from engine.contract.params import LocalPath
 from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, FatalError
+from engine.errors import BatchError, FatalError, LeaseLostError
 
 __all__ = ["JsonlSink", "JsonlSinkParams"]
 
@@ -121,7 +121,10 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if self._regular:
             path = log_path(self._path, ctx)
             if path is not None:
-                self._log = WrittenLog(path, self._descriptor, keyed=ctx.distinct_keys).open()
+                with locked(self._descriptor):
+                    undo_cut_write(self._path, self._descriptor)
+                self._log = WrittenLog(path, self._descriptor, keyed=ctx.distinct_keys)
+                self._log.open()
                 if self._log.replaced:
                     raise FatalError(
                         f"another run has replaced {params.path} since this one was interrupted: start a "
@@ -227,13 +230,18 @@ class JsonlSink(Sink[JsonlSinkParams]):
                     self._append_to_file(data, keys)
         except OSError as error:
             raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
+        except LeaseLostError:
+            self._check_place()  # the folder may have vanished with the notes
+            raise
         self._added += len(data)
         self._check_place()
 
     def _append_to_file(self, data: bytes, keys: Keys) -> None:
+        if self._log is not None:
+            undo_cut_write(self._path, self._descriptor)
         if self._replaces:
             self._refuse_own_lines()
-            mark_replaced(self._path)
+            mark_replaced(self._path, self._log.path if self._log is not None else None)
             os.ftruncate(self._descriptor, 0)
             self._replaces, self._began_at, self._end = False, 0, 0
         before = os.fstat(self._descriptor).st_size
@@ -241,7 +249,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
             before = _mend_end(self._descriptor)
         undo = self._log.note(keys, data, before) if self._log is not None and data else -1
         try:
-            self._put(data)
+            with whole_write(self._path, before) if self._log is not None else nullcontext():
+                self._put(data)
         except OSError:
             # remove half a batch: a resumed run writes it again
             with suppress(OSError):

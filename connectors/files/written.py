@@ -1,21 +1,24 @@
 """Notes next to a file on what a run has written to it, so that a resumed run does not write it again.
 
 Lines do not identify their records. Before each write, its keys are noted in `.NAME.RUN.written`, with the
-offset, length and checksum of the lines. If a kill cuts the write short, the checksum does not match, and the
-partial lines are removed. Any number of consecutive keys takes one entry. If a key may occur twice in a run,
-the notes have no keys and only record that the run has begun to write. They are removed when the run
-completes.
+offset, length and checksum of the lines. Any number of consecutive keys takes one entry. If a key may occur
+twice in a run, the notes only record that the run has begun to write. A complete run removes them.
+
+While lines are added, `.NAME.writing` has their offset. If a kill cuts the write short, whoever opens the
+file or adds the next lines removes the incomplete ones.
+
+Each attempt puts a new file in the place of the notes, so that a process that was taken for dead finds out
+before its next write.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
 from zlib import crc32
 
 import orjson
@@ -24,12 +27,16 @@ from connectors.files.locking import locked
 from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
+from engine.errors import LeaseLostError
 
-__all__ = ["WrittenLog", "log_path", "mark_replaced"]
+__all__ = ["WrittenLog", "log_path", "mark_replaced", "undo_cut_write", "whole_write"]
 
 STANDALONE = Context().run_id
 MAX_NAME = 255 - len("..0123456789abcdef.written")
 """Maximum bytes of a file's name in the name of its notes."""
+
+BEGUN = b"begun\n"
+"""The only note of a run whose keys may occur twice."""
 
 REPLACED = b"replaced\n"
 """Replaces the notes if another run has replaced their file."""
@@ -49,18 +56,57 @@ def _short(name: str) -> str:
     return name if len(os.fsencode(name)) <= MAX_NAME else sha256(os.fsencode(name)).hexdigest()
 
 
-def mark_replaced(path: str) -> None:
-    """Tell interrupted runs that another one replaces their lines. Raises OSError."""
+def mark_replaced(path: str, own: Path | None) -> None:
+    """Tell interrupted runs that the one with the notes `own` replaces their lines. Raises OSError."""
     file = Path(path)
     for notes in file.parent.glob(f".{glob.escape(_short(file.name))}.{'[0-9a-f]' * 16}.written"):
-        notes.write_bytes(REPLACED)
+        if notes != own:
+            notes.write_bytes(REPLACED)
+
+
+@contextmanager
+def whole_write(path: str, place: int) -> Iterator[None]:
+    """Mark that lines are being added at `place`, so that `undo_cut_write` removes them after a kill.
+
+    The file must be locked.
+
+    Raises:
+        OSError: the mark cannot be written.
+    """
+    mark = _mark(path)
+    mark.write_bytes(b"%d" % place)
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def undo_cut_write(path: str, descriptor: int) -> None:
+    """Remove the lines that a killed writer left of its last batch. The file must be locked.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    mark = _mark(path)
+    try:
+        place = mark.read_bytes()
+    except FileNotFoundError:
+        return
+    if place and int(place) < os.fstat(descriptor).st_size:
+        os.ftruncate(descriptor, int(place))
+    mark.unlink(missing_ok=True)
+
+
+def _mark(path: str) -> Path:
+    file = Path(path)
+    return file.with_name(f".{_short(file.name)}.writing")
 
 
 class WrittenLog:
     """The notes of one run about one file.
 
     Args:
-        path: path of the notes; created with the first one.
+        path: path of the notes.
         descriptor: descriptor of the file that lines are added to.
         keyed: keys are unique in the run, and are noted.
 
@@ -73,7 +119,7 @@ class WrittenLog:
     """
 
     def __init__(self, path: Path, descriptor: int, *, keyed: bool) -> None:
-        self._path = path
+        self.path = path
         self._target = descriptor
         self._keyed = keyed
         self._descriptor = -1
@@ -82,24 +128,25 @@ class WrittenLog:
         self.exists = False
         self.replaced = False
 
-    def open(self) -> Self:
+    def open(self) -> None:
         """Read the notes of earlier attempts, and remove lines of an incomplete write.
 
         Raises:
             OSError: the notes or the file cannot be read or written.
         """
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return self
-        self.exists = True
-        self.replaced = data.startswith(REPLACED)
-        if self.replaced:
-            return self
-        end = data.rfind(b"\n") + 1
-        notes = _parse(data[:end])
         with locked(self._target):
-            kept = self._arrived(notes)
+            data = b""
+            with suppress(FileNotFoundError):
+                data = self.path.read_bytes()
+            self.exists = bool(data)
+            self.replaced = data.startswith(REPLACED)
+            if not self.replaced:
+                self._own(self._read(data) if self._keyed else data)
+
+    def _read(self, data: bytes) -> bytes:
+        """Sort the keys of earlier attempts into `before` and `gone`; return the notes that stay true."""
+        notes = _parse(data[: data.rfind(b"\n") + 1])
+        kept = self._arrived(notes)
         for _, _, _, keys, ranges in kept:
             self.before.add(keys, ranges)
         self.before.close()
@@ -107,20 +154,26 @@ class WrittenLog:
             self.gone.add(keys, ranges)
             self.lost += len(keys) + sum(stop - start for _, start, stop in ranges)
         self.gone.close()
-        self._open()
-        os.ftruncate(self._descriptor, sum(len(orjson.dumps(one)) + 1 for one in kept))
-        return self
+        return data[: sum(len(orjson.dumps(one)) + 1 for one in kept)]
+
+    def _own(self, data: bytes) -> None:
+        """Replace the notes: other attempts of the run may still have the old file open."""
+        new = self.path.with_name(f".{self.path.name[-len('0123456789abcdef.written') :]}.new")
+        self._descriptor = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._put(data)
+        os.replace(new, self.path)
+
+    def _put(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
 
     def _arrived(self, notes: list[_Note]) -> list[_Note]:
-        """Return the notes whose lines are in the file."""
-        if not notes or self._is_there(notes[-1]):
-            return notes
-        last, notes = notes[-1], notes[:-1]
+        """Return the notes whose lines are in the file: a kill may have cut off the last ones."""
         if notes and not self._is_there(notes[-1]):
-            return []  # the file was removed, truncated or replaced: these lines are gone
-        size = os.fstat(self._target).st_size
-        if last[0] < size < last[0] + last[1]:
-            os.ftruncate(self._target, last[0])
+            notes = notes[:-1]
+            if notes and not self._is_there(notes[-1]):
+                return []  # the file was removed, truncated or replaced: these lines are gone
         return notes
 
     def _is_there(self, note: _Note) -> bool:
@@ -136,18 +189,23 @@ class WrittenLog:
         return [place for place, key in enumerate(given) if key not in self.before]
 
     def note(self, keys: Keys, data: bytes, place: int) -> int:
-        """Note what is about to be added at `place`; return the size to `take_back` it. Raises OSError."""
-        if self._descriptor < 0:
-            self._open()
-        if not self._keyed:
-            return 0
+        """Note what is about to be added at `place`; return the size to `take_back` it.
+
+        Raises:
+            LeaseLostError: another attempt of the run has opened the notes since.
+            OSError: the notes cannot be written.
+        """
+        if not self._is_own():
+            raise LeaseLostError(f"another attempt of the run has opened {self.path.name}, or it was removed")
         undo = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if not self._keyed:
+            if not undo:
+                self._put(BEGUN)
+            return undo
         ranges = keys.ranges()
         note = [place, len(data), crc32(data), keys.to_list() if ranges is None else [], ranges or []]
-        left = memoryview(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
         try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            self._put(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
         except OSError:
             self.take_back(undo)
             raise
@@ -155,29 +213,36 @@ class WrittenLog:
 
     def is_replaced(self) -> bool:
         """Return whether another run has replaced the lines of this one since it began."""
-        if self._descriptor < 0:
-            return False
         return os.pread(self._descriptor, len(REPLACED), 0) == REPLACED
+
+    def _is_own(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
 
     def take_back(self, undo: int) -> None:
         """Remove the last note: its lines were not added."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, undo)
 
-    def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-
     def close(self) -> None:
-        """Close the notes."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Close the notes, and remove them if nothing was noted."""
+        if self._descriptor < 0:
+            return
+        if self._is_own() and not os.fstat(self._descriptor).st_size:
+            self.remove()
+            return
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def remove(self) -> None:
         """Remove the notes of a complete run."""
-        self.close()
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if self._is_own():
+            with suppress(OSError):
+                self.path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
 _Note = tuple[int, int, int, list[str], list[tuple[str, int, int]]]

@@ -37,8 +37,14 @@ async def read_rows(
     format: Literal["jsonl", "csv"],  # noqa: A002 - what it is called in the pipeline's file
     types: Literal["infer", "text"] | dict[str, ColumnType],
     shown: str,
+    known: dict[str, ColumnType],
 ) -> tuple[list[Any], Mapping[int, RecordError]]:
-    """Return the records, and the errors of unreadable ones by index; `shown` names the answer in them.
+    """Return the records, and the errors of unreadable ones by index.
+
+    Args:
+        types: declared types of columns.
+        shown: names the answer in errors.
+        known: types that earlier answers had; gets those of further columns.
 
     Raises:
         RecordError: the answer cannot be read.
@@ -52,7 +58,7 @@ async def read_rows(
     reader = ObjectReader("", shown, len(answer.body), open_body)
     records: list[Any] = []
     failed: dict[int, RecordError] = {}
-    async with aclosing(record_format(params).pages(reader, RecordPlace())) as pages:
+    async with aclosing(record_format(params, known.setdefault).pages(reader, RecordPlace())) as pages:
         async for page in pages:
             failed |= {len(records) + index: error for index, error in page.failures}
             records += page.records

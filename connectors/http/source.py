@@ -65,8 +65,8 @@ class HttpSourceParams(Params):
     )
     types: Literal["infer", "text"] | dict[str, ColumnType] = Field(
         default="infer",
-        description="CSV: types of columns by name (`{age: integer}`); others are inferred for each answer. "
-        "`text`: everything is text",
+        description="CSV: types of columns by name (`{age: integer}`); others are inferred from the first "
+        "answer that has values. `text`: everything is text",
     )
     records: str = Field(
         default="",
@@ -134,6 +134,7 @@ class HttpSource(Source[HttpSourceParams]):
         # an API may move a record to a later page between two requests
         self.distinct_keys = params.key is None
         self._client: HttpClient | None = None
+        self._types: dict[str, ColumnType] = {}  # of CSV columns, inferred from the answers so far
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the HTTP client."""
@@ -159,14 +160,15 @@ class HttpSource(Source[HttpSourceParams]):
         yield Split("all", {"since": since})
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read pages from `position`: `[next page, pages, records, greatest value]`.
+        """Read pages from `position`: `[next page, pages, records, greatest value, types of columns]`.
 
         Raises:
             TransientError: the next page could not be fetched; all pages before it were yielded.
             FatalError: the API refuses, returns something unexpected, or its pages do not end.
         """
         since = split.manifest["since"]
-        place, pages, before, greatest = position or (self.params.paging.first(), 0, 0, since)
+        place, pages, before, greatest, *inferred = position or (self.params.paging.first(), 0, 0, since)
+        self._types = dict(*inferred)
         seen: set[bytes] = set()
         while position is None or place is not None:
             if pages >= self.params.max_pages:
@@ -179,7 +181,7 @@ class HttpSource(Source[HttpSourceParams]):
             batch = self._batch(found, failed, pages, split.first_ordinal + before)
             greatest = self._greatest([one for at, one in enumerate(found) if at not in failed], greatest)
             pages, before, place = pages + 1, before + len(found), following
-            position = [place, pages, before, greatest]
+            position = [place, pages, before, greatest, *([dict(self._types)] if self._types else [])]
             batch.position = position
             if place is None and self.params.incremental is not None:
                 if greatest is not None:
@@ -263,7 +265,7 @@ class HttpSource(Source[HttpSourceParams]):
         from connectors.http.rows import read_rows
 
         try:
-            return await read_rows(answer, self.params.format, self.params.types, self._said)
+            return await read_rows(answer, self.params.format, self.params.types, self._said, self._types)
         except RecordError as error:
             kind = answer.headers.get("content-type", "no content type")
             raise FatalError(
@@ -352,11 +354,11 @@ class HttpSource(Source[HttpSourceParams]):
                     f"earlier runs differ, run: python -m engine bookmarks reset {self.ctx.pipeline}",
                     kind="schema",
                 )
-            if greatest is None or value > greatest:
-                if is_future(value, now):
-                    self.ctx.count(note_of_future(path))
-                else:
-                    greatest = value
+            later = greatest is None or value > greatest
+            if is_future(value, now, greatest) if later else is_future(greatest, now, value):
+                self.ctx.count(note_of_future(path))
+                later = not later  # the one of the greater unit would skip all others
+            greatest = value if later else greatest
         return greatest
 
     def _check_progress(self, page: bytes, seen: set[bytes]) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final
 
 __all__ = [
+    "SCRIPTS_WITHOUT_SPACES",
     "Folded",
     "as_date",
     "as_number",
@@ -24,9 +24,6 @@ __all__ = [
     "folded",
     "is_unspaced",
     "numbers_in",
-    "places_of_words",
-    "word_pattern",
-    "words_in",
 ]
 
 _QUOTES: Final = dict.fromkeys("\u2018\u2019", "'") | dict.fromkeys("\u201c\u201d", '"')
@@ -62,12 +59,8 @@ _DATE: Final = re.compile(
 )
 _ISO: Final = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?\Z")
 _NUMBER: Final = re.compile(r"(?<![\w.,])[-+]?\d[\d.,'\u00a0\u202f ]*\d|(?<![\w.,])[-+]?\d|(?<=[^\W\d_])\d+")
-_SCRIPTS: Final = "฀-໿က-႟ក-៿぀-ヿ㐀-鿿"  # Thai, Lao, Burmese, Khmer, kana, Chinese: no spaces between words
-_WORD: Final = re.compile(rf"[{_SCRIPTS}]|\w(?:[^\W{_SCRIPTS}])*")
-_UNSPACED: Final = re.compile(f"[{_SCRIPTS}]")
-_SPACED_WORD: Final = re.compile(r"\w+")
-_IN_WORD: Final = re.compile(rf"[^\W{_SCRIPTS}]")
-_MANY_WORDS: Final = 24  # more are not searched one by one
+SCRIPTS_WITHOUT_SPACES: Final = "฀-໿က-႟ក-៿぀-ヿ㐀-鿿"  # Thai, Lao, Burmese, Khmer, kana, Chinese
+_UNSPACED: Final = re.compile(f"[{SCRIPTS_WITHOUT_SPACES}]")
 _DIGIT: Final = re.compile(r"\d")
 _DIGITS: Final = re.compile(r"\d{4,}")
 _YEAR_DIGITS: Final = 4
@@ -103,13 +96,24 @@ class Folded:
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Return the span of the original for a span of the folded text, including trailing accents."""
-        chunk = bisect_right(self._offsets, start) - 1
-        before = self._offsets[chunk]
-        places = list(islice(self._origins(chunk), end - before))
-        original, stop = self._original, places[-1] + 1
+        place, last = self._places(start, end - 1)
+        original, stop = self._original, last + 1
         while stop < len(original) and not _FOLDS[ord(original[stop])]:
             stop += 1  # a combining accent belongs to its letter
-        return places[start - before], stop
+        return place, stop
+
+    def _places(self, start: int, last: int) -> tuple[int, int]:
+        """Return the original offsets of two of the folded text's characters."""
+        chunk = bisect_right(self._offsets, start) - 1
+        before, first = self._offsets[chunk], chunk * _CHUNK
+        start, last = start - before, last - before
+        folds = list(map(_FOLDS.__getitem__, map(ord, self._original[first : first + last + 1])))
+        ends = list(accumulate(map(len, folds)))
+        if last < ends[-1] and "".join(folds) == self.text[before : before + ends[-1]]:
+            return first + bisect_right(ends, start), first + bisect_right(ends, last)
+        # white space is shorter than in the original, or characters were removed
+        places = list(islice(self._origins(chunk), last + 1))
+        return places[start], places[last]
 
     def _origins(self, chunk: int) -> Iterator[int]:
         """Yield the original offsets of the folded text's characters, starting with a chunk."""
@@ -196,43 +200,6 @@ def _fold(character: str) -> str:
 def is_unspaced(text: str) -> bool:
     """Return whether a text has characters of scripts without spaces between words."""
     return not text.isascii() and _UNSPACED.search(text) is not None
-
-
-def words_in(text: str) -> list[str]:
-    """Return the words of a folded text; each character of a script without spaces is a word."""
-    return word_pattern(text).findall(text)
-
-
-def places_of_words(text: str, words: Counter[str], fewest: int) -> list[tuple[int, int, str]]:
-    """Return the places of these words in a folded text, in order: start, end and word.
-
-    None are returned if fewer than `fewest` words can be found, each as often as it is counted.
-    """
-    if len(words) > _MANY_WORDS:
-        return [(*one.span(), one[0]) for one in word_pattern(text).finditer(text) if one[0] in words]
-    places: list[tuple[int, int, str]] = []
-    left = words.total()
-    for word in sorted(words, key=len, reverse=True):  # the long ones are rare
-        before = len(places)
-        places += [(start, start + len(word), word) for start in _starts_of(text, word)]
-        left -= words[word] if len(places) == before else 0
-        if left < fewest:
-            return []
-    return sorted(places)
-
-
-def _starts_of(text: str, word: str) -> Iterator[int]:
-    at, alone = text.find(word), is_unspaced(word)
-    while at >= 0:
-        end = at + len(word)
-        if alone or not ((at and _IN_WORD.match(text, at - 1)) or _IN_WORD.match(text, end)):
-            yield at
-        at = text.find(word, end)
-
-
-def word_pattern(text: str) -> re.Pattern[str]:
-    """Return the pattern of the words of a folded text, which depends on its scripts."""
-    return _WORD if is_unspaced(text) else _SPACED_WORD
 
 
 def as_number(text: str) -> str | None:

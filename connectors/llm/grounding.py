@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import cycle, islice, pairwise
+from itertools import cycle
 from math import ceil
 from typing import Final
 
@@ -25,10 +24,8 @@ from connectors.llm.folding import (
     folded,
     is_unspaced,
     numbers_in,
-    places_of_words,
-    word_pattern,
-    words_in,
 )
+from connectors.llm.words import Words
 
 __all__ = ["Grounder", "Span", "ungrounded_in"]
 
@@ -43,7 +40,6 @@ _FURTHER_UNSPACED: Final = re.compile(
 )  # Hangul: particles follow without a space
 _COVERAGE: Final = 0.75  # share of a value's words that a fuzzy span must contain
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
-_SPARSE: Final = 16  # characters for each place of a value's words; denser places are numbered all at once
 _MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
 
 
@@ -112,8 +108,8 @@ class Grounder:
         return Folded(self._text)
 
     @cached_property
-    def _words(self) -> re.Pattern[str]:
-        return word_pattern(self._folded.text)
+    def _words(self) -> Words:
+        return Words(self._folded.text)
 
     @cached_property
     def _numbers(self) -> dict[str, Span]:
@@ -153,44 +149,12 @@ class Grounder:
 
     def _by_words(self, wanted: str) -> Iterator[Span]:
         """Find the window with the most of the value's words, if it has at least three quarters."""
-        value = words_in(folded(wanted))
-        text, size = self._folded.text, len(value)
-        if size < _FEWEST_WORDS:
-            return
-        left, fewest = Counter(value), ceil(_COVERAGE * size)
-        places = places_of_words(text, left, fewest)
-        if len(places) < fewest:
-            return
-        numbers = list(self._numbered([start for start, _, _ in places], size))
-        best = hits = behind = 0
-        window = (0, 0)
-        for ahead, (_, end, word) in enumerate(places):
-            while numbers[behind] <= numbers[ahead] - size:
-                gone = places[behind][2]
-                left[gone] += 1
-                hits -= left[gone] > 0
-                behind += 1
-            hits += left[word] > 0
-            left[word] -= 1
-            if hits > best:
-                best, window = hits, (places[behind][0], end)
-        if best >= fewest and self._count_words(0, len(text), size) == size:
-            yield self._folded.span(*window)
-
-    def _numbered(self, starts: Sequence[int], size: int) -> Iterator[int]:
-        """Yield the numbers of words, exact as far as `size` words."""
-        if len(starts) * _SPARSE > len(self._folded.text):
-            all_starts = [one.start() for one in self._words.finditer(self._folded.text)]
-            yield from (bisect_right(all_starts, start) for start in starts)
-            return
-        number = 0
-        for before, start in pairwise([starts[0], *starts]):
-            number += self._count_words(before, start, size)
-            yield number
-
-    def _count_words(self, start: int, end: int, most: int) -> int:
-        words = self._words.finditer(self._folded.text, start, end)
-        return sum(1 for _ in islice(words, most))
+        value = Words(folded(wanted))
+        fewest = ceil(_COVERAGE * len(value))
+        if len(value) >= _FEWEST_WORDS and value.count_in(self._folded.text) >= fewest:
+            window = self._words.densest(value, fewest)
+            if window is not None:
+                yield self._folded.span(*window)
 
 
 class _Without:

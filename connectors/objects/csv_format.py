@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
-from connectors.objects.csv_header import Columns, CsvDialect, read_columns
+from connectors.objects.csv_header import Agree, Columns, CsvDialect, read_columns
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.line_formats import INVALID, RECORD_BYTES, LineFormat, invalid_text, too_long
 from connectors.objects.lines import LineBlock, Place
@@ -37,6 +37,7 @@ class CsvRows(LineFormat):
     dialect: CsvDialect = field(default_factory=CsvDialect)
     names: Sequence[str] = ()
     types: Mapping[str, ColumnType] | None = None
+    agree: Agree | None = None
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """Yield the records of an object from a position on."""
@@ -46,7 +47,9 @@ class CsvRows(LineFormat):
             decoder = self.decoder(content, start)
             # from the head alone, even when resuming, so that the names stay the same
             names = BlockDecoder(content.charset, content.declared)
-            columns = read_columns(content.head, names, self.dialect, self.names, self.types, reader.path)
+            columns = read_columns(
+                content.head, names, self.dialect, self.names, self.types, reader.path, self.agree
+            )
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
             async for block in blocks:
                 found = parser.parse(block)

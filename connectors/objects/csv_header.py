@@ -17,7 +17,7 @@ from connectors.objects.line_formats import INVALID
 from connectors.objects.pages import stub
 from engine.errors import RecordError
 
-__all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
+__all__ = ["Agree", "Columns", "CsvDialect", "column_names", "read_columns"]
 
 _CANDIDATES: Final = ",;\t|"
 _COMMAS_OF_TEXT: Final = re.compile(r"[^,]*(?:, [^,]*)*|[^,\w]*\d[\d.'\s]*,\d+[^,\w]*|[^,\w]*,\d+")
@@ -28,6 +28,10 @@ _SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORE
 """Excel's line before the header that names the delimiter."""
 _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
+
+
+Agree = Callable[[str, ColumnType], ColumnType]
+"""Returns the type that a column has in all files of a run, given its name and its type in one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,14 @@ def read_columns(
     names: Sequence[str],
     types: Mapping[str, ColumnType] | None,
     path: str,
+    agree: Agree | None = None,
 ) -> Columns:
     """Read the columns of a file from its first bytes.
 
     Args:
         names: names of the columns, if the file has no header or a different one.
         types: types by name, the others are inferred; an empty mapping makes every column text.
+        agree: returns the type to use for an inferred one, by the column's name.
 
     Raises:
         RecordError: `WrongHeader`: the header is not a row, or lacks a column with a declared type.
@@ -199,8 +205,10 @@ def read_columns(
     for at, name in enumerate(named):
         if types is not None and (name in types or not types):
             found.append((types.get(name, "text"), True))
-        else:
-            found.append((infer_type([row[at] for row in sample if row[at] not in dialect.nulls]), False))
+            continue
+        values = [row[at] for row in sample if row[at] not in dialect.nulls]
+        kind = infer_type(values)
+        found.append((agree(name, kind) if agree is not None and values else kind, False))
     header_lines = int(separator is not None) + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines)
 

@@ -1,11 +1,21 @@
-"""Sets of record keys that take little memory."""
+"""Sets of record keys that take little memory, and lists of them that take little space."""
 
 from __future__ import annotations
 
+import zlib
+from array import array
+from base64 import b64decode, b64encode
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from itertools import accumulate, pairwise
+from typing import Final
 
-__all__ = ["KeySet"]
+__all__ = ["KeySet", "pack_keys"]
+
+_FEW_NUMBERS: Final = 8
+"""A prefix with fewer numbers takes more space than a hash for each."""
 
 
 class KeySet:
@@ -13,10 +23,11 @@ class KeySet:
 
     def __init__(self) -> None:
         self._single: set[str] = set()
+        self._hashes: set[int] = set()
         self._ranges: dict[str, list[tuple[int, int]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._single or self._ranges)
+        return bool(self._single or self._hashes or self._ranges)
 
     def add(self, keys: Sequence[str], ranges: Sequence[tuple[str, int, int]]) -> None:
         """Add single keys, and ranges: prefix, first and last (exclusive) number."""
@@ -31,6 +42,12 @@ class KeySet:
             else:
                 known.append((start, stop))
 
+    def add_packed(self, packed: Mapping[str, str], hashes: str) -> None:
+        """Add keys that `pack_keys` has packed."""
+        self._hashes.update(_unpacked(hashes))
+        for prefix, numbers in packed.items():
+            self.add((), [(prefix, number, number + 1) for number in accumulate(_unpacked(numbers))])
+
     def close(self) -> None:
         """Sort the ranges for `in`; call it once, after the last `add`."""
         for prefix, ranges in self._ranges.items():
@@ -44,11 +61,52 @@ class KeySet:
             self._ranges[prefix] = joined
 
     def __contains__(self, key: str) -> bool:
-        if key in self._single:
+        if key in self._single or (self._hashes and _hash(key) in self._hashes):
             return True
-        prefix = key.rstrip("0123456789")
-        number, ranges = key[len(prefix) :], self._ranges.get(prefix)
-        if not ranges or not 0 < len(number) < 19 or number != str(int(number)):
+        prefix, number = _numbered(key)
+        ranges = self._ranges.get(prefix)
+        if not ranges or number < 0:
             return False
-        place = bisect_right(ranges, (int(number), float("inf"))) - 1
-        return place >= 0 and ranges[place][0] <= int(number) < ranges[place][1]
+        place = bisect_right(ranges, (number, float("inf"))) - 1
+        return place >= 0 and ranges[place][0] <= number < ranges[place][1]
+
+
+def pack_keys(keys: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Return keys as numbers by prefix, compressed, and the others as hashes of eight bytes."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    hashes: list[int] = []
+    for key in keys:
+        prefix, number = _numbered(key)
+        if number < 0:
+            hashes.append(_hash(key))
+        else:
+            numbers[prefix].append(number)
+    packed: dict[str, str] = {}
+    for prefix, found in numbers.items():
+        if len(found) < _FEW_NUMBERS:
+            hashes += [_hash(f"{prefix}{number}") for number in found]
+        else:
+            packed[prefix] = _packed([after - before for before, after in pairwise([0, *sorted(found)])])
+    return packed, _packed(hashes)
+
+
+def _numbered(key: str) -> tuple[str, int]:
+    """Split a key into a prefix and the number at its end, which is -1 if it has none."""
+    prefix = key.rstrip("0123456789")
+    digits = key[len(prefix) :]
+    plain = 0 < len(digits) < 19 and (digits[0] != "0" or digits == "0")
+    return prefix, int(digits) if plain else -1
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _packed(numbers: Sequence[int]) -> str:
+    return b64encode(zlib.compress(array("Q", numbers).tobytes())).decode() if numbers else ""
+
+
+def _unpacked(text: str) -> array[int]:
+    numbers = array("Q")
+    numbers.frombytes(zlib.decompress(b64decode(text)) if text else b"")
+    return numbers

@@ -16,16 +16,18 @@ from typing import Any, Protocol
 
 import orjson
 
-from connectors.objects.key_set import KeySet
+from connectors.objects.key_set import KeySet, pack_keys
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.errors import FatalError
 
-__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "run_token"]
+__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "is_part", "run_token"]
 
 STANDALONE = Context().run_id
 NOTE = ".json"
 REPLACED = "replaced"
+MAX_RANGES = 64
+"""More ranges take more space than packed keys."""
 _OURS = re.compile(r"part-([0-9a-f]{12})-\d{12,}-[0-9a-f]{8}\.\w+(?:\.\w+)?")
 """The names of files of this sink. Other programs also write files that begin with `part-`."""
 
@@ -70,6 +72,11 @@ def file_name(token: str, first: int, digest: str, suffix: str) -> str:
     return f"part-{token}-{first:012}-{digest}{suffix}"
 
 
+def is_part(path: str) -> bool:
+    """Return whether a file was written by a sink of this kind."""
+    return _OURS.fullmatch(_base(path)) is not None
+
+
 def run_token(ctx: Context) -> str:
     """Return the part of file names for a run, node and chunk; without a run, a new one each time."""
     if ctx.run_id == STANDALONE:
@@ -79,26 +86,37 @@ def run_token(ctx: Context) -> str:
 
 @dataclass(slots=True)
 class PartNote:
-    """A note about a file: its size, its number of records and their keys, and its folder."""
+    """A note about a file: its size, its number of records and their keys, and its folder.
+
+    The keys are ranges, or packed; earlier versions listed them.
+    """
 
     size: int
     records: int
     keys: list[str] = field(default_factory=list)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     folder: str = ""
+    numbers: dict[str, str] = field(default_factory=dict)
+    hashes: str = ""
 
     @classmethod
     def of(cls, batch: Batch, size: int, folder: str) -> PartNote:
         """Create the note about a file of these records."""
         ranges = batch.keys.ranges()
-        return cls(size, len(batch), batch.keys.to_list() if ranges is None else [], ranges or [], folder)
+        if ranges is not None and len(ranges) <= MAX_RANGES:
+            return cls(size, len(batch), [], ranges, folder)
+        numbers, hashes = pack_keys(batch.keys.to_list())
+        return cls(size, len(batch), [], [], folder, numbers, hashes)
 
     @classmethod
     def parse(cls, data: bytes) -> PartNote:
         """Parse a stored note. Raises ValueError if it is invalid."""
         stored: dict[str, Any] = orjson.loads(data)
         ranges = [(prefix, start, stop) for prefix, start, stop in stored["ranges"]]
-        return cls(stored["size"], stored["records"], stored["keys"], ranges, stored.get("folder", ""))
+        packed = stored.get("numbers", {}), stored.get("hashes", "")
+        return cls(
+            stored["size"], stored["records"], stored["keys"], ranges, stored.get("folder", ""), *packed
+        )
 
     def dump(self) -> bytes:
         """Return the note as stored."""
@@ -151,6 +169,7 @@ class PartFiles:
                 continue
             self._written[path] = note.size, note.records
             self.before.add(note.keys, note.ranges)
+            self.before.add_packed(note.numbers, note.hashes)
         self.before.close()
         return {path: size for path, size in sizes.items() if not _base(path).startswith(self._prefix)}
 

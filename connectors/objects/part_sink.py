@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Literal, Self, TypeVar
+from functools import partial
+from typing import ClassVar, Literal, Self, TypeVar
 
+import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ByteSize, Field, model_validator
 
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
-from connectors.objects.part_files import PartFiles, PartStore, file_name, run_token
-from connectors.objects.partitions import split_by
+from connectors.objects.part_files import PartFiles, PartStore, file_name, is_part, run_token
+from connectors.objects.partitions import any_partition, is_below, split_by
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, FatalError
+from engine.errors import BatchError, ComponentError, FatalError
 
 __all__ = ["PartParams", "PartSink", "needs_whole_run", "parts_claim"]
 
@@ -113,17 +115,30 @@ def needs_whole_run(params: PartParams) -> bool:
 
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """Return the claim of a sink that writes files to a folder or below a prefix."""
-    alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    folder = "".join(f"{name}=0/" for name in params.partition_by)
+    replaces = params.mode == "replace"
+    alone = "`mode: replace` deletes the files of the other" if replaces else ""
+    remedy = "choose another place for one of them, outside of the other's"
+    folder = "".join(map(any_partition, params.partition_by))
     adds = f"{place.rstrip('/')}/{folder}{file_name('0' * 12, 0, '0' * 8, params.suffix)}"
-    return Claim(place, f"writes {shown}", alone, "choose another place for one of them", adds=adds)
+    deletes = partial(_deletes, place) if replaces else None
+    return Claim(place, f"writes {shown}", alone, remedy, adds=adds, deletes=deletes)
+
+
+def _deletes(folder: str, place: str) -> bool:
+    return is_part(place) and is_below(place, folder)
 
 
 P = TypeVar("P", bound=PartParams)
 
 
 class PartSink(Sink[P]):
-    """A sink whose batches become files. A subclass opens the store."""
+    """A sink whose batches become files. A subclass opens the store.
+
+    Class attributes:
+        partitions_at_once: number of partitions of a batch to write concurrently.
+    """
+
+    partitions_at_once: ClassVar[int] = 1
 
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
@@ -189,9 +204,26 @@ class PartSink(Sink[P]):
         )
         for column, number in lacking.items():
             self.ctx.count(f"absent: {column}", number)
-        for partition, part in parts:
-            failed = await self._write(part, range(len(part)), partition.folder)
-            failures |= {partition.places[index]: error for index, error in failed.items()}
+        left, errors = iter(parts), list[ComponentError]()
+
+        async def write() -> None:
+            for partition, part in left:
+                try:
+                    failed = await self._write(part, range(len(part)), partition.folder)
+                except ComponentError as error:
+                    errors.append(error)
+                if errors:  # also of another task
+                    return
+                failures.update({partition.places[index]: error for index, error in failed.items()})
+
+        if self.partitions_at_once == 1:
+            await write()
+        else:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(self.partitions_at_once, len(parts))):
+                    group.start_soon(write)
+        if errors:
+            raise errors[0]
         return failures
 
     async def _write(self, batch: Batch, places: Sequence[int], folder: str = "") -> Failures:
@@ -209,6 +241,7 @@ class PartSink(Sink[P]):
             await self._write(batch, good[:middle], folder)
             await self._write(batch, good[middle:], folder)
             return failures
+        await self.ctx.lease.confirm()  # encoding may have taken long
         await self._open().write(part if len(good) == len(part) else batch.take(good), data, folder)
         return failures
 

@@ -22,7 +22,7 @@ from engine.contract.keys import Keys
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Partition", "folder_columns", "is_partition", "split_by"]
+__all__ = ["Partition", "any_partition", "folder_columns", "is_below", "is_partition", "split_by"]
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 
@@ -146,6 +146,23 @@ def _segment(column: str, value: Any) -> str:
 def is_partition(folder: str) -> bool:
     """Return whether a folder's name, or each name in its path, is that of a partition."""
     return all(name.partition("=")[1] and not name.startswith(".") for name in folder.split("/"))
+
+
+def any_partition(column: str) -> str:
+    """Return the folder of a column with any value. No value contains `*`: it is percent-encoded."""
+    return f"{quote(column, safe='')}=*/"
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return whether a file is in a folder or in partitions of it; the path may have `any_partition`."""
+    names, above = path.split("/")[:-1], folder.rstrip("/").split("/")
+    if len(names) < len(above) or not all(map(_are_same, names, above)):
+        return False
+    return len(names) == len(above) or is_partition("/".join(names[len(above) :]))
+
+
+def _are_same(name: str, other: str) -> bool:
+    return name == other or (name.endswith("=*") and other.startswith(name[:-1]))
 
 
 def folder_columns(key: str, types: Mapping[str, ColumnType]) -> dict[str, Any]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from connectors.objects.content import ContentOptions
 from connectors.objects.pages import RecordFormat
 from connectors.objects.params import ObjectParams
 
+if TYPE_CHECKING:
+    from connectors.objects.csv_header import Agree
+
 __all__ = ["record_format"]
 
 
-def record_format(params: ObjectParams) -> RecordFormat:
+def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFormat:
     """Return the format of these parameters; `params.streams` has to be true.
+
+    Args:
+        agree: for CSV: returns the type to use for an inferred one, by the column's name.
 
     Raises:
         FatalError: a library that it needs is not installed.
@@ -37,7 +45,8 @@ def record_format(params: ObjectParams) -> RecordFormat:
         # None infers types; an empty mapping means text
         declared = params.types if isinstance(params.types, dict) and params.types else None
         types = {} if params.types == "text" else declared
-        return CsvRows(options, params.max_record_bytes, params.page_records, dialect, params.columns, types)
+        columns = params.columns
+        return CsvRows(options, params.max_record_bytes, params.page_records, dialect, columns, types, agree)
     if params.format == "json":
         from connectors.objects.json_values import JsonValues
 

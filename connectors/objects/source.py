@@ -30,6 +30,8 @@ from engine.errors import ComponentError, FatalError, RecordError
 if TYPE_CHECKING:
     from aiostream import Stream
 
+    from connectors.objects.csv_types import ColumnType
+
 __all__ = ["ObjectSource"]
 
 STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
@@ -55,6 +57,7 @@ class ObjectSource(Source[P]):
         super().__init__(params, connection)
         self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
         self._format: RecordFormat | None = None
+        self._inferred: dict[str, ColumnType] = {}
         # for a stream the engine reserves page by page
         self.reserves = not params.streams
 
@@ -70,13 +73,25 @@ class ObjectSource(Source[P]):
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store."""
         if self.params.streams:
-            self._format = record_format(self.params)
+            self._inferred.clear()
+            self._format = record_format(self.params, self._compare_type)
         store = await self.open_store(stack)
         self._opened = (
             store,
             ObjectFetcher(store, self.params.concurrency, self.ctx.retry, most=self.params.most_at_once),
         )
         stack.callback(setattr, self, "_opened", None)
+
+    def _compare_type(self, column: str, kind: ColumnType) -> ColumnType:
+        """Note a column whose inferred type differs between files, which are read concurrently."""
+        first = self._inferred.setdefault(column, kind)
+        if {first, kind} not in ({kind}, {"integer", "number"}):
+            one, other = sorted((first, kind))
+            self.ctx.count(
+                f"note: read {column!r} as {one} in some files and as {other} in others: set "
+                f"`types: {{{column}: text}}`"
+            )
+        return kind
 
     def _open(self) -> tuple[ObjectStore, ObjectFetcher]:
         assert self._opened is not None, "enter the connector first"

@@ -80,6 +80,7 @@ _SETTINGS: Final = b"SET TimeZone TO 'UTC'; SET DateStyle TO ISO; SET IntervalSt
 # errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
 _PASSING: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "40001", "40P01", "55P03")
 _TRIGGER: Final = "P0001"
+_UNSUPPORTED: Final = "0A000"
 _FUNCTION: Final = re.compile(r"PL/pgSQL function ([\w.\"]+)\(")
 _ROW: Final = ("22", "23", "54000", _TRIGGER)
 _REMEDIES: Final = {
@@ -245,6 +246,8 @@ def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> E
         return _refused(error, code, text)
     if code == "42P10" and "ON CONFLICT" not in text:
         code = "428C9"  # a generated column: COPY reports another code than INSERT
+    if code == _UNSUPPORTED and error.diag.message_detail:
+        text += f" ({error.diag.message_detail.rstrip('.')})"  # names what depends on the table
     remedy = _REMEDIES.get(code, "").format_map({"table": "TABLE", "key": "KEY", **names})
     return FatalError(
         f"{place}: {text}{'; ' if remedy else ''}{remedy}", kind="auth" if code == "42501" else "schema"

@@ -21,7 +21,7 @@ from connectors.postgres.database import (
     translated,
 )
 from connectors.postgres.ledger import Ledger, StaleError
-from connectors.postgres.staging import create_like, generated_columns
+from connectors.postgres.staging import check_replaceable, create_like, exchange, rehearse
 from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
 from connectors.tables.isolation import replacing
@@ -30,12 +30,12 @@ from connectors.tables.params import (
     Mode,
     TableSinkParams,
     check_staging,
-    is_staging_of,
     needs_whole_run,
     table_claim,
 )
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, component
 from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
@@ -53,6 +53,10 @@ class PostgresSinkParams(TableSinkParams):
     """Parameters of the `postgres` sink."""
 
 
+def _claim(params: PostgresSinkParams) -> Claim:
+    return table_claim(params, params.table.removeprefix("public."))
+
+
 @component(
     Kind.SINK,
     "postgres",
@@ -60,7 +64,7 @@ class PostgresSinkParams(TableSinkParams):
     connection=PostgresConnection,
     extra="postgres",
     whole_run=needs_whole_run,
-    claim=table_claim,
+    claim=_claim,
 )
 class PostgresSink(TableSink[PostgresSinkParams]):
     """Writes records to a table of PostgreSQL, by COPY.
@@ -146,7 +150,8 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             return
         if replaces:
             await self._check_staging(connection)
-            await self._replace(connection)
+            left_out = await exchange(connection, self.params.table, self._table)
+            self._note_left_out(left_out)
         if not self.ctx.chunk:  # the other parts of the run may still be running
             await self._ledger.forget(connection)
         if replaces:
@@ -181,6 +186,8 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         self._columns = await table_columns(connection, self._table)
         if self._table != self.params.table:
             self._replaced = await table_columns(connection, self.params.table)
+            await check_replaceable(connection, self.params.table)
+            await rehearse(connection, self.params.table, self._table)
 
     async def _any_value(self, name: str, condition: str) -> bool:
         query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"
@@ -213,6 +220,8 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                 steps = [f"ADD COLUMN IF NOT EXISTS {quote(one.name)} {one.sql}" for one in changes.added]
                 steps += [f"ALTER COLUMN {quote(one.name)} TYPE {one.sql}" for one in changes.widened]
                 await connection.execute(f"ALTER TABLE {table} {', '.join(steps)}".encode())
+                if self._replaced:
+                    await rehearse(connection, self.params.table, self._table)
             self._columns = await table_columns(connection, self._table)
 
     async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
@@ -221,11 +230,16 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             data = copy_data([chosen(column, part) for column in values.values()])
             async with connection.transaction():
                 await self._ledger.check(connection, [entry.split for entry in entries])
-                await _copy(connection, quote_table(self._table), list(values), data)
+                added = await _copy(connection, quote_table(self._table), list(values), data)
                 await self._ledger.add(connection, entries)
                 reached("rows_committing")
             reached("rows_committed")
             self._ledger.committed(entries)
+            self._note_left_out(len(part) - added)
+
+    def _note_left_out(self, rows: int) -> None:
+        if rows:
+            self.ctx.count(f"skipped: left out by a trigger of {self.params.table}", rows)
 
     async def _merge(self, values: Values, rounds: Rounds) -> None:
         table, key = quote_table(self._table), self.params.key
@@ -265,41 +279,11 @@ class PostgresSink(TableSink[PostgresSinkParams]):
             staged = int((await cursor.fetchall())[0][0])
         check_staging(self.params.table, staged, await self._ledger.count(connection))
 
-    async def _replace(self, connection: Connection) -> None:
-        """Exchange the rows within the transaction; the table keeps its views, grants and indexes."""
-        table, staging = quote_table(self.params.table), quote_table(self._table)
-        old = await table_columns(connection, self.params.table)
-        new = await table_columns(connection, self._table)
-        if new and not old:
-            await connection.execute(f"CREATE TABLE {table} (LIKE {staging})".encode())
-        if old:
-            await connection.execute(f"TRUNCATE {table}".encode())
-        for name, column in new.items() if old else ():
-            step = f"ADD COLUMN {quote(name)} {column.sql}"
-            if name in old:  # no value may change on its way
-                step = f"ALTER COLUMN {quote(name)} TYPE {column.sql} USING NULL::{column.sql}"
-            if name not in old or old[name].sql != column.sql:
-                await connection.execute(f"ALTER TABLE {table} {step}".encode())
-        if new:
-            computed = await generated_columns(connection, self._table)
-            listed = ", ".join(quote(name) for name in new if name not in computed)
-            await connection.execute(
-                f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE "
-                f"SELECT {listed} FROM {staging}".encode()
-            )
-        schema, _, name = self.params.table.rpartition(".")
-        cursor = await connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = coalesce(nullif(%s, ''), current_schema())",
-            [schema],
-        )
-        for (found,) in await cursor.fetchall():
-            if is_staging_of(found, name):
-                await connection.execute(
-                    f"DROP TABLE {quote_table(f'{schema}.{found}' if schema else found)}".encode()
-                )
 
-
-async def _copy(connection: Connection, table: str, names: Sequence[str], data: bytes) -> None:
+async def _copy(connection: Connection, table: str, names: Sequence[str], data: bytes) -> int:
+    """Copy rows, and return how many the table has taken."""
     statement = f"COPY {table} ({', '.join(map(quote, names))}) FROM STDIN"
-    async with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        await copy.write(data)
+    async with connection.cursor() as cursor:
+        async with cursor.copy(statement.encode()) as copy:
+            await copy.write(data)
+        return cursor.rowcount

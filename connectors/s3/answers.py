@@ -5,6 +5,7 @@ Importing this imports the SDK.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ class SessionWithoutRedirects(AIOHTTPSession):  # type: ignore[misc]
             config = aiohttp.TraceConfig()
             config.on_request_redirect.append(_refuse_redirect)
             config.on_request_end.append(_read_odd_headers)
+            config.on_request_end.append(_end_with_connection)
             config.freeze()
             session.trace_configs.append(config)
         return session
@@ -106,6 +108,41 @@ async def _read_odd_headers(
         )
 
 
+async def _end_with_connection(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
+) -> None:
+    """Let the body fail when its connection closes early: aiohttp waits forever if a chunk was invalid."""
+    connection, body = params.response.connection, params.response.content
+    if connection is None or connection.protocol is None:
+        return  # all of it is here
+    closed = connection.protocol.closed
+    end = partial(_end_body, body)
+    if closed is None:
+        end()
+        return
+    closed.remove_done_callback(_retrieve)
+    closed.add_done_callback(_retrieve)
+    closed.add_done_callback(end)
+
+    def forget() -> None:
+        closed.remove_done_callback(end)
+
+    body.on_eof(forget)
+
+
+def _end_body(body: aiohttp.StreamReader, _: object = None) -> None:
+    if not body.is_eof() and body.exception() is None:
+        body.set_exception(
+            aiohttp.ClientPayloadError("the connection was closed in the middle of the answer")
+        )
+
+
+def _retrieve(closed: asyncio.Future[None]) -> None:
+    """Take the error of a closed connection, which asyncio would report otherwise."""
+    if not closed.cancelled():
+        closed.exception()
+
+
 def _is_utf8(text: bytes) -> bool:
     try:
         text.decode()
@@ -115,10 +152,10 @@ def _is_utf8(text: bytes) -> bool:
 
 
 class _TolerantParser(AioRestXMLParser):  # type: ignore[misc]
-    """Accepts variants from other servers: `True` and `1`, and empty numbers."""
+    """Accepts variants from other servers: `True`, `1` and `yes`, and empty numbers."""
 
     def _handle_boolean(self, shape: Any, node: Any) -> bool:
-        return _text_of(node).lower() in ("true", "1")
+        return _text_of(node).lower() not in ("", "false", "0", "no")
 
     def _handle_integer(self, shape: Any, node: Any) -> int | None:
         text = _text_of(node)

@@ -70,8 +70,9 @@ class _Listing:
         contents = [one for one in answer.get("Contents", ()) if one.get("Key") and one["Key"] > self._after]
         known = not contents and bool(answer.get("Contents"))
         fresh = self._fresh(contents)
-        more = answer.get("IsTruncated", bool(answer.get("NextContinuationToken")))
         token = str(answer.get("NextContinuationToken") or "")
+        # some servers name a next page of one that they do not call truncated
+        more = answer.get("IsTruncated") or bool(token and (fresh or "IsTruncated" not in answer))
         if not more:
             if self._began and not fresh and not answer.keys() & {"IsTruncated", "Contents"}:
                 raise TransientError(

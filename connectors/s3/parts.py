@@ -27,6 +27,8 @@ PART_BYTES = 8 * 1024 * 1024
 """Larger files are uploaded in parts of this size."""
 
 CONCURRENCY = 4
+PARTITIONS_AT_ONCE = 4
+"""Uploads per batch: a batch with many partitions takes one request for the note and the file of each."""
 ABORT_SECONDS = 10
 
 _RIGHTS = "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject"
@@ -212,9 +214,11 @@ class S3Sink(PartSink[S3SinkParams]):
     start if objects exist (`mode: error`).
     """
 
+    partitions_at_once = PARTITIONS_AT_ONCE
+
     @property
     def concurrency(self) -> int:
-        """Number of concurrent uploads."""
+        """Number of concurrent batches."""
         return CONCURRENCY
 
     @property
@@ -228,7 +232,11 @@ class S3Sink(PartSink[S3SinkParams]):
         if self.params.path.startswith("minio://") and not connection.endpoint:
             raise FatalError("a minio:// address needs the `endpoint` of its server in the connection")
         client = await stack.enter_async_context(
-            open_client(connection, connections=2 * CONCURRENCY, read_timeout=self.params.read_timeout)
+            open_client(
+                connection,
+                connections=CONCURRENCY * PARTITIONS_AT_ONCE,
+                read_timeout=self.params.read_timeout,
+            )
         )
         bucket, prefix = self.params.bucket_and_prefix
         return ObjectsBelow(client, bucket, prefix, _CONTENT_TYPES[self.params.format])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from engine.errors import FatalError, RecordError
 
-__all__ = ["RowsRefusedError", "deliver_all", "replacing"]
+__all__ = ["RowsRefusedError", "deliver_all", "replacing", "unreplaceable"]
 
 
 class RowsRefusedError(Exception):
@@ -51,3 +51,11 @@ def replacing(table: str) -> Iterator[None]:
             "records before the sink, or change the table, then start a new run",
             kind="schema",
         ) from error
+
+
+def unreplaceable(table: str, reason: str) -> FatalError:
+    """Return the error for a table whose rows cannot be exchanged."""
+    return FatalError(
+        f"`mode: replace` cannot exchange the rows of {table}: {reason}; use another mode, or another table",
+        kind="schema",
+    )

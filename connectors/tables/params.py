@@ -170,12 +170,17 @@ def staging_name(table: str, ctx: Context) -> str:
     """Return the name of the table that a run with `mode: replace` fills first."""
     digest = sha256(f"{ctx.run_id}\n{ctx.node}".encode()).hexdigest()[:12]
     schema, dot, name = table.rpartition(".")
-    return f"{schema}{dot}{name[:40]}{_STAGING}{digest}"
+    return f"{schema}{dot}{_shortened(name)}{_STAGING}{digest}"
 
 
 def is_staging_of(name: str, table: str) -> bool:
     """Return whether a table is the staging table of any run; both names without schema."""
-    return name.startswith(f"{table[:40]}{_STAGING}")
+    return name.startswith(f"{_shortened(table)}{_STAGING}")
+
+
+def _shortened(name: str) -> str:
+    """Return a name that differs from that of other tables, and leaves room in PostgreSQL's 63 bytes."""
+    return name if len(name) <= 40 else f"{name[:31]}_{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def check_staging(table: str, staged: int, added: int) -> None:

@@ -120,12 +120,17 @@ class TableSink(Sink[P]):
         changes.widened = [one for one in changes.widened if not await self._would_round(one.name)]
         if not changes:
             return
+        before = {**self._replaced, **self._columns}
         try:
             await self._alter(changes)
         except FatalError as error:
-            if not self._columns:
+            changed = [
+                one for one in (*changes.added, *changes.widened)
+                if (old := before.get(self.dialect.fold(one.name))) is None or old.sql != one.sql
+            ]  # fmt: skip
+            if not before or not changed:
                 raise
-            names = ", ".join(shown(column.name) for column in (*changes.added, *changes.widened))
+            names = ", ".join(shown(column.name) for column in changed)
             raise FatalError(
                 f"cannot add or widen the columns {names} of {self.params.table}: {error}; with "
                 "`evolve: false`, records that need them become dead letters",

@@ -114,6 +114,7 @@ class OrderedSource(Source[P]):
         """
         part = Part(**split.manifest)
         before, after = position or (0, part.after)
+        first_of_all = part.after or after
         async with aclosing(self._pages(Part(after, part.until))) as pages:
             async for page in pages:
                 keys: Keys
@@ -121,13 +122,14 @@ class OrderedSource(Source[P]):
                 if page.orders:
                     self._check(page.orders, after if position else None)
                     keys = KeyList(self._keys(page.names or page.orders), first, counted=True)
+                    first_of_all = first_of_all or page.orders[0]
                     position = after = page.orders[-1]
                     self._note_days((page.names or page.orders)[-1][0])
                 else:
                     keys = KeyRange(f"{self._name}/", first, first + len(page.records))
                 before += len(page.records)
                 batch = Batch(page.records, keys, position=[before, after])
-                batch.bookmarks = self._bookmarks(page)
+                batch.bookmarks = self._bookmarks(page, first_of_all)
                 yield batch
                 if ctx.draining():
                     return
@@ -177,13 +179,15 @@ class OrderedSource(Source[P]):
         what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
 
-    def _bookmarks(self, page: Page) -> list[Bookmark]:
+    def _bookmarks(self, page: Page, first: Order | None) -> list[Bookmark]:
         """Return where the next run continues: after the last row that is not later than the clock."""
         column, orders, now = self.params.incremental, page.orders, self.ctx.clock.now()
-        if column is None:
+        if column is None or first is None:
             return []
-        texts = page.names or orders
-        here = next((at for at in reversed(range(len(orders))) if not is_future(texts[at][0], now)), -1)
+        texts, known = page.names or orders, first[0]
+        here = next(
+            (at for at in reversed(range(len(orders))) if not is_future(texts[at][0], now, known)), -1
+        )
         if here < len(orders) - 1:
             self.ctx.count(note_of_future(column))
         return [Bookmark(self._place, _MARK, orders[here])] if here >= 0 else []

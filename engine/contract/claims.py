@@ -19,6 +19,7 @@ class Claim:
         remedy: how to solve it.
         reads: tests whether it reads the file at this place; None if it reads no files.
         adds: place of a file that it adds to or creates, such as any of a folder; "" for none.
+        deletes: tests whether it deletes the file at this place, which another node has written.
     """
 
     place: str
@@ -27,3 +28,4 @@ class Claim:
     remedy: str = ""
     reads: Callable[[str], bool] | None = None
     adds: str = ""
+    deletes: Callable[[str], bool] | None = None

@@ -1,8 +1,7 @@
-"""Check for nodes that interfere: two that read the standard input, two of which one replaces a file."""
+"""Check for nodes that interfere: readers of the standard input, and sinks that delete what others write."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
@@ -61,25 +60,27 @@ def _claims(plan: Plan) -> list[tuple[PlanNode, Claim]]:
 
 def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str, bool]]:
     """Yield the index of each clashing node, the problem, the remedy, and whether both write."""
-    before: dict[str, list[tuple[str, Claim]]] = {}
+    before: list[tuple[str, PlanNode, Claim]] = []
     for index, (name, node) in enumerate(nodes):
         claim = node.spec.claim_of(node.params)
         if claim is None:
             continue
-        users = before.setdefault(_place(node, claim), [])
-        for other, earlier in users:
-            alone = claim if claim.alone else earlier
-            if alone.alone:
+        for other, user, earlier in before:
+            if _through(user) == _through(node) and (alone := _exclusive(earlier, claim)):
                 same = f"so does `{name}`" if claim.use == earlier.use else f"`{name}` {claim.use}"
                 message = f"`{other}` {earlier.use} already, and {same}: {alone.alone}"
                 both_write = all(one.use.startswith("writes") for one in (earlier, claim))
                 yield index, message, alone.remedy, both_write
                 break
-        users.append((name, claim))
+        before.append((name, node, claim))
 
 
-def _place(node: PlanNode, claim: Claim) -> str:
-    return json.dumps([claim.place, _through(node)], sort_keys=True, default=str)
+def _exclusive(earlier: Claim, later: Claim) -> Claim | None:
+    """Return the claim that does not allow the other, if any."""
+    pairs = ((later, earlier), (earlier, later))
+    if earlier.place == later.place:
+        return next((one for one, _ in pairs if one.alone), None)
+    return next((one for one, other in pairs if one.deletes and other.adds and one.deletes(other.adds)), None)
 
 
 def _through(node: PlanNode) -> dict[str, object] | None:

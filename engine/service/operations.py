@@ -86,7 +86,6 @@ class RunView:
     attempt: int = 1
     is_here: bool = False
     waits_for: str = ""
-    cost_usd: float = 0.0
     tokens: int = 0
 
 
@@ -122,7 +121,11 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """All data of one run. `rates` are (moment, written and dead per second), oldest first."""
+    """All data of one run.
+
+    `rates` are (moment, written and dead per second), oldest first. `paid_usd` is what all attempts have
+    paid, as in the run's report, also for answers that no counted record uses.
+    """
 
     run: RunView
     nodes: Sequence[NodeView]
@@ -136,6 +139,7 @@ class RunDetail:
     bytes_in_flight: int = 0
     bytes_budget: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
+    paid_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

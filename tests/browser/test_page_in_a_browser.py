@@ -48,6 +48,8 @@ VIEWS = (
     "/ui/schedules",
     "/ui/health",
 )
+WITHIN = 300_000
+"""Milliseconds for anything to appear: a slow machine has its time, and nothing waits so long in vain."""
 MORE = (
     "/ui/pipelines/readings",
     "/ui/pipelines/a_pipeline_whose_name_is_so_long_that_no_phone_has_room_for_it_in_one_line",
@@ -93,17 +95,21 @@ async def browsing(
     chromium: str, service: str, *, width: int = 1280, scheme: str = "light", refused: int = 409
 ) -> AsyncIterator[Page]:
     """A page whose console stays silent and whose requests all go to the service."""
-    from playwright.async_api import async_playwright
+    from playwright.async_api import async_playwright, expect
 
+    expect.set_options(timeout=WITHIN)
     said: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"], timeout=WITHIN
+        )
         context = await browser.new_context(
             viewport={"width": width, "height": 860},
             color_scheme="dark" if scheme == "dark" else "light",
             reduced_motion="reduce",
             base_url=service,
         )
+        context.set_default_timeout(WITHIN)
         page = await context.new_page()
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -125,14 +131,14 @@ async def test_a_run_is_started_and_its_dead_letter_corrected(chromium: str, ser
         await page.goto("/")
         await page.get_by_role("link", name="Start…").first.click()
         await page.get_by_role("button", name="Start").click()
-        await expect(page.locator("#run-figures .chip")).to_have_text("completed", timeout=30_000)
+        await expect(page.locator("#run-figures .chip")).to_have_text("completed")
         await expect(page.locator("#run-graph svg")).to_be_visible()
         await page.locator("#run-figures a", has_text="1").click()
         await page.get_by_role("link", name="<b>bad</b>").click()
         box = page.get_by_label("JSON, as it was sent")
         await box.fill('{"id": "<b>bad</b>", "celsius": "hot"}')
         await page.get_by_role("button", name="Replay").click()
-        await expect(page.get_by_role("alert")).to_contain_text("It died again", timeout=30_000)
+        await expect(page.get_by_role("alert")).to_contain_text("It died again")
         await page.goto("/ui/letters?store=service")
         await page.get_by_role("link", name="<b>bad</b>").click()
         await page.get_by_label("JSON, as it was sent").fill('{"id": "<b>bad</b>", "celsius": 7.25}')
@@ -214,7 +220,8 @@ async def test_leaving_an_edit_is_asked_about(chromium: str, service: str) -> No
             await dialog.dismiss()
 
         page.on("dialog", stay)
-        await page.get_by_role("link", name="Tables").click()
+        async with page.expect_event("dialog"):
+            await page.get_by_role("link", name="Tables").click()
         assert asked == ["beforeunload"]
         assert "x" in await box.input_value()
 
@@ -229,7 +236,7 @@ async def test_live_updates_outlive_a_proxys_error(chromium: str, service: str) 
         await page.goto("/")
         await expect(page.locator("#live")).to_have_text("reconnecting")
         await page.clock.run_for(6_000)
-        await expect(page.locator("#live")).to_have_text("live", timeout=30_000)
+        await expect(page.locator("#live")).to_have_text("live")
 
 
 @pytest.mark.series

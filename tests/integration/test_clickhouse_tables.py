@@ -149,6 +149,7 @@ async def test_a_replaced_table_keeps_its_engine_and_sorting_key(target: ClickHo
     ("engine", "params", "message"),
     [
         ("SummingMergeTree ORDER BY id", {}, "the table tables.t is SummingMergeTree"),
+        ("Memory", {"mode": "replace"}, "the table tables.t is Memory"),
         ("MergeTree ORDER BY id", {"mode": "merge", "key": "id"}, r"ReplacingMergeTree ORDER BY \(id\)"),
         (
             "ReplacingMergeTree ORDER BY n",
@@ -211,3 +212,12 @@ async def test_an_insert_that_is_under_way_is_waited_for(
     async with target.sink(**params) as resumed:
         await resumed.write(batch_of([{"id": 1}], replay=True))
     assert running == []
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_computed_column_is_to_be_left_out(target: ClickHouseTarget, mode: str) -> None:
+    target.sql("CREATE TABLE tables.t (n Int64, m Int64 MATERIALIZED n * 2) ENGINE = MergeTree ORDER BY n")
+
+    with pytest.raises(FatalError, match=r"the table tables.t computes m: leave the field out"):
+        async with target.sink(mode=mode) as sink:
+            await sink.write(batch_of([{"n": 1, "m": 2}]))

@@ -77,6 +77,29 @@ async def test_answers_in_lines_and_rows_are_read(form: str) -> None:
             await read(server.url, paging={"type": "offset", "size": 10})
 
 
+async def test_columns_of_csv_have_one_type_in_all_answers() -> None:
+    bodies = [b"id,n,late\n1,1,\n", b"id,n,late\n2,x,007\n3,3,7\n", b"late,n,id\n8,4,4\n"]
+    paging = {"type": "page", "parameter": "page", "start": 0}
+
+    def script(request: Request) -> Answer:
+        page = int(asked(request)["page"])
+        return Answer(200, bodies[page]) if page < 3 else Answer(404)
+
+    async with ScriptedServer(script).running() as server:
+        opened = source(server.url, format="csv", paging=paging, key="id")
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            batches = [one async for one in opened.read(split, None, opened.ctx)]
+            resumed = [one async for one in opened.read(split, batches[1].position, opened.ctx)]
+
+    found = [record for batch in batches for record in batch.records if "n" in record]
+    assert found == [
+        {"id": 1, "n": 1, "late": None}, {"id": 3, "n": 3, "late": "7"}, {"id": 4, "n": 4, "late": "8"}
+    ]  # fmt: skip
+    assert [(at, error.kind) for at, error in batches[1].failures] == [(0, "WrongType")]
+    assert resumed[0].records == batches[2].records
+
+
 async def test_an_unreadable_line_of_an_answer_fails_alone() -> None:
     answer = Answer(200, b'{"id": 1, "at": 1}\n{"id":\n{"id": 3, "at": 3}\n')
     async with ScriptedServer(answers=[answer]).running() as server:
@@ -306,6 +329,18 @@ async def test_more_pages_without_a_cursor_stop_the_run() -> None:
         paging = {"type": "cursor", "cursor": "rows[-1].uid", "parameter": "after", "more": "has_more"}
         with pytest.raises(FatalError, match=r"no cursor at `rows\[-1\].uid`: check `cursor` of `paging`"):
             await read(server.url, records="rows", paging=paging)
+
+
+@pytest.mark.parametrize("values", [[5_000, 7, 6_000], [7, 5_000, 6_000]], ids=["first", "later"])
+async def test_milliseconds_among_seconds_are_no_bookmark(values: list[int]) -> None:
+    rows = [{"at": 1_770_000_000 + value if value < 100 else 1_770_000_000_000 + value} for value in values]
+    async with ScriptedServer(answers=[Answer(200, json.dumps(rows).encode())]).running() as server:
+        opened = source(server.url, incremental={"field": "at", "parameter": "since"})
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            (batch,) = [one async for one in opened.read(split, None, opened.ctx)]
+
+    assert [one.value for one in batch.bookmarks] == [1_770_000_007]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from connectors.models import INGEST_MODELS
+from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.errors import FatalError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
@@ -161,7 +162,8 @@ def hits(report: RunReport) -> float:
 
 
 async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: Path) -> None:
-    prompt = tmp_path / "prompt.txt"
+    prompt, file = tmp_path / "prompt.txt", tmp_path / "p.yaml"
+    file.write_text("pipelines: {p: {nodes: {read: {source: blob}, write: {sink: stdout}}}}")
     model, sink = Model(), FaultySink([None, FatalError("full")])
     records = [staged(number) for number in range(4)]
     options: dict[str, Any] = {"batch_size": 1, "instructions_file": str(prompt)}
@@ -173,12 +175,18 @@ async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: P
         resume = await engine.store.get_run(first.run_id)
         second = await engine.run(plan(url, records, sink, **options), resume=resume)
         answers = await engine.store.list_journal(JournalFilter(run_id=first.run_id))
+        async with anyio.create_task_group() as group:
+            page = PipelineOperations(str(file), RunLog())
+            page.attach(engine, group)
+            shown = await page.detail(first.run_id)
     assert (second.ok, len(model.asked)) == (True, 8)
     assert second.unused_usd > 0
     assert second.paid_usd == pytest.approx(second.tally.cost_usd + second.unused_usd)
     assert second.paid_usd == pytest.approx(sum(one.cost_usd for one in answers))
     document = second.to_json()
     assert (document["paid_usd"], document["unused_usd"]) == (second.paid_usd, second.unused_usd)
+    assert shown is not None
+    assert shown.paid_usd == pytest.approx(second.paid_usd)
 
 
 async def test_identical_documents_of_a_run_pay_once_and_each_gets_its_row() -> None:

@@ -84,6 +84,81 @@ async def test_rows_that_cannot_replace_others_name_the_remedy(target: PostgresT
     assert await target.write([{"id": 1, "parent": 2}, {"id": 2}], mode="replace", run="r2") == {}
 
 
+GRANT_ALL = "GRANT ALL ON SCHEMA tables TO guest; GRANT ALL ON ALL TABLES IN SCHEMA tables TO guest"
+NOOP = "RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+BEFORE_TRUNCATE = "BEFORE TRUNCATE ON tables.t EXECUTE FUNCTION tables.f()"
+RAISES = "RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END'"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("CREATE TABLE tables.child (t int REFERENCES tables.t)", "tables.child refers to it"),
+        ("CREATE TABLE tables.child () INHERITS (tables.t)", "tables.child inherits from it"),
+        ("CREATE RULE nothing AS ON INSERT TO tables.t DO INSTEAD NOTHING", "its rule nothing"),
+        ("ALTER TABLE tables.t RENAME TO u; CREATE VIEW tables.t AS SELECT * FROM tables.u", "it is a view"),
+        (
+            f"CREATE FUNCTION tables.f() {RAISES}; CREATE TRIGGER g {BEFORE_TRUNCATE}",
+            "one of its triggers raised",
+        ),
+        (
+            f"ALTER TABLE tables.t ENABLE ROW LEVEL SECURITY; {GRANT_ALL}",
+            "its row-level security applies to the user guest",
+        ),
+    ],
+    ids=["reference", "child", "rule", "view", "trigger", "row-level security"],
+)
+async def test_a_table_that_cannot_be_replaced_is_refused_at_once(
+    target: PostgresTarget, more: str, reason: str
+) -> None:
+    target.sql("CREATE TABLE tables.t (id int PRIMARY KEY, n int); INSERT INTO tables.t VALUES (1, 1)")
+    target.sql(f"DROP ROLE IF EXISTS guest; CREATE ROLE guest; {more}")
+    sink = target.sink(mode="replace")
+    if "guest" in more:
+        sink.connection = PostgresConnection(url=f"{target.server.address()}?options=-crole%3Dguest")
+
+    with pytest.raises(FatalError, match=f"`mode: replace` cannot exchange the rows of tables.t: {reason}"):
+        async with sink:
+            pass
+
+    target.sql("DROP OWNED BY guest; DROP ROLE guest")
+    assert target.rows() == [(1, 1)]
+
+
+async def test_what_depends_on_a_column_is_named_before_rows_are_written(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (n int); CREATE VIEW tables.v AS SELECT n FROM tables.t")
+
+    with pytest.raises(FatalError, match=r"columns 'n' of tables.t: .*tables\.v depends .*; with `evolve"):
+        async with target.sink(mode="replace") as sink:
+            await sink.write(batch_of([{"n": 1.5}]))
+
+
+async def test_a_row_without_a_partition_cannot_replace_others(target: PostgresTarget) -> None:
+    target.sql(
+        "CREATE TABLE tables.t (id int PRIMARY KEY, n int REFERENCES tables.t) PARTITION BY RANGE (id)"
+    )
+    target.sql("CREATE TABLE tables.p PARTITION OF tables.t FOR VALUES FROM (0) TO (6)")
+    page = [{"id": 5, "n": 5}, {"id": 6, "n": 5}]
+
+    assert await target.write(page, mode="replace") == {1: "ConstraintViolated"}
+    assert target.rows() == [(5, 5)]
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_rows_that_a_trigger_leaves_out_are_counted(target: PostgresTarget, mode: str) -> None:
+    target.sql(f"CREATE TABLE tables.t (n int); CREATE FUNCTION tables.f() {NOOP}")
+    target.sql(
+        "CREATE TRIGGER g BEFORE INSERT ON tables.t FOR EACH ROW WHEN (NEW.n = 2) EXECUTE FUNCTION tables.f()"
+    )
+
+    async with target.sink(mode=mode) as sink:
+        await sink.write(batch_of([{"n": 1}, {"n": 2}]))
+        await sink.run_completed()
+
+    assert sink.ctx.aggregate == {"skipped: left out by a trigger of tables.t": 1}
+    assert target.rows() == [(1,)]
+
+
 async def test_messages_name_the_column_and_hold_no_values(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int, day date)")
     async with target.sink() as opened:

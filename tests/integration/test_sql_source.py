@@ -252,6 +252,19 @@ def test_an_incremental_run_reads_what_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("documented")
+def test_milliseconds_among_seconds_hide_no_rows(tmp_path: Path) -> None:
+    fill(Path("shop.sqlite"), "DROP TABLE orders")
+    fill(Path("shop.sqlite"), "CREATE TABLE orders (id integer, updated_at integer)")
+    fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (1, 1770000000), (2, 1770000000000)")
+    assert main(["run", "--quiet"]) == 0
+    fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (3, 1770000003)")
+    assert main(["run", "--quiet"]) == 0
+
+    read = [json.loads(line)["id"] for line in (tmp_path / "orders.jsonl").read_text().splitlines()]
+    assert read == [1, 2, 3, 2]
+
+
+@pytest.mark.usefixtures("documented")
 def test_rows_later_than_the_clock_hide_no_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,10 @@ from tests.series import few
 from tests.table_targets import TABLE, ClickHouseTarget, DuckdbTarget, PostgresTarget, Target, batch_of
 
 LONG = "x" * 10_000
+REFERRED = (
+    "CREATE TABLE tables.c (t int REFERENCES tables.t (n)); INSERT INTO tables.t VALUES (1); "
+    "INSERT INTO tables.c VALUES (1)"
+)
 
 
 @pytest.fixture(params=["duckdb", "postgres", "clickhouse"])
@@ -91,6 +95,59 @@ async def test_a_row_that_cannot_replace_others_fails_alone(target: Target) -> N
 
     assert failures == {1: "ConstraintViolated", 3: "ConstraintViolated"}
     assert target.rows() == [(1, 1, "x", "new"), (3, 3, "x", "new"), (5, 5, "x", "new")]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("CREATE TABLE tables.u (n int); CREATE VIEW tables.t AS FROM tables.u", "Can only delete from base"),
+        (
+            f"CREATE TABLE tables.t (n int PRIMARY KEY); {REFERRED}",
+            "Violates foreign key constraint",
+        ),
+    ],
+    ids=["view", "reference"],
+)
+async def test_a_file_whose_rows_cannot_be_replaced_is_refused(
+    tmp_path: Path, made: str, message: str
+) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql(made)
+
+    with pytest.raises(
+        FatalError, match=f"`mode: replace` cannot exchange the rows of tables.t: .*{message}"
+    ):
+        async with target.sink(mode="replace"):
+            pass
+
+
+async def test_rows_replace_others_under_unique_indexes(tmp_path: Path) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql('CREATE TABLE tables.t (n int, "a (b" int); INSERT INTO tables.t VALUES (1, 1)')
+    target.sql('CREATE UNIQUE INDEX i ON tables.t (n, "a (b"); CREATE UNIQUE INDEX j ON tables.t ((n % 10))')
+    page = [{"n": 1, "a (b": 1}, {"n": 11, "a (b": 1}, {"n": 2, "a (b": 1, "new": 3}]
+
+    assert await target.write(page, mode="replace") == {1: "ConstraintViolated"}
+    assert target.rows() == [(1, 1, None), (2, 1, 3)]
+
+
+async def test_a_column_that_an_index_needs_cannot_be_widened(tmp_path: Path) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql("CREATE TABLE tables.t (n int); CREATE INDEX i ON tables.t (n)")
+
+    with pytest.raises(FatalError, match=r"cannot add or widen the columns 'n' of tables.t: .*index depends"):
+        async with target.sink(mode="replace") as sink:
+            await sink.write(batch_of([{"n": 1.5}]))
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_computed_column_is_to_be_left_out(tmp_path: Path, mode: str) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql("CREATE TABLE tables.t (n int, m int GENERATED ALWAYS AS (n * 2) VIRTUAL)")
+
+    with pytest.raises(FatalError, match="leave the field out before the sink"):
+        async with target.sink(mode=mode) as sink:
+            await sink.write(batch_of([{"n": 1, "m": 2}]))
 
 
 async def test_replacing_adds_no_column_without_evolve(target: Target) -> None:

@@ -179,6 +179,7 @@ class PipelineOperations(PipelineHost):
             tally = snapshot.tally if snapshot is not None else await store.tally(run_id)
             splits = await self._splits(store, run_id, record)
             done, every = await store.count_splits(run_id)
+            paid = max(await store.journal_cost(run_id), tally.cost_usd)
         if snapshot is not None and entry is not None:
             nodes = nodes_of_run(entry.plan, snapshot)
             slowest = snapshot.bottleneck.name if snapshot.bottleneck is not None else ""
@@ -201,6 +202,7 @@ class PipelineOperations(PipelineHost):
             bytes_in_flight=snapshot.bytes_in_flight if snapshot is not None else 0,
             bytes_budget=snapshot.bytes_budget if snapshot is not None else 0,
             drops=dict(tally.drops),
+            paid_usd=paid,
         )
 
     def _log_known(self) -> Sequence[str]:

@@ -119,7 +119,6 @@ def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> R
         attempt=record.attempt,
         is_here=snapshot is not None,
         waits_for=snapshot.waits_for if snapshot is not None else "",
-        cost_usd=tally.cost_usd,
         tokens=tally.tokens_in + tally.tokens_out,
     )
 

@@ -278,7 +278,7 @@ def test_csv_files_and_repeated_records_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = tmp_path / "truth.csv"
-    truth.write_text('\ufeffid,age,tags,city\n1,30,"[""x""]",\n2,41,,"Oslo, Norway"\n')
+    truth.write_text('\ufeffid,age,tags,city\n1,30,"[""x""]",\n2,41,,"Oslo, Norway"\n', "utf-8")
     rows: list[dict[str, object]] = [
         {"id": 1, "age": 30, "tags": ["x"], "city": None},
         {"id": 2, "age": 4, "city": "Oslo, Norway"},

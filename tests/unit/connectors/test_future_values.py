@@ -22,3 +22,17 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 )  # fmt: skip
 def test_a_date_more_than_a_day_ahead_is_future(value: object, future: bool) -> None:
     assert is_future(value, NOW) is future
+
+
+@pytest.mark.parametrize(
+    ("value", "known", "future"),
+    [
+        (1_770_000_000_000, 1_770_000_000, True), (1_770_000_000, 1_770_000_000_000, False),
+        (1.77e18, 1_770_000_000_000, True), (1_770_000_001, 1_770_000_000, False), (7, 1_770_000_000, False),
+        (1_770_000_000_000, 7, False), (1_770_000_000_000, None, False), (True, 1_770_000_000, False),
+        (float("inf"), 1_770_000_000, False), (10**400, 1_770_000_000, False),
+        (1_770_000_000_000, "2026-01-01", False), ("1770000000000", "1770000000", True),
+    ],
+)  # fmt: skip
+def test_an_epoch_of_a_greater_unit_is_future(value: object, known: object, future: bool) -> None:
+    assert is_future(value, NOW, known) is future

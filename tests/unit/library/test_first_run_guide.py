@@ -20,7 +20,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, _, text in FILES:
         Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(text)
+        Path(name).write_text(text, "utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name, _ in PIPELINES])

@@ -40,7 +40,7 @@ def table(path: str, name: str = "t", **params: Any) -> Node:
 
 
 def postgres(connection: str, **params: Any) -> Node:
-    return {"sink": "postgres", "input": "read", "with": {"connection": connection, "table": "t", **params}}
+    return {"sink": "postgres", "input": "read", "with": {"connection": connection, "table": "t"} | params}
 
 
 def compiled(**pipelines: Any) -> dict[str, Plan]:
@@ -84,8 +84,46 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
         (lines("in.jsonl", mode="replace"), lines("b"), "`read` reads in.jsonl already, and `one` writes"),
         (table("a", mode="replace"), table("./a"), "`one` writes the table t already, and so does `two`"),
         (postgres("db"), postgres("db", mode="replace"), "`one` writes the table t already"),
+        (
+            files("a", mode="replace"),
+            files("a/country=DE/day=1"),
+            "`one` writes a already, and `two` writes a/country=DE/day=1: `mode: replace`",
+        ),
+        (
+            files("a/c=DE", mode="replace"),
+            files("a", partition_by=["c", "d"]),
+            "`one` writes a/c=DE already, and `two` writes a",
+        ),
+        (
+            bucket("s3://b/c=DE"),
+            bucket("s3://b", mode="replace"),
+            "`one` writes s3://b/c=DE already, and `two` writes s3://b",
+        ),
+        (
+            table("a", "Main.T", mode="replace"),
+            table("a"),
+            "`one` writes the table Main.T already, and `two` writes the table t",
+        ),
+        (
+            postgres("db", mode="replace", table="public.t"),
+            postgres("db"),
+            "`one` writes the table public.t already",
+        ),
     ],
-    ids=["replace", "error", "folder", "bucket", "input", "duckdb", "postgres"],
+    ids=[
+        "replace",
+        "error",
+        "folder",
+        "bucket",
+        "input",
+        "duckdb",
+        "postgres",
+        "partition below",
+        "partition above",
+        "partition of a bucket",
+        "schema main",
+        "schema public",
+    ],
 )
 def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: Node, message: str) -> None:
     (problem,) = problems(one=first, two=second)
@@ -107,6 +145,11 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
         (table("a"), table("a")),
         (table("a", mode="replace"), table("a", "u", mode="replace")),
         (postgres("db", mode="replace"), postgres("db2", mode="replace")),
+        (files("a", mode="replace"), files("a/b", mode="replace")),
+        (files("a/c=DE", mode="replace"), files("a/c=FR", mode="replace")),
+        (files("a/c=DE", mode="replace"), files("a", partition_by=["d", "c"])),
+        (files("a/c=DE/d=1", mode="replace"), files("a", partition_by=["c"])),
+        (files("a", mode="replace"), lines("a/c=DE/lines.jsonl")),
     ],
     ids=[
         "append",
@@ -120,10 +163,24 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
         "rows",
         "two tables",
         "two databases",
+        "folder inside",
+        "two partitions",
+        "other column",
+        "partition inside",
+        "lines inside",
     ],
 )
 def test_nodes_that_do_not_conflict_are_allowed(first: Node, second: Node) -> None:
     assert problems(one=first, two=second) == []
+
+
+def test_links_to_a_folder_are_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+
+    (problem,) = problems(one=files(f"{tmp_path}/real"), two=files(f"{tmp_path}/link", mode="replace"))
+
+    assert "`two` writes" in problem
 
 
 def test_dead_letters_that_are_forwarded_count_too() -> None:

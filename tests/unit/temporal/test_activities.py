@@ -46,6 +46,14 @@ PATIENCE = 300.0
 SHORT = Patience(beat_every=0.01, stall_after=0.1, give_up_after=0.1)
 
 
+class Environment(ActivityEnvironment):
+    """An attempt with time for a slow machine; by default it has a second, and drains before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = dataclasses.replace(self.info, start_to_close_timeout=timedelta(hours=1))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatientUntil(Patience):
     """Takes nothing for stalled before an event, however slow the machine is."""
@@ -68,7 +76,7 @@ async def planned(activities: Activities, environment: ActivityEnvironment) -> N
 
 
 async def test_resumed_run_keeps_its_division() -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
@@ -106,7 +114,7 @@ async def test_a_listing_that_is_handed_back_continues_where_it_was(monkeypatch:
     async with Engine() as engine:
         began: list[str | None] = []
         for turn in range(4):
-            environment = ActivityEnvironment()
+            environment = Environment()
             source = Endless(environment, at_once=1)
             plan = linear_plan(source, MemorySink())
             activities = Activities(engine, lambda pipeline, params, plan=plan: plan)  # type: ignore[misc]
@@ -146,7 +154,7 @@ class Ending:
 
 async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, release: bool = True) -> Ending:
     """A chunk that something happens to while it has read and not delivered."""
-    plan, environment = linear_plan(MemorySource(SPLITS), sink), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), sink), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await planned(activities, environment)
@@ -194,7 +202,7 @@ async def test_chunk_is_handed_back_in_the_state_of_the_ledger() -> None:
 
 @pytest.mark.parametrize("details", [(), ({"v": 99, "offset": "x"},), ("text", 7), (None,)])
 async def test_earlier_heartbeats_are_not_relied_upon(details: tuple[object, ...]) -> None:
-    sink, environment = MemorySink(), ActivityEnvironment()
+    sink, environment = MemorySink(), Environment()
     plan = linear_plan(MemorySource(SPLITS), sink)
     environment.info = dataclasses.replace(environment.info, heartbeat_details=details, attempt=2)
     async with Engine() as engine:
@@ -207,7 +215,7 @@ async def test_earlier_heartbeats_are_not_relied_upon(details: tuple[object, ...
 
 
 async def test_heartbeats_are_timely_and_carry_only_counts() -> None:
-    sink, environment = Stuck(), ActivityEnvironment()
+    sink, environment = Stuck(), Environment()
     beats: list[tuple[Any, ...]] = []
 
     def beat(*details: Any) -> None:
@@ -242,7 +250,7 @@ class Hanging(MemorySource):
 
 async def listing_cut_off(request: ListRequest) -> tuple[Listed, list[Lease]]:
     """What comes of a listing that a worker does not finish in its grace, and the leases that are left."""
-    source, environment = Hanging(SPLITS), ActivityEnvironment()
+    source, environment = Hanging(SPLITS), Environment()
     plan, reached = linear_plan(source, MemorySink()), anyio.Event()
     source.when_listed = reached.set  # type: ignore[method-assign]
     async with Engine() as engine:
@@ -282,7 +290,7 @@ class Unlisted(MemorySource):
 
 
 async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
-    source, environment = Unlisted(), ActivityEnvironment()
+    source, environment = Unlisted(), Environment()
     plan = linear_plan(source, MemorySink(), settings=Settings(outage_limit=1.0))
     patience = PatientUntil(beat_every=0.01, stall_after=0.5, event=source.asked)
     async with Engine() as engine:
@@ -295,7 +303,7 @@ async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
 
 async def test_listing_in_an_outage_is_handed_back_at_once() -> None:
     plan = linear_plan(Unlisted(), MemorySink(), settings=Settings(outage_limit=3600.0))
-    environment = ActivityEnvironment()
+    environment = Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=0.01))
         await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
@@ -308,10 +316,13 @@ async def test_listing_in_an_outage_is_handed_back_at_once() -> None:
 
 @pytest.mark.parametrize("what", ["listing", "chunk"])
 async def test_work_without_progress_is_stopped_as_stalled(what: str) -> None:
-    source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
-    plan, environment = linear_plan(source, Stuck()), ActivityEnvironment()
+    hanging, stuck = Hanging(SPLITS), Stuck()
+    source: Source[Any] = hanging if what == "listing" else MemorySource(SPLITS)
+    hanging.when_listed = stuck.reached.set  # type: ignore[method-assign]
+    plan, environment = linear_plan(source, stuck), Environment()
+    patience = PatientUntil(**dataclasses.asdict(SHORT), event=stuck.reached)
     async with Engine() as engine:
-        activities = Activities(engine, lambda pipeline, params: plan, patience=SHORT)
+        activities = Activities(engine, lambda pipeline, params: plan, patience=patience)
         with anyio.fail_after(PATIENCE), pytest.raises(ApplicationError) as raised:
             await planned(activities, environment)
             await environment.run(activities.run_chunk, WHOLE)
@@ -336,7 +347,7 @@ class Deaf(MemorySink):
 
 async def test_unstoppable_chunk_is_abandoned_and_cannot_write() -> None:
     release = anyio.Event()
-    deaf, sink, environment = Deaf(release), MemorySink(), ActivityEnvironment()
+    deaf, sink, environment = Deaf(release), MemorySink(), Environment()
     plans = [linear_plan(MemorySource(SPLITS), one) for one in (deaf, sink)]
     async with Engine() as engine:
         patience = PatientUntil(**dataclasses.asdict(SHORT), event=deaf.reached), Patience()
@@ -373,7 +384,7 @@ class Away(MemorySink):
 
 async def unserved(before: float, *, calls: float) -> ChunkResult:
     """A part of a chunk whose sink is away; the worker has to stop once that was called so often."""
-    sink, environment = Away(), ActivityEnvironment()
+    sink, environment = Away(), Environment()
     options = {"n1": NodeOptions(retry=RetryOptions(attempts=2, base=0.2, cap=0.2))}
     settings = Settings(outage_limit=3600.0)
     plan = linear_plan(MemorySource(SPLITS), sink, options=options, settings=settings)
@@ -383,7 +394,6 @@ async def unserved(before: float, *, calls: float) -> ChunkResult:
             environment.worker_shutdown()
 
     environment.on_heartbeat = beat
-    environment.info = dataclasses.replace(environment.info, start_to_close_timeout=timedelta(hours=1))
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=0.01))
         await planned(activities, environment)
@@ -428,7 +438,7 @@ async def test_failures_have_a_type_but_no_cause(error: Exception, kind: str, fi
     plan = linear_plan(MemorySource(SPLITS), FaultySink([error] * 100), settings=settings)
     async with Engine(clock=ScriptedClock(jump=True)) as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
-        environment = ActivityEnvironment()
+        environment = Environment()
         await planned(activities, environment)
         with pytest.raises(ApplicationError) as raised:
             await environment.run(activities.run_chunk, WHOLE)
@@ -447,9 +457,7 @@ async def test_worker_bug_is_reported_with_its_place() -> None:
 
     async with Engine() as engine:
         with pytest.raises(ApplicationError) as raised:
-            await ActivityEnvironment().run(
-                Activities(engine, plans).compile_plan, CompileRequest("r", "", "test")
-            )
+            await Environment().run(Activities(engine, plans).compile_plan, CompileRequest("r", "", "test"))
 
     assert raised.value.type == "InternalError"
     assert "KeyError at " in str(raised.value)
@@ -463,9 +471,7 @@ async def test_invalid_file_is_not_retried() -> None:
 
     async with Engine() as engine:
         with pytest.raises(ApplicationError, match=r"pipelines\.yaml:3:1") as raised:
-            await ActivityEnvironment().run(
-                Activities(engine, plans).compile_plan, CompileRequest("r", "", "test")
-            )
+            await Environment().run(Activities(engine, plans).compile_plan, CompileRequest("r", "", "test"))
 
     assert (raised.value.type, raised.value.non_retryable) == ("ConfigError", True)
 
@@ -477,15 +483,13 @@ async def test_a_run_that_cannot_be_divided_is_not_begun(tmp_path: Path) -> None
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         with pytest.raises(ApplicationError, match="the sink `jsonl` has to write the whole run") as raised:
-            await ActivityEnvironment().run(
-                activities.compile_plan, CompileRequest("r", "etl/test/r", "test")
-            )
+            await Environment().run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
         assert raised.value.non_retryable
         assert await engine.store.list_runs() == []
 
 
 async def test_a_run_of_another_workflow_is_not_entered() -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/first", "test"))
@@ -502,7 +506,7 @@ async def test_a_run_of_another_workflow_is_not_entered() -> None:
 
 
 async def test_a_second_attempt_may_find_its_run_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
@@ -532,13 +536,13 @@ async def test_workers_with_a_different_file_do_nothing(request_: CompileRequest
         await engine.begin(dataclasses.replace(plan, identity="yet another"), run_id="r")
         activities = Activities(engine, lambda pipeline, params: plan)
         with pytest.raises(ApplicationError, match=f"was {whose} with plan") as raised:
-            await ActivityEnvironment().run(activities.compile_plan, request_)
+            await Environment().run(activities.compile_plan, request_)
 
     assert (raised.value.type, raised.value.non_retryable) == ("PlanMismatch", True)
 
 
 async def test_chunk_held_elsewhere_is_retried_before_the_lease_ends() -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await planned(activities, environment)
@@ -552,7 +556,7 @@ async def test_chunk_held_elsewhere_is_retried_before_the_lease_ends() -> None:
 
 
 async def test_run_with_splits_left_is_never_marked_completed() -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await planned(activities, environment)
@@ -566,7 +570,7 @@ async def test_run_with_splits_left_is_never_marked_completed() -> None:
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
 async def test_run_completed_elsewhere_stays_completed(status: str) -> None:
-    environment = ActivityEnvironment()
+    environment = Environment()
     async with Engine() as engine:
         plan = linear_plan(MemorySource(SPLITS), MemorySink())
         activities = Activities(engine, lambda pipeline, params: plan)
@@ -615,7 +619,7 @@ async def test_the_end_of_a_durable_run_is_reported(
 ) -> None:
     notify = Notify("http://127.0.0.1:9/x", frozenset({"completed", "failed", "outage"}))
     plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
-    environment = ActivityEnvironment()
+    environment = Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await planned(activities, environment)
@@ -629,7 +633,7 @@ async def test_the_end_of_a_durable_run_is_reported(
 async def test_an_end_whose_telling_was_killed_is_reported_again(posted: Posted) -> None:
     notify = Notify("http://127.0.0.1:9/x", frozenset({"completed"}))
     plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
-    environment = ActivityEnvironment()
+    environment = Environment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
         await planned(activities, environment)
@@ -669,7 +673,7 @@ async def refusing(*_: object) -> str:
 
 
 async def test_a_file_changed_since_ends_the_run_all_the_same(posted: Posted) -> None:
-    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), Environment()
 
     def plans(pipeline: str, params: object) -> Plan:
         if ended:

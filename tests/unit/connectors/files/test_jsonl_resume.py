@@ -18,7 +18,7 @@ from connectors.objects.key_set import KeySet
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
-from engine.errors import FatalError
+from engine.errors import FatalError, LeaseLostError
 from engine.execution.engine import Engine
 from engine.state.memory import MemoryStateStore
 from engine.state.records import RunStatus
@@ -83,13 +83,40 @@ async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> N
     assert sorted(lines(path)) == list(range(10))
 
 
-async def test_a_write_that_a_kill_cut_short_is_completed(tmp_path: Path) -> None:
+def cut_short(path: Path, left: int, of: int) -> None:
+    """Leave `left` of the last `of` bytes, as a kill in the middle of their write does."""
+    start = path.stat().st_size - of
+    path.with_name(f".{path.name}.writing").write_bytes(b"%d" % start)
+    os.truncate(path, start + left)
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+async def test_a_write_that_a_kill_cut_short_is_completed(tmp_path: Path, distinct: bool) -> None:
     path = tmp_path / "x.jsonl"
-    await write(sink(path), numbers(0, 3), numbers(3, 6))
-    os.truncate(path, path.stat().st_size - 9)  # of three lines one, and half of the next, has arrived
-    await write(sink(path, attempt=2), numbers(3, 6), numbers(6, 7))
+    await write(sink(path, distinct_keys=distinct), numbers(0, 3), numbers(3, 6))
+    cut_short(path, 15, 24)  # of three lines one, and half of the next, has arrived
+    await write(sink(path, distinct_keys=distinct, attempt=2), numbers(3, 6), numbers(6, 7))
 
     assert lines(path) == list(range(7))
+    assert not path.with_name(".x.jsonl.writing").exists()
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("left", [0, 5, 8, 12, 23])
+async def test_lines_of_another_writer_survive_a_batch_cut_short(
+    tmp_path: Path, left: int, distinct: bool
+) -> None:
+    path = tmp_path / "x.jsonl"
+    killed, other = (sink(path, chunk=chunk, distinct_keys=distinct) for chunk in "ab")
+    async with killed, other:
+        await killed.write(numbers(0, 3))
+        await other.write(numbers(10, 12))
+        await killed.write(numbers(3, 6))
+        cut_short(path, left, 24)
+        await other.write(numbers(12, 14))
+    await write(sink(path, chunk="a", attempt=2, distinct_keys=distinct), numbers(3, 6))
+
+    assert sorted(lines(path)) == [*range(6), *range(10, 14)]
 
 
 async def test_a_note_without_its_lines_is_no_delivery(tmp_path: Path) -> None:
@@ -157,7 +184,31 @@ async def test_keys_that_may_repeat_are_not_compared(tmp_path: Path) -> None:
     await write(sink(path, distinct_keys=False, attempt=2), Batch([{"n": 3}], ["k"]))
 
     assert lines(path) == [1, 2, 3]
-    assert [(tmp_path / name).read_bytes() for name in notes(tmp_path)] == [b""]  # it has begun, no more
+    assert [(tmp_path / name).read_bytes() for name in notes(tmp_path)] == [b"begun\n"]
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("completed", [False, True])
+async def test_a_process_taken_for_dead_adds_no_line(tmp_path: Path, distinct: bool, completed: bool) -> None:
+    path = tmp_path / "x.jsonl"
+    suspended, other = sink(path, distinct_keys=distinct), sink(path, distinct_keys=distinct, attempt=2)
+    async with suspended:
+        await suspended.write(numbers(0, 3))
+        async with other:
+            await other.write(numbers(3, 6))
+            if completed:
+                await other.run_completed()
+        with pytest.raises(LeaseLostError):
+            await suspended.write(numbers(3, 6))
+
+    assert lines(path) == list(range(6))
+    assert len(notes(tmp_path)) == (0 if completed else 1), "those of the other attempt"
+
+
+async def test_a_run_that_wrote_nothing_leaves_no_notes(tmp_path: Path) -> None:
+    async with sink(tmp_path / "x.jsonl"):
+        assert len(notes(tmp_path)) == 1
+    assert notes(tmp_path) == []
 
 
 async def test_a_complete_run_leaves_only_the_file(tmp_path: Path) -> None:

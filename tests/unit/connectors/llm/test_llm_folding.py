@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 
@@ -12,15 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.llm import folding
-from connectors.llm.folding import (
-    Folded,
-    dates_in,
-    folded,
-    numbers_in,
-    places_of_words,
-    word_pattern,
-    words_in,
-)
+from connectors.llm.folding import SCRIPTS_WITHOUT_SPACES, Folded, dates_in, folded, numbers_in
+from connectors.llm.words import Words, _densest_window
 
 ODD = " \t\n\u00a0\u2003aAéÉßﬁ\u0301\u200d\u200b\u00b4’“–Ｃ４ﷺ年ก\u0e48가ΣςİI\x1c1.,"
 ODD += "\u0640\u0345\u302e\u1baa\u0323\U0001d165ᾳ﹘"
@@ -54,18 +48,40 @@ def test_chunks_fold_as_single_characters_do(text: str, size: int) -> None:
             assert start == place < end
 
 
-@given(text=TEXTS, value=TEXTS, many=st.sampled_from([0, 99]))
-def test_words_have_their_places(text: str, value: str, many: int) -> None:
-    words = Counter(words_in(value))
-    wanted = [(*one.span(), one[0]) for one in word_pattern(text).finditer(text) if one[0] in words]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folding, "_MANY_WORDS", many)
-        assert places_of_words(text, words, 0) == wanted
+WORD = re.compile(rf"[{SCRIPTS_WITHOUT_SPACES}]|\w(?:[^\W{SCRIPTS_WITHOUT_SPACES}])*")
 
 
-def test_rare_words_end_the_search_for_a_value() -> None:
-    assert places_of_words("one two", Counter(["one", "two", "three"]), 2) != []
-    assert places_of_words("one two", Counter(["one", "two", "three"]), 3) == []
+@given(text=TEXTS)
+def test_words_are_divided_and_have_their_places(text: str) -> None:
+    text = folded(text)
+    words = Words(text)
+    wanted = list(WORD.finditer(text))
+    assert words._words == [one[0] for one in wanted]
+    assert [words._start(index) for index in range(len(words))] == [one.start() for one in wanted]
+
+
+@given(
+    text=st.lists(st.sampled_from("abcd東."), max_size=25),
+    value=st.lists(st.sampled_from("abc東"), min_size=1, max_size=6),
+    fewest=st.integers(1, 6),
+)
+def test_the_first_densest_window_is_found(text: list[str], value: list[str], fewest: int) -> None:
+    words, size = [one for one in text if one != "."], len(value)
+    fewest = min(fewest, size)
+    hits = [
+        sum((Counter(words[max(0, end - size) : end]) & Counter(value)).values())
+        for end in range(len(words) + 1)
+    ]
+    best = max(hits) if len(words) >= size else 0
+    found = _densest_window(words, value, fewest)
+    assert (found is not None) == (best >= fewest)
+    if found is not None:
+        assert found[1] == hits.index(best) - 1
+        assert words[found[0]] in value
+        assert sum((Counter(words[found[0] : found[1] + 1]) & Counter(value)).values()) == best
+    assert Words(" ".join(text)).densest(Words(" ".join(value)), fewest) == (
+        found and (Words(" ".join(text))._start(found[0]), Words(" ".join(text))._start(found[1]) + 1)
+    )
 
 
 def test_marks_that_a_normalisation_may_move_are_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.files.documents import FilesParams, FilesSource
 from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
@@ -345,3 +347,15 @@ def test_times_read_together_are_those_read_alone(text: str) -> None:
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ObjectParams(**params)
+
+
+async def test_columns_whose_type_differs_between_files_are_noted(tmp_path: Path) -> None:
+    for name, rows in {"a": "1,1,\n", "b": "x,1.5,2\n", "c": ",2,\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"n,m,late\n{rows}")
+    opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
+
+    assert [record["n"] async for record in opened.extract()] == [1, "x", None]
+    notes = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
+    assert notes == [
+        "note: read 'n' as integer in some files and as text in others: set `types: {n: text}`"
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.files import JsonlSink, JsonlSinkParams
 from connectors.files.documents import FilesParams, FilesSource
-from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.files.parts import FilesSink, FilesSinkParams, _FolderOfParts
 from connectors.files.walking import walk
 from connectors.objects.encoding import encode_csv
 from connectors.objects.listed import ListedObject
@@ -33,7 +34,7 @@ from connectors.objects.selection import Selection
 from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
-from engine.contract.keys import KeyRange
+from engine.contract.keys import KeyList, KeyRange
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.testing import MemorySource, linear_plan
@@ -635,3 +636,68 @@ async def test_partitions_in_a_bucket_are_its_files() -> None:
 
     below._names = listed  # type: ignore[method-assign]
     assert list(await below.sizes()) == names[1:4]
+
+
+async def test_partitions_of_a_batch_are_written_concurrently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, active, most = anyio.Event(), 0, 0
+    put = _FolderOfParts.put
+
+    async def counted(self: _FolderOfParts, token: str, name: str, data: bytes) -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        if active == 3:
+            together.set()
+        with anyio.fail_after(30):
+            await together.wait()
+        await put(self, token, name, data)
+        active -= 1
+
+    monkeypatch.setattr(_FolderOfParts, "put", counted)
+    monkeypatch.setattr(FilesSink, "partitions_at_once", 3)
+    made = sink(tmp_path, partition_by=["id"])
+    async with made:
+        await made.write(batch(0, 10))
+
+    assert most == 3
+    assert len(list(tmp_path.glob("id=*/part-*"))) == 10
+
+
+async def test_an_error_of_one_partition_stops_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+
+    async def failing(self: _FolderOfParts, token: str, name: str, data: bytes) -> None:
+        named.append(name)
+        await anyio.sleep(0.001)
+        raise TransientError("away")
+
+    monkeypatch.setattr(_FolderOfParts, "put", failing)
+    monkeypatch.setattr(FilesSink, "partitions_at_once", 3)
+    made = sink(tmp_path, partition_by=["id"])
+    async with made:
+        with pytest.raises(TransientError, match="away"):
+            await made.write(batch(0, 10))
+
+    assert len(named) == 3
+
+
+@pytest.mark.parametrize("form", ["k/{}", "long/" * 20 + "{}/x"], ids=["numbered", "hashed"])
+async def test_notes_of_partitions_take_few_bytes_for_each_record(tmp_path: Path, form: str) -> None:
+    keys = [form.format(number) for number in range(9000)]
+    given = Batch([{"id": number, "p": number % 7 % 3} for number in range(9000)], KeyList(keys))
+    given.origins = []
+    async with sink(tmp_path, partition_by=["p"]) as first:
+        await first.write(given)
+    notes = list(tmp_path.glob(".odw-*/*.json"))
+
+    assert len(notes) == 3
+    assert sum(note.stat().st_size for note in notes) < 13 * 9000
+    async with sink(tmp_path, partition_by=["p"], attempt=2) as again:
+        assert all(key in again._open().before for key in keys)
+        assert form.format(9000) not in again._open().before
+        await again.write(given)
+    assert sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("p=*/*")) == 9000

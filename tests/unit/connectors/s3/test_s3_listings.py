@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from pathlib import Path
@@ -133,6 +134,25 @@ class CapitalTrue(OddS3):
         return super().page_xml(page, more=more).replace(">true<", "> True <")
 
 
+class OwnWords(OddS3):
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return super().page_xml(page, more=more).replace(">true<", ">yes<").replace(">false<", ">no<")
+
+
+class NeverTruncated(OddS3):
+    """Names a next page, and says that there is none."""
+
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return super().page_xml(page, more=more).replace(">true<", ">false<")
+
+
+class NeverTruncatedForgetful(NeverTruncated, Forgetful):
+    """All keys are on the first page, which has a token, too."""
+
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return super().page_xml(ALL, more=True)
+
+
 class EmptyNumbers(OddS3):
     def page_xml(self, page: list[str], *, more: bool) -> str:
         numbers = "<KeyCount></KeyCount><MaxKeys/><IsTruncated>"
@@ -154,8 +174,9 @@ class PackedByProxy(OddS3):
 @pytest.mark.parametrize(
     "lake",
     [
-        CapitalTrue, EmptyNumbers, Nameless, PackedByProxy, OddS3, WithoutToken, FirstVersionOnly,
-        Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying, Unordered, Twice, WithMark,
+        CapitalTrue, OwnWords, NeverTruncated, NeverTruncatedForgetful, EmptyNumbers, Nameless,
+        PackedByProxy, OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive,
+        EmptyPages, Lying, Unordered, Twice, WithMark,
     ],
 )  # fmt: skip
 async def test_every_object_is_listed_once_however_pages_continue(lake: type[OddS3]) -> None:
@@ -348,3 +369,20 @@ async def test_a_page_that_is_not_found_is_no_deleted_object() -> None:
     page = Reply(404, b"<html>nope</html>", {"Content-Type": "text/html"})
     with pytest.raises(FatalError, match="check the pattern and the connection's endpoint"):
         await names(Answers(page))
+
+
+async def test_an_answer_with_invalid_chunks_ends() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n26\r\n<?xml version='1.0'?>")
+        await asyncio.sleep(0.01)  # until the client has the head
+        writer.write(b"<ListBucketResult>HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    lake = OddS3({})
+    lake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, open_client(source(lake).connection) as client:  # type: ignore[arg-type]
+        resolver = S3WildcardResolver(client)
+        with pytest.raises(TransientError, match="listing"):
+            [found async for found in resolver.resolve_pattern("s3://data/**")]

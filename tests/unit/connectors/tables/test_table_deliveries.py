@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from connectors.tables.deliveries import LedgerRow, Reader, entries_of
 from connectors.tables.isolation import RowsRefusedError, deliver_all
+from connectors.tables.params import is_staging_of, staging_name
 from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch
+from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange, Keys
 
 
@@ -94,3 +96,12 @@ async def test_rows_that_are_refused_fail_alone_and_in_order(bad: set[int]) -> N
     assert set(failures) == bad
     assert {error.kind for error in failures.values()} <= {"ValueRefused"}
     assert written == [number for number in range(20) if number not in bad]
+
+
+def test_tables_with_a_long_common_name_do_not_share_rows() -> None:
+    ctx, long = Context("p", "n", "r"), "a" * 45
+    staged = staging_name(f"s.{long}b", ctx).removeprefix("s.")
+
+    assert is_staging_of(staged, f"{long}b")
+    assert not is_staging_of(staged, f"{long}c")
+    assert len(staged) <= 63
