@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from reprlib import repr as short
 
-from pydantic import BaseModel
+from engine.contract.kinds import Kind, Locality
 
-__all__ = ["expect", "is_count", "is_flag", "is_mapping", "is_model", "is_name", "is_number", "is_text"]
+__all__ = [
+    "SPECIFICATION",
+    "expect",
+    "is_count",
+    "is_flag",
+    "is_mapping",
+    "is_model",
+    "is_name",
+    "is_number",
+    "is_text",
+]
 
 Fits = Callable[[object], bool]
 
@@ -58,4 +68,25 @@ def is_mapping(value: object) -> bool:
 
 def is_model(value: object) -> bool:
     """Return whether a value is a class of Pydantic models."""
+    from pydantic import BaseModel  # where a model is given, it is loaded already
+
     return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+_MODEL = "a class of Pydantic models"
+_FLAG = "True, False, or a function of the parameters"
+SPECIFICATION: Mapping[str, tuple[Fits, str]] = {
+    "name": (is_name, "a text that is not empty"),
+    "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
+    "factory": (callable, "a class or a function"),
+    "params": (is_model, _MODEL),
+    "connection": (lambda one: one is None or is_model(one), _MODEL),
+    "sandbox": (is_text, "a text"),
+    "extra": (is_text, "a text"),
+    "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
+    "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "branches": (lambda one: one is None or callable(one), "a function of the parameters"),
+    "claim": (lambda one: one is None or callable(one), "a function of the parameters"),
+}
+"""What fits each argument of a `ComponentSpec`."""

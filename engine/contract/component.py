@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from engine.contract.allowances import Allowances, NoSpending, Spending
-from engine.contract.arguments import Fits, expect, is_flag, is_model, is_name, is_number, is_text
+from engine.contract.arguments import SPECIFICATION, expect, is_number
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
@@ -26,6 +25,7 @@ from engine.contract.callables import check_class
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.kinds import Kind, Locality
 from engine.contract.lease import Lease, NoLease
 from engine.contract.params import NoParams, Params, operational
 from engine.contract.retry import Retry
@@ -51,26 +51,6 @@ __all__ = [
     "component",
     "operational",
 ]
-
-
-class Kind(StrEnum):
-    """The three kinds of component."""
-
-    SOURCE = "source"
-    TRANSFORM = "transform"
-    SINK = "sink"
-
-
-class Locality(StrEnum):
-    """Where a component's data can be reached from.
-
-    `machine`: from any process of this machine, such as files. `process`: only from this process, such as its
-    standard output.
-    """
-
-    ANYWHERE = "anywhere"
-    MACHINE = "machine"
-    PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,24 +161,6 @@ class Context:
 
 P = TypeVar("P", bound=BaseModel)
 
-_MODEL = "a class of Pydantic models"
-_FLAG = "True, False, or a function of the parameters"
-_ARGUMENTS: Mapping[str, tuple[Fits, str]] = {
-    "name": (is_name, "a text that is not empty"),
-    "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
-    "factory": (callable, "a class or a function"),
-    "params": (is_model, _MODEL),
-    "connection": (lambda one: one is None or is_model(one), _MODEL),
-    "sandbox": (is_text, "a text"),
-    "extra": (is_text, "a text"),
-    "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
-    "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
-    "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),
-    "branches": (lambda one: one is None or callable(one), "a function of the parameters"),
-    "claim": (lambda one: one is None or callable(one), "a function of the parameters"),
-}
-"""What fits each argument of a `ComponentSpec`."""
-
 
 @dataclass(frozen=True)
 class ComponentSpec:
@@ -239,7 +201,7 @@ class ComponentSpec:
     claim: Callable[[Any], Claim | None] | None = None
 
     def __post_init__(self) -> None:
-        for name, (fits, what) in _ARGUMENTS.items():
+        for name, (fits, what) in SPECIFICATION.items():
             expect(f"the component {self.name!r}", name, getattr(self, name), fits, what)
 
     @property
