@@ -43,8 +43,16 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     read_once.share()
+    _be_patient()
     with no_child_process(), no_socket(), no_open_generator():
         yield
+
+
+def _be_patient() -> None:
+    """Let the tests' clients wait for answers: httpx gives up after 5 s, which a busy machine may need."""
+    if (config := sys.modules.get("httpx._config")) is not None:
+        for phase in ("connect", "read", "write", "pool"):
+            setattr(config.DEFAULT_TIMEOUT_CONFIG, phase, 300.0)
 
 
 @pytest.fixture

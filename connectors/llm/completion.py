@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from connectors.llm.json_text import parse, written
 from connectors.llm.refusals import Refusal
-from connectors.llm.streams import combined, is_stream, joined
+from connectors.llm.streams import combined, is_stream, joined, stated_usage
 
 __all__ = ["Reply", "read_body", "read_completion"]
 
@@ -91,7 +91,8 @@ def read_completion(body: object) -> Reply | Refusal | None:
     finish = _finish(choice)
     if finish in _BROKEN_OFF:
         return Refusal(502, f"the answer broke off ({finish})")
-    tokens_in, tokens_out, known = _usage(body.get("usage"))
+    usage = stated_usage(body)
+    tokens_in, tokens_out, known = _usage(usage)
     content = _content(message, choice)
     thoughts = next((one for name in _THOUGHTS if (one := _text(message.get(name), thoughts=True))), "")
     return Reply(
@@ -101,8 +102,8 @@ def read_completion(body: object) -> Reply | Refusal | None:
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usage_known=known,
-        tokens_cached=min(_cached(body.get("usage")), tokens_in),
-        thinks=bool(thoughts) or "<think" in content or _thinks(body.get("usage")),
+        tokens_cached=min(_cached(usage), tokens_in),
+        thinks=bool(thoughts) or "<think" in content or _thinks(usage),
     )
 
 

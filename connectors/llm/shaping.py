@@ -258,7 +258,8 @@ class _Shaper:
     def _array(self, schema: JsonObject, path: str) -> Shape:
         places = schema.get("prefixItems")
         if not places:
-            return Items(self._shape(schema.get("items", {}), f"{path}[]"), _limits(schema))
+            item = self._shape(schema.get("items", {}), f"{path}[]")
+            return Items(item, _limits(schema), unique=schema.get("uniqueItems") is True)
         if schema.get("items") or schema.get("maxItems") != len(places):
             raise UnaskableError(f"`{path}`: a tuple has to have a fixed number of places")
         shapes = tuple(self._shape(one, f"{path}[{at}]") for at, one in enumerate(places))

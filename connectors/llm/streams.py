@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from connectors.llm.json_text import parse
+from connectors.llm.json_text import parse, written
 
-__all__ = ["combined", "is_stream", "joined"]
+__all__ = ["combined", "is_stream", "joined", "stated_usage"]
 
 _STARTS = ("data:", "event:", ":", "id:", "retry:")
+_USAGES = ("usage", "usageMetadata", "usage_metadata")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -32,30 +33,50 @@ def joined(text: str) -> Any:
 
 def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) -> dict[str, Any]:
     """Combine the parts of a completion. `has_ended`: the stream ended with a mark."""
-    message: dict[str, str] = {}
+    message: dict[str, list[object]] = {}
     arguments: dict[object, str] = {}
     choice: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     for event in events:
         if event.get("error"):
             return {"error": event["error"]}
-        if event.get("usage"):
-            whole["usage"] = event["usage"]
+        if usage := stated_usage(event):
+            whole["usage"] = usage
         part = _first_choice(event.get("choices"))
         choice |= {name: part[name] for name in ("finish_reason", "error") if part.get(name)}
-        delta = part.get("delta") or part.get("message")
+        delta = part.get("delta") or part.get("message") or {"content": part.get("text")}
         if isinstance(delta, Mapping):
             for name in _TEXTS:
-                if isinstance(delta.get(name), str):
-                    message[name] = message.get(name, "") + delta[name]
-            for index, text in _arguments(delta.get("tool_calls")):
+                pieces = delta.get(name)
+                pieces = pieces if isinstance(pieces, list) else [pieces] if isinstance(pieces, str) else []
+                if not part.get("delta") and _text(pieces).startswith(_text(message.get(name, []))):
+                    message[name] = []  # the whole message ends the stream
+                message.setdefault(name, []).extend(pieces)
+            for index, text in _arguments(delta):
                 arguments[index] = arguments.get(index, "") + text
-    answer = "".join((*message.values(), *arguments.values()))
+    texts = {name: _text(pieces) for name, pieces in message.items() if pieces}
+    answer = "".join((*texts.values(), *arguments.values()))
     if "finish_reason" not in choice and not has_ended and not _is_closed(answer):
         choice["finish_reason"] = "abort"  # the stream broke off
     called = [{"function": {"arguments": text}} for text in arguments.values()]
     calls = {"tool_calls": called} if called else {}
-    return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
+    in_parts = {
+        name: pieces for name, pieces in message.items() if not all(isinstance(one, str) for one in pieces)
+    }
+    return {**whole, "choices": [{**choice, "message": {**texts, **in_parts, **calls}}]}
+
+
+def stated_usage(body: Mapping[str, Any]) -> object:
+    """Return the usage of a completion or an event; Groq and Moonshot have places of their own for it."""
+    places = (body, body.get("x_groq"), _first_choice(body.get("choices")))
+    found = (one.get(name) for one in places if isinstance(one, Mapping) for name in _USAGES)
+    return next((one for one in found if one), None)
+
+
+def _text(pieces: Iterable[object]) -> str:
+    """Join texts, and those of parts of a content."""
+    texts = (one.get("text") if isinstance(one, Mapping) else one for one in pieces)
+    return "".join(one for one in texts if isinstance(one, str))
 
 
 def _is_closed(answer: str) -> bool:
@@ -72,12 +93,14 @@ def _events(text: str) -> Iterator[Mapping[str, Any]]:
                 yield event
 
 
-def _arguments(calls: object) -> Iterator[tuple[object, str]]:
-    """The parts of calls' arguments, each with the number of its call."""
-    for call in calls if isinstance(calls, list) else ():
+def _arguments(delta: Mapping[str, Any]) -> Iterator[tuple[object, str]]:
+    """The parts of calls' arguments, as text, each with the number of its call."""
+    calls = delta.get("tool_calls")
+    for call in (*(calls if isinstance(calls, list) else ()), {"function": delta.get("function_call")}):
         function = call.get("function") if isinstance(call, Mapping) else None
-        text = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(text, str) and text:
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if arguments and isinstance(arguments, str | Mapping):
+            text = arguments if isinstance(arguments, str) else written(arguments)
             yield str(call.get("index") or 0), text
 
 

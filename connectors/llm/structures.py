@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from connectors.llm.json_text import parse
+from connectors.llm.json_text import parse, written
 from connectors.llm.names import by_name, folded_name
 from connectors.llm.placeholders import says_nothing
 from connectors.llm.shapes import (
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _NULL: Final[JsonObject] = {"type": "null"}
+_CHANGED: Final = object()
 _DATED: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _BESIDE_VALUE: Final = frozenset(
     {
@@ -53,10 +54,11 @@ _BESIDE_VALUE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Items(Shape):
-    """A list of values of one shape. `form` describes its length in words."""
+    """A list of values of one shape. `form` describes its length in words. `unique`: it is a set."""
 
     item: Shape
     form: str = ""
+    unique: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
         return {
@@ -68,7 +70,10 @@ class Items(Shape):
         return isinstance(value, list) and all(_fits(self.item, one) for one in value)
 
     def read(self, value: object) -> object:
-        return [_read(self.item, one) for one in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        items = [_read(self.item, one) for one in value]
+        return list({_spelled(one): one for one in items}.values()) if self.unique else items
 
     def words(self) -> str:
         each = self.item.words()
@@ -305,6 +310,7 @@ class Reference(Shape):
 def as_told(shape: Shape, told: object, found: object) -> Any:
     """Return the validated value, or the original text if Pydantic read a number as a moment.
 
+    Sets keep the order of `told`, so that each member has its span, and a resume gives the same record.
     For `datetime | str` it reads "2026" as seconds since 1970.
     """
     if isinstance(shape, Reference):
@@ -313,6 +319,8 @@ def as_told(shape: Shape, told: object, found: object) -> Any:
         if isinstance(told, str):
             return told if shape.mixes_moments and is_number(told) and _is_dated(found) else found
         shape = next((one for one in shape.branches if one.fits(told)), shape)
+    if isinstance(shape, Items) and shape.unique and isinstance(told, list) and isinstance(found, list):
+        found = _in_told_order(told, found)
     if isinstance(told, list) and isinstance(found, list) and len(told) == len(found):
         if isinstance(shape, Items):
             return [as_told(shape.item, *pair) for pair in zip(told, found, strict=True)]
@@ -327,6 +335,22 @@ def as_told(shape: Shape, told: object, found: object) -> Any:
         both = told.keys() & found.keys() & shapes.keys()
         return {**found, **{name: as_told(shapes[name], told[name], found[name]) for name in both}}
     return found
+
+
+def _in_told_order(told: list[object], found: list[object]) -> list[object]:
+    """Order the members of a set, which differs from process to process, as the document states them.
+
+    Members that a validator has changed take the remaining places.
+    """
+    left = {_spelled(one): one for one in found}
+    stated = [left.pop(_spelled(one), _CHANGED) for one in told]
+    changed = iter([left[one] for one in sorted(left)])
+    ordered = [next(changed, _CHANGED) if one is _CHANGED else one for one in stated]
+    return [*(one for one in ordered if one is not _CHANGED), *changed]
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) else written(value)
 
 
 def _is_dated(value: object) -> bool:

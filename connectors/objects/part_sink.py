@@ -241,6 +241,7 @@ class PartSink(Sink[P]):
             await self._write(batch, good[:middle], folder)
             await self._write(batch, good[middle:], folder)
             return failures
+        await self.ctx.lease.confirm()  # encoding may have taken long
         await self._open().write(part if len(good) == len(part) else batch.take(good), data, folder)
         return failures
 

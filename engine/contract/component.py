@@ -25,6 +25,7 @@ from engine.contract.callables import check_class
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.lease import Lease, NoLease
 from engine.contract.params import NoParams, Params, operational
 from engine.contract.retry import Retry
 from engine.contract.shared import Shared
@@ -141,6 +142,7 @@ class Context:
         shared: objects shared by the components of this engine, such as the limits of an endpoint.
         allowances: limits shared by all processes with the same state; None without a pipeline.
         spending: the budgets of the pipeline; ask here before paying for a call.
+        lease: this process's right to work on the run.
     """
 
     pipeline: str = ""
@@ -165,6 +167,7 @@ class Context:
     shared: Shared = field(default_factory=Shared)
     allowances: Allowances | None = None
     spending: Spending = field(default_factory=NoSpending)
+    lease: Lease = field(default_factory=NoLease)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a custom counter of this node."""

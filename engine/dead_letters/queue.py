@@ -99,6 +99,7 @@ class DeadLetterRoute:
 
         async def call(batch: Batch) -> Outcome:
             try:
+                await sink.ctx.lease.confirm()
                 if isinstance(sink, TakesDeadLetters):
                     await sink.write_dead_letters(batch.records)
                 else:

@@ -57,6 +57,7 @@ class Components:
             identity.run_id,
             settings.budget_usd,
             settings.budget_usd_per_day,
+            resources.lease,
         )
         self.runtimes: dict[str, Runtime] = {}
         self.forward: Runtime | None = None
@@ -133,6 +134,7 @@ class Components:
             shared=resources.shared,
             allowances=StoredAllowances(resources.store, resources.clock),
             spending=self._spending,
+            lease=resources.lease,
         )
 
     def policy(self, node: PlanNode) -> RetryPolicy:
@@ -183,6 +185,7 @@ class Components:
         for runtime in [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]:
             if isinstance(runtime.component, Sink):
                 outage = Outage("complete the run", runtime.stats, runtime.policy, self._resources.clock)
+                await self._resources.lease.confirm()
                 await outage.through(runtime.component.run_completed)
 
     def _stats_of(self, node: PlanNode) -> NodeStats:

@@ -219,6 +219,7 @@ class Engine:
         assert self._group is not None, "use `async with Engine(...)`"
         budget, keeping = self._process.pipeline(plan.settings.memory_bytes), anyio.CancelScope()
         resources = self.resources(budget)
+        resources.lease = lease
         if self._tracer is not None:
             resources.trace = self._tracer.run(plan.pipeline, record.run_id, record.attempt)
         run = Run(

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -45,10 +46,11 @@ RENEWED_EVERY: Final = 10.0
 class HeldLease:
     """A lease held by this process; created by `acquire`."""
 
-    def __init__(self, store: StateStore, clock: Clock, lease: Lease) -> None:
+    def __init__(self, store: StateStore, clock: Clock, lease: Lease, renewed_at: float) -> None:
         self._store = store
         self._clock = clock
         self._lease = lease
+        self._renewed_at = renewed_at
 
     @property
     def epoch(self) -> int:
@@ -73,7 +75,21 @@ class HeldLease:
         """
         while True:
             await sleep(RENEWED_EVERY)
-            self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
+            await self._renew()
+
+    def is_expired(self) -> bool:
+        """Return whether the lease was renewed too long ago: this process may have been suspended."""
+        return _seconds_since_boot() - self._renewed_at > LEASE_TTL
+
+    async def confirm(self) -> None:
+        """Renew an expired lease. Raises what `renew_periodically` raises."""
+        if self.is_expired():
+            await self._renew()
+
+    async def _renew(self) -> None:
+        began = _seconds_since_boot()
+        self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
+        self._renewed_at = began
 
     async def renew_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
         """Renew until the scope is cancelled; call `lost` if that is no longer possible."""
@@ -99,7 +115,8 @@ async def acquire(
     Raises:
         LeaseHeldError: another process works on it.
     """
-    lease = HeldLease(store, clock, await _acquire(store, clock, run_id, chunk))
+    began = _seconds_since_boot()
+    lease = HeldLease(store, clock, await _acquire(store, clock, run_id, chunk), began)
     try:
         yield lease
     finally:
@@ -177,6 +194,11 @@ async def _release_left_behind(store: StateStore, run_id: str, holder: str) -> N
         for lease in await store.leases(run_id):
             if lease.holder == holder:
                 await store.release_lease(lease)
+
+
+def _seconds_since_boot() -> float:
+    """Return seconds that also pass while the process or, on Linux, the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _until(clock: Clock) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
+from engine.contract.lease import Lease, NoLease
 from engine.contract.shared import Shared
 from engine.execution.journal import Journal
 from engine.execution.node_events import NodeEvent
@@ -38,6 +39,7 @@ class RunnerResources:
     shared: Shared = field(default_factory=Shared)
     tell: NodeEvent | None = None
     trace: RunTrace | None = None
+    lease: Lease = field(default_factory=NoLease)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import anyio
 
 from engine.contract.allowances import Draw, Payment
 from engine.contract.clock import Clock
+from engine.contract.lease import Lease, NoLease
 from engine.errors import FatalError
 from engine.state.store import StateStore
 
@@ -41,10 +42,12 @@ class PipelineSpending:
         run_id: str,
         per_run: float | None,
         per_day: float | None,
+        lease: Lease | None = None,
     ) -> None:
         self._store, self._clock, self._pipeline = store, clock, pipeline
         self._run = _Purse(f"usd/run/{run_id}", per_run, "budget_usd", "raise it") if per_run else None
         self._per_day = per_day
+        self._lease = lease or NoLease()
         self._day: _Purse | None = None
         self._early = 0.0  # USD booked before the day's purse existed
         self._date: date | None = None
@@ -63,6 +66,7 @@ class PipelineSpending:
 
     @asynccontextmanager
     async def paying(self, estimate: float) -> AsyncGenerator[Payment, None]:
+        await self._lease.confirm()
         purses = await self._reserve(estimate)
         payment = Payment()
         try:

@@ -251,6 +251,7 @@ class SinkStep(Step):
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(sink, *args)
         self._component = sink
+        self._lease = sink.ctx.lease
         self._write = self._unwatched = traced(sink.write, self.stats.trace)
         self.open_dead_letters: OpenDeadLetters | None = None
         self.stats.taps.add_place(self)
@@ -281,6 +282,8 @@ class SinkStep(Step):
 
     async def _confirmed(self, batch: Batch) -> bool:
         """Write a batch, and return whether the sink knows that its records arrived."""
+        if self._lease.is_expired():
+            await self._lease.confirm()
         made: object = self._write(batch)
         if not isinstance(made, Awaitable):
             raise self._misuse(f"returned {type_shown(made)}, which cannot be awaited: make it `async def`")

@@ -50,7 +50,7 @@ KINDS = {"403": "ObjectForbidden"}
 OF_BODIES = ("truncation", "reset", "stall", "wrong length", "changed midway")
 STALL_SECONDS = 30.0
 PROBE = "bytes=0-0"
-READ_TIMEOUT = 1.0
+READ_TIMEOUT = 5.0
 
 
 @dataclass
@@ -72,6 +72,8 @@ class Storm:
     url: str = ""
     gets: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+    """Requests whose reader had enough of waiting before there was an answer, on a busy machine."""
     changed: dict[str, asyncio.Event] = field(default_factory=dict)
     """Set as soon as the object is another one."""
 
@@ -142,6 +144,8 @@ class Storm:
         async with self._session.request(method, url, headers=headers) as answer:
             body = await answer.read()
             status, passed = answer.status, answer.headers
+        if method == "GET" and key and key not in self.never and reader.at_eof():
+            self.given_up += 1
         if fault == "changed midway":
             await self._change(key)
         await self._send(reader, writer, status, passed, body, fault)
@@ -208,13 +212,15 @@ class StormOutcome:
     gets: int
     struck: Counter[str]
     gets_of_never: int
+    given_up: int
     seconds: float
 
     @property
     def beyond(self) -> float:
         """GETs for each object beyond the faults, of the objects that can be read."""
         faults = sum(self.struck.values())
-        return (self.gets - self.gets_of_never - faults) / (self.objects - len(self.never))
+        gets = self.gets - self.gets_of_never - self.given_up - faults
+        return gets / (self.objects - len(self.never))
 
     @property
     def never(self) -> list[str]:
@@ -287,6 +293,7 @@ async def run_storm(
         gets=sum(storm.gets.values()),
         struck=storm.struck,
         gets_of_never=sum(storm.gets[name] for name in broken),
+        given_up=storm.given_up,
         seconds=seconds,
     )
 

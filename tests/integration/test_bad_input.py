@@ -44,7 +44,7 @@ def run_cli(*arguments: str, cwd: Path, script: str = "") -> subprocess.Complete
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -244,7 +244,7 @@ async def test_rows_that_are_visible_at_the_third_look_are_written(tmp_path: Pat
     async with looking(3).running() as server:
         file = ingest_pipeline(
             tmp_path, server.url, [blob(number) for number in range(3)],
-            confirm="visible", confirm_timeout=30, confirm_interval=0.01,
+            confirm="visible", confirm_timeout=300, confirm_interval=0.01,
         )  # fmt: skip
         report, letters = await run(file)
     assert report.status is RunStatus.COMPLETED

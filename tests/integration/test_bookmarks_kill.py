@@ -20,7 +20,7 @@ from tests.integration.test_s3 import s3 as s3
 from tests.integration.test_s3 import server as server
 from tests.series import few
 
-PATIENCE = 60
+PATIENCE = 300
 KILLED = -signal.SIGKILL
 LINES = 3000
 

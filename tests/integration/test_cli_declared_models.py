@@ -30,7 +30,7 @@ def run(folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def test_a_declared_model_is_loaded_read_and_extended(tmp_path: Path) -> None:
         assert process.stdout is not None
         url = next(word for word in process.stdout.readline().split() if word.startswith("http")).rstrip(";,")
         items = httpx.get(f"{url}/consumption/getReading?order=id").json()["items"]
-        started = httpx.get(f"{url}/consumption/extract-readings", timeout=60)
+        started = httpx.get(f"{url}/consumption/extract-readings", timeout=300)
         process.terminate()
     assert items == [
         {"id": "a", "celsius": 1.0, "place": None},

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-PATIENCE = 60
+PATIENCE = 300
 UNMARK = r"file_name~^\[DLQ\]~"
 
 LOADING = """\

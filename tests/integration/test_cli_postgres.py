@@ -14,7 +14,7 @@ import pytest
 from engine.cli.exit_codes import ExitCode
 from tests.servers.postgres import PASSWORD, PASSWORD_IN_ADDRESS, Postgres
 
-PATIENCE = 60
+PATIENCE = 300
 
 FILE = """\
 version: 1

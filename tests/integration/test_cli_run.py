@@ -19,7 +19,7 @@ import pytest
 from engine.cli.exit_codes import ExitCode
 from engine.state import Follower, open_store
 
-PATIENCE = 60
+PATIENCE = 300
 
 COPY = """\
 version: 1

@@ -30,7 +30,7 @@ def test_a_failed_run_moves_what_the_alert_watches(tmp_path: Path) -> None:
         assert process.stdout is not None
         url = next(word for word in process.stdout.readline().split() if word.startswith("http")).rstrip(";,")
         assert 'odw_runs_ended_total{pipeline="p",status="failed"} 0' in httpx.get(f"{url}/metrics").text
-        assert httpx.get(f"{url}/consumption/extract-p", timeout=60).json()["success"]
+        assert httpx.get(f"{url}/consumption/extract-p", timeout=300).json()["success"]
         line = process.stdout.readline()
         text = httpx.get(f"{url}/metrics").text
         process.terminate()

@@ -29,7 +29,7 @@ pipelines:
       load: {sink: ingest, with: {connection: warehouse, model: BlobSource, records: "${params.batch_size}"}}
 aliases: {blob-workflow: blobs, extract-blob: blobs}
 """
-PATIENCE = 60
+PATIENCE = 300
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from engine.service.server import running_service
 def sql(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "engine", "sql", *arguments]
     return subprocess.run(
-        command, cwd=folder, input=text, capture_output=True, text=True, timeout=90, check=False
+        command, cwd=folder, input=text, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -56,7 +56,7 @@ class Bench:
     def verb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "engine", *arguments]
         return subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False
         )
 
     def load(self, *lines: Line) -> None:

@@ -17,7 +17,7 @@ from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode
 from tests.series import few
 
-PATIENCE = 120
+PATIENCE = 300
 MODULE = """\
 import engine
 

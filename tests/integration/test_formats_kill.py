@@ -23,7 +23,7 @@ from engine.cli.exit_codes import ExitCode
 from engine.fault_injection import VARIABLE
 from tests.servers.minio import keys, refill
 
-PATIENCE = 60
+PATIENCE = 300
 KILLED = -signal.SIGKILL
 BUCKET = "kills"
 ROWS = 4000

@@ -43,7 +43,7 @@ async def test_full_commit_queue_pauses_reading_without_deaths(
     gate, real = threading.Event(), GroupCommit.commit
 
     def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
-        assert gate.wait(60)
+        assert gate.wait(300)
         return real(self, group)  # type: ignore[return-value]
 
     monkeypatch.setattr(GroupCommit, "commit", commit)
@@ -60,7 +60,7 @@ async def test_full_commit_queue_pauses_reading_without_deaths(
         seen.append(run.snapshot())
         gate.set()
         while True:
-            clock.advance(0.1)  # ten minutes of outage are six seconds, which a busy machine may need
+            clock.advance(0.01)  # ten minutes of outage are a minute, which no busy machine needs
             await anyio.sleep(0.001)
 
     async with (
@@ -69,7 +69,7 @@ async def test_full_commit_queue_pauses_reading_without_deaths(
         owner.start(loading(tmp_path, service.url), verify=True) as run,
         anyio.create_task_group() as group,
     ):
-        with anyio.fail_after(60):
+        with anyio.fail_after(300):
             group.start_soon(watch, run, f"load (POST {service.url}/ingest/BlobSource answered 429)")
             report = await run.wait()
             group.cancel_scope.cancel()

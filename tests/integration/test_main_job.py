@@ -37,7 +37,7 @@ def run_engine(
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -171,7 +171,7 @@ def serving(state: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while (address := find_running(state)) is None:
             assert process.poll() is None, "serve ended early"
             assert time.monotonic() < deadline, "serve did not come up"
@@ -179,7 +179,7 @@ def serving(state: Path) -> Iterator[str]:
         yield address.url
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
 
 
 @pytest.mark.series

@@ -120,7 +120,7 @@ class World:
     async def run(self, plan: Plan, first: RunReport | None = None) -> RunReport:
         async with Engine(store=self.store, clock=self.clock) as owner:
             resume = await self.store.get_run(first.run_id) if first is not None else None
-            with anyio.fail_after(60):
+            with anyio.fail_after(300):
                 return await owner.run(plan, resume=resume, verify=True)
 
     async def dead(self) -> list[str]:
@@ -152,7 +152,7 @@ async def opened(folder: Path, lake: str) -> AsyncIterator[World]:
             "llm": await stack.enter_async_context(serve_loopback(model.app)),
             "s3": lake,
         }
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=300))
         gates = {name: Gate(url, client, clock) for name, url in behind.items()}
         urls = {
             name: await stack.enter_async_context(serve_loopback(gate.app)) for name, gate in gates.items()

@@ -92,7 +92,7 @@ async def world(folder: Path, model: Model) -> AsyncIterator[tuple[Gate, dict[st
     """A model, and an ingest service behind a gate; with the environment that leads to them."""
     async with (
         running_service(folder / "service", models=INGEST_MODELS) as service,
-        httpx.AsyncClient(timeout=30) as client,
+        httpx.AsyncClient(timeout=300) as client,
     ):
         gate = Gate(service.url, client)
         async with serve_loopback(gate.app) as ingest, serve_loopback(model.app) as llm:
@@ -110,7 +110,7 @@ async def world(folder: Path, model: Model) -> AsyncIterator[tuple[Gate, dict[st
 
 async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: bool = False) -> int:
     command = [sys.executable, "-m", "engine", "run", *arguments, "--progress", "none"]
-    with anyio.fail_after(60), subprocess.Popen(command, cwd=ROOT, env=env) as process:  # noqa: ASYNC220 - it is waited for in a thread
+    with anyio.fail_after(300), subprocess.Popen(command, cwd=ROOT, env=env) as process:  # noqa: ASYNC220 - it is waited for in a thread
         gate.victim = process if kill else None
         return await ended(process)
 

@@ -94,7 +94,7 @@ class World:
         command = [sys.executable, "-m", "engine", "run", *arguments, "--progress=none"]
         command += [f"--state-dir={self.state}"]
         self.ingest.deadly = kill_at
-        with anyio.fail_after(120), subprocess.Popen(command, cwd=ROOT, env=self.env) as process:  # noqa: ASYNC220 - it is waited for in a thread
+        with anyio.fail_after(300), subprocess.Popen(command, cwd=ROOT, env=self.env) as process:  # noqa: ASYNC220 - it is waited for in a thread
             self.ingest.victim = process
             return await ended(process)
 
@@ -133,7 +133,7 @@ async def world(s3: str, folder: Path) -> AsyncIterator[World]:
     async with (
         running_service(folder / "service", models=INGEST_MODELS) as service,
         serve_loopback(LlmStandIn(read_transcripts(DEFAULT_SAMPLES)).app) as llm,
-        httpx.AsyncClient(timeout=60) as client,
+        httpx.AsyncClient(timeout=300) as client,
     ):
         gates = [Gate(target, client) for target in (s3, service.url, llm)]
         async with (

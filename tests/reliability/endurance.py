@@ -139,7 +139,7 @@ def _present(url: str) -> dict[str, int]:
     """The rows in the warehouse, by pipeline."""
     found = {}
     for pipeline, route in ROUTES.items():
-        answer = httpx.get(f"{url}/consumption/{route}", params={"limit": "1"}, timeout=60)
+        answer = httpx.get(f"{url}/consumption/{route}", params={"limit": "1"}, timeout=300)
         found[pipeline] = int(answer.json()["total"])
     return found
 

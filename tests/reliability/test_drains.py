@@ -38,7 +38,7 @@ def test_stopped_by_the_second_signal_and_resumed(lab: Lab) -> None:
 @pytest.mark.series
 def test_stopped_by_the_second_signal_while_nothing_can_be_delivered(lab: Lab) -> None:
     """The service stands still with requests in its hands, and carries them out when it continues."""
-    blow = Blow(after=0.1, signal=signal.SIGTERM, again=0.1, frozen=True)
+    blow = Blow(after=0.0, signal=signal.SIGTERM, again=0.1, frozen=True)
 
     outcome = lab.trial(Plan("frozen", Workload(("blobs",), records=40_000), (blow,)))
 

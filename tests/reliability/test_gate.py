@@ -43,7 +43,7 @@ async def test_a_closed_gate_notes_what_arrives_and_holds_it(closed: Path, tmp_p
         await gate_in(Context()).apply(PAGE)
         through.set()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         async with anyio.create_task_group() as group:
             group.start_soon(pass_by)
             while not list(notes(tmp_path / "notes")):  # noqa: ASYNC110 - a file tells of no change
@@ -57,7 +57,7 @@ async def test_a_closed_gate_notes_what_arrives_and_holds_it(closed: Path, tmp_p
 
 @pytest.mark.usefixtures("closed")
 async def test_a_chunk_that_is_told_to_stop_delivers_what_a_gate_held() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(300):
         passed = await gate_in(Context(draining=lambda: True)).apply(PAGE)
 
     assert passed.records == [1, 2]

@@ -21,7 +21,7 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer
 from tests.servers.postgres import Postgres
 
 RECORDS = 1500
-PATIENCE = 120
+PATIENCE = 300
 FAULTS = ("batch_read:4", "batch_written:3", "ledger_committing:1")
 
 READ = {

@@ -22,7 +22,7 @@ from tests.servers.postgres import DURABLE, Postgres
 
 RECORDS = 3000
 BROKEN = 7  # every so many records have a text for a number, and die
-PATIENCE = 120
+PATIENCE = 300
 PLACES = ("rows_committing", "rows_committed", "batch_written", "ledger_committing", "ledger_committed")
 
 PIPELINE = """\

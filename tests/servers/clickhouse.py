@@ -18,7 +18,7 @@ from tests.servers.needed import KEPT, TOOLS, missing
 __all__ = ["PASSWORD", "ClickHouse", "running"]
 
 PASSWORD = "s3cret-é"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 PYTHON = TOOLS / "clickhouse" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("clickhouse_program.py")
 
@@ -70,7 +70,7 @@ class ClickHouse:
         """Execute a statement behind the engine's back; the rows of a query."""
         queries = statement.lstrip().upper().startswith("SELECT")
         login = b64encode(f"default:{PASSWORD}".encode()).decode()
-        connection = HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        connection = HTTPConnection(self.url.removeprefix("http://"), timeout=START_SECONDS)
         try:
             content = f"{statement} FORMAT JSONCompact" if queries else statement
             connection.request("POST", "/", content.encode(), {"Authorization": f"Basic {login}"})

@@ -12,7 +12,7 @@ from tests.servers.needed import TOOLS, missing
 
 __all__ = ["running"]
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 PYTHON = TOOLS / "llama" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("llama_program.py")
 

@@ -47,7 +47,7 @@ class Lossy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(300)
 
     def _begin(self, pump: object, source: socket.socket, target: socket.socket) -> None:
         thread = threading.Thread(target=pump, args=(source, target))  # type: ignore[arg-type]
@@ -89,4 +89,4 @@ def lossy(port: int) -> Iterator[Lossy]:
         yield wire
     finally:
         wire.close()
-        thread.join(30)
+        thread.join(300)

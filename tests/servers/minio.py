@@ -19,7 +19,7 @@ from tests.servers.ports import lasting_port
 __all__ = ["MINIO_VARIABLE", "find_minio", "keys", "refill", "running_minio"]
 
 MINIO_VARIABLE = "ODW_MINIO"
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 USER, PASSWORD = "key", "hush-hush"
 
 
@@ -70,7 +70,7 @@ def _start(
 def _answers(process: subprocess.Popen[bytes], address: str, until: float) -> bool:
     while process.poll() is None and time.monotonic() < until:
         try:
-            if httpx.get(f"{address}/minio/health/ready", timeout=2).is_success:
+            if httpx.get(f"{address}/minio/health/ready", timeout=START_SECONDS).is_success:
                 return True
         except httpx.HTTPError:
             pass

@@ -36,7 +36,7 @@ DURABLE: dict[str, str] = {}
 FILLED = ("runs", "dead_letters", "journal", "bookmarks", "allowances")  # what refers to a run goes with it
 
 DEBIAN = Path("/usr/lib/postgresql")
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 STARTS = 3  # a port that was free a moment ago may be taken
 
 
@@ -135,7 +135,7 @@ class Postgres:
             return
         process.send_signal(number)
         try:
-            process.wait(30)
+            process.wait(300)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

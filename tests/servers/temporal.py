@@ -18,7 +18,7 @@ from tests.servers.ports import lasting_port
 __all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
 
 CLI_VARIABLE = "ODW_TEMPORAL_CLI"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 # connections are made once and used in many tests, so they have to last
 LASTING = {
     "frontend.keepAliveMaxConnectionIdle": '"24h"',

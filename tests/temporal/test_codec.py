@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import anyio
 import pytest
 from temporalio.client import Client, WorkflowFailureError
@@ -70,7 +68,7 @@ async def test_worker_without_the_codec_leaves_the_run_waiting(
     sink = MemorySink()
     plan = linear_plan(MemorySource(numbered(2)), sink)
     async with workshop(server, plan, client=client_with(server, CODEC)) as shop:
-        handle = await shop.start(task_timeout=timedelta(seconds=1))
+        handle = await shop.start()
         async with workshop(server, plan, client=client_with(server, "")) as poor:
             poor.queues = shop.queues
             async with poor.worker():

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.series
 SUGGESTED = 40
 WINDOW = 4
 CHUNKS = 80
+CHUNKS_PER_STEERING = 5
 LAST_OF_EACH = {f"n0/{CHUNKS // 2 - 1}+1", f"n0/{CHUNKS - 1}+1"}
 
 
@@ -41,11 +42,16 @@ def _impatient_before_what_is_left_behind_is_counted(impatient: DevServer) -> No
 
 
 class LastHeld(Held):
-    """Holds the last chunk of each shard only."""
+    """Holds the last chunk of each shard, and others while there are more than were steered."""
+
+    def __init__(self, records: list[Any], gate: anyio.Event, may_write: anyio.Semaphore) -> None:
+        super().__init__(records, gate)
+        self._may_write = may_write
 
     async def write(self, batch: Any) -> Any:
         if self.ctx.chunk in LAST_OF_EACH:
             return await super().write(batch)
+        await self._may_write.acquire()
         return await super(Held, self).write(batch)
 
 
@@ -53,17 +59,19 @@ async def test_continued_shard_loses_no_update_and_counts_exactly(
     impatient: DevServer,
 ) -> None:
     records: list[Any] = []
-    gate = anyio.Event()
-    plan = made_anew(MemorySource(numbered(CHUNKS)), lambda: LastHeld(records, gate))
+    gate, may_write = anyio.Event(), anyio.Semaphore(0)
+    plan = made_anew(MemorySource(numbered(CHUNKS)), lambda: LastHeld(records, gate, may_write))
     async with workshop(impatient, plan) as shop, shop.worker(slots=8):
         handle = await shop.start(shards=2, window=WINDOW)
         await until(handle, lambda progress: progress.shards == 2)
         shards = [shop.client.get_workflow_handle_for(ShardRun.run, f"{handle.id}/s{n}") for n in (0, 1)]
         with anyio.fail_after(PATIENCE):
             steered = 0
-            # steer as fast as the server takes it while the shards run through one part after the other
+            # the shards run through one part after the other meanwhile
             while len(records) < (CHUNKS - 2) * 10:
                 steered += 1
+                for _ in range(CHUNKS_PER_STEERING):
+                    may_write.release()
                 said = await handle.execute_update(PipelineRun.set_window, 2 + steered % 3)
                 assert said == Control(window=2 + steered % 3)
                 if steered % 4 == 0:
@@ -76,7 +84,7 @@ async def test_continued_shard_loses_no_update_and_counts_exactly(
             result = await handle.result()
         found = await family(shop.client, handle.id)
 
-    assert steered > 3
+    assert steered * CHUNKS_PER_STEERING >= CHUNKS - 2
     assert (result.status, result.counts) == ("completed", Counts(read=CHUNKS * 10, written=CHUNKS * 10))
     assert Counter(records) == Counter(range(CHUNKS * 10))
     assert all(len(parts) > 1 for parts in found.shards)
@@ -111,6 +119,8 @@ async def test_paused_shard_stays_paused_when_it_continues_as_new(
         shard = shop.client.get_workflow_handle_for(ShardRun.run, f"{handle.id}/s0")
         first = (await shard.describe()).run_id
         with anyio.fail_after(PATIENCE):
+            while (await shard.query(ShardRun.progress)).open_chunks < 2:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.02)
             await handle.execute_update(PipelineRun.pause)
             for number in range(SUGGESTED // 3):  # steering alone fills the history
                 await handle.execute_update(PipelineRun.set_window, 2 + number % 2)

@@ -234,19 +234,22 @@ async def test_a_run_that_takes_too_long_is_stopped_and_fails_with_timeout(serve
             await anyio.sleep(0.05)
         raise AssertionError
 
-    compiled = Compiled(identity="i", sources=["n0"], timeout=0.5)
+    compiled = Compiled(identity="i", sources=["n0"], timeout=0.5, retries=1)
     stubs = Stubs(server.client, work=waits_to_be_told, compiled=compiled)
     async with stubs.working():
         handle = await stubs.start(shards=2)
         with anyio.fail_after(PATIENCE), pytest.raises(WorkflowFailureError) as raised:
             await handle.result()
+        root = (await family(stubs.client, handle.id)).root
 
     assert ended(raised.value) == ("Timeout", "'test' ran longer than 0.5 s")
+    begun = [kind(event) for event in root.events].count("START_CHILD_WORKFLOW_EXECUTION_INITIATED")
+    assert begun == 2 * 2, "two shards, and once more"
     assert [one.status for one in stubs.finalized] == ["failed"]
 
 
 @pytest.mark.series
-async def test_timed_out_run_is_retried_up_to_its_limit(server: DevServer) -> None:
+async def test_a_run_that_has_timed_out_once_is_completed(server: DevServer) -> None:
     async def slow_at_first(request: ChunkRequest) -> ChunkResult:
         if len(stubs.chunks) > 1:
             return await done(request)
@@ -255,12 +258,14 @@ async def test_timed_out_run_is_retried_up_to_its_limit(server: DevServer) -> No
             await anyio.sleep(0.05)
         raise AssertionError
 
-    compiled = Compiled(identity="i", sources=["n0"], timeout=6.0, retries=1)
+    # on a very slow machine, one that does not wait may need too long as well
+    compiled = Compiled(identity="i", sources=["n0"], timeout=6.0, retries=5)
     stubs = Stubs(server.client, splits=1, work=slow_at_first, compiled=compiled)
     async with stubs.working():
         result = await stubs.run(shards=1)
 
-    assert (result.status, len(stubs.chunks)) == ("completed", 2)
+    assert result.status == "completed"
+    assert len(stubs.chunks) > 1
 
 
 def run_after(run: str, pipeline: str) -> RunRecord:

@@ -74,10 +74,10 @@ async def until(
 
 @pytest.mark.parametrize("overlap", few(["skip", "buffer_one"], 1))
 async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, overlap: str) -> None:
-    gate = anyio.Event()
+    gates = [anyio.Event(), anyio.Event()]
 
     async def held(request: ChunkRequest) -> ChunkResult:
-        await gate.wait()
+        await gates[len(stubs.chunks) > 1].wait()
         return await done(request)
 
     stubs = Stubs(clock.client, splits=1, work=held)
@@ -87,14 +87,15 @@ async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, o
         assert len(found.info.running_actions) == found.info.num_actions == 1
         assert found.raw_description.info.buffer_size == (1 if overlap == "buffer_one" else 0)
         (first,) = found.info.recent_actions
-        gate.set()
+        gates[0].set()
         found = await until(clock.client, pipeline, lambda found: found.info.num_actions >= 2)
-        second = found.info.recent_actions[1]
+        second = found.info.recent_actions[1]  # which is held, so that there is no third
         # what has waited is the next that was due; otherwise that one and the one behind it were left out
         assert (second.scheduled_at - first.scheduled_at == timedelta(seconds=1)) is (overlap == "buffer_one")
         history = await clock.client.get_workflow_handle(first.action.workflow_id).fetch_history()  # type: ignore[attr-defined]
         started = history.events[0].workflow_execution_started_event_attributes
         assert started.priority.priority_key == 4
+        gates[1].set()
         await pause(clock.client, pipeline)
         await until(clock.client, pipeline, lambda found: not found.info.running_actions)
 

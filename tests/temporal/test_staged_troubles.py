@@ -25,7 +25,7 @@ from tests.temporal.test_cli_durable import ROOT
 
 pytestmark = pytest.mark.series
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 NOWHERE = "http://127.0.0.1:9"
 PIPELINES = """\
 version: 1
@@ -188,7 +188,7 @@ def test_a_temporal_server_that_is_away(tmp_path: Path) -> None:
     own = tmp_path / "server"
     own.mkdir()
     with running(own, database=True) as server, staged(server, tmp_path, file=SLOW) as stage:
-        stage.start(arguments=("--param", "waiting.seconds=5"))
+        stage.start(arguments=("--param", "waiting.seconds=60"))
         stage.until_watched("running")
         server.kill()
         stage.until_watched("no answer from the Temporal server")

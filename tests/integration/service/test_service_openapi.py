@@ -39,7 +39,7 @@ def requests_of(url: str, folder: Path, *arguments: str) -> subprocess.Completed
     ]
     bounds += ["--include-path-regex", PATHS]
     return subprocess.run(
-        [*command, *bounds, *arguments], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+        [*command, *bounds, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
 
 

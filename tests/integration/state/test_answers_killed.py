@@ -27,7 +27,7 @@ def kill_after(where: str, first: int, lines: int) -> set[str]:
         passed_on = [child.stdout.readline() for _ in range(lines)]
         child.send_signal(signal.SIGKILL)
         passed_on += child.stdout
-        child.wait(30)
+        child.wait(300)
     assert child.returncode == -signal.SIGKILL
     return {line.strip() for line in passed_on if line.endswith("\n")}
 

@@ -69,7 +69,7 @@ ENTRY = JournalEntry("k", "{}", run_id="r1", created_at=NOW)
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'odw-engine'"
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
 GONE = "schema odw_engine of .* was removed or replaced while in use"
-PATIENT = 60.0  # only a broken store ever waits that long
+PATIENT = 300.0  # only a broken store ever waits that long
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def kill_after(where: str, lines: int) -> int:
         child.send_signal(signal.SIGKILL)
         for line in child.stdout:  # what it had said before the signal came
             reported = line if line.endswith("\n") else reported
-        child.wait(30)
+        child.wait(300)
         assert child.returncode == -signal.SIGKILL
     return int(reported)
 
@@ -89,7 +89,7 @@ async def test_processes_may_share_a_place(where: str) -> None:
         for child in (one, two, three):
             begin(child)
         for child in (one, two, three):
-            output, errors = child.communicate(timeout=60)
+            output, errors = child.communicate(timeout=300)
             assert (child.returncode, errors) == (0, "")
             assert output.split() == [str(number) for number in range(1, 61)]
     async with open_store(where) as store:
@@ -133,7 +133,7 @@ async def test_server_crash_neither_loses_nor_repeats_commits() -> None:
             # not `communicate`, which knows nothing of the lines that are read ahead already
             reported += [int(line) for line in child.stdout]
             assert child.stderr is not None
-            assert (child.stderr.read(), child.wait(60)) == ("", 0)
+            assert (child.stderr.read(), child.wait(300)) == ("", 0)
         assert reported == list(range(1, len(reported) + 1))
         async with open_store(server.address()) as store:
             assert await store.tally("r1") == Tally(read=3 * len(reported), written=3 * len(reported))

@@ -19,8 +19,8 @@ from tests.servers.ports import lasting_port
 __all__ = ["ENGINE", "ROOT", "Child", "Service", "sandboxed", "serving"]
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
+START_SECONDS = 300.0
+STOP_SECONDS = 300.0
 LOOK_EVERY = 0.02
 ENGINE = ("-m", "engine")
 

@@ -36,7 +36,7 @@ from tests.temporal.histories import Family, family, kind
 
 __all__ = ["ROUND", "DurableLab", "DurableOutcome"]
 
-MAX_RUN = 180.0
+MAX_RUN = 300.0
 DOCUMENTS = PIPELINES[-1:]
 ROUND = "every worker restarted"
 NOTHING = Evidence(ServiceRecords({}, []), [], []), Paid(0, 0, 0)

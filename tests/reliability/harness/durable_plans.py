@@ -25,9 +25,9 @@ __all__ = [
 CALLS = 2
 """Calls to the model at once, so that those in flight at a kill are few beside a chunk."""
 
-NOTICED = 15
-"""Seconds after which a worker that says nothing is taken for dead, where workers are killed: more than
-those for which a busy machine stands still, as one that is alive must not be."""
+NOTICED = 40
+"""Seconds after which a worker that says nothing is taken for dead, where workers are killed. One that is
+alive says something every 30 s, and a busy machine may stand still for the rest."""
 
 PATIENT = 60
 """The same where none is; it is the default."""

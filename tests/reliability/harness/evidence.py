@@ -129,7 +129,7 @@ def stable(value: JsonValue) -> JsonValue:
 
 def read_service(url: str) -> ServiceRecords:
     """Ask a running service for everything it has."""
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         tables = {table: _items(client, f"/consumption/{api}") for table, api in TABLES.items()}
         return ServiceRecords(tables, _items(client, "/dead-letters"))
 

@@ -34,7 +34,7 @@ PLACES = (IN_FLIGHT, ANY_MOMENT)
 KILLS = 4
 EVERY = 5  # seconds; the service makes up for ten missed ticks at most
 TICKED, TRIGGERED = 50, 200  # records of a run
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 ROWS = (
     "SELECT (SELECT count(*) FROM Blob), (SELECT count(DISTINCT id) FROM Blob),"

@@ -23,7 +23,7 @@ from tests.reliability.harness.gate import CLOSED, NOTES, notes
 __all__ = ["Fleet", "TrialError", "Worker"]
 
 STARTED = " started as workflow "
-PATIENCE = 180.0  # seconds for anything here on a loaded machine; nothing waits so long in vain
+PATIENCE = 300.0  # seconds for anything here on a loaded machine; nothing waits so long in vain
 
 
 class TrialError(Exception):

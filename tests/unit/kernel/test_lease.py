@@ -15,10 +15,13 @@ from pathlib import Path
 import anyio
 import pytest
 
+from connectors.files.parts import FilesSink, FilesSinkParams
+from engine.contract.batch import Batch
 from engine.contract.clock import timestamp
-from engine.contract.component import NoParams, Source
+from engine.contract.component import Context, NoParams, Source
 from engine.contract.types import Record
 from engine.errors import LeaseHeldError, LeaseLostError
+from engine.execution import lease as lease_module
 from engine.execution.engine import Engine
 from engine.execution.lease import (
     LEASE_TTL,
@@ -30,6 +33,7 @@ from engine.execution.lease import (
     numbering,
 )
 from engine.execution.report import RunReport
+from engine.execution.spending import PipelineSpending
 from engine.state import RunStatus, StateStore, open_store
 from engine.state.memory import MemoryStateStore
 from engine.testing import MemorySink, MemorySource, ScriptedClock, linear_plan
@@ -176,7 +180,10 @@ async def test_a_run_under_way_cannot_be_resumed_beside_it(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_run_that_was_taken_over_stops_without_writing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_run_that_was_taken_over_stops_without_writing(
+    tmp_path: Path, suspended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, sink = Gated(), MemorySink()
     async with Engine(state_dir=tmp_path) as engine, open_store(tmp_path) as other:
         async with engine.start(linear_plan(source, sink)) as run, anyio.create_task_group() as group:
@@ -194,8 +201,13 @@ async def test_run_that_was_taken_over_stops_without_writing(tmp_path: Path) -> 
             )
             await other.update_run(run.run_id, status=RunStatus.RUNNING, attempt=2, epoch=taken.epoch)
             before = await other.tally(run.run_id)
+            if suspended:
+                woken_at = lease_module._seconds_since_boot() + LEASE_TTL + 1
+                monkeypatch.setattr(lease_module, "_seconds_since_boot", lambda: woken_at)
             source.gate.set()
         (report,) = reports
+        if suspended:
+            assert len(sink.records) == 1, "not even to the sink"
         assert report.status is RunStatus.FAILED
         assert isinstance(report.failure, LeaseLostError)
         assert f"elsewhere:1:x took over run {run.run_id!r} (epoch 2, ours is 1)" in report.error
@@ -203,6 +215,49 @@ async def test_run_that_was_taken_over_stops_without_writing(tmp_path: Path) -> 
         now = await other.get_run(run.run_id)
         assert (now.status, now.attempt) == (RunStatus.RUNNING, 2)
         assert await other.get_lease(run.run_id) == taken
+
+
+class Lost:
+    """A lease that another process has taken."""
+
+    def is_expired(self) -> bool:
+        return True
+
+    async def confirm(self) -> None:
+        raise LeaseLostError("gone")
+
+
+async def test_nothing_is_paid_for_without_the_lease(store: StateStore) -> None:
+    spending = PipelineSpending(store, ScriptedClock(), "memos", RUN, None, None, Lost())
+    with pytest.raises(LeaseLostError):
+        async with spending.paying(0.1):
+            raise AssertionError
+
+
+async def test_no_file_is_replaced_without_the_lease(tmp_path: Path) -> None:
+    sink = FilesSink(FilesSinkParams(path=str(tmp_path)))
+    sink.ctx = Context(run_id=RUN, lease=Lost())
+    async with sink:
+        with pytest.raises(LeaseLostError):
+            await sink.write(Batch([{"a": 1}], ["k"]))
+    assert not any(name.endswith(".jsonl") for name in os.listdir(tmp_path))
+
+
+async def test_no_run_is_completed_without_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink with `mode: replace` would delete the files of later runs."""
+    completed: list[str] = []
+
+    class Replacing(MemorySink):
+        async def run_completed(self) -> None:
+            completed.append(self.ctx.run_id)
+
+    async with Engine() as engine:
+        assert (await engine.run(linear_plan(MemorySource(pages(2)), Replacing()))).ok
+        assert len(completed) == 1
+        monkeypatch.setattr(HeldLease, "is_expired", Lost.is_expired)
+        monkeypatch.setattr(HeldLease, "confirm", Lost.confirm)
+        report = await engine.run(linear_plan(MemorySource({}), Replacing()))
+    assert (report.status, report.error, len(completed)) == (RunStatus.FAILED, "gone", 1)
 
 
 @pytest.mark.anyio

@@ -201,6 +201,36 @@ def test_a_stream_that_breaks_off_is_no_answer(said: str, end: str, is_whole: bo
     assert isinstance(read_completion(read_body(stream.encode())), Reply) is is_whole
 
 
+USAGE = {"prompt_tokens": 10, "completion_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"delta": {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": '{"a":'}]}},
+         {"delta": {"content": [{"type": "text", "text": "1}"}]}}],
+        [{"delta": {"content": [{"type": "text", "text": '{"a":'}]}}, {"delta": {"content": "1}"}}],
+        [{"text": '{"a":'}, {"text": "1}"}],
+        [{"delta": {"function_call": {"name": "T", "arguments": '{"a"'}}}, {"delta": {"function_call": {"arguments": ":1}"}}}],
+        [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "T", "arguments": {"a": 1}}}]}}],
+        [{"delta": {"content": '{"a":'}}, {"delta": {"content": "1}"}}, {"message": {"content": '{"a":1}'}}],
+        [{"message": {"content": '{"a":'}}, {"message": {"content": "1}"}}],
+    ],
+    ids=["parts", "parts-and-texts", "completions", "function-call", "object", "whole-at-end", "messages"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["usage", "x_groq", "choice"])
+def test_streams_of_other_shapes_are_combined(choices: list[dict[str, Any]], place: str) -> None:
+    last: dict[str, Any] = {"choices": [{"finish_reason": "stop"}]}
+    {"usage": last, "x_groq": last.setdefault("x_groq", {}), "choice": last["choices"][0]}[place]["usage"] = (
+        USAGE
+    )
+    events = [*({"choices": [one]} for one in choices), last]
+    found = read_completion(read_body("".join(f"data: {json.dumps(one)}\n\n" for one in events).encode()))
+    assert isinstance(found, Reply)
+    assert (json.loads(found.content), found.finish_reason) == ({"a": 1}, "stop")
+    assert (found.tokens_in, found.tokens_out, found.usage_known) == (10, 2, True)
+
+
 def test_an_error_inside_a_stream_is_one() -> None:
     stream = f"data: {json.dumps(EVENTS[1])}\n\n" + 'data: {"error": {"code": 502, "message": "gone"}}\n\n'
     assert isinstance(read_completion(read_body(stream.encode())), Refusal)

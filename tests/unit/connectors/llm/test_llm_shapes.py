@@ -16,6 +16,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AliasPath,
     BaseModel,
@@ -30,7 +31,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from connectors.llm import schema as schema_module
-from connectors.llm.json_text import parse
+from connectors.llm.json_text import NumberLiteral, parse
 from connectors.llm.normalise import normalise
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.shaping import fields_of
@@ -382,6 +383,22 @@ def test_formats_and_bounds_are_stated_in_words() -> None:
 def test_values_said_loosely_are_read_where_they_can_mean_one_thing(kind: Any, said: Any, value: Any) -> None:
     schema = target(it=kind)
     assert schema.validated(normalise(parse(json.dumps({"it": said})), schema)) == {"it": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "members"),
+    [
+        (frozenset[str], [*"hgfedcbag"], [*"hgfedcba"]),
+        (set[Decimal], [NumberLiteral(f"{one}.50") for one in "7531246"], [f"{one}.50" for one in "7531246"]),
+        (set[Annotated[str, AfterValidator(str.upper)]] | None, ["b", "C", "A"], ["B", "C", "A"]),
+        (frozenset[Literal["a", "b", "c"]], ["c", "a", "c", "b"], ["c", "a", "b"]),
+        (dict[str, frozenset[int]], [{"key": "k", "value": [8, 16, 0, 24]}], {"k": [8, 16, 0, 24]}),
+    ],
+    ids=str,
+)
+def test_members_of_a_set_keep_the_order_of_the_document(kind: Any, told: Any, members: Any) -> None:
+    schema = target(it=kind)
+    assert schema.validated(normalise({"it": told}, schema)) == {"it": members}
 
 
 def test_numbers_keep_their_digits_where_text_was_asked_for() -> None:

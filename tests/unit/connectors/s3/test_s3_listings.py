@@ -175,7 +175,8 @@ class PackedByProxy(OddS3):
     "lake",
     [
         CapitalTrue, OwnWords, NeverTruncated, NeverTruncatedForgetful, EmptyNumbers, Nameless,
-        PackedByProxy, OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying, Unordered, Twice, WithMark,
+        PackedByProxy, OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive,
+        EmptyPages, Lying, Unordered, Twice, WithMark,
     ],
 )  # fmt: skip
 async def test_every_object_is_listed_once_however_pages_continue(lake: type[OddS3]) -> None:
