@@ -23,7 +23,7 @@ unit *arguments:
 test *arguments:
     {{bin}}/python -m pytest {{arguments}}
 
-# run what only .ci/run runs besides: whole series, and properties with all their examples
+# run what only .ci/nightly runs: whole series, and properties with all their examples
 series *arguments:
     {{bin}}/python -m pytest -n 3 --dist worksteal -m "series or hypothesis" --hypothesis-profile=thorough {{arguments}}
 
@@ -46,6 +46,10 @@ fix:
 # everything that must pass before a change is merged
 ci:
     .ci/run
+
+# everything, as every night
+nightly:
+    .ci/nightly
 
 # measure, e.g. `just bench run kernel --quick`
 bench *arguments="list":

@@ -20,7 +20,7 @@ from engine.state.memory import MemoryStateStore
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.llama import running
 
-# takes most of a minute; CI and `just series` run it
+# takes most of a minute; the night and `just series` run it
 pytestmark = pytest.mark.series
 
 CONTEXT = 1024  # tokens; few, so that the overlong document is short

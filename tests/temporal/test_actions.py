@@ -12,7 +12,7 @@ from tests.servers.temporal import DevServer
 from tests.temporal.stubs import Stubs
 from tests.temporal.workshop import PATIENCE, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 WITHIN = 0.10

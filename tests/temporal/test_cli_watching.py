@@ -19,7 +19,7 @@ import pytest
 from tests.servers.temporal import DevServer, running
 from tests.temporal.test_cli_durable import PATIENCE, ROOT, SMALL, WAITING, Desk
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 WITHOUT_WORK = ["--role", "workflows", "--role", "planning"]

@@ -20,7 +20,7 @@ from engine.testing import MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; CI and `just series` run this
+# the default run meets durable runs elsewhere; the night and `just series` run this
 pytestmark = pytest.mark.series
 
 AT_ONCE = 30

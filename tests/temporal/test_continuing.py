@@ -18,7 +18,7 @@ from tests.servers.temporal import DevServer, running
 from tests.temporal.histories import Family, family, kind
 from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, until, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 SUGGESTED = 40

@@ -16,7 +16,7 @@ from engine.testing import MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 

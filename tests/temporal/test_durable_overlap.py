@@ -28,7 +28,7 @@ from tests.temporal.workshop import (
     workshop,
 )
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 

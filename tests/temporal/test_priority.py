@@ -22,7 +22,7 @@ from tests.temporal.histories import family, kind
 from tests.temporal.stubs import Stubs
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 BACKFILL, ASKED_FOR = 12, 2

@@ -15,7 +15,7 @@ from tests.servers.temporal import DevServer
 from tests.temporal.eager import Fan, nothing
 from tests.temporal.workshop import PATIENCE, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 CHUNKS = 18

@@ -13,7 +13,7 @@ from tests.servers.postgres import Postgres
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 

@@ -22,7 +22,7 @@ from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind
 from tests.temporal.workshop import PATIENCE, made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 

@@ -24,7 +24,7 @@ from tests.servers.temporal import DevServer
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE, Handle, numbered, until, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 ANSWER = "http://warehouse.test:4200 answered 503"

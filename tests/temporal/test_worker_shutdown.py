@@ -22,7 +22,7 @@ from tests.temporal.histories import family
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; these are for the night and `just series`
 pytestmark = pytest.mark.series
 
 LONG = 10 * PATIENCE  # seconds in which nothing here ends by itself
