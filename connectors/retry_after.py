@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["retry_after_seconds"]
+__all__ = ["moment_of", "retry_after_seconds", "server_time"]
 
 _LONGEST = 3600.0
 _DAY = 86_400.0
@@ -15,23 +15,31 @@ _DAY = 86_400.0
 def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: float = _LONGEST) -> float | None:
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
-    It reads both forms of the standard (seconds, and an HTTP date compared with `now`), also an ISO date and
-    seconds since 1970, and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
-    `x-ms-retry-after-ms`). A date in the past means 0; the result is at most `longest` (an hour), so that a
-    wrong clock of a server cannot stop a run.
+    It reads both forms of the standard (seconds, and an HTTP date), also an ISO date and seconds since 1970,
+    and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
+    `x-ms-retry-after-ms`). A date is compared with the response's own `Date`, so that two clocks need not
+    agree, or with `now` if it has none. A date in the past means 0; the result is at most `longest` (an
+    hour).
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         milliseconds = _number(headers.get(name))
         if milliseconds is not None:
             return min(milliseconds / 1000, longest)
     text = headers.get("retry-after")
+    now = server_time(headers, now)
     # "5s" is not standard, but is sent; "5, 5" is the header twice
     seconds = _number(text.partition(",")[0].strip().rstrip("sS") if text else None)
-    if seconds is None:
-        seconds = _until(text, now)
-    elif abs(seconds - now.timestamp()) < _DAY:
+    moment = moment_of(text) if text and seconds is None else None
+    if moment is not None:
+        seconds = max((moment - now).total_seconds(), 0.0)
+    elif seconds is not None and abs(seconds - now.timestamp()) < _DAY:
         seconds = max(seconds - now.timestamp(), 0.0)
     return None if seconds is None else min(seconds, longest)
+
+
+def server_time(headers: Mapping[str, str], now: datetime) -> datetime:
+    """Return the time by the server's clock when it responded; `now` if the response does not state it."""
+    return moment_of(headers.get("date", "")) or now
 
 
 def _number(text: str | None) -> float | None:
@@ -43,9 +51,8 @@ def _number(text: str | None) -> float | None:
     return value if value is not None and value >= 0 else None
 
 
-def _until(text: str | None, now: datetime) -> float | None:
-    if text is None:
-        return None
+def moment_of(text: str) -> datetime | None:
+    """Return the moment of an HTTP date or an ISO date; None for any other text."""
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
@@ -53,7 +60,5 @@ def _until(text: str | None, now: datetime) -> float | None:
             moment = datetime.fromisoformat(text.strip())
         except ValueError:
             return None
-    if moment.tzinfo is None:
-        # "-0000" parses as naive; RFC 9110 dates are always UTC
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)
+    # "-0000" parses as naive; RFC 9110 dates are always UTC
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

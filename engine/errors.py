@@ -307,6 +307,11 @@ class BatchError(ComponentError):
     def __init__(
         self, failures: Mapping[int, RecordError | TransientError], *, confirmed: bool = True
     ) -> None:
+        if not isinstance(failures, Mapping):
+            raise TypeError(
+                "engine.BatchError: `failures` must be a mapping from an index of the batch to its error, "
+                f"got a {type(failures).__name__}"
+            )
         self.failures = dict(failures)
         self.confirmed = confirmed
         first = next(iter(self.failures.values()), None)

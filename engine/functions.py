@@ -15,12 +15,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
-from types import CoroutineType, GeneratorType
+from types import CoroutineType, GeneratorType, SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
 
 import anyio
 from pydantic import BaseModel, Field, create_model
 
+from engine.contract.arguments import expect, is_count, is_flag, is_name, is_text
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.callables import (
     UNFINISHED,
@@ -28,6 +29,7 @@ from engine.contract.callables import (
     check_source_function,
     is_async,
     misuse,
+    place_of,
     type_shown,
 )
 from engine.contract.component import (
@@ -52,6 +54,9 @@ __all__ = ["filter", "sink", "source", "transform"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyOf = str | Callable[[Record], str]
+
+_SOURCE, _TRANSFORM, _FILTER, _SINK = ("engine.source", "engine.transform", "engine.filter", "engine.sink")
+_COUNT, _FLAG = "a whole number of at least 1", "True or False"
 
 RETURNED_NONE = Drop("returned None")
 
@@ -87,11 +92,15 @@ def source(
         unique: no key occurs twice. Without it, records of a keyed source are delivered strictly in order.
         repeatable: calling again gives the same records in the same order, so runs can be resumed.
     """
+    is_key = key is None or is_name(key) or callable(key)
+    expect(_SOURCE, "key", key, lambda _: is_key, "the name of a field, or a function of the record")
+    expect(_SOURCE, "unique", unique, is_flag, _FLAG)
+    expect(_SOURCE, "repeatable", repeatable, is_flag, _FLAG)
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionSource(partial(function, **values), key=key, unique=unique, repeatable=repeatable)
 
-    return _decorate(function, Kind.SOURCE, name, build, check_source_function, positional=0)
+    return _decorate(_SOURCE, function, Kind.SOURCE, name, build, check_source_function, positional=0)
 
 
 @overload
@@ -115,6 +124,8 @@ def transform(
         batch: the function takes a list of records and returns one outcome for each.
         concurrency: records processed concurrently when the function is `async`.
     """
+    expect(_TRANSFORM, "batch", batch, is_flag, _FLAG)
+    expect(_TRANSFORM, "concurrency", concurrency, is_count, _COUNT)
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         call = partial(function, **values) if values else function
@@ -123,7 +134,7 @@ def transform(
         return AsyncTransform(call, concurrency) if is_async(function) else FunctionTransform(call)
 
     check = partial(check_function, kind="transform", returns=True)
-    return _decorate(function, Kind.TRANSFORM, name, build, check, positional=1)
+    return _decorate(_TRANSFORM, function, Kind.TRANSFORM, name, build, check, positional=1)
 
 
 @overload
@@ -134,12 +145,13 @@ def filter(  # noqa: A001 - as above
     function: Callable[..., Any] | None = None, /, *, name: str = "", reason: str = "filtered"
 ) -> Any:
     """Declare a predicate as a filter: records for which it is false are dropped under `reason`."""
+    expect(_FILTER, "reason", reason, is_name, "a text that is not empty")
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionFilter(partial(function, **values) if values else function, reason)
 
     check = partial(check_function, kind="filter", returns=True, may_wait=False)
-    return _decorate(function, Kind.TRANSFORM, name, build, check, positional=1)
+    return _decorate(_FILTER, function, Kind.TRANSFORM, name, build, check, positional=1)
 
 
 @overload
@@ -162,13 +174,14 @@ def sink(
         records: how many records a call should receive; 0 leaves batches as they arrive.
         linger: seconds to wait for a call to fill up.
     """
+    expect(_SINK, "concurrency", concurrency, is_count, _COUNT)
+    limits = BatchLimits(records=records, linger=linger)
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
-        limits = BatchLimits(records=records, linger=linger)
         return FunctionSink(partial(function, **values), limits, concurrency, waits=is_async(function))
 
     check = partial(check_function, kind="sink", returns=False)
-    return _decorate(function, Kind.SINK, name, build, check, positional=1)
+    return _decorate(_SINK, function, Kind.SINK, name, build, check, positional=1)
 
 
 class FunctionSource(Source[BaseModel]):
@@ -362,6 +375,7 @@ Build = Callable[[Callable[..., Any], dict[str, Any]], Component[Any]]
 
 
 def _decorate(
+    call: str,
     function: Callable[..., Any] | None,
     kind: Kind,
     name: str,
@@ -370,7 +384,11 @@ def _decorate(
     *,
     positional: int,
 ) -> Any:
+    expect(call, "name", name, is_text, "a text")
+
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
+        what = f"a function written in Python: write `@{call}` or `@{call}(…)` above its `def`"
+        expect(call, "function", function, inspect.isfunction, what)
         params = _params_of(function, positional)
         check(function)
         text = inspect.cleandoc(function.__doc__ or "")
@@ -392,6 +410,23 @@ def _decorate(
     return attach if function is None else attach(function)
 
 
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the keyword-only parameters; others may exist for type checkers only.
+
+    Raises:
+        TypeError: a type is not known.
+    """
+    names = inspect.getfullargspec(function).kwonlyargs
+    own = {name: hint for name, hint in function.__annotations__.items() if name in names}
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__=own), function.__globals__, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"{place_of(function)} has a keyword-only parameter of an unknown type ({error}): import it "
+            "where the program runs, not under `if TYPE_CHECKING`"
+        ) from None
+
+
 def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]:
     """Return the keyword-only parameters as a model.
 
@@ -400,7 +435,7 @@ def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]
     """
     fields: dict[str, Any] = {}
     taken = 0
-    hints = get_type_hints(function)
+    hints = _hints_of(function)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             default = ... if parameter.default is parameter.empty else parameter.default

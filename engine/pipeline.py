@@ -28,6 +28,7 @@ import anyio.lowlevel
 
 from engine.config import Overrides, load_file, load_mapping, select
 from engine.config.problems import unknown
+from engine.contract.arguments import expect
 from engine.contract.background import background_tasks
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink
@@ -92,6 +93,9 @@ class Pipeline:
         settings: Mapping[str, Any] | None = None,
         **nodes: Node,
     ) -> None:
+        for one, made in nodes.items():
+            what = "a node: `engine.node(…)`; settings of the pipeline belong in `settings={…}`"
+            expect("engine.Pipeline", one, made, lambda value: isinstance(value, Node), what)
         self.name = name
         self._connections = dict(connections or {})
         self._settings = dict(settings or {})

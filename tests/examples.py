@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-__all__ = ["draw_once", "examples", "register_profiles"]
+__all__ = ["WITH_FIXTURES", "draw_once", "examples", "register_profiles"]
 
 THOROUGH = 100
 QUICK = 20
+
+WITH_FIXTURES = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+"""To be suppressed by a property that uses a fixture: the list replaces that of the profile."""
 
 
 def register_profiles() -> None:

@@ -101,6 +101,8 @@ class Client:
                     answer = await self._read(got)
         except TimeoutError:
             raise TransientError(f"{url} did not answer within {_TIMEOUT:g} s") from None
+        except httpx.DecodingError:
+            raise TransientError(f"{url} answered with a damaged body") from None
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error) from None
         if got.status_code != 200:

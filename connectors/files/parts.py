@@ -11,8 +11,9 @@ from typing import TypeVar
 import anyio.to_thread
 from pydantic import Field, field_validator
 
+from connectors.addresses import without_fields
 from connectors.files.errors import make_folder
-from connectors.files.sharing import one_path, place_of
+from connectors.files.sharing import place_of
 from connectors.objects.part_files import NOTE
 from connectors.objects.part_sink import PartParams, PartSink, needs_whole_run, parts_claim
 from connectors.objects.partitions import is_partition
@@ -36,7 +37,7 @@ class FilesSinkParams(PartParams):
     def _is_path(cls, value: str) -> str:
         if "://" in value:
             raise ValueError(f"{value!r} is an address; the sink `files` writes to paths of this machine")
-        return one_path(value)
+        return without_fields(value)
 
 
 class _FolderOfParts:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from connectors.addresses import without_fields
 from connectors.files.walking import path_matcher
 from engine.contract.claims import Claim
 from engine.errors import FatalError
 
-__all__ = ["one_path", "place_of", "reads_files", "writes_file"]
+__all__ = ["place_of", "reads_files", "writes_file"]
 
 _CLASHES = {
     "replace": "`mode: replace` deletes what the other reads or writes",
@@ -44,10 +43,3 @@ def writes_file(path: str, mode: str) -> Claim:
 def place_of(path: str) -> str:
     """Return a value that is equal for all paths of a file."""
     return os.path.realpath(os.path.expanduser(path))
-
-
-def one_path(path: str) -> str:
-    """Return the path to write to. Raises ValueError if it names fields of records, or has a NUL."""
-    if "\0" in path:
-        raise ValueError("a path cannot contain a NUL character")
-    return without_fields(path)

@@ -16,9 +16,10 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
+from connectors.addresses import without_fields
 from connectors.files.errors import make_folder
 from connectors.files.locking import locked
-from connectors.files.sharing import one_path, writes_file
+from connectors.files.sharing import writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced, undo_cut_write, whole_write
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
@@ -52,7 +53,7 @@ class JsonlSinkParams(Params):
     def _plain(cls, value: str) -> str:
         if is_packed(value):
             raise ValueError("the sink does not compress: choose a name without .gz, .bz2, .xz or .zst")
-        return one_path(value)
+        return without_fields(value)
 
 
 def _reach(params: JsonlSinkParams) -> Locality:

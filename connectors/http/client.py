@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 
 from connectors.http.connection import HttpConnection
+from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
 from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
 from engine.contract.clock import Clock
@@ -22,7 +23,7 @@ from engine.redaction import hide, without_credentials
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "HttpClient", "TooLargeError", "open_client", "same_origin"]
+__all__ = ["Answer", "DamagedError", "HttpClient", "TooLargeError", "open_client", "same_origin"]
 
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _LINK: Final = re.compile(rf'<([^<>]*)>((?:{_QUOTED}|[^",<])*+)')
@@ -35,6 +36,10 @@ _EXCERPT: Final = 200
 
 class TooLargeError(FatalError):
     """A successful answer exceeded the limit and was not read to the end."""
+
+
+class DamagedError(TransientError):
+    """The body of a successful answer is compressed, and damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +239,9 @@ class HttpClient:
                     response.stream = httpx.ByteStream(b"")
         except TimeoutError:
             raise TransientError(f"{said} did not answer within {self._timeout:g} s") from None
-        except httpx.DecodingError:
-            raise TransientError(f"{said} answered with a damaged body") from None
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, said) from None
+        body = await _unpacked(body, response, max_answer, said)
         return Answer(response.status_code, response.headers, body)
 
     def _broken(self, error: Exception, said: str) -> TransientError | FatalError:
@@ -274,7 +278,7 @@ def same_origin(url: str, base: str) -> bool:
 async def _read(response: httpx.Response, limit: int, said: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_raw():
         size += len(chunk)
         if size > limit:
             if response.status_code >= 300:
@@ -282,3 +286,24 @@ async def _read(response: httpx.Response, limit: int, said: str) -> bytes:
             raise TooLargeError(f"{said} answered with more than {limit:,} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def _unpacked(body: bytes, response: httpx.Response, limit: int, said: str) -> bytes:
+    """Undo the Content-Encoding; httpx would take a truncated body, or its first member, for the whole."""
+    encoding = response.headers.get("content-encoding")
+    if not encoding:
+        return body
+    try:
+        found = await anyio.to_thread.run_sync(unpack_body, body, encoding, limit)
+    except (PackedError, UnpackedTooLargeError) as error:
+        if response.status_code >= 300:
+            return b""  # the status says enough
+        if isinstance(error, UnpackedTooLargeError):
+            raise TooLargeError(f"{said} answered with more than {limit:,} bytes") from None
+        raise DamagedError(f"{said} answered with a damaged body: {error}") from None
+    except ImportError as error:
+        raise FatalError(
+            f"{said} answered with `Content-Encoding: {encoding}`, which was not asked for and needs "
+            f"{error.name}: pip install 'odw-engine[s3]'"
+        ) from None
+    return body if found is None else found

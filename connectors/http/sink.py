@@ -11,7 +11,7 @@ import anyio
 import orjson
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
+from connectors.http.client import Answer, DamagedError, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paths import check_path, fill, fill_path, names_in
 from connectors.json_lines import plain
@@ -256,8 +256,8 @@ class HttpSink(Sink[HttpSinkParams]):
             answer = await self._client.send(
                 params.method, url, query=query, content=content, headers=headers, max_answer=_MAX_ANSWER
             )
-        except TooLargeError:
-            # happens only for a success: the API echoes the records, and stopping would send them again
+        except (TooLargeError, DamagedError):
+            # happens only for a success: the API echoes the records, and failing would send them again
             answer = None
         self.ctx.count("requests")
         if answer is not None:

@@ -20,6 +20,7 @@ import anyio
 
 from connectors.llm.waiting import until_seconds
 from connectors.llm.window import Window
+from connectors.retry_after import server_time
 from engine.contract.allowances import Allowances, Draw
 from engine.contract.clock import Clock
 
@@ -327,7 +328,7 @@ class Gate:
                 names = [form.format(said=one, kind=kind) for one in _SAID]
                 limit, remaining = (_number(headers.get(name)) for name in names[:2])
                 if limit and remaining is not None:
-                    reset = until_seconds(headers.get(names[2], ""), self.clock.now())
+                    reset = until_seconds(headers.get(names[2], ""), server_time(headers, self.clock.now()))
                     bucket = self._buckets[kind]
                     bucket.refill(now)
                     since = None if mark is None else bucket.taken - mark.taken[kind]

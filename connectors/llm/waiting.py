@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from connectors.retry_after import retry_after_seconds
+from connectors.retry_after import moment_of, retry_after_seconds, server_time
 
 __all__ = ["UsedUp", "duration_seconds", "until_seconds", "used_up", "wait_seconds"]
 
@@ -74,6 +74,7 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
     That is a daily or monthly quota according to the headers, the body or the message, unless it refills
     within a minute, or one that asks to wait for more than an hour. A wait of months means a wrong clock.
     """
+    now = server_time(headers, now)
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
         for kind in ("requests", "tokens")
@@ -96,6 +97,7 @@ def _until_then(seconds: float | None) -> UsedUp:
 
 
 def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
+    now = server_time(headers, now)
     for found in (
         retry_after_seconds(headers, now, math.inf),
         duration_seconds(headers.get("retry-after", "")),
@@ -186,18 +188,16 @@ def _is_used_up(remaining: str | None) -> bool:
 
 
 def until_seconds(text: str, now: datetime) -> float | None:
-    """Return the seconds until a time: a duration, an ISO date, or seconds or milliseconds since 1970."""
+    """Return the seconds until a time: a duration, a date, or (milli-, micro-) seconds since 1970."""
     seconds = duration_seconds(text)
-    if seconds is not None and seconds >= _EPOCH_SECONDS:
-        moment = seconds / 1000 if seconds >= _EPOCH_MILLISECONDS else seconds
-        return moment - now.timestamp()
+    if seconds is not None and _EPOCH_SECONDS <= seconds < math.inf:
+        while seconds >= _EPOCH_MILLISECONDS:
+            seconds /= 1000
+        return seconds - now.timestamp()
     if seconds is not None:
         return seconds
-    try:
-        moment_of = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return ((moment_of if moment_of.tzinfo else moment_of.replace(tzinfo=UTC)) - now).total_seconds()
+    moment = moment_of(text)
+    return None if moment is None else (moment - now).total_seconds()
 
 
 def _of_message(message: str, now: datetime) -> float | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, StrEnum
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -122,19 +124,41 @@ class Changes:
         return bool(self.added or self.widened)
 
 
-def rows_of(records: Sequence[Record]) -> list[Row]:
+class _Dicts(list[dict[str, Any]]):
+    """Rows that are all dictionaries: their names and columns are looked up once."""
+
+    @cached_property
+    def layouts(self) -> Collection[tuple[str, ...]]:
+        return dict.fromkeys(map(tuple, self))
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[Any, ...]]:
+        """The values by name if all rows have the same names in the same order; else empty."""
+        if len(self.layouts) != 1:
+            return {}
+        (names,) = self.layouts
+        return dict(zip(names, zip(*map(dict.values, self), strict=True), strict=True))
+
+
+def rows_of(records: Sequence[Record]) -> Sequence[Row]:
     """Return the fields of each record."""
     if set(map(type, records)) <= {dict}:
-        return list(records)
+        return _Dicts(records)
     return [record.model_dump() if isinstance(record, BaseModel) else record for record in records]
 
 
 def names_of(rows: Iterable[Row]) -> list[str]:
     """Return all field names, in order of appearance."""
     names: dict[str, None] = {}
-    for layout in dict.fromkeys(map(tuple, rows)):
+    for layout in rows.layouts if isinstance(rows, _Dicts) else dict.fromkeys(map(tuple, rows)):
         names.update(dict.fromkeys(layout))
     return list(names)
+
+
+def _column(rows: Sequence[Row], name: str) -> list[Any]:
+    if isinstance(rows, _Dicts) and rows.columns:
+        return list(rows.columns[name])
+    return [row.get(name) for row in rows]
 
 
 def by_column(names: Iterable[str], dialect: Dialect) -> dict[str, list[str]]:
@@ -166,7 +190,7 @@ def changes_for(
         column = columns.get(folded)
         if column is not None and column.type is not ValueType.INTEGER:
             continue  # declared, regardless of the values
-        values = [value for name in names for row in rows if (value := row.get(name)) is not None]
+        values = [value for name in names for value in _column(rows, name) if value is not None]
         if column is None:
             sql = types.get(folded)
             if sql is not None:
@@ -207,7 +231,7 @@ def fill(
     failures: dict[int, RecordError] = {}
     for folded, names in by_column(names_of(rows), dialect).items():
         column = columns.get(folded)
-        given = [row.get(names[0]) for row in rows]
+        given = _column(rows, names[0])
         for name in names[1:]:
             given = [one if one is not None else row.get(name) for one, row in zip(given, rows, strict=True)]
         if column is None:
@@ -223,6 +247,10 @@ def fill(
         if types <= _DIRECT[column.type] and not beyond and scale is None:
             values[column.name] = given
             continue
+        if column.type is ValueType.JSON and types <= _JSON_TYPES:
+            with suppress(TypeError):
+                values[column.name] = [None if value is None else _json(value) for value in given]
+                continue
         values[column.name] = fitted = []
         for index, value in enumerate(given):
             try:
@@ -267,6 +295,8 @@ _DIRECT: Final[Mapping[ValueType, frozenset[type]]] = {
     ValueType.OTHER: frozenset({str, int, float, bool, bytes}),
 }
 
+_JSON_TYPES: Final = frozenset({dict, list})
+
 _GROUPS: Final[Mapping[type, ValueType]] = {
     bool: ValueType.BOOLEAN,
     int: ValueType.INTEGER,
@@ -303,7 +333,8 @@ def _infer(values: Iterable[Any]) -> ValueType | None:
 
 
 def _has_fraction(values: Iterable[Any]) -> bool:
-    return any(isinstance(value, float) and not value.is_integer() for value in values)
+    floats = any(issubclass(kind, float) for kind in set(map(type, values)))
+    return floats and any(isinstance(value, float) and not value.is_integer() for value in values)
 
 
 def _exceeds(values: Sequence[Any], column: Column) -> bool:

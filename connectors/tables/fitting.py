@@ -17,19 +17,23 @@ def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int
     Such a record is not a mapping, lacks a value of the `key`, has a value in a field that cannot be a
     column, or values in two fields of the same column.
     """
-    odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
-    failures = {index: odd for index, row in enumerate(rows) if not isinstance(row, Mapping)}
-    there = [(index, row) for index, row in enumerate(rows) if index not in failures]
-    failures |= _misnamed(there, dialect)
+    failures: dict[int, RecordError] = {}
+    there: list[tuple[int, Row]] = list(enumerate(rows))
+    if not set(map(type, rows)) <= {dict}:
+        odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
+        failures = {index: odd for index, row in there if not isinstance(row, Mapping)}
+        there = [(index, row) for index, row in there if index not in failures]
+    failures |= _misnamed(there, names_of(row for _, row in there) if failures else names_of(rows), dialect)
     for name in key:
         error = RecordError(f"no value in the key field {name!r}", kind="MissingKey")
         failures |= dict.fromkeys([index for index, row in there if row.get(name) is None], error)
     return failures
 
 
-def _misnamed(rows: Sequence[tuple[int, Row]], dialect: Dialect) -> dict[int, RecordError]:
+def _misnamed(
+    rows: Sequence[tuple[int, Row]], names: Sequence[str], dialect: Dialect
+) -> dict[int, RecordError]:
     failures: dict[int, RecordError] = {}
-    names = names_of(row for _, row in rows)
     texts = [name for name in names if isinstance(name, str)]
     if len(texts) < len(names):
         error = _error("a field has a name that is not text")

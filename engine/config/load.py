@@ -112,6 +112,7 @@ def _build(
     warehouse = _read_warehouse(head.get("warehouse"), file, problems)
     _check_version(head, problems)
     aliases = read_aliases(head.get("aliases"), _pipeline_names(root), problems)
+    _refuse_routes(root, warehouse or Declared({}, _folder(file)), problems)
     pipelines = _read_pipelines(root, scope, with_own_names(overrides, aliases), aliases, problems)
     return FileConfig(
         file=file,
@@ -135,7 +136,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
         )
         declared.models()
         declared.retention()
-        declared.check_routes()
+        declared.routes()
     except ValidationError:
         return None  # reported with the rest of the file
     except DeclarationError as error:
@@ -145,6 +146,21 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
         problems.add(found.place, str(error))
         return None
     return declared if declared.document else None
+
+
+def _refuse_routes(root: Value, warehouse: Declared, problems: Problems) -> None:
+    """Refuse names under which the service reads tables: a request would start a run instead."""
+    for section, what in (("pipelines", "pipeline"), ("aliases", "alias")):
+        names = root.get(section) or Value({}, root.place)
+        for name in [one for one, _ in names.items() if one.lower().startswith("get")]:
+            try:
+                route = next((one for one in warehouse.routes() if one.lower() == name.lower()), "")
+            except DeclarationError as error:
+                problems.add(names.key_place(name), str(error))
+                continue
+            if route:
+                message = f"the service reads a table at `/consumption/{route}`, so it cannot start `{name}`"
+                problems.add(names.key_place(name), message, f"give the {what} another name")
 
 
 def _folder(file: str) -> str:

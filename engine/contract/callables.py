@@ -118,6 +118,8 @@ def check_class(cls: type, base: type, kind: str, methods: Sequence[str]) -> Non
     Raises:
         TypeError: names the class or the method, and what to write.
     """
+    if not isinstance(cls, type):
+        raise TypeError(f"engine.component decorates a class, got {place_of(cls)}: use engine.{kind}")
     if not issubclass(cls, base):
         raise TypeError(f"the {kind} `{cls.__qualname__}` must be a subclass of engine.{base.__name__}")
     own = [getattr(cls, name) for name in methods if getattr(cls, name) is not getattr(base, name)]

@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from engine.contract.allowances import Allowances, NoSpending, Spending
+from engine.contract.arguments import SPECIFICATION, expect, is_number
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
@@ -25,6 +25,7 @@ from engine.contract.callables import check_class
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.kinds import Kind, Locality
 from engine.contract.lease import Lease, NoLease
 from engine.contract.params import NoParams, Params, operational
 from engine.contract.retry import Retry
@@ -52,26 +53,6 @@ __all__ = [
 ]
 
 
-class Kind(StrEnum):
-    """The three kinds of component."""
-
-    SOURCE = "source"
-    TRANSFORM = "transform"
-    SINK = "sink"
-
-
-class Locality(StrEnum):
-    """Where a component's data can be reached from.
-
-    `machine`: from any process of this machine, such as files. `process`: only from this process, such as its
-    standard output.
-    """
-
-    ANYWHERE = "anywhere"
-    MACHINE = "machine"
-    PROCESS = "process"
-
-
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
     """Limits of a batch: `records`, `nbytes` (estimated), or `linger` seconds.
@@ -82,6 +63,10 @@ class BatchLimits:
     records: int = 0
     nbytes: int = 0
     linger: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("records", "nbytes", "linger"):
+            expect("engine.BatchLimits", name, getattr(self, name), is_number, "a number of at least 0")
 
     @property
     def rebatches(self) -> bool:
@@ -214,6 +199,10 @@ class ComponentSpec:
     branches: Callable[[Any], Branches] | None = None
     whole_run: bool | Callable[[Any], bool] = False
     claim: Callable[[Any], Claim | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, (fits, what) in SPECIFICATION.items():
+            expect(f"the component {self.name!r}", name, getattr(self, name), fits, what)
 
     @property
     def method(self) -> Callable[..., Any] | None:
@@ -469,8 +458,12 @@ def component(
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring.
 
     Raises:
-        TypeError: the class is of another kind, or lacks the method that does the work.
+        TypeError: an argument does not fit, or the class is of another kind, or it lacks the method that does
+            the work.
     """
+    first = "an engine.Kind, and the name comes second"
+    expect("engine.component", "kind", kind, lambda one: isinstance(one, str) and one in set(Kind), first)
+    kind = Kind(kind)
 
     def attach(cls: C) -> C:
         base, methods = _WORK[kind]

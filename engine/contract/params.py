@@ -44,7 +44,9 @@ class Params(BaseModel):
 
 
 def check_file_name(path: str) -> str:
-    """Return a path of this machine. Raises `ValueError` if the locale cannot express it."""
+    """Return a path of this machine. Raises `ValueError` if no file can have this name in this locale."""
+    if "\0" in path:
+        raise ValueError("a path cannot contain a NUL character")
     try:
         os.fsencode(path)
     except UnicodeEncodeError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
@@ -16,7 +16,16 @@ from engine.contract.callables import place_of
 from engine.contract.types import Record
 from engine.errors import RecordError, TransientError
 
-__all__ = ["are_records", "first_non_records", "named_non_record", "non_records", "with_records_only"]
+__all__ = [
+    "Makers",
+    "are_records",
+    "first_non_records",
+    "non_record_error",
+    "non_records",
+    "with_records_only",
+]
+
+Makers: TypeAlias = Sequence[Callable[..., Any]]
 
 _RECORDS = (Mapping, BaseModel)
 _ITEMS = (*_RECORDS, DeadItem)
@@ -45,15 +54,13 @@ def first_non_records(records: Sequence[Record], method: Callable[..., Any]) -> 
     return non_records(records, method)
 
 
-def named_non_record(record: object, error: RecordError, makers: Sequence[Callable[..., Any]]) -> RecordError:
-    """Return the error of a record that failed, naming the method that made it if it is not a record.
+def non_record_error(records: Sequence[object], makers: Makers) -> RecordError | None:
+    """Return the error of the first value that is not a record, naming the methods that it may come from.
 
-    Args:
-        makers: methods of the components that the record may come from.
+    None if all are records, or if it is unknown what made them.
     """
-    if are_records(type(record)) or not makers:
-        return error
-    return _error(record, *makers)
+    wrong = [one for one in records if not are_records(type(one))] if makers else []
+    return _error(wrong[0], *makers) if wrong else None
 
 
 def with_records_only(outcomes: Sequence[Outcome], function: Callable[..., Any]) -> Sequence[Outcome]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from engine.contract.arguments import expect, is_mapping, is_text
 from engine.contract.types import JsonValue
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Split"]
 
@@ -28,3 +25,7 @@ class Split:
     key: str
     manifest: Mapping[str, JsonValue] = field(default_factory=dict)
     first_ordinal: int = 0
+
+    def __post_init__(self) -> None:
+        expect("engine.Split", "key", self.key, is_text, "a text")
+        expect("engine.Split", "manifest", self.manifest, is_mapping, "a mapping that JSON can hold")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import orjson
 from pydantic import BaseModel
@@ -18,7 +18,7 @@ from engine.contract.component import Sink
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
-from engine.contract.records import named_non_record
+from engine.contract.records import Makers, non_record_error
 from engine.contract.types import JsonValue, Record
 from engine.contract.unplanned import escaped
 from engine.errors import DeadLetterBudgetError, RecordError
@@ -75,7 +75,7 @@ class DeadLetterRoute:
         own: Callable[[], Tally] | None = None,
         epoch: int | None = None,
         chunk: str = "",
-        makers: Mapping[str, Sequence[Callable[..., Any]]] | None = None,
+        makers: Mapping[str, Makers] | None = None,
     ) -> None:
         self._run_id = run_id
         self._pipeline = pipeline
@@ -148,7 +148,7 @@ class DeadLetterRoute:
             self._letter(node.name, keys[index], record, error, attempts, now)
             for index, failure in failures
             for record in [batch.records[index]]
-            for error in [named_non_record(record, failure, makers)]
+            for error in [non_record_error([record], makers) or failure]
         ]
         await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
         reached("dead_letter_stored")

@@ -44,7 +44,7 @@ class Components:
         resources: RunnerResources,
         draining: Callable[[], bool],
     ) -> None:
-        self._plan = plan
+        self._plan, self.makers = plan, plan.makers()
         self._identity = identity
         self._resources = resources
         self._draining = draining
@@ -108,7 +108,7 @@ class Components:
 
         self._opening = stats
         component = await Outage("be opened", stats, policy, self._resources.clock).through(opened)
-        return Runtime(node, component, stats, policy, health=health)
+        return Runtime(node, component, stats, policy, health=health, makers=self.makers.get(node.name, ()))
 
     def _context(self, node: PlanNode, stats: NodeStats, retry: ComponentRetry) -> Context:
         resources, identity, pipeline = self._resources, self._identity, self._plan.pipeline

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from pydantic import BaseModel, ValidationError
 
+from engine.contract.arguments import expect
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock, SystemClock, timestamp
 from engine.contract.shared import Shared
@@ -76,6 +77,7 @@ class Engine:
         observer: Observer = null_observer,
         tracer: Tracer | None = None,
     ) -> None:
+        expect("engine.Engine", "memory", memory, lambda value: isinstance(value, int), "a number of bytes")
         self.state_dir = Path(state_dir) if state_dir is not None else None
         self.clock: Clock = clock or SystemClock()
         self.observer = observer

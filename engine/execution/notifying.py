@@ -6,7 +6,8 @@ killed, or its receiver is away, a later process posts it: at least once, with t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from engine.config.model import Notify
 from engine.contract.clock import Clock, timestamp
 from engine.contract.imports import load_modules
 from engine.contract.types import JsonValue
+from engine.errors import StateError
 from engine.execution.events import Observer, RunEvent
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
@@ -26,9 +28,10 @@ __all__ = [
     "ID_HEADER",
     "MAX_AGE",
     "PENDING_AFTER",
-    "message_of",
     "pending_results",
     "post_pending",
+    "post_periodically",
+    "stored_result",
     "tell",
 ]
 
@@ -41,6 +44,7 @@ PENDING_AFTER = timedelta(minutes=1)
 ID_HEADER = "Idempotency-Key"
 """Header with the id of a result, the same in every post of it."""
 
+_PENDING_EVERY = 300.0  # seconds
 _ATTEMPTS = 3
 _TIMEOUT = 10.0  # seconds for each attempt
 _FIRST_BACKOFF = 0.5
@@ -70,6 +74,11 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
         "cost_usd": tally.cost_usd,
         "paid_usd": report.paid_usd,
     }
+
+
+def stored_result(report: RunReport, ended_at: str) -> Notification:
+    """Return what is stored with the end of a run until the receiver has accepted it."""
+    return Notification(report.run_id, report.attempt, report.pipeline, message_of(report), ended_at)
 
 
 async def tell(notify: Notify, report: RunReport, observer: Observer, *, id_: str = "") -> bool:
@@ -136,6 +145,27 @@ async def post_pending(
         where = urlsplit(notify.url).hostname or "the address"
         text = f"the results of earlier runs could not be posted to {where}: {problem}"
         observer(RunEvent("notify", text, "warning", one.pipeline, one.run_id))
+
+
+async def post_periodically(
+    store: StateStore,
+    clock: Clock,
+    plans_of: Callable[[Sequence[Notification]], Awaitable[Mapping[str, Plan]]],
+    observer: Observer,
+    *,
+    older: timedelta = PENDING_AFTER,
+) -> None:
+    """Post the results that receivers have not accepted, every five minutes, until cancelled.
+
+    Args:
+        older: the age of the results that are posted first; later, `PENDING_AFTER`.
+    """
+    while True:
+        with suppress(StateError):  # reported by the runs
+            if pending := await pending_results(store, clock, observer, older=older):
+                await post_pending(pending, store, await plans_of(pending), observer)
+        older = PENDING_AFTER
+        await anyio.sleep(_PENDING_EVERY)
 
 
 async def _post(url: str, id_: str, message: Mapping[str, JsonValue]) -> str:

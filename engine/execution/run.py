@@ -22,7 +22,7 @@ from engine.errors import (
     StateError,
 )
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
-from engine.execution.notifying import message_of
+from engine.execution.notifying import stored_result
 from engine.execution.report import RunReport
 from engine.execution.resources import RunIdentity, RunnerResources
 from engine.execution.runner import Runner
@@ -283,7 +283,7 @@ class Run:
             attempt=self.record.attempt,
             journal_usd=await self._resources.store.journal_cost(self.run_id),
         )
-        return Notification(self.run_id, self.record.attempt, self.plan.pipeline, message_of(report), ended)
+        return stored_result(report, ended)
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         name = f"run_{action}"

@@ -14,12 +14,13 @@ from time import perf_counter
 
 import anyio
 
+from engine.contract.arguments import is_count
 from engine.contract.background import background_tasks
 from engine.contract.component import Kind, Source
 from engine.contract.types import JsonValue, Record
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
-from engine.errors import EngineError, PipelineTimeoutError, StateError
+from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
 from engine.execution.components import Components
 from engine.execution.late_deliveries import LateDeliveries
 from engine.execution.ledger import Ledger
@@ -93,7 +94,7 @@ class Runner:
             own=self.ledger.live,
             epoch=identity.epoch,
             chunk=identity.chunk_name,
-            makers=plan.makers(),
+            makers=self._components.makers,
         )
 
     @property
@@ -328,6 +329,9 @@ class Runner:
     async def _work(self, segment: Segment, wiring: Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
+        if not is_count(concurrency):
+            what = f"its `concurrency` must be a whole number of at least 1, got {concurrency!r}"
+            raise NodeFailedError(head.node.name, what)
         head.stats.workers = concurrency
         await run_workers(
             segment,

@@ -47,6 +47,7 @@ def chain(
         step = build_step(
             runtime.component, runtime.stats, runtime.policy, clock, dead_letters.put, runtime.health, onward
         )
+        step.makers = runtime.makers
         if isinstance(step, TransformStep) and isinstance(behind, TransformStep):
             step.following = behind
         if isinstance(step, SinkStep):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from engine.contract.batch import Batch
+from engine.contract.records import Makers, non_record_error
 from engine.contract.unplanned import described, unplanned_error
 from engine.errors import (
     AT_RECORD,
@@ -22,11 +23,15 @@ from engine.flow.delivery import Failure
 __all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "unwrap_group"]
 
 
-def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool = False) -> Failure:
+def classify_error(
+    node: str, error: Exception, batch: Batch, *, survives: bool = False, makers: Makers = ()
+) -> Failure:
     """Return a transient or per-record failure to handle; raise anything else.
 
     Args:
         survives: treat an unplanned exception as the failure of a single record, too.
+        makers: methods of the components that made the batch. If a value is not a record, an unplanned
+            exception is its failure: no component has to expect one.
 
     Raises:
         NodeFailedError: a `FatalError`, or an error that no component should raise.
@@ -43,8 +48,10 @@ def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool 
         return error
     if isinstance(error, TransientError | RecordError):
         return error
-    if survives and not isinstance(error, EngineError):
-        failure = unplanned_error(error)
+    failure = None
+    if not isinstance(error, EngineError):
+        failure = non_record_error(batch.records, makers) or (unplanned_error(error) if survives else None)
+    if failure is not None:
         failure.__cause__ = error
         return failure
     raise as_run_error(node, error) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.contract.component import BatchLimits, Component, Sink, Source, Transform
+from engine.contract.records import Makers
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
@@ -31,6 +32,8 @@ class Runtime:
     health: NodeHealth = field(default_factory=NodeHealth)
     dead_keys: frozenset[str] = frozenset()
     """Keys of records that died here in an earlier attempt."""
+    makers: Makers = ()
+    """Methods of the components that make the records of this node."""
     open_dead_letters: OpenDeadLetters | None = None
     """Dead letters of earlier runs that a delivery at this sink closes."""
 

@@ -11,7 +11,7 @@ from engine.contract.batch import Batch
 from engine.contract.callables import misuse, type_shown
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Receipt, Sink, Transform
-from engine.contract.records import first_non_records
+from engine.contract.records import Makers, first_non_records
 from engine.contract.unplanned import escaped
 from engine.errors import AT_RECORD, FatalError, NodeFailedError, RecordError
 from engine.fault_injection import reached
@@ -59,6 +59,7 @@ class Step:
         self.onward = onward
         self._put_dead_letters = dead_letter
         self._on_error = policy.on_error
+        self.makers: Makers = ()
         self._survives = policy.survives_errors
         self._labels = DropLabels(stats.name)
         self.delivery = Delivery(
@@ -110,7 +111,8 @@ class Step:
         await self.delivery.reject(batch, self._classified(error, batch))
 
     def _classified(self, error: BaseException, batch: Batch) -> Failure:
-        return classify_error(self.stats.name, escaped(error), batch, survives=self._survives)
+        failed = escaped(error)
+        return classify_error(self.stats.name, failed, batch, survives=self._survives, makers=self.makers)
 
     def _settle_unplanned(
         self, batch: Batch, failures: Sequence[tuple[int, RecordError]]

@@ -20,6 +20,11 @@ _MAX_HEAD = 64 * 1024
 _UPGRADE = re.compile(rb"(\r\nconnection:[^\r\n]*?)upgrade", re.IGNORECASE)
 _OTHER_FILES = 100  # file descriptors that the process needs in addition to connections
 _TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large")
+_NO_REQUEST = (400, "Bad Request", "This is not a valid request of HTTP/1.1")
+_NO_TLS = (400, "Bad Request", "This service speaks HTTP/1.1 without TLS: use http://, not https://")
+_NO_HTTP_2 = (505, "HTTP Version Not Supported", "This service speaks HTTP/1.1 only: turn HTTP/2 off")
+_OTHER_PROTOCOLS = {b"PRI * HT": _NO_HTTP_2, b"\x16\x03": _NO_TLS}
+"""The answers to clients of other protocols, by the first bytes that they send."""
 _TOO_MANY = (503, "Service Unavailable", "Too many connections")
 
 
@@ -60,6 +65,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._is_refused = False
+        self._first = b""
         self.idle_since = 0.0
 
     @property
@@ -88,6 +94,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         if self.is_idle:
             data = _without_upgrade(data)
+            self._first = self._first if self._in_head else data[:8]
             if self._timer is None:
                 self._expect_head()
         super().data_received(data)
@@ -95,6 +102,13 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_size > _MAX_HEAD:
                 self._refuse(*_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer data that is not a request of HTTP/1.1."""
+        if self._is_refused:
+            return
+        found = (answer for start, answer in _OTHER_PROTOCOLS.items() if self._first.startswith(start))
+        self._refuse(*next(found, _NO_REQUEST))
 
     def on_message_begin(self) -> None:
         """A request's headers begin."""
@@ -171,7 +185,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._in_head = False
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        rest = f"Content-Length: {len(text)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{text}"
+        head += "Retry-After: 1\r\n" if status == _TOO_MANY[0] else ""
+        rest = f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}"
         self.transport.write((head + rest).encode())
         self.transport.close()
 

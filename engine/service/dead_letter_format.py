@@ -13,7 +13,13 @@ from engine.service.models import UNKNOWN_ORIGIN, IngestModel, Origin
 from engine.service.splitting import kept_text, parse
 from engine.service.submission import LetterSource, RejectedRecord
 
-__all__ = ["letter_of", "record_id_of"]
+__all__ = ["OF_IDS", "letter_of", "record_id_of"]
+
+OF_IDS = (
+    "(record_id IN (SELECT unnest(?::VARCHAR[])) OR dead_letter_id IN (SELECT lower(unnest(?::VARCHAR[]))) "
+    "OR (table_name, record_key) IN (SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])))"
+)
+"""Filter of dead letters by their own ids, and by those of their records in any spelling."""
 
 _NAMESPACE = uuid.UUID("6f0d1a0e-2f4b-5c7e-9a53-0d6b1c8e4f21")
 _MAX_MESSAGE = 2_000

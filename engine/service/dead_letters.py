@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
+from engine.service.dead_letter_format import OF_IDS
 from engine.service.guard import unauthorized
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
 from engine.service.submission import (
@@ -21,6 +22,7 @@ from engine.service.submission import (
     WarehouseDownError,
     WriteFailedError,
 )
+from engine.service.tables import spelled_ids
 
 __all__ = ["close_dead_letters", "list_dead_letters"]
 
@@ -84,11 +86,7 @@ async def list_dead_letters(request: Request) -> Response:
     if model := parameters.get("model"):
         query.where("lower(model) = lower(?)", model)
     if ids := parameters.getlist("id"):
-        query.where(
-            "(record_id IN (SELECT unnest(?::VARCHAR[])) OR dead_letter_id IN (SELECT unnest(?::VARCHAR[])))",
-            ids,
-            ids,
-        )
+        query.where(OF_IDS, ids, ids, *spelled_ids(context.warehouse.tables.values(), ids))
     for name in ORIGIN:
         if value := parameters.get(name):
             query.where(f"{name} = ?", value)

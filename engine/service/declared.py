@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from engine.errors import RegistryError, ServiceError
 from engine.service.discovery import announced
-from engine.service.models import IngestModel, fields_of, load_ingest_models
+from engine.service.models import IngestModel, ModelError, fields_of, load_ingest_models
 from engine.service.settings import Keep, Retention
 from engine.units import Duration
 
@@ -146,15 +146,20 @@ class Declared:
             sys.path.insert(0, self.folder)
         return declared_models(WarehouseSection.model_validate(self.document))
 
-    def check_routes(self) -> None:
-        """Raise DeclarationError if the service cannot have these models beside the installed ones."""
-        from engine.service.reading_routes import check_models
+    def routes(self) -> list[str]:
+        """Return the names of the routes that read tables, of these models and of the installed ones.
+
+        Raises:
+            DeclarationError: the service cannot have these models beside the installed ones.
+        """
+        from engine.service.reading_routes import routes_of
 
         declared = self.models()
         try:
-            check_models((*load_ingest_models(), *declared))
+            return routes_of((*load_ingest_models(), *declared))
         except RegistryError as error:
-            named = [one.name for one in declared if repr(one.name) in str(error)]
+            own = {one.name for one in declared}
+            named = [name for name in error.models if name in own] if isinstance(error, ModelError) else []
             raise DeclarationError(str(error), "models", *named[-1:]) from error
 
     def check_served(self, state_dir: Path) -> None:

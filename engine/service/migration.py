@@ -7,6 +7,7 @@ the new one exactly. Anything else is an error with a remedy; values are never c
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import StateError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["create_or_migrate"]
 
 _log = logging.getLogger(__name__)
+
+_FILLED_AT_ONCE = 100_000  # rows
 
 Columns = dict[str, tuple[str, str]]
 """Name and type of each column, by its name in lower case."""
@@ -116,8 +119,24 @@ class _Migration:
         if count and default is not None:
             value = default if column.convert is None else column.convert(default)
             self._execute(f"UPDATE {self._name} SET {quote(column.name)} = ?", [value])  # noqa: S608
+        if count and (make := dict(self._table.factories).get(column.name)) is not None:
+            self._fill(column, make)
         _log.info("table %s has the new column %s", self._table.name, column.name)
         return []
+
+    def _fill(self, column: Column, make: Callable[[], object]) -> None:
+        """Give stored rows the values of a factory, a new one for each row."""
+        rows = [row for (row,) in self._connection.execute(f"SELECT rowid FROM {self._name}").fetchall()]  # noqa: S608
+        for start in range(0, len(rows), _FILLED_AT_ONCE):
+            ids = rows[start : start + _FILLED_AT_ONCE]
+            made = [make() for _ in ids]
+            values = made if column.convert is None else [column.convert(value) for value in made]
+            given = f"SELECT unnest(?::BIGINT[]) AS row, unnest(?::{column.sql_type}[]) AS value"
+            self._execute(
+                f"UPDATE {self._name} SET {quote(column.name)} = given.value FROM ({given}) AS given "  # noqa: S608
+                f"WHERE {self._name}.rowid = given.row",
+                [ids, values],
+            )
 
     def _change(self, column: Column, old: str) -> list[str]:
         name, new = quote(column.name), column.sql_type

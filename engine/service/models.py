@@ -89,6 +89,14 @@ class IngestModel:
         return self.row or self.model
 
 
+class ModelError(RegistryError):
+    """A service cannot have these models together; `models` are their names."""
+
+    def __init__(self, message: str, *models: str) -> None:
+        super().__init__(message)
+        self.models = models
+
+
 def fields_of(models: Iterable[IngestModel]) -> dict[str, list[str]]:
     """Return the field names of each model's records on the wire, by the model's name."""
     return {
@@ -120,8 +128,10 @@ def check_names(models: Iterable[IngestModel]) -> tuple[IngestModel, ...]:
     for model in models:
         other = seen.setdefault(model.name.lower(), model)
         if other is not model:
-            raise RegistryError(
+            raise ModelError(
                 f"two ingest models are called {other.name!r} and {model.name!r}, perhaps one of them by an "
-                "installed package: give one another name"
+                "installed package: give one another name",
+                other.name,
+                model.name,
             )
     return tuple(seen.values())

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from engine.errors import RegistryError
-from engine.service.models import IngestModel, check_names
+from engine.service.models import IngestModel, ModelError, check_names
 from engine.service.tables import SEQUENCE, Table, tables_of
 
 __all__ = [
@@ -15,8 +14,8 @@ __all__ = [
     "PAGE_VIEWS",
     "QUERIES",
     "ConsumptionQuery",
-    "check_models",
     "queries_of",
+    "routes_of",
 ]
 
 
@@ -85,7 +84,7 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
     the curated table. Every scalar column of such a table can be filtered by value.
 
     Raises:
-        RegistryError: two tables would be read at the same route.
+        ModelError: two tables would be read at the same route.
     """
     models = [model for model in models if model.table is not None]
     found = {query.name.lower(): query for query in QUERIES if query.table in tables}
@@ -103,10 +102,16 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
     return found
 
 
-def check_models(models: Iterable[IngestModel]) -> None:
-    """Raise RegistryError if a service cannot have all of these models."""
+def routes_of(models: Iterable[IngestModel]) -> list[str]:
+    """Return the names of the reading routes of a service with these models.
+
+    Raises:
+        ModelError: a service cannot have all of them.
+    """
     models = check_names(models)
-    queries_of(models, tables_of(models))
+    tables = tables_of(models)
+    views = [PAGE_VIEWS] if EVENTS in tables else []
+    return [query.name for query in queries_of(models, tables).values()] + views
 
 
 def _query_of(
@@ -129,7 +134,8 @@ def _refuse_taken(
     elif (known := found.get(route.lower())) is not None and known.table != model.table:
         what = f"{'the built-in route ' if known in QUERIES else ''}{known.name} of table {known.table!r}"
     if what:
-        raise RegistryError(
+        raise ModelError(
             f"ingest model {model.name!r}, table {model.table!r}: its rows would be read at {route}, which "
-            f"is {what}: give the model or its table another name"
+            f"is {what}: give the model or its table another name",
+            model.name,
         )

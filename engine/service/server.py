@@ -75,12 +75,12 @@ async def running_service(
     others without keys, or when another service runs on the directory.
     """
     from engine.service.app import create_app
-    from engine.service.reading_routes import check_models
+    from engine.service.reading_routes import routes_of
 
     settings = settings or ServiceSettings()
     _refuse_open_door(host, settings)
     models = load_ingest_models() if models is None else tuple(models)
-    check_models(models)  # before the warehouse gets tables for them
+    routes_of(models)  # before the warehouse gets tables for them
     await _refuse_second(state_dir)
     listener = _listen(host, port)
     with listener:

@@ -135,9 +135,7 @@ def _respell_letters(connection: DuckDBPyConnection, table: Table) -> None:
 
 def _key_of(table: Table | None, sent: str | None) -> str | None:
     """Return the text of the stored id that a sent one means."""
-    if sent is None or table is None or table.key_text is None:
-        return sent
-    return table.key_text(sent)
+    return sent if sent is None or table is None else table.spelled(sent)
 
 
 def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
@@ -407,7 +405,7 @@ class DeadLetterStore:
         """Mark open dead letters, by their own ids, as recovered."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? "
-            "WHERE status = 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            "WHERE status = 'open' AND dead_letter_id IN (SELECT lower(unnest(?::VARCHAR[])))",
             [utc_now(), ids],
         )
 
@@ -415,7 +413,7 @@ class DeadLetterStore:
         """Discard dead letters by their own ids; recovered ones stay recovered."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'discarded', reason = ?, closed_at = ? "
-            "WHERE status <> 'recovered' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            "WHERE status <> 'recovered' AND dead_letter_id IN (SELECT lower(unnest(?::VARCHAR[])))",
             [reason, utc_now(), ids],
         )
 

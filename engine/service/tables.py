@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from engine.errors import RegistryError
 from engine.service.columns import JSON, Column, columns_of, fits, spelling_of
 from engine.service.limits import allowed_by, has_no_validators, takes_null
-from engine.service.models import IngestModel, Row
+from engine.service.models import IngestModel, ModelError, Row
 from engine.service.wire_types import is_nullable
 
 __all__ = ["ENCODING_ERRORS", "SEQUENCE", "Column", "MisfitError", "Table", "quote", "tables_of"]
@@ -44,6 +43,7 @@ class Table:
     the model has null in the fields `filled`; `limits` are other conditions, each with its field, over `{0}`,
     the stored value. `is_checked`: no code of the user changes rows, so all are as the model's types say.
     `key_text` gives all spellings of an id that clients may send one text; None if they have no others.
+    `factories` make the values that a row may leave out and that are not in `defaults`.
     """
 
     name: str
@@ -55,6 +55,11 @@ class Table:
     limits: frozenset[tuple[str, str]] = frozenset()
     is_checked: bool = False
     key_text: Callable[[str], str] | None = None
+    factories: tuple[tuple[str, Callable[[], object]], ...] = ()
+
+    def spelled(self, sent: str) -> str:
+        """Return the text of the stored id that a sent one means."""
+        return sent if self.key_text is None else self.key_text(sent)
 
     @property
     def names(self) -> list[str]:
@@ -135,10 +140,16 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def spelled_ids(tables: Iterable[Table], ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return, for each table and id, the table's name and the text of the stored id that is meant."""
+    pairs = [(table.name, table.spelled(sent)) for table in tables if table.key is not None for sent in ids]
+    return [name for name, _ in pairs], [text for _, text in pairs]
+
+
 def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
     """Return the tables that the models fill, by name; names must differ in more than case.
 
-    Raises RegistryError when two models disagree about a table, or a model's fields differ only in case.
+    Raises ModelError when two models disagree about a table, or a model's fields differ only in case.
     """
     tables: dict[str, Table] = {}
     owners: dict[str, IngestModel] = {}
@@ -148,16 +159,20 @@ def tables_of(models: Iterable[IngestModel]) -> dict[str, Table]:
         owner = owners.setdefault(model.table.lower(), model)
         assert owner.table is not None
         if owner.table != model.table:
-            raise RegistryError(
+            raise ModelError(
                 f"ingest models {owner.name!r} and {model.name!r} call their tables {owner.table!r} and "
-                f"{model.table!r}, which SQL takes for the same name: use one spelling, or another name"
+                f"{model.table!r}, which SQL takes for the same name: use one spelling, or another name",
+                owner.name,
+                model.name,
             )
-        table = _table_of(model.table, model.row_model, is_checked=model.transform is None)
+        table = _table_of(model, model.table)
         known = tables.setdefault(model.table, table)
         if differing := _differing(known, table):
-            raise RegistryError(
+            raise ModelError(
                 f"ingest models {owner.name!r} and {model.name!r} disagree about the columns of "
-                f"table {model.table!r}: {differing}"
+                f"table {model.table!r}: {differing}",
+                owner.name,
+                model.name,
             )
         tables[model.table] = replace(
             known,
@@ -177,17 +192,23 @@ def _differing(one: Table, other: Table) -> str:
     return f"give {', '.join(names)} the same name and type in both, or each model a separate table"
 
 
-def _table_of(name: str, model: type[BaseModel], *, is_checked: bool) -> Table:
+def _table_of(owner: IngestModel, name: str) -> Table:
+    model = owner.row_model
     columns = columns_of(model)
     if not columns:
-        raise RegistryError(f"{model.__name__}, the row of table {name!r}, has no fields")
-    _refuse_lookalikes(name, columns)
+        raise ModelError(f"{model.__name__}, the row of table {name!r}, has no fields", owner.name)
+    _refuse_lookalikes(owner, columns)
     columns.sort(key=lambda column: column.name != _KEY)  # stable: the key first, the rest as declared
     fields = model.model_fields
     defaults = [
         (field_name, None if field.default is PydanticUndefined else field.default)
         for field_name, field in fields.items()
         if field.default_factory is None and (not field.is_required() or is_nullable(field.annotation))
+    ]
+    factories = [
+        (field_name, partial(field.get_default, call_default_factory=True))
+        for field_name, field in fields.items()
+        if field.default_factory is not None and not field.default_factory_takes_validated_data
     ]
     required = frozenset(
         field_name
@@ -204,18 +225,20 @@ def _table_of(name: str, model: type[BaseModel], *, is_checked: bool) -> Table:
         _KEY if has_key else None,
         tuple(defaults),
         required,
-        # stored before the field was added, rows have null where a factory makes the default
+        # earlier versions left null in stored rows where a factory makes the default of a new field
         frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
         frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
-        is_checked and has_no_validators(model),
+        owner.transform is None and has_no_validators(model),
         spelling_of(fields[_KEY].annotation, first) if has_key else None,
+        tuple(factories),
     )
 
 
-def _refuse_lookalikes(table: str, columns: Iterable[Column]) -> None:
+def _refuse_lookalikes(owner: IngestModel, columns: Iterable[Column]) -> None:
     counts = Counter(column.name.lower() for column in columns)
     twins = sorted(column.name for column in columns if counts[column.name.lower()] > 1)
     if twins:
-        raise RegistryError(
-            f"table {table!r}: the fields {', '.join(twins)} differ in case alone, which SQL ignores"
+        raise ModelError(
+            f"table {owner.table!r}: the fields {', '.join(twins)} differ in case alone, which SQL ignores",
+            owner.name,
         )

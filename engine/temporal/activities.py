@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import anyio
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from engine.config.model import Notify
 from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
@@ -29,14 +31,14 @@ from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
-from engine.execution.notifying import tell
+from engine.execution.notifying import stored_result, tell
 from engine.execution.overlap import Entry
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
 from engine.plan.portability import check_divisible
-from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, Notification, RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
 from engine.temporal.heartbeat import OutageTimer
@@ -205,7 +207,8 @@ class Activities:
                 tally = await store.tally(request.run_id)
                 if activity.info().attempt > 1 and status is RunStatus.COMPLETED:
                     # the previous attempt may have ended between the two
-                    await self._tell(record, status, error, tally)
+                    report = await self._report(record, status, error, tally)
+                    await self._tell(self._notify(record, status), report)
                 return PipelineResult(request.run_id, str(record.status), "", _counts(tally))
             done, total = await store.count_splits(request.run_id)
             if status is RunStatus.COMPLETED and done < total:
@@ -214,26 +217,49 @@ class Activities:
                 failure = await self._unmet(request)
                 status, error = (RunStatus.FAILED, str(failure)) if failure is not None else (status, error)
             ended = timestamp(self._engine.clock.now())
-            async with acquire(store, self._engine.clock, request.run_id, "finalize") as lease:
-                await store.update_run(
-                    request.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
-                )
             tally = await store.tally(request.run_id)
             is_outage = status is RunStatus.FAILED and request.kind in AWAY
-            await self._tell(record, RunStatus.OUTAGE if is_outage else status, error, tally)
+            report = await self._report(record, RunStatus.OUTAGE if is_outage else status, error, tally)
+            notify = self._notify(record, report.status)
+            async with acquire(store, self._engine.clock, request.run_id, "finalize") as lease:
+                await store.update_run(
+                    request.run_id,
+                    status=status,
+                    ended_at=ended,
+                    error=error,
+                    epoch=lease.epoch,
+                    notification=stored_result(report, ended) if notify is not None else None,
+                )
+            await self._tell(notify, report)
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
 
-    async def _tell(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> None:
-        """Post the result of a run according to this worker's file. Failures do not affect the run."""
+    def _notify(self, record: RunRecord, status: RunStatus) -> Notify | None:
+        """Return where this worker's file wants the result posted, if it does."""
         try:
             notify = self._plans(record.pipeline, record.params).settings.notify
         except ConfigError:
-            return  # the file was changed and is now invalid, which is reported elsewhere
-        if notify is None:
-            return
+            return None  # the file was changed and is now invalid, which is reported elsewhere
+        return notify if notify is not None and status in notify.when else None
+
+    async def plans_of(self, results: Sequence[Notification]) -> dict[str, Plan]:
+        """Return the plans of the pipelines of these results, as far as the file has them."""
+        plans: dict[str, Plan] = {}
+        for one in results:
+            with suppress(ConfigError, RunNotFoundError):
+                if one.pipeline not in plans:
+                    params = (await self._engine.store.get_run(one.run_id)).params
+                    plans[one.pipeline] = await anyio.to_thread.run_sync(self._plans, one.pipeline, params)
+        return plans
+
+    async def _tell(self, notify: Notify | None, report: RunReport) -> None:
+        """Post a result; until it is accepted, it stays in the store. Failures do not affect the run."""
+        if notify is not None and await tell(notify, report, self.observer):
+            await self._engine.store.delete_notification(report.run_id, report.attempt)
+
+    async def _report(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> RunReport:
         is_open = DeadLetterFilter(record.run_id, status="open")
         seconds = (self._engine.clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
-        report = RunReport(
+        return RunReport(
             record.pipeline,
             record.run_id,
             status,
@@ -244,7 +270,6 @@ class Activities:
             attempt=record.attempt,
             journal_usd=await self._engine.store.journal_cost(record.run_id),
         )
-        await tell(notify, report, self.observer)
 
     def _trouble(self, run: Run) -> TroubleWatch:
         send = None

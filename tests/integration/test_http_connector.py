@@ -459,6 +459,49 @@ async def test_packed_answers_are_unpacked() -> None:
         assert await read(server.url) == ROWS
 
 
+LINES = [f"{json.dumps(row)}\n".encode() for row in ROWS]
+PACKED = [gzip.compress(b"".join(lines)) for lines in (LINES[:9], LINES[9:])]
+
+
+@pytest.mark.parametrize("name", ["gzip", "x-gzip", "GZIP, identity"])
+async def test_members_of_a_packed_answer_are_one_content(name: str) -> None:
+    packed = Answer(200, b"".join(PACKED), {"content-encoding": name})
+    async with ScriptedServer(answers=[packed]).running() as server:
+        assert await read(server.url, format="jsonl") == ROWS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [PACKED[0][:-3], PACKED[0][:-9], PACKED[0] + PACKED[1][:40], PACKED[0][:-8] + b"\1" * 8],
+    ids=["cut", "cut before its digest", "cut in a second member", "another digest"],
+)
+async def test_a_damaged_packed_answer_is_no_success(body: bytes) -> None:
+    async with ScriptedServer(lambda _: Answer(200, body, {"content-encoding": "gzip"})).running() as server:
+        with pytest.raises(
+            TransientError, match=f"GET {server.url} answered with a damaged body: its gzip data"
+        ):
+            await read(server.url, format="jsonl")
+        with pytest.raises(TransientError, match="damaged"):
+            await read(server.url)
+
+
+async def test_records_are_not_sent_again_for_a_damaged_answer() -> None:
+    echo = Answer(200, PACKED[0][:-3], {"content-encoding": "gzip"})
+    async with ScriptedServer(answers=[echo]).running() as server:
+        assert await send(server.url, [{"id": 1}]) == {}
+    assert len(server.requests) == 1
+
+
+async def test_a_damaged_packed_error_is_that_error() -> None:
+    async with ScriptedServer(
+        answers=[Answer(404, PACKED[0][:50], {"content-encoding": "gzip"})]
+    ).running() as server:
+        with pytest.raises(
+            FatalError, match=r"answered 404: not found; check `url` of the connection and `path`$"
+        ):
+            await read(server.url)
+
+
 async def test_requests_take_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedServer(lambda _: Answer.of(ROWS)).running() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.s3 import S3Connection, S3Connector, S3Params, open_client
@@ -20,6 +20,7 @@ from engine.contract.keys import KeyRange
 from engine.errors import FatalError
 from engine.execution.engine import Engine
 from engine.testing import MemorySink, linear_plan
+from tests.examples import WITH_FIXTURES
 from tests.servers.minio import keys, refill
 
 BUCKET = "formats"
@@ -91,7 +92,7 @@ async def test_a_bucket_that_is_not_there_is_named(minio: str) -> None:
 
 
 @given(sizes=st.lists(st.sampled_from([0, 1, 1000, 70_000, 600_000, 1_100_000]), min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
+@settings(suppress_health_check=WITH_FIXTURES, max_examples=8)
 async def test_lines_of_objects_of_every_size_come_back(minio: str, sizes: list[int]) -> None:
     objects: dict[str, bytes] = {}
     expected: list[Any] = []

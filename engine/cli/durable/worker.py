@@ -20,6 +20,7 @@ from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer, null_observer
+from engine.execution.notifying import post_periodically
 from engine.plan.model import Plan
 from engine.telemetry.tracing import OpenTelemetryTracer, tracing_to
 from engine.temporal import worker
@@ -74,6 +75,9 @@ async def work(options: WorkerOptions) -> int:
         )
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)
+            if "planning" in settings.roles:  # these workers store the results
+                pending = activities.plans_of, engine.observer
+                group.start_soon(post_periodically, engine.store, engine.clock, *pending)
             with told_to(engine.observer):
                 await serve(client, activities, settings, stop)
             group.cancel_scope.cancel()

@@ -31,6 +31,9 @@ __all__ = ["Entry", "entry_of", "list_runs", "show_run"]
 KILLED = "killed"
 """Status of a run that is stored as running although no process works on it."""
 
+IDLE = "between two chunks, paused, waiting for a worker, or its workflow was terminated"
+"""Why a durable run has no worker."""
+
 LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
 DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
 MIN_ERROR_WIDTH = 24  # columns of a terminal
@@ -52,6 +55,19 @@ class Entry:
         if self.record.status is RunStatus.RUNNING and self.lease is None and not self.record.durable:
             return KILLED
         return str(self.record.status)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a durable run is stored as running and no worker works on it now.
+
+        It is between two chunks, paused, waiting for a worker, or its workflow has ended without its result.
+        """
+        return self.status == RunStatus.RUNNING and self.lease is None
+
+    @property
+    def status_shown(self) -> str:
+        """The status for a table."""
+        return f"{self.status}, no worker" if self.is_idle else self.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +207,7 @@ def _table(entries: Sequence[Entry], width: int) -> list[str]:
         "pipeline": [entry.record.pipeline for entry in entries],
         "where": ["temporal" if entry.record.durable else "local" for entry in entries],
         "started": [_moment(entry.record.started_at) for entry in entries],
-        "status": [entry.status for entry in entries],
+        "status": [entry.status_shown for entry in entries],
         "attempt": [count(entry.record.attempt) for entry in entries],
     }
     counts = [_counts(entry.tally) for entry in entries]
@@ -219,7 +235,7 @@ def _page(
     entry: Entry, splits: tuple[int, int], letters: int, paid: float, comparison: _Comparison
 ) -> Iterator[str]:
     record, tally = entry.record, entry.tally
-    yield f"run {record.run_id}  ({entry.status})"
+    yield f"run {record.run_id}  ({entry.status_shown})"
     yield f"  pipeline      {record.pipeline}"
     yield f"  group         {record.group_id}"
     yield f"  started       {_moment(record.started_at)}"
@@ -228,6 +244,8 @@ def _page(
     yield f"  attempt       {count(record.attempt)}"
     if entry.lease:
         yield f"  held by       {entry.lease.holder}, lease until {_moment(entry.lease.expires_at)}"
+    if entry.is_idle:
+        yield f"  held by       no worker: {IDLE}; `watch {record.run_id}` asks the server"
     if record.error:
         yield f"  error         {record.error}"
     yield f"  records       {', '.join(f'{name} {count(number)}' for name, number in _counts(tally).items())}"
@@ -267,6 +285,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
         "group_id": record.group_id,
         "durable": record.durable,
         "status": entry.status,
+        "has_worker": entry.lease is not None,
         "started_at": record.started_at,
         "ended_at": record.ended_at,
         "attempt": record.attempt,

@@ -45,7 +45,7 @@ class _Row:
         record, tally = self.entry.record, self.entry.tally
         return (
             record.run_id,
-            self.entry.status,
+            self.entry.status_shown,
             duration(self.seconds),
             count(tally.read),
             count(tally.written),

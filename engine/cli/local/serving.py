@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,11 +20,12 @@ from engine.cli.local.signals import stop_signals
 from engine.cli.options import ServeOptions, StateOptions
 from engine.cli.state import store_of
 from engine.contract.imports import load_modules
-from engine.errors import ConfigError, StateError
+from engine.errors import ConfigError
 from engine.execution.engine import Engine
-from engine.execution.notifying import PENDING_AFTER, pending_results, post_pending
+from engine.execution.notifying import post_periodically
 from engine.execution.session import Session
 from engine.flow.tracing import Tracer
+from engine.plan.model import Plan
 from engine.service import retention
 from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, load_ingest_models
@@ -37,7 +38,6 @@ __all__ = ["serve_file"]
 
 TOPICS_PORT = 9_999
 FILES_PORT = 9_500
-PENDING_EVERY = 300.0  # seconds
 
 
 async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
@@ -122,16 +122,12 @@ async def _until_stopped(
 
 async def _post_pending(engine: Engine, host: PipelineOperations, scope: anyio.CancelScope) -> None:
     """Post the results that receivers have not accepted: first those of earlier processes, then all."""
-    older = timedelta()
+
+    async def plans(_: object) -> Mapping[str, Plan]:
+        return host.plans
+
     with scope:
-        while True:
-            try:
-                pending = await pending_results(engine.store, engine.clock, engine.observer, older=older)
-                await post_pending(pending, engine.store, host.plans, engine.observer)
-            except StateError:  # reported by runs and by /ready
-                pass
-            older = PENDING_AFTER
-            await anyio.sleep(PENDING_EVERY)
+        await post_periodically(engine.store, engine.clock, plans, engine.observer, older=timedelta())
 
 
 @contextmanager

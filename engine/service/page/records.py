@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.dead_letter_format import record_id_of
+from engine.service.dead_letter_format import OF_IDS, record_id_of
 from engine.service.operations import (
     CallView,
     LetterView,
@@ -21,7 +21,7 @@ from engine.service.operations import (
 )
 from engine.service.page import charts, letters
 from engine.service.page.rendering import cell_text, cut, moment, render
-from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.tables import SEQUENCE, Table, quote, spelled_ids
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -115,10 +115,9 @@ def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[l
         tables = context.warehouse.tables.values()
         rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
         ids = reader.execute(
-            "SELECT dead_letter_id FROM _odw_dead_letters "
-            "WHERE record_id IN ($1, $2) OR key IN ($1, $2) OR dead_letter_id = $1 "
-            "ORDER BY commit_sequence DESC LIMIT $3",
-            [names[0], names[-1], _MAX_LETTERS],
+            f"SELECT dead_letter_id FROM _odw_dead_letters WHERE {OF_IDS} OR key IN (SELECT unnest(?)) "  # noqa: S608 -- a constant
+            "ORDER BY commit_sequence DESC LIMIT ?",
+            [names, names, *spelled_ids(tables, names), names, _MAX_LETTERS],
         ).fetchall()
         found = [letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
         return rows, [one for one in found if one is not None]
@@ -132,7 +131,7 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     found = reader.execute(
         f"SELECT {SEQUENCE}, {columns} FROM {quote(table.name)} WHERE {stored} = {asked} "  # noqa: S608 -- quoted
         f"ORDER BY {SEQUENCE} DESC LIMIT 1",
-        [name],
+        [table.spelled(name)],
     ).fetchone()
     if found is None:
         return None

@@ -295,6 +295,27 @@ async def test_names_of_this_machine_are_answered(service: RunningService, host:
         assert await client.status() == 200
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "text"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, "speaks HTTP/1.1 only: turn HTTP/2 off"),
+        (b"\x16\x03\x01\x02\0\x01\0", 400, "without TLS: use http://"),
+        (b"SELECT 1;\r\n\r\n", 400, "not a valid request of HTTP/1.1"),
+    ],
+    ids=["HTTP/2", "TLS", "another"],
+)
+async def test_other_protocols_are_told_what_is_spoken(
+    service: RunningService, sent: bytes, status: int, text: str
+) -> None:
+    async with wire(service) as client:
+        await client.send(sent)
+        answer = (await client.reader.read()).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert text in answer
+    assert answer.count("HTTP/1.1 ") <= 2  # once in the head, once in the text
+    assert "retry-after" not in answer.lower()
+
+
 async def test_two_hosts_in_one_request_are_refused(service: RunningService) -> None:
     async with wire(service) as client:
         await client.send(

@@ -104,6 +104,30 @@ def left() -> list[str]:
     return anyio.run(read)
 
 
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_durable_run_without_a_worker_is_told_apart(
+    capsys: pytest.CaptureFixture[str], *, is_held: bool
+) -> None:
+    async def fill() -> None:
+        durable = {"group_id": "etl/copy/d", "ended_at": "", "status": RunStatus.RUNNING}
+        async with open_store(".odw") as store:
+            await add(store, "copy-durable", started_at=ago(0), **durable)
+            if is_held:
+                holder = f"{socket.gethostname()}:{os.getpid()}:abc"
+                await store.acquire_lease("copy-durable", holder, chunk="c", now=ago(0), until=ago(-1))
+
+    anyio.run(fill)
+    assert main(["runs", "list", "--status", "running"]) == 0
+    assert ("running, no worker" in capsys.readouterr().out) is not is_held
+    assert main(["runs", "show", "copy-durable"]) == 0
+    assert ("no worker: between two chunks, paused, wait" in capsys.readouterr().out) is not is_held
+    assert main(["runs", "show", "copy-durable", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["has_worker"]) == ("running", is_held)
+    assert main(["top", "--once"]) == 0
+    assert ("running, no worker" in capsys.readouterr().out) is not is_held
+
+
 def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()

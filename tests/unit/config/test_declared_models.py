@@ -145,6 +145,42 @@ def test_what_cannot_be_a_model_is_named_with_its_place(tmp_path: Path, models: 
     assert "pipelines.yaml:5" in found
 
 
+def test_the_place_of_a_conflict_is_the_models_own() -> None:
+    """The message quotes another declared model, too."""
+    models = {"B": {"fields": {"id": "str"}, "table": "A"}, "A": {"fields": {"id": "int"}, "table": "C"}}
+    models["C"] = {"fields": {"id": "str"}, "table": "Medicals"}
+    with pytest.raises(DeclarationError) as caught:
+        Declared({"models": models}, ".").routes()
+    assert caught.value.path == ("models", "A"), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        ("getBlobs", "getBlobs"),
+        ("GETlogs", "getLogs"),
+        ("getdailypageviews", "getDailyPageViews"),
+        ("getA", "getA"),
+    ],
+)
+@pytest.mark.parametrize("section", ["pipelines", "aliases"])
+def test_names_of_reading_routes_are_refused(tmp_path: Path, name: str, route: str, section: str) -> None:
+    path = tmp_path / "pipelines.yaml"
+    pipeline = "nodes: {a: {source: blob, with: {records: 1}}, b: {sink: stdout}}"
+    names = f"pipelines: {{{name if section == 'pipelines' else 'p'}: {{{pipeline}}}}}\n"
+    names += f"aliases: {{{name}: p}}\n" if section == "aliases" else ""
+    path.write_text(f"version: 1\nwarehouse: {{models: {{A: {{fields: {{id: str}}}}}}}}\n{names}")
+    with pytest.raises(
+        ConfigError, match=f"the service reads a table at `/consumption/{route}`, so it cannot start"
+    ):
+        load_file(path, environ={}).check()
+
+
+def test_other_names_that_begin_with_get_are_free(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("version: 1\npipelines: {get_blobs: {nodes: {a: {source: blob}}}}\n")
+    load_file(tmp_path / "p.yaml", environ={}).check()
+
+
 def test_a_mistake_in_one_model_makes_no_other_unknown(tmp_path: Path) -> None:
     assert "unknown ingest model" not in problems(tmp_path, READING + "    A: {fields: {id: strr}}\n")
 

@@ -30,6 +30,21 @@ async def test_a_success_that_is_no_answer_names_the_url(said: bytes) -> None:
         await client.close()
 
 
+async def test_a_damaged_packed_answer_is_named() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n[]")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Client(ClickHouseConnection(url=f"http://127.0.0.1:{port}"))
+    async with server:
+        with pytest.raises(TransientError, match=f"http://127.0.0.1:{port} answered with a damaged body"):
+            await client.fetch("SELECT 1")
+        await client.close()
+
+
 async def test_an_answer_with_invalid_chunks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -289,6 +289,45 @@ async def test_a_later_value_that_is_no_record_names_its_maker(*, staged: bool, 
     assert "gave int as a record" in report.first_dead_letter
 
 
+@engine.component(Kind.TRANSFORM, "adds")
+class Adds(engine.Transform[NoParams]):
+    def apply(self, batch: Any) -> Any:
+        return batch.replace([{**record, "m": 1} for record in batch.records])
+
+
+@engine.transform
+def adds(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "m": 1}
+
+
+@engine.sink
+async def counts(records: list[dict[str, Any]]) -> None:
+    assert sum(record["n"] for record in records)
+
+
+@pytest.mark.parametrize("then", [Adds, adds, counts])
+@pytest.mark.parametrize("on_error", [None, "stop"])
+async def test_what_trips_over_a_value_that_is_no_record_names_its_maker(then: Any, on_error: Any) -> None:
+    options = {"on_error": on_error} if on_error else {}
+    nodes: dict[str, Any] = {"odd": engine.node(SomeNumbers), "then": engine.node(then, options=options)}
+    if then is not counts:
+        nodes["keep"] = engine.node("sink.memory")
+    report = (await engine.run(engine.Pipeline("p", **nodes)))["p"]
+
+    assert (report.error, report.tally.written, report.tally.dead) == ("", 1, 1)
+    assert report.first_dead_letter.startswith("at `then`: NotAnObject: `SomeNumbers.extract` (")
+
+
+async def test_a_mistake_beside_a_value_that_is_no_record_fails_the_run() -> None:
+    @engine.transform
+    def mistaken(record: dict[str, Any]) -> Any:
+        return record["no such field"]
+
+    nodes: dict[str, Any] = {"odd": engine.node(SomeNumbers), "then": engine.node(mistaken)}
+    report = (await engine.run(engine.Pipeline("p", **nodes, keep=engine.node("sink.memory"))))["p"]
+    assert "node 'then' failed: KeyError at " in report.error
+
+
 class OtherConstructor(engine.Transform[NoParams]):
     def __init__(self, size: int) -> None:
         self.size = size

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import duckdb
 import httpx
@@ -19,6 +21,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from engine.errors import RegistryError, StateError
+from engine.service import migration
 from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.warehouse import Warehouse
@@ -86,6 +89,9 @@ def model(name: str, table: str | None = None, /, **fields: Any) -> IngestModel:
     """A model of these fields, with an id unless they bring one."""
     made = create_model(name, **{"id": str, **fields})
     return IngestModel(name, made, table or name)
+
+
+NUMBERS = count()
 
 
 async def exchange(path: Path, models: list[IngestModel], *steps: tuple[str, Any]) -> list[httpx.Response]:
@@ -336,18 +342,33 @@ async def test_a_letter_of_another_id_stays_open(path: Path, key: Any, died: Any
     [
         (UUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", "6F9619FF-8B86-D011-B42D-00CF4FC964FF"),
         (float, 1.5, "1.50"),
-        (int, 7, "7"),
+        (int, 7, "007"),
+        (datetime, "2026-01-01T10:00:00+00:00", "2026-01-01T11:00:00+01:00"),
+        (str, "007", "007"),
     ],
 )
 async def test_a_record_is_shown_for_any_spelling_of_its_id(
     path: Path, key: Any, stored: Any, asked: str
 ) -> None:
-    some = [model("Some", id=(key, ...))]
-    posted = ("/ingest/Some", [{"id": stored}])
-    _, found, other = await exchange(path, some, posted, *(
-        (f"/ui/records?id={one}", None) for one in (asked, "other")
-    ))  # fmt: skip
-    assert ("Row in" in found.text, "Row in" in other.text) == (True, False)
+    some = [model("Some", id=(key, ...), n=(int, ...))]
+    names = [quote(one) for one in (asked, "other")]
+    for value, shown in ((1, "Row in"), ("none", "Refused as Some")):
+        posted = ("/ingest/Some", [{"id": stored, "n": value}])
+        pages = [(f"/ui/records?id={one}", None) for one in names]
+        lists = [(f"/dead-letters?id={one}", None) for one in names]
+        _, found, other, listed, none = await exchange(path, some, posted, *pages, *lists)
+        assert (shown in found.text, shown in other.text) == (True, False), found.text
+        assert (len(rows(listed)), len(rows(none))) == (value == "none", 0)
+
+
+async def test_dead_letters_are_closed_by_their_id_in_any_spelling(path: Path) -> None:
+    some = [model("Some", id=(str, ...), n=(int, ...))]
+    bad = ("/ingest/Some", [{"id": "a", "n": "none"}])
+    _, listed = await exchange(path, some, bad, ("/dead-letters", None))
+    own = rows(listed)[0]["dead_letter_id"].upper()
+    closing = ("/dead-letters", {"discard": [own], "reason": "a test"})
+    _, found = await exchange(path, some, closing, (f"/dead-letters?id={own}", None))
+    assert [one["status"] for one in rows(found)] == ["discarded"]
 
 
 async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
@@ -369,12 +390,39 @@ async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "make", "as_shown"),
+    [
+        (UUID, uuid4, UUID),
+        (datetime, datetime.now, datetime.fromisoformat),
+        (dict[str, int], lambda: {"n": next(NUMBERS)}, json.dumps),
+        (list[int], lambda: [next(NUMBERS)], tuple),
+    ],
+)
+async def test_stored_rows_each_get_a_new_default(path: Path, kind: Any, make: Any, as_shown: Any) -> None:
+    posted = ("/ingest/Reading", [{"id": str(number)} for number in range(5)])
+    await exchange(path, [model("Reading", id=(str, ...))], posted)
+    reading = [model("Reading", id=(str, ...), n=(kind, Field(default_factory=make)))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migration, "_FILLED_AT_ONCE", 2)
+        (answer,) = await exchange(path, reading, ("/consumption/getReading", None))
+    assert len({as_shown(row["n"]) for row in rows(answer)}) == 5
+
+
+async def test_a_default_made_of_other_fields_stays_null_in_stored_rows(path: Path) -> None:
+    await exchange(path, [model("Reading", id=(str, ...))], ("/ingest/Reading", [{"id": "a"}]))
+    reading = [model("Reading", id=(str, ...), n=(str, Field(default_factory=lambda data: data["id"])))]
+    read, posted = ("/consumption/getReading", None), ("/ingest/Reading", [{"id": "b"}])
+    _, answer = await exchange(path, reading, posted, read)
+    assert {row["id"]: row["n"] for row in rows(answer)} == {"a": None, "b": "b"}
+
+
+@pytest.mark.parametrize(
     ("before", "after", "old", "read"),
     few(
         [
             ({}, {"n": (int | None, None)}, {}, {"n": None}),
             ({}, {"n": (int, 5)}, {}, {"n": 5}),
-            ({}, {"n": (list[str], Field(default_factory=list))}, {}, {"n": None}),
+            ({}, {"n": (list[str], Field(default_factory=list))}, {}, {"n": []}),
             ({}, {"n": (dict[str, int], {"a": 1})}, {}, {"n": {"a": 1}}),
             ({"n": (int, ...)}, {}, {"n": 5}, {}),
             ({"n": (int, ...)}, {"n": (float, ...)}, {"n": 5}, {"n": 5.0}),

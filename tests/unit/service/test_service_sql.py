@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.service.app import create_app
@@ -22,7 +22,7 @@ from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryError, QueryLimits, run_query
 from engine.service.warehouse import Warehouse
-from tests.examples import examples
+from tests.examples import WITH_FIXTURES, examples
 from tests.series import few
 
 Rows = list[list[Any]]
@@ -169,22 +169,20 @@ def test_a_query_that_runs_too_long_is_ended(warehouse: Warehouse) -> None:
 @pytest.mark.parametrize("value", ["range(2000)", "{'a': range(2000)}", "[[repeat('x', 20000)]]"])
 def test_a_result_that_is_too_large_is_refused(warehouse: Warehouse, value: str) -> None:
     with pytest.raises(QueryError, match="larger than 8 MiB") as caught:
-        run_query(warehouse, f"SELECT {value} FROM range(500)")
+        run_query(warehouse, f"SELECT {value} FROM range(500)", limits=QueryLimits(seconds=600))
     assert caught.value.status == 413
 
 
 def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> None:
     grow = "WITH RECURSIVE t AS (SELECT 'x' AS a UNION ALL SELECT a || a FROM t) SELECT length(a) FROM t"
     with pytest.raises(QueryError) as caught:
-        run_query(warehouse, grow, limits=QueryLimits(memory=32 * 1024 * 1024))
+        run_query(warehouse, grow, limits=QueryLimits(seconds=600, memory=32 * 1024 * 1024))
     assert caught.value.status in (400, 413)
     assert run_query(warehouse, "SELECT 1").rows == [[1]]
 
 
 @given(text=st.text(max_size=40), place=st.sampled_from(FORBIDDEN))
-@settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=WITH_FIXTURES)
 def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place: str) -> None:
     for sql in (text, text + place, place + text):
         with suppress(QueryError):

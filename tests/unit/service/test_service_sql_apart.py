@@ -120,7 +120,7 @@ async def test_a_copy_has_all_tables_and_the_rows_of_those_named(
 
     await client.post("/ingest/Note", json=[note("a")])
     monkeypatch.setattr(query_process, "_run_apart", apart)
-    answer_query(warehouse, sql, 5, QueryLimits())
+    answer_query(warehouse, sql, 5, QueryLimits(seconds=600))
     assert rows.keys() >= {"Note", "_odw_meta", "_odw_batches", "_odw_dead_letters"}
     assert {name for name in ("Note", "_odw_meta", "_odw_tables") if rows[name]} == filled
     assert not files[0].parent.exists()

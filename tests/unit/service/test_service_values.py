@@ -15,7 +15,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -23,7 +23,7 @@ from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
-from tests.examples import examples
+from tests.examples import WITH_FIXTURES, examples
 from tests.series import few
 
 PER_RECORD = {"X-ODW-Results": "per-record"}
@@ -221,9 +221,7 @@ def check(answer: httpx.Response, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["Wide", "Aliased"])
-@settings(
-    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=WITH_FIXTURES)
 @given(odd=st.lists(records, min_size=1, max_size=6))
 def test_any_value_is_stored_or_a_letter_of_its_own(desk: Desk, name: str, odd: list[dict[str, str]]) -> None:
     good = record("good", {"wholeNumber": "1"})

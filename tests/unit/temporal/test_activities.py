@@ -22,6 +22,7 @@ from engine.contract.split import Split
 from engine.errors import ConfigError, FatalError, TransientError
 from engine.execution import ledger, notifying
 from engine.execution.engine import Engine
+from engine.execution.events import null_observer
 from engine.plan.model import Plan
 from engine.state.records import Lease, RunStatus
 from engine.temporal.activities import Activities
@@ -589,9 +590,11 @@ class Posted:
     """What was posted about ends of runs."""
 
     messages: list[dict[str, Any]]
+    then: Callable[[], None] = dataclasses.field(default=lambda: None)
 
     async def __call__(self, url: str, id_: str, message: dict[str, Any]) -> str:
         self.messages.append({**message, "url": url})
+        self.then()
         return ""
 
 
@@ -640,6 +643,33 @@ async def test_an_end_whose_telling_was_killed_is_reported_again(posted: Posted)
             await environment.run(activities.finalize_run, FinalizeRequest("r", "test"))
 
     assert [one["status"] for one in posted.messages] == ["completed", "completed"]
+
+
+async def test_a_result_that_nobody_accepted_is_posted_later(posted: Posted) -> None:
+    notify = Notify("http://127.0.0.1:9/x", frozenset({"outage"}))
+    plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
+    environment, clock = ActivityEnvironment(), ScriptedClock()
+    async with Engine(clock=clock) as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(notifying, "_post", refusing)
+            patch.setattr(notifying, "_FIRST_BACKOFF", 0)
+            away = FinalizeRequest("r", "test", "failed", "away", kind="SinkUnavailable")
+            await environment.run(activities.finalize_run, away)
+        assert posted.messages == []
+        assert [one.run_id for one in await engine.store.notifications()] == ["r"]
+
+        with anyio.CancelScope() as scope:
+            posting = notifying.post_periodically
+            posted.then = scope.cancel
+            await posting(engine.store, clock, activities.plans_of, null_observer, older=timedelta())
+        assert [(one["status"], one["run_id"]) for one in posted.messages] == [("outage", "r")]
+        assert await engine.store.notifications() == []
+
+
+async def refusing(*_: object) -> str:
+    return "it answered 503"
 
 
 async def test_a_file_changed_since_ends_the_run_all_the_same(posted: Posted) -> None:

@@ -18,10 +18,15 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from connectors.duckdb.database import DuckdbParams
 from connectors.files import JsonlSource, JsonlSourceParams
+from connectors.files.documents import FilesParams
+from connectors.files.parts import FilesSinkParams
+from connectors.files.sink import JsonlSinkParams
 from connectors.objects.compression import zstd
+from connectors.transforms.enriching import EnrichParams
 from engine.cli.display.summary import summary
-from engine.contract.component import Context
+from engine.contract.component import Context, Params
 from engine.contract.split import Split
 from engine.errors import FatalError
 from engine.execution.engine import Engine
@@ -442,3 +447,19 @@ class TestRotation:
             ran = await run(mode="changed")
             assert ran.numbers == [number + 20]
             assert ran.keys == ["data/a.jsonl.1:3" if number == 1 else "data/a.jsonl.1#2:3"]
+
+
+@pytest.mark.parametrize(
+    ("params", "given"),
+    [
+        (JsonlSourceParams, {"path": "a\0b"}),
+        (JsonlSinkParams, {"path": "a\0b"}),
+        (FilesParams, {"pattern": ["a", "a\0b/*"]}),
+        (FilesSinkParams, {"path": "a\0b"}),
+        (EnrichParams, {"file": "a\0b.csv", "on": "id"}),
+        (DuckdbParams, {"path": "a\0b"}),
+    ],
+)
+def test_no_path_contains_a_nul_character(params: type[Params], given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="a path cannot contain a NUL character"):
+        params.model_validate(given)

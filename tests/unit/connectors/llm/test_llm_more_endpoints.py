@@ -60,12 +60,22 @@ def test_what_further_errors_are_about(status: int, body: object, expected: Caus
     assert cause_of(Refusal.of(status, content)) is expected
 
 
+FIVE_HOURS_AHEAD = {"date": "Thu, 01 Jan 2026 05:00:00 GMT"}
+USED = {"x-ratelimit-remaining": "0"}
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "seconds"),
     [
         ({"retry-after": "5, 5"}, None, 5.0),
         ({"retry-after": "1767225630"}, None, 30.0),
         ({"retry-after": "1e9"}, None, 3600.0),
+        ({**FIVE_HOURS_AHEAD, "retry-after": "Thu, 01 Jan 2026 05:00:30 GMT"}, None, 30.0),
+        ({**FIVE_HOURS_AHEAD, "retry-after": "1767243630"}, None, 30.0),
+        ({**FIVE_HOURS_AHEAD, **USED, "x-ratelimit-reset": "1767243630"}, None, 30.0),
+        ({**FIVE_HOURS_AHEAD, **USED, "x-ratelimit-reset": "2026-01-01T05:00:30Z"}, None, 30.0),
+        ({**USED, "x-ratelimit-reset": "Thu, 01 Jan 2026 00:00:30 GMT"}, None, 30.0),
+        ({**USED, "x-ratelimit-reset": "1767225630000000"}, None, 30.0),
         ({"x-ms-retry-after-ms": "2500"}, None, 2.5),
         ({}, {"detail": {"retry_after_ms": 4000}}, 4.0),
         ({"retry-after": "2m"}, None, 120.0),

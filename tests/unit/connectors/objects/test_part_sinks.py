@@ -18,7 +18,7 @@ import anyio
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -38,6 +38,7 @@ from engine.contract.keys import KeyList, KeyRange
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.testing import MemorySource, linear_plan
+from tests.examples import WITH_FIXTURES
 
 DAY = dt.datetime(2026, 1, 1, 5)  # noqa: DTZ001 - of no zone
 
@@ -94,7 +95,7 @@ async def test_a_batch_that_is_written_again_replaces_its_file(tmp_path: Path) -
     cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
     stop=st.integers(0, 7),
 )  # fmt: skip
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=WITH_FIXTURES, max_examples=25)
 async def test_a_resumed_run_doubles_nothing_however_batches_are_cut(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], other: list[int], stop: int
 ) -> None:
@@ -554,7 +555,7 @@ async def test_more_partitions_than_allowed_stop_the_run(tmp_path: Path) -> None
     cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
     stop=st.integers(0, 7), lost=st.integers(0, 9),
 )  # fmt: skip
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@settings(suppress_health_check=WITH_FIXTURES, max_examples=15)
 async def test_a_resumed_run_doubles_nothing_in_partitions(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], other: list[int], stop: int, lost: int
 ) -> None:

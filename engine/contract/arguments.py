@@ -1,0 +1,92 @@
+"""Check the arguments of the constructors and decorators that a program calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from reprlib import repr as short
+
+from engine.contract.kinds import Kind, Locality
+
+__all__ = [
+    "SPECIFICATION",
+    "expect",
+    "is_count",
+    "is_flag",
+    "is_mapping",
+    "is_model",
+    "is_name",
+    "is_number",
+    "is_text",
+]
+
+Fits = Callable[[object], bool]
+
+
+def expect(call: str, name: str, value: object, fits: Fits, what: str) -> None:
+    """Refuse an argument that does not fit.
+
+    Args:
+        call: the function or class that was called.
+        what: the expected value.
+
+    Raises:
+        TypeError: names the argument and what to pass.
+    """
+    if not fits(value):
+        raise TypeError(f"{call}: `{name}` must be {what}, got {short(value)}")
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value is an integer of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number of at least 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def is_flag(value: object) -> bool:
+    """Return whether a value is true or false."""
+    return isinstance(value, bool)
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is a text."""
+    return isinstance(value, str)
+
+
+def is_name(value: object) -> bool:
+    """Return whether a value is a text that is not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def is_mapping(value: object) -> bool:
+    """Return whether a value is a mapping."""
+    return isinstance(value, Mapping)
+
+
+def is_model(value: object) -> bool:
+    """Return whether a value is a class of Pydantic models."""
+    from pydantic import BaseModel  # where a model is given, it is loaded already
+
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+_MODEL = "a class of Pydantic models"
+_FLAG = "True, False, or a function of the parameters"
+SPECIFICATION: Mapping[str, tuple[Fits, str]] = {
+    "name": (is_name, "a text that is not empty"),
+    "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
+    "factory": (callable, "a class or a function"),
+    "params": (is_model, _MODEL),
+    "connection": (lambda one: one is None or is_model(one), _MODEL),
+    "sandbox": (is_text, "a text"),
+    "extra": (is_text, "a text"),
+    "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
+    "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "branches": (lambda one: one is None or callable(one), "a function of the parameters"),
+    "claim": (lambda one: one is None or callable(one), "a function of the parameters"),
+}
+"""What fits each argument of a `ComponentSpec`."""
