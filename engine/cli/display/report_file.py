@@ -46,14 +46,18 @@ def report_text(started_at: datetime, options: StateOptions, reports: Mapping[st
 def write_report(
     path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
-    """Write the file atomically.
+    """Write the file atomically; write to a device or a pipe, which must not be replaced.
 
     Raises:
         StateError: it cannot be written.
     """
+    text = report_text(started_at, options, reports)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(report_text(started_at, options, reports), encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)

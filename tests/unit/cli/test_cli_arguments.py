@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +201,20 @@ def test_a_report_is_written_whole_in_its_documented_shape(tmp_path: Path) -> No
     assert Path(document["state_dir"]).is_absolute()
     assert document["pipelines"] == {"a": run.to_json()}
     assert [item.name for item in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_report_to_a_pipe_does_not_replace_the_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_report(pipe, datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {})
+        assert json.loads(os.read(reader, 10_000))["pipelines"] == {}
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_report_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path) -> None:
