@@ -265,6 +265,7 @@ async def test_drain_defers_followers_to_the_resume() -> None:
         assert late == [Follower(session.group_id, "b", runs[0].run_id)]
         assert await not_begun(engine.store, file, session.group_id, {}, ["c"]) == []
         assert await not_begun(engine.store, file, session.group_id, {"a": runs[0]}, []) == []
+        assert await not_begun(engine.store, file, session.group_id, {"b": runs[0]}, []) == []
         assert await not_begun(engine.store, file_of({}), session.group_id, {}, []) == []
         begun = [run.pipeline for run in runs]
         again = Session(engine, plans, ["b"], begun=begun, group_id=session.group_id, late=late)
