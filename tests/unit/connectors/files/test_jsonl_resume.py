@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.objects.key_set import KeySet
+from connectors.objects.key_set import KeySet, pack_keys
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
@@ -411,12 +411,16 @@ def any_keys(draw: st.DrawFn) -> Keys:
     st.lists(any_keys(), max_size=5), st.lists(st.sampled_from(["a/1", "b/12", "b/112", "a/01", "b", "7"]))
 )
 def test_a_key_set_has_exactly_what_was_added(batches: Sequence[Keys], others: Sequence[str]) -> None:
-    known, plain = KeySet(), set[str]()
+    known, packed, plain = KeySet(), KeySet(), set[str]()
     for keys in batches:
         ranges = keys.ranges()
         known.add(keys.to_list() if ranges is None else [], ranges or [])
+        packed.add_packed(*pack_keys(keys.to_list()))
         plain.update(keys.to_list())
     known.close()
+    packed.close()
 
     asked = [*others, *plain, *(f"{prefix}{number}" for prefix in ("a/", "b/") for number in range(60))]
-    assert [key for key in asked if key in known] == [key for key in asked if key in plain]
+    expected = [key for key in asked if key in plain]
+    assert [key for key in asked if key in known] == expected
+    assert [key for key in asked if key in packed] == expected
