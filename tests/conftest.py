@@ -140,6 +140,11 @@ def pytest_collection_finish() -> None:
     sys.dont_write_bytecode = bytecode.WITHOUT
 
 
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect what stays until then: DuckDB would report it as leaks."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Start the engine from cold in a test marked so."""

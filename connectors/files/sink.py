@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -116,32 +115,32 @@ class JsonlSink(Sink[JsonlSinkParams]):
         return self
 
     def _open(self) -> None:
-        params, ctx = self.params, self.ctx
         self._descriptor, self._path = _open(self._path), os.path.abspath(self._path)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:
-            path = log_path(self._path, ctx)
-            if path is not None:
-                with locked(self._descriptor):
-                    undo_cut_write(self._path, self._descriptor)
-                self._log = WrittenLog(path, self._descriptor, keyed=ctx.distinct_keys)
-                self._log.open()
-                if self._log.replaced:
-                    raise FatalError(
-                        f"another run has replaced {params.path} since this one was interrupted: start a "
-                        "new run"
-                    )
-            begun = self._log is not None and self._log.exists
-            self._replaces = params.mode == "replace" and not begun
-            if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
-                raise FatalError(
-                    f"{params.path} is not empty, which `mode: error` rejects: move the file away, or "
-                    "choose `mode: append` or `mode: replace`"
-                )
             with locked(self._descriptor):
-                self._end = _mend_end(self._descriptor)
+                self._open_locked()
         # the same object may serve all attempts of a run
         self._began_at, self._added, self._known = self._end, 0, 0
+
+    def _open_locked(self) -> None:
+        params, path = self.params, log_path(self._path, self.ctx)
+        undo_cut_write(self._path, self._descriptor)
+        if path is not None:
+            self._log = WrittenLog(path, self._descriptor, keyed=self.ctx.distinct_keys)
+            self._log.open()
+            if self._log.replaced:
+                raise FatalError(
+                    f"another run has replaced {params.path} since this one was interrupted: start a new run"
+                )
+        begun = self._log is not None and self._log.exists
+        self._replaces = params.mode == "replace" and not begun
+        if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
+            raise FatalError(
+                f"{params.path} is not empty, which `mode: error` rejects: move the file away, or choose "
+                "`mode: append` or `mode: replace`"
+            )
+        self._end = _mend_end(self._descriptor)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -239,7 +238,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     def _append_to_file(self, data: bytes, keys: Keys) -> None:
         if self._log is not None:
-            undo_cut_write(self._path, self._descriptor)
+            self._log.check_own()
+        undo_cut_write(self._path, self._descriptor)
         if self._replaces:
             self._refuse_own_lines()
             mark_replaced(self._path, self._log.path if self._log is not None else None)
@@ -248,18 +248,16 @@ class JsonlSink(Sink[JsonlSinkParams]):
         before = os.fstat(self._descriptor).st_size
         if before != self._end:  # another writer has added lines, and may have been killed
             before = _mend_end(self._descriptor)
+        end = before + len(data)
         undo = self._log.note(keys, data, before) if self._log is not None and data else -1
         try:
-            with whole_write(self._path, before) if self._log is not None else nullcontext():
+            with whole_write(self._path, self._descriptor, before, end):
                 self._put(data)
         except OSError:
-            # remove half a batch: a resumed run writes it again
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, before)
             if self._log is not None and undo >= 0:
                 self._log.take_back(undo)
             raise
-        self._end = before + len(data)
+        self._end = end
 
     def _put(self, data: bytes) -> None:
         left = memoryview(data)

@@ -4,8 +4,8 @@ Lines do not identify their records. Before each write, its keys are noted in `.
 offset, length and checksum of the lines. Any number of consecutive keys takes one entry. If a key may occur
 twice in a run, the notes only record that the run has begun to write. A complete run removes them.
 
-While lines are added, `.NAME.writing` has their offset. If a kill cuts the write short, whoever opens the
-file or adds the next lines removes the incomplete ones.
+While lines are added, `.NAME.writing` has the offsets of their start and end. If a kill cuts the write
+short, whoever opens the file or adds the next lines removes the incomplete ones.
 
 Each attempt puts a new file in the place of the notes, so that a process that was taken for dead finds out
 before its next write.
@@ -23,7 +23,6 @@ from zlib import crc32
 
 import orjson
 
-from connectors.files.locking import locked
 from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
@@ -65,8 +64,8 @@ def mark_replaced(path: str, own: Path | None) -> None:
 
 
 @contextmanager
-def whole_write(path: str, place: int) -> Iterator[None]:
-    """Mark that lines are being added at `place`, so that `undo_cut_write` removes them after a kill.
+def whole_write(path: str, descriptor: int, start: int, end: int) -> Iterator[None]:
+    """Have lines added from offset `start` to `end` whole or not at all, even if this process is killed.
 
     The file must be locked.
 
@@ -74,26 +73,32 @@ def whole_write(path: str, place: int) -> Iterator[None]:
         OSError: the mark cannot be written.
     """
     mark = _mark(path)
-    mark.write_bytes(b"%d" % place)
     try:
+        mark.write_bytes(b"%d %d\n" % (start, end))
         yield
-    finally:
-        mark.unlink(missing_ok=True)
+    except OSError:
+        undo_cut_write(path, descriptor)
+        raise
+    mark.unlink(missing_ok=True)
 
 
 def undo_cut_write(path: str, descriptor: int) -> None:
-    """Remove the lines that a killed writer left of its last batch. The file must be locked.
+    """Remove the lines of a batch whose writer was killed or failed. The file must be locked.
+
+    If the file is larger than the batch would have made it, another program has added to it: nothing is cut.
 
     Raises:
         OSError: the file cannot be read or written.
     """
     mark = _mark(path)
     try:
-        place = mark.read_bytes()
+        data = mark.read_bytes()
     except FileNotFoundError:
         return
-    if place and int(place) < os.fstat(descriptor).st_size:
-        os.ftruncate(descriptor, int(place))
+    if data.endswith(b"\n"):  # else it was killed before it added anything
+        start, end = map(int, data.split())
+        if start < os.fstat(descriptor).st_size <= end:
+            os.ftruncate(descriptor, start)
     mark.unlink(missing_ok=True)
 
 
@@ -129,19 +134,18 @@ class WrittenLog:
         self.replaced = False
 
     def open(self) -> None:
-        """Read the notes of earlier attempts, and remove lines of an incomplete write.
+        """Read the notes of earlier attempts, and take them over. The file must be locked.
 
         Raises:
             OSError: the notes or the file cannot be read or written.
         """
-        with locked(self._target):
-            data = b""
-            with suppress(FileNotFoundError):
-                data = self.path.read_bytes()
-            self.exists = bool(data)
-            self.replaced = data.startswith(REPLACED)
-            if not self.replaced:
-                self._own(self._read(data) if self._keyed else data)
+        data = b""
+        with suppress(FileNotFoundError):
+            data = self.path.read_bytes()
+        self.exists = bool(data)
+        self.replaced = data.startswith(REPLACED)
+        if not self.replaced:
+            self._own(self._read(data) if self._keyed else data)
 
     def _read(self, data: bytes) -> bytes:
         """Sort the keys of earlier attempts into `before` and `gone`; return the notes that stay true."""
@@ -188,15 +192,17 @@ class WrittenLog:
         self.lost -= sum(key in self.gone for key in given)
         return [place for place, key in enumerate(given) if key not in self.before]
 
+    def check_own(self) -> None:
+        """Raise LeaseLostError if another attempt of the run has opened the notes since."""
+        if not self._is_own():
+            raise LeaseLostError(f"another attempt of the run has opened {self.path.name}, or it was removed")
+
     def note(self, keys: Keys, data: bytes, place: int) -> int:
         """Note what is about to be added at `place`; return the size to `take_back` it.
 
         Raises:
-            LeaseLostError: another attempt of the run has opened the notes since.
             OSError: the notes cannot be written.
         """
-        if not self._is_own():
-            raise LeaseLostError(f"another attempt of the run has opened {self.path.name}, or it was removed")
         undo = os.lseek(self._descriptor, 0, os.SEEK_END)
         if not self._keyed:
             if not undo:

@@ -115,7 +115,7 @@ async def rehearse(connection: Connection, table: str, staging: str) -> None:
     Raises:
         FatalError: a trigger does not allow it.
     """
-    from psycopg.errors import LockNotAvailable, RaiseException
+    from psycopg.errors import DataError, IntegrityError, LockNotAvailable, RaiseException
 
     try:
         async with connection.transaction(force_rollback=True):
@@ -123,7 +123,7 @@ async def rehearse(connection: Connection, table: str, staging: str) -> None:
             await _make_room(connection, table, await table_columns(connection, staging))
     except LockNotAvailable:
         pass  # the exchange waits, and reports what it finds
-    except RaiseException:
+    except (RaiseException, DataError, IntegrityError):
         raise unreplaceable(table, "one of its triggers raised an exception at TRUNCATE") from None
 
 

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import anyio
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -88,6 +90,7 @@ GRANT_ALL = "GRANT ALL ON SCHEMA tables TO guest; GRANT ALL ON ALL TABLES IN SCH
 NOOP = "RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 BEFORE_TRUNCATE = "BEFORE TRUNCATE ON tables.t EXECUTE FUNCTION tables.f()"
 RAISES = "RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END'"
+RAISES_A_CHECK = RAISES.replace("$$no$$", "$$no$$ USING ERRCODE = $$check_violation$$")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +105,15 @@ RAISES = "RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END
             "one of its triggers raised",
         ),
         (
+            f"CREATE FUNCTION tables.f() {RAISES_A_CHECK}; CREATE TRIGGER g {BEFORE_TRUNCATE}",
+            "one of its triggers raised",
+        ),
+        (
             f"ALTER TABLE tables.t ENABLE ROW LEVEL SECURITY; {GRANT_ALL}",
             "its row-level security applies to the user guest",
         ),
     ],
-    ids=["reference", "child", "rule", "view", "trigger", "row-level security"],
+    ids=["reference", "child", "rule", "view", "trigger", "check of a trigger", "row-level security"],
 )
 async def test_a_table_that_cannot_be_replaced_is_refused_at_once(
     target: PostgresTarget, more: str, reason: str
@@ -123,6 +130,26 @@ async def test_a_table_that_cannot_be_replaced_is_refused_at_once(
 
     target.sql("DROP OWNED BY guest; DROP ROLE guest")
     assert target.rows() == [(1, 1)]
+
+
+async def test_readers_and_a_rehearsal_do_not_wait_for_long(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int); INSERT INTO tables.t VALUES (1)")
+
+    with psycopg.connect(target.server.address()) as reader:
+        reader.execute("SELECT * FROM tables.t")  # holds its lock until the transaction ends
+        with anyio.fail_after(20):
+            async with target.sink(mode="replace") as sink:
+                await sink.write(batch_of([{"id": 2, "more": 1}]))
+                reader.execute("SET lock_timeout = '1s'")
+                assert reader.execute("SELECT * FROM tables.t").fetchall() == [(1,)]
+                reader.commit()
+                await sink._close()  # the next connection rehearses with the lock
+                await sink.write(batch_of([{"id": 3, "last": 1}], 1))
+                assert reader.execute("SELECT * FROM tables.t").fetchall() == [(1,)]
+                reader.commit()
+                await sink.run_completed()
+
+    assert target.rows("id") == [(2,), (3,)]
 
 
 async def test_what_depends_on_a_column_is_named_before_rows_are_written(target: PostgresTarget) -> None:

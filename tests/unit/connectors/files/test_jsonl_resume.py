@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.objects.key_set import KeySet
+from connectors.objects.key_set import KeySet, pack_keys
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
@@ -85,9 +86,9 @@ async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> N
 
 def cut_short(path: Path, left: int, of: int) -> None:
     """Leave `left` of the last `of` bytes, as a kill in the middle of their write does."""
-    start = path.stat().st_size - of
-    path.with_name(f".{path.name}.writing").write_bytes(b"%d" % start)
-    os.truncate(path, start + left)
+    end = path.stat().st_size
+    path.with_name(f".{path.name}.writing").write_bytes(b"%d %d\n" % (end - of, end))
+    os.truncate(path, end - of + left)
 
 
 @pytest.mark.parametrize("distinct", [True, False])
@@ -117,6 +118,62 @@ async def test_lines_of_another_writer_survive_a_batch_cut_short(
     await write(sink(path, chunk="a", attempt=2, distinct_keys=distinct), numbers(3, 6))
 
     assert sorted(lines(path)) == [*range(6), *range(10, 14)]
+
+
+async def test_lines_added_after_a_kill_are_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3))
+    cut_short(path, 8, 24)
+    standalone = JsonlSink(JsonlSinkParams(path=str(path)))
+    await write(standalone, numbers(10, 12))
+    assert lines(path) == [10, 11]
+
+    cut_short(path, 18, 18)
+    with path.open("ab") as another_program:
+        another_program.write(b'{"n":20}\n')
+    await write(sink(path, attempt=2), numbers(0, 3))
+    assert lines(path) == [10, 11, 20, 0, 1, 2]
+
+
+@pytest.mark.parametrize("mark", [b"", b"1", b"8 2"])
+async def test_a_mark_that_a_kill_cut_short_cuts_nothing(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3))
+    path.with_name(".x.jsonl.writing").write_bytes(mark)
+    await write(sink(path, attempt=2), numbers(0, 4))
+
+    assert lines(path) == list(range(4))
+    assert not path.with_name(".x.jsonl.writing").exists()
+
+
+async def test_half_a_batch_of_a_full_disk_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jsonl"
+    out = sink(path)
+
+    def put(data: bytes) -> None:
+        os.write(out._descriptor, data[:12])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with out:
+        await out.write(numbers(0, 3))
+        with monkeypatch.context() as patched:
+            patched.setattr(out, "_put", put)
+            with pytest.raises(FatalError, match="No space left"):
+                await out.write(numbers(3, 6))
+            assert lines(path) == list(range(3))
+            assert not path.with_name(".x.jsonl.writing").exists()
+
+            patched.setattr(os, "ftruncate", _full)
+            with pytest.raises(FatalError, match="No space left"):
+                await out.write(numbers(3, 6))
+    await write(sink(path, attempt=2), numbers(3, 6))
+    assert lines(path) == list(range(6))
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def test_a_note_without_its_lines_is_no_delivery(tmp_path: Path) -> None:
@@ -203,6 +260,18 @@ async def test_a_process_taken_for_dead_adds_no_line(tmp_path: Path, distinct: b
 
     assert lines(path) == list(range(6))
     assert len(notes(tmp_path)) == (0 if completed else 1), "those of the other attempt"
+
+
+async def test_a_process_taken_for_dead_replaces_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"{}\n")
+    suspended, other = sink(path, "replace"), sink(path, "replace", attempt=2)
+    async with suspended, other:
+        await other.write(numbers(0, 3))
+        with pytest.raises(LeaseLostError):
+            await suspended.write(numbers(0, 3))
+
+    assert lines(path) == list(range(3))
 
 
 async def test_a_run_that_wrote_nothing_leaves_no_notes(tmp_path: Path) -> None:
@@ -342,12 +411,16 @@ def any_keys(draw: st.DrawFn) -> Keys:
     st.lists(any_keys(), max_size=5), st.lists(st.sampled_from(["a/1", "b/12", "b/112", "a/01", "b", "7"]))
 )
 def test_a_key_set_has_exactly_what_was_added(batches: Sequence[Keys], others: Sequence[str]) -> None:
-    known, plain = KeySet(), set[str]()
+    known, packed, plain = KeySet(), KeySet(), set[str]()
     for keys in batches:
         ranges = keys.ranges()
         known.add(keys.to_list() if ranges is None else [], ranges or [])
+        packed.add_packed(*pack_keys(keys.to_list()))
         plain.update(keys.to_list())
     known.close()
+    packed.close()
 
     asked = [*others, *plain, *(f"{prefix}{number}" for prefix in ("a/", "b/") for number in range(60))]
-    assert [key for key in asked if key in known] == [key for key in asked if key in plain]
+    expected = [key for key in asked if key in plain]
+    assert [key for key in asked if key in known] == expected
+    assert [key for key in asked if key in packed] == expected
