@@ -47,6 +47,10 @@ class Column:
     asked: Callable[[str], str] | None = None
     compared: str = AS_TEXT
 
+    def stored(self, value: Any) -> object:
+        """Return the value as it is stored. Raises one of `ENCODING_ERRORS` if it cannot be converted."""
+        return value if value is None or self.convert is None else self.convert(value)
+
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
     """Return the columns of a model's rows, in field order."""
