@@ -13,7 +13,7 @@ unchanged; pipelines use its `spec`, also from YAML as `transform: mymodule:doub
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from types import CoroutineType, GeneratorType, SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
@@ -92,8 +92,7 @@ def source(
         unique: no key occurs twice. Without it, records of a keyed source are delivered strictly in order.
         repeatable: calling again gives the same records in the same order, so runs can be resumed.
     """
-    is_key = key is None or is_name(key) or callable(key)
-    expect(_SOURCE, "key", key, lambda _: is_key, "the name of a field, or a function of the record")
+    expect(_SOURCE, "key", key, _is_key, "the name of a field, or a function of the record")
     expect(_SOURCE, "unique", unique, is_flag, _FLAG)
     expect(_SOURCE, "repeatable", repeatable, is_flag, _FLAG)
 
@@ -145,7 +144,7 @@ def filter(  # noqa: A001 - as above
     function: Callable[..., Any] | None = None, /, *, name: str = "", reason: str = "filtered"
 ) -> Any:
     """Declare a predicate as a filter: records for which it is false are dropped under `reason`."""
-    expect(_FILTER, "reason", reason, is_name, "a text that is not empty")
+    expect(_FILTER, "reason", reason, is_name, "a non-empty string")
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionFilter(partial(function, **values) if values else function, reason)
@@ -182,6 +181,10 @@ def sink(
 
     check = partial(check_function, kind="sink", returns=False)
     return _decorate(_SINK, function, Kind.SINK, name, build, check, positional=1)
+
+
+def _is_key(value: object) -> bool:
+    return value is None or is_name(value) or callable(value)
 
 
 class FunctionSource(Source[BaseModel]):
@@ -384,7 +387,7 @@ def _decorate(
     *,
     positional: int,
 ) -> Any:
-    expect(call, "name", name, is_text, "a text")
+    expect(call, "name", name, is_text, "a string")
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
         what = f"a function written in Python: write `@{call}` or `@{call}(…)` above its `def`"
@@ -410,16 +413,16 @@ def _decorate(
     return attach if function is None else attach(function)
 
 
-def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the keyword-only parameters; others may exist for type checkers only.
+def _hints_of(function: Callable[..., Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the types of these parameters; those of others may exist for type checkers only.
 
     Raises:
         TypeError: a type is not known.
     """
-    names = inspect.getfullargspec(function).kwonlyargs
     own = {name: hint for name, hint in function.__annotations__.items() if name in names}
+    known = getattr(inspect.unwrap(function), "__globals__", {})  # of another module than a decorator's
     try:
-        return get_type_hints(SimpleNamespace(__annotations__=own), function.__globals__, include_extras=True)
+        return get_type_hints(SimpleNamespace(__annotations__=own), known, include_extras=True)
     except NameError as error:
         raise TypeError(
             f"{place_of(function)} has a keyword-only parameter of an unknown type ({error}): import it "
@@ -433,18 +436,17 @@ def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]
     Raises:
         TypeError: the function's parameters do not fit its kind of component.
     """
-    fields: dict[str, Any] = {}
-    taken = 0
-    hints = _hints_of(function)
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            taken += 1
+    parameters = inspect.signature(function).parameters.values()
+    keywords = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+    taken = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
     if taken != positional:
         raise TypeError(
             f"{function.__qualname__}() takes {taken} positional arguments, but this kind of component is "
             f"called with {positional}; make parameters keyword-only by putting `*` before them"
         )
+    hints = _hints_of(function, [one.name for one in keywords])
+    fields: dict[str, Any] = {
+        one.name: (hints.get(one.name, Any), Field(... if one.default is one.empty else one.default))
+        for one in keywords
+    }
     return create_model(f"{function.__name__}_params", __base__=Params, **fields)

@@ -19,6 +19,7 @@ import orjson
 from connectors.objects.key_set import KeySet, pack_keys
 from engine.contract.batch import Batch
 from engine.contract.component import Context
+from engine.contract.lease import Lease
 from engine.errors import FatalError
 
 __all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "is_part", "run_token"]
@@ -128,16 +129,18 @@ class PartFiles:
 
     Args:
         suffix: suffix of the file names.
+        lease: confirmed before a file is written or deleted, since listings and uploads may take long.
 
     Attributes:
         before: keys that earlier attempts of the run have written.
         begun: this attempt or an earlier one has written a file.
     """
 
-    def __init__(self, store: PartStore, token: str, suffix: str) -> None:
+    def __init__(self, store: PartStore, token: str, suffix: str, lease: Lease) -> None:
         self._store = store
         self._token = token
         self._suffix = suffix
+        self._lease = lease
         self._written: dict[str, tuple[int, int]] = {}  # sizes and numbers of records
         self.before = KeySet()
         self.begun = False
@@ -165,6 +168,7 @@ class PartFiles:
             path = note.folder + name
             if sizes.get(path) != note.size:
                 if path in sizes:
+                    await self._lease.confirm()
                     await self._store.delete(path)
                 continue
             self._written[path] = note.size, note.records
@@ -187,7 +191,9 @@ class PartFiles:
     async def write(self, batch: Batch, data: bytes, folder: str) -> None:
         """Write a batch as a file in a folder: "", or of a partition, with a slash at its end."""
         name, note = self.name_of(batch, folder), PartNote.of(batch, len(data), folder)
+        await self._lease.confirm()
         await self._store.put_note(self._token, name, note.dump())
+        await self._lease.confirm()
         await self._store.put(self._token, folder + name, data)
         self._written[folder + name] = note.size, note.records
         self.begun = True
@@ -211,6 +217,7 @@ class PartFiles:
         if replace:
             written = {path: _OURS.fullmatch(_base(path)) for path in await self._store.sizes()}
             others = {path: match[1] for path, match in written.items() if match and match[1] != self._token}
+            await self._lease.confirm()  # or later runs may have written some of them
             for token in set(others.values()):
                 if await self._store.notes(token):  # that run is incomplete and must not continue
                     await self._store.put_note(token, REPLACED, b"{}")

@@ -165,7 +165,8 @@ class PartSink(Sink[P]):
             from connectors.objects.parquet_format import load_pyarrow
 
             await load_pyarrow()
-        files = PartFiles(await self.open_store(stack), run_token(self.ctx), self.params.suffix)
+        ctx, suffix = self.ctx, self.params.suffix
+        files = PartFiles(await self.open_store(stack), run_token(ctx), suffix, ctx.lease)
         others = await files.open()
         if self.params.mode == "error" and others and not files.begun:
             shown = ", ".join(sorted(others)[:SHOWN_FILES])
@@ -241,7 +242,6 @@ class PartSink(Sink[P]):
             await self._write(batch, good[:middle], folder)
             await self._write(batch, good[middle:], folder)
             return failures
-        await self.ctx.lease.confirm()  # encoding may have taken long
         await self._open().write(part if len(good) == len(part) else batch.take(good), data, folder)
         return failures
 

@@ -52,12 +52,12 @@ def is_flag(value: object) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value is a text."""
+    """Return whether a value is a string."""
     return isinstance(value, str)
 
 
 def is_name(value: object) -> bool:
-    """Return whether a value is a text that is not empty."""
+    """Return whether a value is a non-empty string."""
     return isinstance(value, str) and bool(value)
 
 
@@ -67,22 +67,22 @@ def is_mapping(value: object) -> bool:
 
 
 def is_model(value: object) -> bool:
-    """Return whether a value is a class of Pydantic models."""
+    """Return whether a value is a subclass of `BaseModel`."""
     from pydantic import BaseModel  # where a model is given, it is loaded already
 
     return isinstance(value, type) and issubclass(value, BaseModel)
 
 
-_MODEL = "a class of Pydantic models"
+_MODEL = "a subclass of pydantic.BaseModel"
 _FLAG = "True, False, or a function of the parameters"
 SPECIFICATION: Mapping[str, tuple[Fits, str]] = {
-    "name": (is_name, "a text that is not empty"),
+    "name": (is_name, "a non-empty string"),
     "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
     "factory": (callable, "a class or a function"),
     "params": (is_model, _MODEL),
     "connection": (lambda one: one is None or is_model(one), _MODEL),
-    "sandbox": (is_text, "a text"),
-    "extra": (is_text, "a text"),
+    "sandbox": (is_text, "a string"),
+    "extra": (is_text, "a string"),
     "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
     "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
     "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),

@@ -27,5 +27,5 @@ class Split:
     first_ordinal: int = 0
 
     def __post_init__(self) -> None:
-        expect("engine.Split", "key", self.key, is_text, "a text")
+        expect("engine.Split", "key", self.key, is_text, "a string")
         expect("engine.Split", "manifest", self.manifest, is_mapping, "a mapping that JSON can hold")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from engine.contract.collecting import Collects
@@ -185,8 +186,11 @@ class Components:
         for runtime in [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]:
             if isinstance(runtime.component, Sink):
                 outage = Outage("complete the run", runtime.stats, runtime.policy, self._resources.clock)
-                await self._resources.lease.confirm()
-                await outage.through(runtime.component.run_completed)
+                await outage.through(partial(self._complete, runtime.component))
+
+    async def _complete(self, sink: Sink[Any]) -> None:
+        await self._resources.lease.confirm()  # also after an outage
+        await sink.run_completed()
 
     def _stats_of(self, node: PlanNode) -> NodeStats:
         trace = self._resources.trace

@@ -185,7 +185,7 @@ class Run:
         except BaseException:
             # the process that has taken the run over stores its status
             with anyio.CancelScope(shield=True), suppress(LeaseLostError):
-                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside", ())
+                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside", nothing_follows)
             raise
         return await self._report(status, failure)
 
@@ -194,7 +194,7 @@ class Run:
         first, journal_usd = "", 0.0
         try:
             with anyio.CancelScope(shield=True):
-                await self._finish(status, error, self._following(status))
+                await self._finish(status, error, self._following)
             # for a chunk, this process knows everything: earlier progress and its own
             live = self._identity.chunk is not None
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
@@ -208,7 +208,9 @@ class Run:
             if failure is None:
                 raise
             # the store failed, so only the counters of this process can be reported
-            if not isinstance(problem, LeaseLostError):
+            if isinstance(problem, LeaseLostError):
+                failure, error = problem, str(problem)  # how the run ends is up to the other process
+            else:
                 failure.add_note(f"and the state store could not be read: {problem}")
             tally, dead, stored = self._runner.ledger.live(), self._runner.dead_letters, False
         snapshot = self._runner.snapshot()
@@ -252,21 +254,22 @@ class Run:
             return [Check("figures in the ledger", note=str(problem), failed=True)]
         return [*checks, *(runner.counts or not_asked(self.plan))]
 
-    async def _finish(self, status: RunStatus, error: str, following: Collection[str]) -> None:
+    async def _finish(self, status: RunStatus, error: str, following: Following) -> None:
         if self._identity.chunk is not None:
             return
         ended = timestamp(self._resources.clock.now())
-        notify = self.plan.settings.notify
+        notify, notification = self.plan.settings.notify, None
+        if notify is not None and status in notify.when:
+            notification = await self._notification(status, error, ended)
         await self._resources.store.update_run(
             self.run_id,
             status=status,
             ended_at=ended,
             error=error[:2000],
             epoch=self._identity.epoch,
-            notification=await self._notification(status, error, ended)
-            if notify is not None and status in notify.when
-            else None,
-            followers=[Follower(self.record.group_id, name, self.run_id) for name in following],
+            notification=notification,
+            # asked last: another run may have started one of them meanwhile
+            followers=[Follower(self.record.group_id, name, self.run_id) for name in following(status)],
         )
 
     async def _notification(self, status: RunStatus, error: str, ended: str) -> Notification:

@@ -17,7 +17,14 @@ from anyio.abc import TaskGroup
 
 from engine.config.model import Notify
 from engine.contract.acks import Tally
-from engine.errors import EngineError, RunExistsError, RunOverlapError, StateError
+from engine.errors import (
+    EngineError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunExistsError,
+    RunOverlapError,
+    StateError,
+)
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
 from engine.execution.notifying import pending_results, post_pending, tell
@@ -188,8 +195,8 @@ class Session:
         await self._attempts(entry)
         if self._trouble is not None:
             group.cancel_scope.cancel()
-        if entry.report is None:
-            return
+        if entry.report is None or isinstance(entry.report.failure, LeaseHeldError | LeaseLostError):
+            return  # the process that works on the run reports its result and starts what follows
         if (notify := entry.plan.settings.notify) is not None:
             # concurrently, since cleanup does not wait for a slow receiver
             group.start_soon(self._post, notify, entry.report, entry.ran)
@@ -199,8 +206,10 @@ class Session:
             if self.draining and entry.report.status is not RunStatus.INTERRUPTED:
                 self.put_off.setdefault(name, entry.name)
                 continue
-            follows = Follower(self.group_id, name, entry.report.run_id) if is_stored else None
-            self.entries[name] = Entry(self._plans[name], follows=follows)
+            follows = Follower(self.group_id, name, entry.report.run_id)
+            self.entries[name] = Entry(self._plans[name], follows=follows if is_stored else None)
+            if not is_stored:  # but an earlier attempt may have stored it
+                await self._forget(follows)
             group.start_soon(self._pipeline, self.entries[name], group)
 
     def _following(self, entry: Entry, status: RunStatus) -> list[str]:
@@ -284,7 +293,7 @@ class Session:
                 return report
         except RunOverlapError as error:
             if not error.given_up:  # a later process starts it
-                await self._give_up(entry)
+                await self._forget(entry.follows)
             if not (error.skipped or error.given_up):
                 return self._failed(entry, run_id, error)
             status = RunStatus.SKIPPED if error.skipped else RunStatus.INTERRUPTED
@@ -294,14 +303,14 @@ class Session:
                 return self._failed(entry, run_id, error)
             return RunReport(entry.name, run_id, RunStatus.SKIPPED, Tally(), 0.0, error=str(error))
         except EngineError as error:
-            await self._give_up(entry)
+            await self._forget(entry.follows)
             return self._failed(entry, run_id, error)
 
-    async def _give_up(self, entry: Entry) -> None:
-        """Forget a follower that could not begin: its report is the result."""
-        if entry.follows is not None:
+    async def _forget(self, follower: Follower | None) -> None:
+        """Delete a follower, so that no later process starts it too."""
+        if follower is not None:
             with suppress(StateError):
-                await self._engine.store.delete_follower(entry.follows)
+                await self._engine.store.delete_follower(follower)
 
     def _with_followers(self, plan: Plan) -> Plan:
         """Return the plan with the parameters of its followers, which a resume uses to start them."""

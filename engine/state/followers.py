@@ -11,18 +11,18 @@ __all__ = ["delete", "delete_of_run", "put", "select"]
 
 _INSERT = """
 INSERT INTO followers (group_id, pipeline, run_id) SELECT ?, ?, run_id FROM runs WHERE run_id = ?
-ON CONFLICT (group_id, pipeline) DO NOTHING
+ON CONFLICT (group_id, pipeline, run_id) DO NOTHING
 """
 
 
 def put(connection: Connection, followers: Iterable[Follower]) -> None:
-    """Store what follows a run; a pipeline follows once in a group."""
+    """Store what follows a run."""
     for one in followers:
         connection.execute(_INSERT, (one.group_id, one.pipeline, one.run_id))
 
 
 def select(connection: Connection, group_id: str) -> list[Follower]:
-    """Return what was not started yet, of a group or, for "", of all."""
+    """Return what was not started yet, of a group or, for "", of all; a pipeline may follow several runs."""
     where, values = ("WHERE group_id = ?", (group_id,)) if group_id else ("", ())
     query = f"SELECT * FROM followers {where} ORDER BY group_id, run_id, pipeline"  # noqa: S608 - constants
     rows = connection.execute(query, values)
@@ -30,7 +30,7 @@ def select(connection: Connection, group_id: str) -> list[Follower]:
 
 
 def delete(connection: Connection, one: Follower) -> bool:
-    """Delete a follower that is started or given up; return whether it was there."""
+    """Delete a follower that is started or given up, after any run; return whether it was there."""
     deleted = connection.execute(
         "DELETE FROM followers WHERE group_id = ? AND pipeline = ?", (one.group_id, one.pipeline)
     )

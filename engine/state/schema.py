@@ -257,13 +257,14 @@ CREATE TABLE notifications (
 ) WITHOUT ROWID;
 """
 
-# What has to start after a run, stored with the run's end and deleted by the transaction that starts it.
+# What has to start after a run, stored with the run's end and deleted by the transaction that starts it, or
+# that resumes the run: each run that a pipeline follows has a row.
 _FOLLOWERS: Final = """
 CREATE TABLE followers (
     group_id TEXT NOT NULL,
     pipeline TEXT NOT NULL,
     run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
-    PRIMARY KEY (group_id, pipeline)
+    PRIMARY KEY (group_id, pipeline, run_id)
 ) WITHOUT ROWID;
 CREATE INDEX followers_of_a_run ON followers (run_id);
 """

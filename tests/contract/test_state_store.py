@@ -218,6 +218,20 @@ class TestRuns:
             await store.update_run(RUN.run_id, status=RunStatus.RUNNING, attempt=2)
             assert await store.followers() == []
 
+    async def test_a_pipeline_may_follow_several_runs_once(self, world: World) -> None:
+        other = replace(RUN, run_id="other-1", pipeline="other")
+        followers = [Follower("g", "b", run.run_id) for run in (RUN, other)]
+        async with world.store() as store:
+            for run, follower in zip((RUN, other), followers, strict=True):
+                await store.create_run(run)
+                await store.update_run(run.run_id, status=RunStatus.FAILED, followers=[follower])
+            assert await store.followers("g") == followers
+            await store.update_run(RUN.run_id, status=RunStatus.RUNNING, attempt=2)
+            assert await store.followers("g") == followers[1:], "the other run still has one"
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, followers=followers[:1])
+            await store.create_run(replace(RUN, run_id="b-1", pipeline="b"), follows=followers[0])
+            assert await store.followers("g") == []
+
     async def test_nothing_follows_a_deleted_run(self, world: World) -> None:
         follower = Follower("g", "b", RUN.run_id)
         async with world.store() as store:

@@ -50,20 +50,24 @@ async def not_begun(
     file: FileConfig,
     group_id: str,
     resumes: Mapping[str, RunRecord],
-    only: Collection[str],
+    only: Collection[str] = (),
 ) -> list[Follower]:
-    """Return what has to follow runs of a group and has not started: the process ended in between.
+    """Return each pipeline that has to follow a run of a group and has not started, once.
 
     Args:
         resumes: runs that are resumed, whose new end determines what follows.
         only: pipelines to look for; empty means all.
     """
     resumed = {run.run_id for run in resumes.values()}
-    return [
-        one
+    found = {
+        one.pipeline: one
         for one in await store.followers(group_id)
-        if one.pipeline in file.pipelines and one.run_id not in resumed and (not only or one.pipeline in only)
-    ]
+        if one.pipeline in file.pipelines
+        and one.pipeline not in resumes
+        and one.run_id not in resumed
+        and (not only or one.pipeline in only)
+    }
+    return list(found.values())
 
 
 def params_from_before(

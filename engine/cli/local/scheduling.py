@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from engine.cli.local.hosting import SERVED, PipelineHost
-from engine.cli.local.resume import end_of, params_from_before
+from engine.cli.local.resume import end_of, not_begun, params_from_before
 from engine.cli.local.ticks import name_of, tick_of, ticks_after
 from engine.errors import EngineError, RunNotFoundError
 from engine.execution.engine import Engine
@@ -132,7 +132,7 @@ class Scheduler:
         for group in dict.fromkeys(groups):
             if group.startswith(SERVED):
                 resumes = {one.pipeline: one for one in killed if one.group_id == group}
-                late = [one for one in followers if one.group_id == group and one.pipeline not in resumes]
+                late = await not_begun(store, self._host.config, group, resumes)
                 await self._continue(await store.list_runs(group_id=group), resumes, late)
 
     async def _continue(

@@ -29,7 +29,7 @@ __all__ = ["Course"]
 MORE_ATTEMPTS = 4
 MAX_ATTEMPT = 180.0  # seconds, or as many times more as this machine is slower
 SAYS_WITHIN = 300.0
-STOPS_WITHIN = 60.0  # seconds from a second signal to the end of the process, with nothing else to do
+STOPS_WITHIN = 20.0  # seconds from a second signal to the end of the process: less than a drain may take
 # seconds from the start of a process to its first run, with nothing else to do: from cold, and warm
 QUIET_START = {False: 0.4, True: 0.1}
 STARTED = '"action": "run_started"'

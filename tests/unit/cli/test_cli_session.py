@@ -15,11 +15,18 @@ from engine.cli.local.resume import invocation_of, not_begun, unfinished
 from engine.cli.local.run import exit_code
 from engine.cli.local.signals import SignalWatch, stopping_signals
 from engine.config import FileConfig, load_mapping
-from engine.config.model import Settings
+from engine.config.model import Notify, Settings
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt
 from engine.dead_letters.replay import REPLAY_GROUP
-from engine.errors import ConfigError, FatalError, RunNotFoundError
+from engine.errors import (
+    ConfigError,
+    FatalError,
+    LeaseLostError,
+    RunNotFoundError,
+    StateError,
+    TransientError,
+)
 from engine.execution.engine import Engine
 from engine.execution.session import Session, starting
 from engine.plan.model import Plan
@@ -258,6 +265,7 @@ async def test_drain_defers_followers_to_the_resume() -> None:
         assert late == [Follower(session.group_id, "b", runs[0].run_id)]
         assert await not_begun(engine.store, file, session.group_id, {}, ["c"]) == []
         assert await not_begun(engine.store, file, session.group_id, {"a": runs[0]}, []) == []
+        assert await not_begun(engine.store, file, session.group_id, {"b": runs[0]}, []) == []
         assert await not_begun(engine.store, file_of({}), session.group_id, {}, []) == []
         begun = [run.pipeline for run in runs]
         again = Session(engine, plans, ["b"], begun=begun, group_id=session.group_id, late=late)
@@ -288,6 +296,62 @@ async def test_two_processes_start_a_follower_once() -> None:
         assert await engine.store.followers() == []
 
 
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The statuses of the results that a receiver has accepted."""
+    accepted: list[object] = []
+
+    async def post(url: str, id_: str, message: Mapping[str, object]) -> str:
+        accepted.append(message["status"])
+        return ""
+
+    monkeypatch.setattr("engine.execution.notifying._post", post)
+    return accepted
+
+
+async def test_a_slow_end_does_not_store_a_follower_that_has_started(posted: list[object]) -> None:
+    class SlowForB(MemoryStateStore):
+        async def journal_cost(self, run_id: str, node: str = "") -> float:
+            if run_id.startswith("b-"):
+                await started.wait()
+            return await super().journal_cost(run_id, node)
+
+    class Following(MemorySink):
+        async def write(self, batch: Batch) -> Receipt:
+            started.set()
+            return await super().write(batch)
+
+    started, notify = anyio.Event(), Notify("http://127.0.0.1:9/x", frozenset({"completed"}))
+    leading = [plan(name, on_complete=("c",), notify=notify) for name in ("a", "b")]
+    async with Engine(store=SlowForB()) as engine:
+        session = Session(engine, by_name(*leading, plan("c", Following())), ["a", "b"])
+        await session.execute()
+        assert sorted(run.pipeline for run in await engine.store.list_runs()) == ["a", "b", "c"]
+        assert await engine.store.followers() == []
+    assert posted == ["completed", "completed"]
+
+
+@pytest.mark.parametrize("errors", [[], [FatalError("no such endpoint")]], ids=["completed", "failed"])
+async def test_a_run_that_was_taken_over_has_no_result_here(
+    errors: list[FatalError], posted: list[object]
+) -> None:
+    class TakenOver(FaultySink):
+        async def write(self, batch: Batch) -> Receipt:
+            now, until = (f"{year}-01-01T00:00:00Z" for year in (9000, 9001))
+            await engine.store.acquire_lease(self.ctx.run_id, "elsewhere:1:x", now=now, until=until)
+            return await super().write(batch)
+
+    notify = Notify("http://127.0.0.1:9/x", frozenset({"failed"}))
+    async with Engine() as engine:
+        lost = plan("a", TakenOver(errors), on_failure=("b",), notify=notify)
+        session = Session(engine, by_name(lost, plan("b")), ["a"])
+        await session.execute()
+        assert list(session.reports) == ["a"]
+        assert isinstance(session.reports["a"].failure, LeaseLostError)
+        assert "elsewhere:1:x took over" in session.reports["a"].error
+    assert posted == []
+
+
 async def test_a_follower_that_cannot_begin_is_given_up_with_a_report() -> None:
     async with Engine() as engine:
         late, busy = await left_to_follow(engine), plan("b", if_running="refuse")
@@ -295,6 +359,23 @@ async def test_a_follower_that_cannot_begin_is_given_up_with_a_report() -> None:
             session = Session(engine, by_name(busy), ["b"], group_id="g", late=late)
             await session.execute()
             assert under_way.run_id in session.reports["b"].error
+        assert await engine.store.followers() == []
+
+
+async def test_a_follower_of_a_retry_that_cannot_begin_starts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
+
+    class NotAgain(MemoryStateStore):
+        async def get_run(self, run_id: str) -> RunRecord:
+            raise StateError("out of order")
+
+    sink = FaultySink([TransientError("away")] * 99)
+    failing = plan("a", sink, retries=1, outage_limit=0, on_failure=("b",))
+    async with Engine(store=NotAgain(), clock=ScriptedClock(jump=True)) as engine:
+        session = Session(engine, by_name(failing, plan("b")), ["a"])
+        await session.execute()
+        assert "out of order" in session.reports["a"].error
+        assert session.reports["b"].ok
         assert await engine.store.followers() == []
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -19,6 +20,7 @@ from connectors.files.parts import FilesSink, FilesSinkParams
 from engine.contract.batch import Batch
 from engine.contract.clock import timestamp
 from engine.contract.component import Context, NoParams, Source
+from engine.contract.lease import Lease, NoLease
 from engine.contract.types import Record
 from engine.errors import LeaseHeldError, LeaseLostError
 from engine.execution import lease as lease_module
@@ -234,13 +236,36 @@ async def test_nothing_is_paid_for_without_the_lease(store: StateStore) -> None:
             raise AssertionError
 
 
+def files_sink(folder: Path, run_id: str, lease: Lease, **params: Any) -> FilesSink:
+    sink = FilesSink(FilesSinkParams(path=str(folder), **params))
+    sink.ctx = Context(run_id=run_id, lease=lease)
+    return sink
+
+
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    return [path for path in folder.rglob(pattern) if path.is_file()]
+
+
 async def test_no_file_is_replaced_without_the_lease(tmp_path: Path) -> None:
-    sink = FilesSink(FilesSinkParams(path=str(tmp_path)))
-    sink.ctx = Context(run_id=RUN, lease=Lost())
-    async with sink:
+    async with files_sink(tmp_path, RUN, Lost()) as sink:
         with pytest.raises(LeaseLostError):
             await sink.write(Batch([{"a": 1}], ["k"]))
-    assert not any(name.endswith(".jsonl") for name in os.listdir(tmp_path))
+    assert files_in(tmp_path) == [], "not even a note"
+
+
+async def test_no_file_is_deleted_without_the_lease(tmp_path: Path) -> None:
+    async with files_sink(tmp_path, RUN, NoLease()) as sink:
+        await sink.write(Batch([{"a": 1}], ["k"]))
+    (file,) = files_in(tmp_path, "*.jsonl")
+    async with files_sink(tmp_path, "later", Lost(), mode="replace") as sink:
+        with pytest.raises(LeaseLostError):
+            await sink.run_completed()
+
+    file.write_text("what the other process writes at this moment")
+    with pytest.raises(LeaseLostError):
+        async with files_sink(tmp_path, RUN, Lost()):
+            raise AssertionError
+    assert file.exists()
 
 
 async def test_no_run_is_completed_without_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ def same(record: Any) -> Any:
     return record
 
 
+@contextmanager
+def logged() -> Iterator[None]:
+    yield
+
+
 async def made() -> Any:
     yield {}
 
@@ -41,12 +47,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "engine.component: `kind`",
     ),
     "no such kind": (lambda: called(engine.component, "reader", "t"), "and the name comes second"),
-    "name": (lambda: called(engine.component, Kind.TRANSFORM, 5)(Keep), "`name` must be a text"),
-    "empty name": (lambda: engine.component(Kind.TRANSFORM, "")(Keep), "`name` must be a text"),
+    "name": (lambda: called(engine.component, Kind.TRANSFORM, 5)(Keep), "`name` must be a non-empty string"),
+    "empty name": (lambda: engine.component(Kind.TRANSFORM, "")(Keep), "`name` must be a non-empty string"),
     "component of a function": (lambda: component()(same), "decorates a class, got `same`"),
-    "params": (lambda: component(params=dict)(Keep), "`params` must be a class of Pydantic models"),
-    "connection": (lambda: component(connection={"url": ""})(Keep), "`connection` must be a class"),
-    "extra": (lambda: component(extra=["s3"])(Keep), "`extra` must be a text"),
+    "params": (lambda: component(params=dict)(Keep), "`params` must be a subclass of pydantic.BaseModel"),
+    "connection": (lambda: component(connection={"url": ""})(Keep), "`connection` must be a subclass of"),
+    "extra": (lambda: component(extra=["s3"])(Keep), "`extra` must be a string"),
     "locality": (lambda: component(locality="here")(Keep), "`locality` must be a Locality"),
     "bookmarks": (lambda: component(bookmarks="yes")(Keep), "`bookmarks` must be True, False"),
     "claim": (lambda: component(claim="out.jsonl")(Keep), "`claim` must be a function"),
@@ -54,7 +60,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "name in place of the function": (lambda: transform("double"), "engine.transform: `function` must be"),
     "class in place of the function": (lambda: transform(Keep), "written in Python"),
     "function that is not Python": (lambda: transform(len), "above its `def`, got <built-in"),
-    "name of a function": (lambda: transform(name=5)(same), "engine.transform: `name` must be a text"),
+    "name of a function": (lambda: transform(name=5)(same), "engine.transform: `name` must be a string"),
     "batch": (lambda: transform(batch="yes"), "`batch` must be True or False"),
     "no concurrency": (
         lambda: transform(concurrency=0),
@@ -69,7 +75,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "setting as a node": (lambda: called(engine.Pipeline, "p", retries=3), "belong in `settings={…}`"),
     "memory": (lambda: called(engine.Engine, memory="1GiB"), "`memory` must be a number of bytes"),
     "registry": (lambda: called(engine.Registry, [Keep]), "see `Registry.installed`"),
-    "key of a split": (lambda: called(engine.Split, 5), "engine.Split: `key` must be a text"),
+    "key of a split": (lambda: called(engine.Split, 5), "engine.Split: `key` must be a string"),
     "manifest": (lambda: called(engine.Split, "a", {1}), "engine.Split: `manifest` must be a mapping"),
     "limits": (lambda: called(engine.BatchLimits, "5"), "`records` must be a number of at least 0"),
     "failures": (lambda: called(engine.BatchError, [engine.RecordError("x")]), "must be a mapping"),
@@ -104,6 +110,15 @@ def test_only_types_of_parameters_have_to_be_known() -> None:
         @engine.transform
         def mistyped(record: Any, *, factor: Decimal | None = None) -> Any:
             return factor
+
+
+def test_a_decorated_function_keeps_the_types_of_its_parameters() -> None:
+    @engine.transform
+    @logged()
+    def typed(record: Any, *, kind: Kind = Kind.SINK) -> Any:
+        return record
+
+    assert called(getattr, typed, "spec").params.model_fields["kind"].annotation is Kind
 
 
 async def test_a_component_without_workers_fails_its_run() -> None:
