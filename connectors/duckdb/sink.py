@@ -88,21 +88,26 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
 
     async def _check_replaceable(self) -> None:
         try:
-            await self._database.run(self._rehearse)
-        except (RowsRefusedError, FatalError) as error:
-            raise unreplaceable(
-                self.params.table, str(error).removeprefix("DuckDB refused the row: ")
-            ) from error
+            await self._rehearse()
+        except FatalError as error:
+            raise unreplaceable(self.params.table, str(error)) from error
         except TransientError:
             pass  # another node is writing; the exchange reports what it finds
 
-    def _rehearse(self, connection: DuckDBPyConnection) -> None:
-        """Exchange no rows, and roll this back."""
-        connection.begin()
+    async def _rehearse(self) -> None:
+        """Exchange no rows, and roll this back. Raises FatalError if the table does not allow it."""
+
+        def rehearse(connection: DuckDBPyConnection) -> None:
+            connection.begin()
+            try:
+                exchange(connection, self.params.table, self._table, rows=0)
+            finally:
+                connection.rollback()
+
         try:
-            exchange(connection, self.params.table, self._table, rows=0)
-        finally:
-            connection.rollback()
+            await self._database.run(rehearse)
+        except RowsRefusedError as error:
+            raise FatalError(str(error).removeprefix("DuckDB refused the row: "), kind="schema") from error
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
@@ -163,7 +168,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         await self._database.run(lambda connection: self._change(connection, changes))
         self._columns = await self._database.columns(self._table)
         if self._replaced:
-            await self._database.run(self._rehearse)
+            await self._rehearse()
 
     async def _any_value(self, name: str, condition: str) -> bool:
         query = f"SELECT 1 FROM {quote_table(self._table)} WHERE {quote(name)} {condition} LIMIT 1"

@@ -91,8 +91,9 @@ def exchange(connection: DuckDBPyConnection, table: str, staging: str, *, rows: 
     for name, column in new.items() if old else ():
         if name not in old:
             connection.execute(f"ALTER TABLE {target} ADD COLUMN {quote(column.name)} {column.sql}")
-        elif old[name].sql != column.sql:  # no value may change on its way
-            connection.execute(f"ALTER TABLE {target} ALTER {quote(old[name].name)} TYPE {column.sql}")
+        elif old[name].sql != column.sql:  # no value may change on its way; deleted ones need not fit
+            step = f"ALTER {quote(old[name].name)} TYPE {column.sql} USING NULL::{column.sql}"
+            connection.execute(f"ALTER TABLE {target} {step}")
     if new:
         listed = ", ".join(quote(column.name) for column in new.values())
         connection.execute(

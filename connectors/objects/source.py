@@ -85,7 +85,7 @@ class ObjectSource(Source[P]):
     def _compare_type(self, column: str, kind: ColumnType) -> ColumnType:
         """Note a column whose inferred type differs between files, which are read concurrently."""
         first = self._inferred.setdefault(column, kind)
-        if {first, kind} not in ({kind}, {"integer", "number"}):
+        if first != kind and {first, kind} != {"integer", "number"}:
             one, other = sorted((first, kind))
             self.ctx.count(
                 f"note: read {column!r} as {one} in some files and as {other} in others: set "

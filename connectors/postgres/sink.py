@@ -149,9 +149,8 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         if replaces and await self._ledger.is_replaced(connection):
             return
         if replaces:
-            await self._check_staging(connection)
-            left_out = await exchange(connection, self.params.table, self._table)
-            self._note_left_out(left_out)
+            staged = await self._check_staging(connection)
+            self._note_left_out(staged - await exchange(connection, self.params.table, self._table))
         if not self.ctx.chunk:  # the other parts of the run may still be running
             await self._ledger.forget(connection)
         if replaces:
@@ -272,12 +271,13 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                 reached("rows_committing")
             reached("rows_committed")
 
-    async def _check_staging(self, connection: Connection) -> None:
+    async def _check_staging(self, connection: Connection) -> int:
         staged = 0
         if await table_columns(connection, self._table):
             cursor = await connection.execute(f"SELECT count(*) FROM {quote_table(self._table)}".encode())
             staged = int((await cursor.fetchall())[0][0])
         check_staging(self.params.table, staged, await self._ledger.count(connection))
+        return staged
 
 
 async def _copy(connection: Connection, table: str, names: Sequence[str], data: bytes) -> int:

@@ -130,9 +130,9 @@ async def rehearse(connection: Connection, table: str, staging: str) -> None:
 async def exchange(connection: Connection, table: str, staging: str) -> int:
     """Exchange the rows within a transaction; the table keeps its views, grants and indexes.
 
-    Return the number of rows that the table's triggers left out.
+    Return the number of rows that the table has taken: its triggers may leave some out.
     """
-    new, left_out = await table_columns(connection, staging), 0
+    new, taken = await table_columns(connection, staging), 0
     if new:
         await _execute(
             connection, f"CREATE TABLE IF NOT EXISTS {quote_table(table)} (LIKE {quote_table(staging)})"
@@ -141,14 +141,13 @@ async def exchange(connection: Connection, table: str, staging: str) -> int:
     if new:
         computed = await _generated_columns(connection, staging)
         listed = ", ".join(quote(name) for name in new if name not in computed)
-        rows = f"SELECT {listed} FROM {quote_table(staging)}"
-        ((staged,),) = await (
-            await connection.execute(f"SELECT count(*) FROM {quote_table(staging)}".encode())
-        ).fetchall()
-        statement = f"INSERT INTO {quote_table(table)} ({listed}) OVERRIDING SYSTEM VALUE {rows}"
-        left_out = staged - (await connection.execute(statement.encode())).rowcount
+        statement = (
+            f"INSERT INTO {quote_table(table)} ({listed}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {listed} FROM {quote_table(staging)}"
+        )
+        taken = (await connection.execute(statement.encode())).rowcount
     await _drop_staging(connection, table)
-    return left_out
+    return taken
 
 
 async def _make_room(connection: Connection, table: str, new: Mapping[str, Column]) -> None:

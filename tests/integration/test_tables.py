@@ -131,6 +131,30 @@ async def test_rows_replace_others_under_unique_indexes(tmp_path: Path) -> None:
     assert target.rows() == [(1, 1, None), (2, 1, 3)]
 
 
+async def test_rows_that_become_referred_to_stop_the_run(tmp_path: Path) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql(
+        "CREATE TABLE tables.t (n int PRIMARY KEY); CREATE TABLE tables.c (t int REFERENCES tables.t (n))"
+    )
+
+    async with target.sink(mode="replace") as sink:
+        await sink._database.run(lambda connection: connection.execute("INSERT INTO tables.t VALUES (1)"))
+        await sink._database.run(lambda connection: connection.execute("INSERT INTO tables.c VALUES (1)"))
+        with pytest.raises(FatalError, match="Violates foreign key constraint"):
+            await sink.write(batch_of([{"n": 1}]))
+
+
+async def test_old_values_need_not_fit_the_types_of_new_ones(tmp_path: Path) -> None:
+    target = DuckdbTarget(tmp_path / "t.duckdb")
+    target.sql(
+        "CREATE TABLE tables.t (n text NOT NULL, m int); INSERT INTO tables.t VALUES ('x', 1), ('y', 2)"
+    )
+
+    assert await target.write([{"n": 1, "m": 3}], mode="replace", columns={"n": "bigint"}) == {}
+    assert target.rows() == [(1, 3)]
+    assert await target.write([{"m": 4}], columns={"n": "bigint"}) == {0: "ConstraintViolated"}
+
+
 async def test_a_column_that_an_index_needs_cannot_be_widened(tmp_path: Path) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
     target.sql("CREATE TABLE tables.t (n int); CREATE INDEX i ON tables.t (n)")
