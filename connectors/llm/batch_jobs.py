@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http import HTTPStatus
@@ -31,7 +31,8 @@ from connectors.llm.transport import EndpointError, why_unreachable
 from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import PENDING, AnswerJournal, JournalEntry
-from engine.errors import ComponentError, FatalKind, StoppingError, TransientError
+from engine.contract.lease import Lease
+from engine.errors import ComponentError, FatalKind, StateError, StoppingError, TransientError
 
 if TYPE_CHECKING:
     import openai
@@ -104,6 +105,7 @@ class BatchJobs:
         draining: returns true once the run should end. Jobs are not waited for then: a resume fetches their
             answers.
         on_look: called after each poll of an unfinished job, so that the caller does not appear stuck.
+        lease: confirmed before a job is created or cancelled.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class BatchJobs:
         journal: AnswerJournal,
         draining: Callable[[], bool],
         on_look: Callable[[], None],
+        lease: Lease,
     ) -> None:
         self._sdk = sdk
         self._url = url
@@ -128,6 +131,7 @@ class BatchJobs:
         self._journal = journal
         self._draining = draining
         self._on_look = on_look
+        self._lease = lease
         self._open: _Job | None = None
         self._running: dict[str, None] = {}
         self._read: set[str] = set()
@@ -179,7 +183,8 @@ class BatchJobs:
         """Cancel unfinished jobs, if the node is configured to."""
         if not self._params.batch_cancel:
             return
-        with anyio.move_on_after(_CANCELLING, shield=True):
+        with anyio.move_on_after(_CANCELLING, shield=True), suppress(StateError):
+            await self._lease.confirm()  # or another process waits for the jobs
             for job_id in list(self._running):
                 try:
                     await self._api(self._sdk.batches.cancel(job_id))
@@ -223,6 +228,7 @@ class BatchJobs:
         file = ("requests.jsonl", content.encode(), "application/jsonl")
         uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"), job.requests)
         job.file = uploaded.id
+        await self._lease.confirm()  # gathering and uploading may have taken long
         await self._keep(_pending_entries(job))
         # they may have been in a job before; look up again where their answers are now
         self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))

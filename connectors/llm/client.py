@@ -24,6 +24,7 @@ from connectors.llm.transport import EndpointError, open_sdk, why_unreachable
 from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.lease import Lease, NoLease
 from engine.errors import ComponentError, TransientError
 from engine.redaction import without_credentials
 
@@ -67,6 +68,7 @@ class Contact:
         journal: stores what batch jobs have been asked.
         draining: returns true once the run should end.
         on_look: called after each poll of an unfinished batch job.
+        lease: confirmed before a batch job is created or cancelled.
     """
 
     patience: float | None
@@ -74,6 +76,7 @@ class Contact:
     journal: AnswerJournal = field(default_factory=NoJournal)
     draining: Callable[[], bool] = lambda: False
     on_look: Callable[[], None] = lambda: None
+    lease: Lease = field(default_factory=NoLease)
 
 
 @asynccontextmanager
@@ -94,6 +97,7 @@ async def open_chat(
                 journal=contact.journal,
                 draining=contact.draining,
                 on_look=contact.on_look,
+                lease=contact.lease,
             )
         try:
             yield chat

@@ -81,6 +81,7 @@ class LlmExtract(Transform[LlmParams]):
             spending=ctx.spending,
             allowances=ctx.allowances,
             draining=ctx.draining,
+            lease=ctx.lease,
             # an endpoint that was reached before may be unavailable for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )

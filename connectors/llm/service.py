@@ -30,6 +30,7 @@ from connectors.llm.tracing import Tracer
 from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.lease import Lease, NoLease
 from engine.contract.shared import Shared
 
 __all__ = ["Fate", "LLMService", "get_llm_service"]
@@ -47,6 +48,7 @@ def get_llm_service(
     spending: Spending | None = None,
     allowances: Allowances | None = None,
     draining: Callable[[], bool] = lambda: False,
+    lease: Lease | None = None,
 ) -> LLMService:
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
@@ -57,6 +59,7 @@ def get_llm_service(
         spending: budgets shared with other nodes.
         allowances: shares the quotas of endpoints with other processes.
         draining: returns true once the run should end, so that no batch job is waited for.
+        lease: confirmed before a batch job is created or cancelled.
         patient: treat an endpoint that is not listening as an outage even at the first call.
 
     Raises:
@@ -72,6 +75,7 @@ def get_llm_service(
     service.spending = spending or service.spending
     service.allowances = allowances
     service.draining = draining
+    service.lease = lease or service.lease
     return service
 
 
@@ -81,7 +85,7 @@ class LLMService:
     Attributes:
         schema: target of the extraction.
         budget: spent and maximum USD.
-        on_count, patient, shared, spending, allowances, draining: see `get_llm_service`.
+        on_count, patient, shared, spending, allowances, draining, lease: see `get_llm_service`.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class LLMService:
         self.spending: Spending = NoSpending()
         self.allowances: Allowances | None = None
         self.draining: Callable[[], bool] = lambda: False
+        self.lease: Lease = NoLease()
         self._params = params
         self._connection = connection
         self._clock = clock
@@ -135,6 +140,7 @@ class LLMService:
             self._journal,
             self.draining,
             partial(self.on_count, "batch_looks"),
+            self.lease,
         )
         chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = partial(self._book_probe, price)

@@ -183,8 +183,8 @@ class Engine:
                 a whole run can be verified, not a chunk.
             given_up: returns true when a run that waits for another run of its pipeline should no longer
                 begin.
-            follows: the new run is the one that has to follow another, according to the store.
-            following: returns the pipelines that have to follow an end, which are stored with it.
+            follows: the stored follower that the new run replaces.
+            following: returns the pipelines that follow a run which ended so; they are stored with its end.
 
         Raises:
             RunExistsError: another process has started what `follows`.

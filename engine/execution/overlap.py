@@ -54,7 +54,7 @@ class Entry:
         chunk: the part of it that this process works on; overlaps are then not checked.
         given_up: returns true when waiting for others has become pointless.
         under_way: returns the process that works on a run without a lease; "" for none.
-        follows: what a new run replaces in the store.
+        follows: the stored follower that a new run replaces.
     """
 
     store: StateStore

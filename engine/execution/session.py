@@ -58,7 +58,7 @@ class Entry:
     """A pipeline of the session, with its run once started and its report once ended.
 
     `trouble`: why an earlier attempt in this session failed. `ran`: the report is that of an attempt, not of
-    one that could not begin or end. `follows`: what its run replaces in the store.
+    one that could not begin or end. `follows`: the stored follower that its run replaces.
     """
 
     plan: Plan

@@ -66,7 +66,7 @@ def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, 
         if claim is None:
             continue
         for other, user, earlier in before:
-            if _through(user) == _through(node) and (alone := _exclusive(earlier, claim)):
+            if (alone := _exclusive(earlier, claim)) and _through(user) == _through(node):
                 same = f"so does `{name}`" if claim.use == earlier.use else f"`{name}` {claim.use}"
                 message = f"`{other}` {earlier.use} already, and {same}: {alone.alone}"
                 both_write = all(one.use.startswith("writes") for one in (earlier, claim))

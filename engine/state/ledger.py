@@ -82,7 +82,7 @@ DELETE FROM splits WHERE run_id = ? AND node = ?
 
 
 def insert_run(connection: Connection, run: RunRecord, follows: Follower | None) -> None:
-    """Store a new run; an existing id is an error, and so is a follower that is no longer to be started."""
+    """Store a new run; an existing id is an error, and so is a follower that is no longer stored."""
     what = f"run {run.run_id!r}"
     inserted = connection.execute(
         "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
@@ -149,7 +149,7 @@ def update_run(
     notification: Notification | None,
     following: Sequence[Follower],
 ) -> None:
-    """Set the status of a run; `attempt` begins another one, before whose end nothing follows."""
+    """Set the status of a run; `attempt` begins another one, and deletes what was to follow the last."""
     require_epoch(connection, run_id, epoch)
     connection.execute(
         "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"

@@ -73,8 +73,8 @@ class StateStore:
         """Store a new run. Its id must not exist.
 
         Args:
-            follows: deleted in the same transaction, because this is its run; if it is no longer there,
-                `RunExistsError` is raised and nothing stored.
+            follows: the stored follower that this run replaces; if it is no longer there, `RunExistsError`
+                is raised and nothing stored.
         """
         await self._database.write(ledger.insert_run, run, follows)
 
@@ -115,7 +115,7 @@ class StateStore:
         """Set the status of a run; store its notification and what follows in the same transaction.
 
         Args:
-            attempt: another attempt begins; what was to follow the last one does not follow it.
+            attempt: begins another attempt, and deletes what was to follow the last one.
         """
         await self._database.write(
             ledger.update_run, run_id, status, ended_at, error, attempt, epoch, notification, followers

@@ -26,6 +26,7 @@ from engine.errors import (
     RunMismatchError,
     RunNotFoundError,
     RunOverlapError,
+    StateError,
 )
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
@@ -254,7 +255,8 @@ class Activities:
     async def _tell(self, notify: Notify | None, report: RunReport) -> None:
         """Post a result; until it is accepted, it stays in the store. Failures do not affect the run."""
         if notify is not None and await tell(notify, report, self.observer):
-            await self._engine.store.delete_notification(report.run_id, report.attempt)
+            with suppress(StateError):
+                await self._engine.store.delete_notification(report.run_id, report.attempt)
 
     async def _report(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> RunReport:
         is_open = DeadLetterFilter(record.run_id, status="open")

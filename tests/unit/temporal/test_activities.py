@@ -19,7 +19,7 @@ from engine.config.model import NodeOptions, Notify, RetryOptions, Settings
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt, Source
 from engine.contract.split import Split
-from engine.errors import ConfigError, FatalError, TransientError
+from engine.errors import ConfigError, FatalError, StateError, TransientError
 from engine.execution import ledger, notifying
 from engine.execution.engine import Engine
 from engine.execution.events import null_observer
@@ -645,7 +645,25 @@ async def test_an_end_whose_telling_was_killed_is_reported_again(posted: Posted)
     assert [one["status"] for one in posted.messages] == ["completed", "completed"]
 
 
-async def test_a_result_that_nobody_accepted_is_posted_later(posted: Posted) -> None:
+async def test_a_posted_result_that_cannot_be_deleted_is_stored(
+    posted: Posted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StateError("no answer")
+
+    notify = Notify("http://127.0.0.1:9/x", frozenset({"failed"}))
+    plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
+    environment = Environment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        monkeypatch.setattr(engine.store, "delete_notification", fail)
+        ended = await environment.run(activities.finalize_run, FinalizeRequest("r", "test", "failed", "x"))
+        assert (ended.status, len(posted.messages)) == ("failed", 1)
+        assert [one.run_id for one in await engine.store.notifications()] == ["r"]
+
+
+async def test_a_result_that_was_not_accepted_is_posted_later(posted: Posted) -> None:
     notify = Notify("http://127.0.0.1:9/x", frozenset({"outage"}))
     plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
     environment, clock = ActivityEnvironment(), ScriptedClock()

@@ -17,12 +17,23 @@ from connectors.llm.pricing import Usage, price_of
 from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from engine.contract.clock import SystemClock
-from engine.errors import FatalError, RecordError, StoppingError, TransientError
+from engine.contract.lease import NoLease
+from engine.errors import FatalError, LeaseLostError, RecordError, StoppingError, TransientError
 from engine.execution.journal import Journal
 from engine.state import JournalFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
 from tests.unit.connectors.llm.batch_api import BatchApi, completed
+
+
+class Losable(NoLease):
+    """A lease that another process may take."""
+
+    is_lost = False
+
+    async def confirm(self) -> None:
+        if self.is_lost:
+            raise LeaseLostError("gone")
 
 
 class World:
@@ -32,6 +43,7 @@ class World:
         self.api = BatchApi()
         self.journal = Journal(store, ScriptedClock(jump=True))
         self.stopping = False
+        self.lease = Losable()
         self.paid = Usage()
         self.counts: Counter[str] = Counter()
 
@@ -49,6 +61,7 @@ class World:
             clock=ScriptedClock(jump=True),
             journal=self.journal.of_node("memos", "extract", run_id),
             draining=lambda: self.stopping,
+            lease=self.lease,
             on_count=self._count,
         )
 
@@ -159,6 +172,25 @@ async def test_jobs_are_cancelled_if_configured(world: World) -> None:
     world.api.after_created = stop
     await world.ask(batch_cancel=True)
     assert world.api.cancelled == ["batch-0"]
+
+
+async def test_no_job_is_created_without_the_lease(world: World) -> None:
+    world.lease.is_lost = True
+    with pytest.raises(LeaseLostError):
+        await world.ask()
+    assert world.api.jobs == {}
+    world.lease.is_lost = False
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 1
+
+
+async def test_no_job_is_cancelled_without_the_lease(world: World) -> None:
+    def stop() -> None:
+        world.stopping = world.lease.is_lost = True
+
+    world.api.after_created = stop
+    await world.ask(batch_cancel=True)
+    assert world.api.cancelled == []
 
 
 def response(status: int, body: object) -> dict[str, Any]:
