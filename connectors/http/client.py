@@ -301,9 +301,9 @@ async def _unpacked(body: bytes, response: httpx.Response, limit: int, said: str
         if isinstance(error, UnpackedTooLargeError):
             raise TooLargeError(f"{said} answered with more than {limit:,} bytes") from None
         raise DamagedError(f"{said} answered with a damaged body: {error}") from None
-    except ImportError as error:
+    except ImportError:
         raise FatalError(
-            f"{said} answered with `Content-Encoding: {encoding}`, which was not asked for and needs "
-            f"{error.name}: pip install 'odw-engine[s3]'"
+            f"{said} answered with `Content-Encoding: {encoding}`, which the request did not accept; to read "
+            f"it: pip install 'odw-engine[s3]'"
         ) from None
     return body if found is None else found

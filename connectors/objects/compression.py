@@ -85,13 +85,13 @@ def zstd() -> Any:
 def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes | None:
     """Undo the Content-Encoding of a body (RFC 9110, section 8.4).
 
-    None if the body was not encoded, or was already unpacked and only the header remains.
+    None if the body is empty, was not encoded, or was already unpacked and only the header remains.
 
     Raises:
         PackedError: it is damaged or truncated.
         UnpackedTooLargeError: more than `limit` bytes.
     """
-    names = [one.strip().lower() for one in (content_encoding or "").split(",")]
+    names = [one.strip().lower() for one in (content_encoding or "").split(",")] if data else []
     unpacked = False
     for name in reversed(names):
         unpack = _BODIES.get(name.removeprefix("x-"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
+import anyio.to_thread
 import orjson
 
 from connectors.objects.key_set import KeySet, pack_keys
@@ -119,6 +120,11 @@ class PartNote:
             stored["size"], stored["records"], stored["keys"], ranges, stored.get("folder", ""), *packed
         )
 
+    def add_to(self, known: KeySet) -> None:
+        """Add the keys of the records."""
+        known.add(self.keys, self.ranges)
+        known.add_packed(self.numbers, self.hashes)
+
     def dump(self) -> bytes:
         """Return the note as stored."""
         return orjson.dumps(self)
@@ -172,10 +178,13 @@ class PartFiles:
                     await self._store.delete(path)
                 continue
             self._written[path] = note.size, note.records
-            self.before.add(note.keys, note.ranges)
-            self.before.add_packed(note.numbers, note.hashes)
-        self.before.close()
+            await anyio.to_thread.run_sync(note.add_to, self.before)
+        await anyio.to_thread.run_sync(self.before.close)
         return {path: size for path, size in sizes.items() if not _base(path).startswith(self._prefix)}
+
+    def unwritten(self, batch: Batch) -> list[int]:
+        """Return the positions of records that earlier attempts have not written."""
+        return [place for place, key in enumerate(batch.keys.to_list()) if key not in self.before]
 
     @property
     def _prefix(self) -> str:
@@ -190,7 +199,9 @@ class PartFiles:
 
     async def write(self, batch: Batch, data: bytes, folder: str) -> None:
         """Write a batch as a file in a folder: "", or of a partition, with a slash at its end."""
-        name, note = self.name_of(batch, folder), PartNote.of(batch, len(data), folder)
+        name = self.name_of(batch, folder)
+        # packing takes seconds for a million keys
+        note = await anyio.to_thread.run_sync(PartNote.of, batch, len(data), folder)
         await self._lease.confirm()
         await self._store.put_note(self._token, name, note.dump())
         await self._lease.confirm()

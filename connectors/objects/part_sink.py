@@ -191,8 +191,7 @@ class PartSink(Sink[P]):
         files, places = self._open(), range(len(batch))
         left: Sequence[int] = places
         if files.before and self.ctx.distinct_keys:
-            before = files.before
-            left = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
+            left = await anyio.to_thread.run_sync(files.unwritten, batch)
         failures = await (self._write_parts if self.params.partition_by else self._write)(batch, left)
         if failures:
             raise BatchError(failures)

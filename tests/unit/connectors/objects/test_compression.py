@@ -114,6 +114,7 @@ def test_a_body_is_unpacked_as_its_header_says(encoding: str, pack: Pack) -> Non
 )
 def test_a_body_that_is_not_packed_stays_what_it_is(encoding: str | None) -> None:
     assert unpack_body(TEXT, encoding, LIMIT) is None
+    assert unpack_body(b"", encoding, LIMIT) is None
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
