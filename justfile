@@ -23,7 +23,7 @@ unit *arguments:
 test *arguments:
     {{bin}}/python -m pytest {{arguments}}
 
-# run what only .ci/nightly runs: whole series, and properties with all their examples
+# run what .ci/nightly adds to .ci/run: whole series, and properties with all their examples
 series *arguments:
     {{bin}}/python -m pytest -n 3 --dist worksteal -m "series or hypothesis" --hypothesis-profile=thorough {{arguments}}
 

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.tables.values import json_value
+from engine.contract.plain import in_order, model_to_json
 from engine.contract.records import are_records
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
@@ -121,7 +122,7 @@ def _plain_again(value: object) -> object:
 def _with_names(value: object) -> object:
     """Return the value, refusing keys that are not texts, which `json` would convert."""
     if isinstance(value, BaseModel):
-        return _with_names(value.model_dump(mode="json"))
+        return _with_names(model_to_json(value))
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("a key must be text")
@@ -220,9 +221,9 @@ def write_out(out: BinaryIO, data: bytes) -> None:
 def plain(value: object) -> object:
     """Convert a value that orjson cannot serialize; a decimal keeps its digits, as text if need be."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return model_to_json(value)
     if isinstance(value, set | frozenset):
-        return sorted(value)
+        return in_order(value)
     if isinstance(value, Decimal | timedelta | bytes | bytearray | memoryview):
         return json_value(value)
     raise TypeError(f"{type(value).__name__} cannot be serialized as JSON")

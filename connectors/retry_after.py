@@ -55,7 +55,7 @@ def moment_of(text: str) -> datetime | None:
     """Return the moment of an HTTP date or an ISO date; None for any other text."""
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or an offset beyond 32 bits
         try:
             moment = datetime.fromisoformat(text.strip())
         except ValueError:

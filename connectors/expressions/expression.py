@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text, fields_read
 from connectors.expressions.failures import EvaluationError, InvalidExpressionError
 from engine.contract.each import map_each
+from engine.contract.plain import model_to_json
 from engine.errors import RecordError
 
 __all__ = [
@@ -156,7 +157,7 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
     if isinstance(record, Mapping):
         return record
     if isinstance(record, BaseModel):
-        return record.model_dump(mode="json")  # dates are ISO 8601 text, as in records that are mappings
+        return model_to_json(record)  # dates are ISO 8601 text, as in records that are mappings
     name = type(record).__name__
     raise ExpressionError(f"the record is of type {name}: expected a mapping or a Pydantic model")
 

@@ -17,6 +17,7 @@ from connectors.http.paths import check_path, fill, fill_path, names_in
 from connectors.json_lines import plain
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Kind, Params, Sink, component, operational
+from engine.contract.plain import model_to_json
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 
 __all__ = ["HttpSink", "HttpSinkParams"]
@@ -170,7 +171,7 @@ class HttpSink(Sink[HttpSinkParams]):
         bodies: dict[int, bytes] = {}
         rows: list[Mapping[str, Any]] = []
         for index, record in enumerate(batch.records):
-            row = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+            row = model_to_json(record) if isinstance(record, BaseModel) else record
             rows.append(row)
             try:
                 bodies[index] = self._body(row)

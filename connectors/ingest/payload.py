@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from engine.contract.plain import in_order, model_to_json, with_sets_in_order
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -62,7 +63,7 @@ class Payload:
 
 
 def encode(records: Sequence[Record], *, max_body: int, max_record: int) -> Payload:
-    """Encode records as JSON arrays of at most `max_body` bytes, each as its `model_dump(mode="json")`.
+    """Encode records as JSON arrays of at most `max_body` bytes, each as its JSON dump, with sets in order.
 
     A record larger than `max_body`, but not than `max_record` bytes, gets its own body.
     """
@@ -132,7 +133,9 @@ class _Group:
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return model_to_json(value)
+    if isinstance(value, set | frozenset):
+        return in_order(value)
     plain: Callable[[object], object] = to_jsonable_python
     return plain(value)
 
@@ -145,7 +148,7 @@ def _dumps(value: object) -> bytes:
         if "64-bit" not in str(error):
             raise
     try:
-        plain = to_jsonable_python(value, inf_nan_mode="null")
+        plain = with_sets_in_order(value, to_jsonable_python(value, inf_nan_mode="null"))
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:  # its message may quote the record
         raise TypeError(f"it cannot be serialized ({type(error).__name__})") from None

@@ -42,10 +42,10 @@ _MAX_COLUMNS = _MAX_RECORD // 8  # keeps every record below the limit of a recor
 class IngestSink(Sink[IngestParams]):
     """Posts records to an ingest service: `POST /ingest/<model>`.
 
-    Records are sent as JSON arrays, each record as its `model_dump(mode="json")`. The service is asked for
-    the outcome of every record; one that does not report it has accepted the records when it answers 200, and
-    the report says `accepted`. Requests carry an idempotency key, so a repeated request changes nothing, and
-    an epoch, so a late one duplicates nothing.
+    Records are sent as JSON arrays, each record as its JSON dump, with sets in order. The service is asked
+    for the outcome of every record; one that does not report it has accepted the records when it answers 200,
+    and the report says `accepted`. Requests carry an idempotency key, so a repeated request changes nothing,
+    and an epoch, so a late one duplicates nothing.
 
     | status | meaning |
     |---|---|

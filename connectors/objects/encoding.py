@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from connectors.json_lines import dump_line, dump_records, plain
 from connectors.objects.compression import zstd
+from engine.contract.plain import model_to_json
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -75,7 +76,7 @@ def fields_of(
     mappings: list[Mapping[str, Any]] = []
     failures: Failures = {}
     for index, record in enumerate(records):
-        fields = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+        fields = model_to_json(record) if isinstance(record, BaseModel) else record
         why = "it is not a mapping" if not isinstance(fields, Mapping) else "" if columns else _odd(fields)
         if why:
             failures[index] = RecordError(f"it cannot be a row of the file: {why}", kind=kind)

@@ -19,6 +19,7 @@ from connectors.objects.csv_types import CONVERTERS, ColumnType
 from connectors.objects.encoding import Failures
 from engine.contract.batch import Batch
 from engine.contract.keys import Keys
+from engine.contract.plain import model_to_json
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
@@ -91,7 +92,7 @@ def split_by(
     lacking: Counter[str] = Counter()
     for place in places:
         record = batch.records[place]
-        fields = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+        fields = model_to_json(record) if isinstance(record, BaseModel) else record
         try:
             folder = _folder(fields, columns)
         except RecordError as error:

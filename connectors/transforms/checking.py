@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from connectors.expressions import as_mappings
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Locality, Params, Transform, component
+from engine.contract.plain import model_to_json
 from engine.errors import FatalError, RecordError
 
 __all__ = ["Validate", "ValidateParams"]
@@ -184,7 +185,7 @@ def _by_model(model: type[BaseModel], *, coerce: bool) -> Callable[[Any], Any]:
     def check(record: Any) -> Any:
         try:
             made = model.model_validate(record)
-            return made.model_dump(mode="json", by_alias=True) if coerce else None
+            return model_to_json(made, by_alias=True) if coerce else None
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             return _invalid((one["loc"], one["type"]) for one in found)

@@ -18,6 +18,7 @@ from engine.contract.component import Sink
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
+from engine.contract.plain import model_to_json
 from engine.contract.records import Makers, non_record_error
 from engine.contract.types import JsonValue, Record
 from engine.contract.unplanned import escaped
@@ -239,7 +240,7 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
     """Return a record as JSON-safe values, and its size as JSON in bytes."""
     if isinstance(record, BaseModel):
         try:
-            record = record.model_dump(mode="json")
+            record = model_to_json(record)
         except ValueError:  # bytes that are not text, and values without a JSON form
             record = _fields(record)
     try:

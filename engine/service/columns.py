@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.fields import FieldInfo
 
+from engine.contract.plain import has_sets, with_sets_in_order
 from engine.service.wire_types import is_nullable
 
 __all__ = ["AS_TEXT", "JSON", "UUID_TEXT", "Column", "columns_of", "fits", "spelling_of"]
@@ -45,6 +46,10 @@ class Column:
     was_quoted: bool = False
     asked: Callable[[str], str] | None = None
     compared: str = AS_TEXT
+
+    def stored(self, value: Any) -> object:
+        """Return the value as it is stored. Raises one of `ENCODING_ERRORS` if it cannot be converted."""
+        return value if value is None or self.convert is None else self.convert(value)
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
@@ -137,7 +142,7 @@ def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
     if _is_text_type(annotation):
         convert = _as_text(annotation, config)
         return Column(name, "VARCHAR", convert, was_quoted=True, asked=_as_stored(annotation, convert))
-    return Column(name, JSON, _as_json)
+    return Column(name, JSON, _with_sets if has_sets(annotation) else _as_json)
 
 
 def _value_of(value: Any) -> str:
@@ -212,7 +217,15 @@ def _as_json(value: object) -> str:
 
 
 def _exactly(value: object) -> str:
-    plain = _ANYTHING.dump_python(value, mode="json")
+    return _written(_ANYTHING.dump_python(value, mode="json"))
+
+
+def _with_sets(value: object) -> str:
+    """Return the value as JSON text, with sets in the same order in every process. Raises like `_as_json`."""
+    return _written(with_sets_in_order(value, _ANYTHING.dump_python(value, mode="json")))
+
+
+def _written(plain: object) -> str:
     return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 

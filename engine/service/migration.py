@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import StateError
-from engine.service.columns import JSON, UUID_TEXT, Column
+from engine.service.columns import JSON, UUID_TEXT, Column, fits
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -117,26 +117,29 @@ class _Migration:
         self._execute(f"ALTER TABLE {self._name} ADD COLUMN {quote(column.name)} {column.sql_type}")
         default = dict(self._table.defaults).get(column.name)
         if count and default is not None:
-            value = default if column.convert is None else column.convert(default)
-            self._execute(f"UPDATE {self._name} SET {quote(column.name)} = ?", [value])  # noqa: S608
-        if count and (make := dict(self._table.factories).get(column.name)) is not None:
-            self._fill(column, make)
+            self._execute(f"UPDATE {self._name} SET {quote(column.name)} = ?", [column.stored(default)])  # noqa: S608
         _log.info("table %s has the new column %s", self._table.name, column.name)
-        return []
+        make = dict(self._table.factories).get(column.name)
+        return [] if make is None or not self._table.has_rowid else self._fill(column, make)
 
-    def _fill(self, column: Column, make: Callable[[], object]) -> None:
+    def _fill(self, column: Column, make: Callable[[], object]) -> list[str]:
         """Give stored rows the values of a factory, a new one for each row."""
         rows = [row for (row,) in self._connection.execute(f"SELECT rowid FROM {self._name}").fetchall()]  # noqa: S608
         for start in range(0, len(rows), _FILLED_AT_ONCE):
             ids = rows[start : start + _FILLED_AT_ONCE]
-            made = [make() for _ in ids]
-            values = made if column.convert is None else [column.convert(value) for value in made]
+            try:
+                values = [column.stored(make()) for _ in ids]
+            except Exception as error:  # noqa: BLE001 -- the factory is the user's code
+                return [f"the default_factory of {column.name} fails ({type(error).__name__})"]
+            if not all(fits(column.sql_type, value) for value in values):
+                return [f"the default_factory of {column.name} makes values that are no {column.sql_type}"]
             given = f"SELECT unnest(?::BIGINT[]) AS row, unnest(?::{column.sql_type}[]) AS value"
             self._execute(
                 f"UPDATE {self._name} SET {quote(column.name)} = given.value FROM ({given}) AS given "  # noqa: S608
                 f"WHERE {self._name}.rowid = given.row",
                 [ids, values],
             )
+        return []
 
     def _change(self, column: Column, old: str) -> list[str]:
         name, new = quote(column.name), column.sql_type

@@ -111,9 +111,7 @@ class Table:
         values = {**dict(self.defaults), **row}
         for column in self.columns:
             try:
-                value = values[column.name]
-                if value is not None and column.convert is not None:
-                    value = column.convert(value)
+                value = column.stored(values[column.name])
             except ENCODING_ERRORS:
                 raise MisfitError(_misfit(column, values)) from None
             if not fits(column.sql_type, value):

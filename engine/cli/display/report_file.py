@@ -23,12 +23,16 @@ def check_target(path: Path) -> None:
     """Check, before anything runs, that the report can be written.
 
     Raises:
-        ConfigError: the folder does not exist, or the path is a folder.
+        ConfigError: the folder does not exist or cannot be written to, or the path is a folder.
     """
+    folder = path.absolute().parent
     if path.is_dir():
         raise ConfigError(f"--report: {path} is a directory")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--report: no such directory: {path.absolute().parent}")
+    if not folder.is_dir():
+        raise ConfigError(f"--report: no such directory: {folder}")
+    target = path if _is_kept(path) else folder
+    if target.exists() and not os.access(target, os.W_OK):
+        raise ConfigError(f"--report: no permission to write to {target}")
 
 
 def report_text(started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]) -> str:
@@ -46,7 +50,7 @@ def report_text(started_at: datetime, options: StateOptions, reports: Mapping[st
 def write_report(
     path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
-    """Write the file atomically; write to a device or a pipe, which must not be replaced.
+    """Write the file atomically; write through links, and to devices and pipes, which are never replaced.
 
     Raises:
         StateError: it cannot be written.
@@ -54,7 +58,7 @@ def write_report(
     text = report_text(started_at, options, reports)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if path.exists() and not path.is_file():
+        if _is_kept(path):
             path.write_text(text, encoding="utf-8")
             return
         draft.write_text(text, encoding="utf-8")
@@ -62,3 +66,8 @@ def write_report(
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StateError(f"cannot write the report to {path}: {error.strerror or error}") from error
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether the path is written to in place: `/dev/stdout` is a link, even to a regular file."""
+    return path.is_symlink() or (path.exists() and not path.is_file())

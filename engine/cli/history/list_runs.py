@@ -58,10 +58,7 @@ class Entry:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a durable run is stored as running and no worker works on it now.
-
-        It is between two chunks, paused, waiting for a worker, or its workflow has ended without its result.
-        """
+        """Whether a durable run is stored as running and no worker works on it now."""
         return self.status == RunStatus.RUNNING and self.lease is None
 
     @property

@@ -217,6 +217,26 @@ def test_a_report_to_a_pipe_does_not_replace_the_pipe(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_is_written_through_a_link(tmp_path: Path, *, there: bool) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link"
+    if there:
+        target.write_text("an older and much longer one" * 100, encoding="utf-8")
+    link.symlink_to(target)
+    check_target(link)
+    write_report(link, datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {})
+    assert json.loads(target.read_text(encoding="utf-8"))["pipelines"] == {}
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+def test_a_report_needs_permission_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path or mode != os.W_OK)
+    with pytest.raises(ConfigError, match="no permission to write to "):
+        check_target(tmp_path / "report.json")
+
+
 def test_a_report_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a directory"):
         check_target(tmp_path)

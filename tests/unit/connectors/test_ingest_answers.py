@@ -110,6 +110,7 @@ def test_a_refusal_quotes_only_the_beginning_of_the_answer() -> None:
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": "1 Jan 99999999999 00:00:00 GMT"}, None),
         ({"date": "Wed, 31 Dec 2025 22:59:50 GMT", "retry-after": "Wed, 31 Dec 2025 23:00:00 GMT"}, 10.0),
         ({"date": "today", "retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
         ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),

@@ -408,6 +408,40 @@ async def test_stored_rows_each_get_a_new_default(path: Path, kind: Any, make: A
     assert len({as_shown(row["n"]) for row in rows(answer)}) == 5
 
 
+@pytest.mark.parametrize(
+    "kind", [Decimal | None, datetime | None, dict[str, int] | None, int | None], ids=str
+)
+async def test_a_factory_may_make_null(path: Path, kind: Any) -> None:
+    await exchange(path, [model("Reading", id=(str, ...))], ("/ingest/Reading", [{"id": "a"}]))
+    reading = [model("Reading", id=(str, ...), n=(kind, Field(default_factory=lambda: None)))]
+    (answer,) = await exchange(path, reading, ("/consumption/getReading", None))
+    assert rows(answer) == [{"id": "a", "n": None}]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(lambda: 1 / 0, r"n fails \(ZeroDivisionError\)"), (lambda: "x", "n makes values that are no BIGINT")],
+    ids=["raises", "misfit"],
+)
+async def test_a_failing_factory_is_named_at_the_start(path: Path, make: Any, problem: str) -> None:
+    await exchange(path, [model("Reading", id=(str, ...))], ("/ingest/Reading", [{"id": "a"}]))
+    reading = [model("Reading", id=(str, ...), n=(int, Field(default_factory=make)))]
+    with pytest.raises(StateError, match=f"the default_factory of {problem}"):
+        await exchange(path, reading)
+
+
+async def test_rows_keep_their_own_rowid_field(path: Path) -> None:
+    posted = ("/ingest/Reading", [{"id": "a", "rowid": 1}, {"id": "b", "rowid": 0}])
+    await exchange(path, [model("Reading", id=(str, ...), rowid=(int, ...))], posted)
+    reading = [
+        model(
+            "Reading", id=(str, ...), rowid=(int, ...), n=(str, Field(default_factory=lambda: str(uuid4())))
+        )
+    ]
+    (answer,) = await exchange(path, reading, ("/consumption/getReading", None))
+    assert {row["id"]: (row["rowid"], row["n"]) for row in rows(answer)} == {"a": (1, None), "b": (0, None)}
+
+
 async def test_a_default_made_of_other_fields_stays_null_in_stored_rows(path: Path) -> None:
     await exchange(path, [model("Reading", id=(str, ...))], ("/ingest/Reading", [{"id": "a"}]))
     reading = [model("Reading", id=(str, ...), n=(str, Field(default_factory=lambda data: data["id"])))]
