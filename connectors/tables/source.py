@@ -106,15 +106,15 @@ class OrderedSource(Source[P]):
             yield Split(f"{number:06d}", asdict(part), first_ordinal=number * params.split_rows)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows of a split after `position`, `[rows before, the last row's order]`.
+        """Read the rows of a split after `position`: `[rows before, the last row's order, the first row's]`.
 
         Raises:
             TransientError: the server cannot be reached; all rows before were yielded.
             FatalError: the query cannot be read, or the key is missing or not unique.
         """
         part = Part(**split.manifest)
-        before, after = position or (0, part.after)
-        first_of_all = part.after or after
+        before, after, *stored = position or (0, part.after)
+        least = stored[0] if stored else part.after or after
         async with aclosing(self._pages(Part(after, part.until))) as pages:
             async for page in pages:
                 keys: Keys
@@ -122,14 +122,14 @@ class OrderedSource(Source[P]):
                 if page.orders:
                     self._check(page.orders, after if position else None)
                     keys = KeyList(self._keys(page.names or page.orders), first, counted=True)
-                    first_of_all = first_of_all or page.orders[0]
+                    least = least or page.orders[0]
                     position = after = page.orders[-1]
                     self._note_days((page.names or page.orders)[-1][0])
                 else:
                     keys = KeyRange(f"{self._name}/", first, first + len(page.records))
                 before += len(page.records)
-                batch = Batch(page.records, keys, position=[before, after])
-                batch.bookmarks = self._bookmarks(page, first_of_all)
+                batch = Batch(page.records, keys, position=[before, after, least])
+                batch.bookmarks = self._bookmarks(page, least)
                 yield batch
                 if ctx.draining():
                     return
@@ -179,12 +179,12 @@ class OrderedSource(Source[P]):
         what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
 
-    def _bookmarks(self, page: Page, first: Order | None) -> list[Bookmark]:
+    def _bookmarks(self, page: Page, least: Order | None) -> list[Bookmark]:
         """Return where the next run continues: after the last row that is not later than the clock."""
         column, orders, now = self.params.incremental, page.orders, self.ctx.clock.now()
-        if column is None or first is None:
+        if column is None or least is None:
             return []
-        texts, known = page.names or orders, first[0]
+        texts, known = page.names or orders, least[0]
         here = next(
             (at for at in reversed(range(len(orders))) if not is_future(texts[at][0], now, known)), -1
         )

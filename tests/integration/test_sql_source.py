@@ -264,6 +264,21 @@ def test_milliseconds_among_seconds_hide_no_rows(tmp_path: Path) -> None:
     assert read == [1, 2, 3, 2]
 
 
+async def test_milliseconds_are_no_bookmark_of_a_resumed_run(file: Path) -> None:
+    rows = [(1, 1_770_000_000), *((n, 1_770_000_000_000 + n) for n in range(2, 6))]
+    fill(file, "CREATE TABLE t (id integer, at integer)", rows)
+    made = source(file, key="id", incremental="at", page_records=1)
+    whole = await batches(made)
+    assert [bool(batch.bookmarks) for batch in whole] == [True, False, False, False, False]
+
+    position = json.loads(json.dumps(whole[2].position))
+    rest = await batches(made, position)
+    assert records(rest) == records(whole[3:])
+    assert not any(batch.bookmarks for batch in rest)
+    # as stored by earlier versions
+    assert records(await batches(made, position[:2])) == records(rest)
+
+
 @pytest.mark.usefixtures("documented")
 def test_rows_later_than_the_clock_hide_no_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
