@@ -150,17 +150,24 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
 
 def _refuse_routes(root: Value, warehouse: Declared, problems: Problems) -> None:
     """Refuse names under which the service reads tables: a request would start a run instead."""
-    for section, what in (("pipelines", "pipeline"), ("aliases", "alias")):
-        names = root.get(section) or Value({}, root.place)
-        for name in [one for one, _ in names.items() if one.lower().startswith("get")]:
-            try:
-                route = next((one for one in warehouse.routes() if one.lower() == name.lower()), "")
-            except DeclarationError as error:
-                problems.add(names.key_place(name), str(error))
-                continue
-            if route:
-                message = f"the service reads a table at `/consumption/{route}`, so it cannot start `{name}`"
-                problems.add(names.key_place(name), message, f"give the {what} another name")
+    like_routes = [
+        (what, names, name)
+        for what, section in (("pipeline", "pipelines"), ("alias", "aliases"))
+        for names in [root.get(section) or Value({}, root.place)]
+        for name, _ in names.items()
+        if name.lower().startswith("get")
+    ]
+    if not like_routes:
+        return  # without loading any model
+    try:
+        routes = {route.lower(): route for route in warehouse.routes()}
+    except DeclarationError as error:
+        problems.add(root.place, str(error))
+        return
+    for what, names, name in like_routes:
+        if route := routes.get(name.lower()):
+            message = f"the service reads a table at `/consumption/{route}`, so it cannot start `{name}`"
+            problems.add(names.key_place(name), message, f"give the {what} another name")
 
 
 def _folder(file: str) -> str:
