@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from engine.cli.options import StateOptions
 from engine.cli.state import shown_state
@@ -59,7 +61,8 @@ def write_report(
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if _is_kept(path):
-            path.write_text(text, encoding="utf-8")
+            with _opened(path) as file:
+                file.write(text)
             return
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
@@ -71,3 +74,12 @@ def write_report(
 def _is_kept(path: Path) -> bool:
     """Return whether the path is written to in place: `/dev/stdout` is a link, even to a regular file."""
     return path.is_symlink() or (path.exists() and not path.is_file())
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a path for writing; where standard output or error is redirected to it, continue that."""
+    for fd in (1, 2) if path.exists() else ():
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return open(fd, "w", encoding="utf-8", closefd=False)
+    return path.open("w", encoding="utf-8")

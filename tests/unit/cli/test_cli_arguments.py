@@ -231,6 +231,21 @@ def test_a_report_is_written_through_a_link(tmp_path: Path, *, there: bool) -> N
     assert sorted(tmp_path.iterdir()) == [link, target]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs links to open files")
+def test_a_report_to_redirected_output_continues_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/fd/1")
+    os.write(1, b"first\n")
+    write_report(link, datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {})
+    os.write(1, b"last\n")
+    lines = capfd.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == ("first", "last")
+    assert json.loads("".join(lines[1:-1]))["pipelines"] == {}
+    assert link.is_symlink()
+
+
 def test_a_report_needs_permission_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path or mode != os.W_OK)
     with pytest.raises(ConfigError, match="no permission to write to "):
