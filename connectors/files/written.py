@@ -4,8 +4,8 @@ Lines do not identify their records. Before each write, its keys are noted in `.
 offset, length and checksum of the lines. Any number of consecutive keys takes one entry. If a key may occur
 twice in a run, the notes only record that the run has begun to write. A complete run removes them.
 
-While lines are added, `.NAME.writing` has the offsets of their start and end. If a kill cuts the write
-short, whoever opens the file or adds the next lines removes the incomplete ones.
+While lines are added, `.NAME.writing` has the file's inode and the offsets of their start and end. If a kill
+cuts the write short, whoever opens the file or adds the next lines removes the incomplete ones.
 
 Each attempt puts a new file in the place of the notes, so that a process that was taken for dead finds out
 before its next write.
@@ -74,7 +74,7 @@ def whole_write(path: str, descriptor: int, start: int, end: int) -> Iterator[No
     """
     mark = _mark(path)
     try:
-        mark.write_bytes(b"%d %d\n" % (start, end))
+        mark.write_bytes(b"%d %d %d\n" % (os.fstat(descriptor).st_ino, start, end))
         yield
     except OSError:
         undo_cut_write(path, descriptor)
@@ -85,7 +85,8 @@ def whole_write(path: str, descriptor: int, start: int, end: int) -> Iterator[No
 def undo_cut_write(path: str, descriptor: int) -> None:
     """Remove the lines of a batch whose writer was killed or failed. The file must be locked.
 
-    If the file is larger than the batch would have made it, another program has added to it: nothing is cut.
+    Nothing is cut from another file of this name, nor from one that is larger than the batch would have made
+    it: another program has added to it.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -96,8 +97,9 @@ def undo_cut_write(path: str, descriptor: int) -> None:
     except FileNotFoundError:
         return
     if data.endswith(b"\n"):  # else it was killed before it added anything
-        start, end = map(int, data.split())
-        if start < os.fstat(descriptor).st_size <= end:
+        inode, start, end = map(int, data.split())
+        file = os.fstat(descriptor)
+        if file.st_ino == inode and start < file.st_size <= end:
             os.ftruncate(descriptor, start)
     mark.unlink(missing_ok=True)
 

@@ -73,7 +73,7 @@ class Items(Shape):
         if not isinstance(value, list):
             return value
         items = [_read(self.item, one) for one in value]
-        return list({_spelled(one): one for one in items}.values()) if self.unique else items
+        return list({written(one): one for one in items}.values()) if self.unique else items
 
     def words(self) -> str:
         each = self.item.words()
@@ -320,7 +320,7 @@ def as_told(shape: Shape, told: object, found: object) -> Any:
             return told if shape.mixes_moments and is_number(told) and _is_dated(found) else found
         shape = next((one for one in shape.branches if one.fits(told)), shape)
     if isinstance(shape, Items) and shape.unique and isinstance(told, list) and isinstance(found, list):
-        found = _in_told_order(told, found)
+        found = _in_stated_order(told, found)
     if isinstance(told, list) and isinstance(found, list) and len(told) == len(found):
         if isinstance(shape, Items):
             return [as_told(shape.item, *pair) for pair in zip(told, found, strict=True)]
@@ -337,19 +337,22 @@ def as_told(shape: Shape, told: object, found: object) -> Any:
     return found
 
 
-def _in_told_order(told: list[object], found: list[object]) -> list[object]:
+def _in_stated_order(stated: list[object], found: list[object]) -> list[object]:
     """Order the members of a set, which differs from process to process, as the document states them.
 
     Members that a validator has changed take the remaining places.
     """
-    left = {_spelled(one): one for one in found}
-    stated = [left.pop(_spelled(one), _CHANGED) for one in told]
-    changed = iter([left[one] for one in sorted(left)])
-    ordered = [next(changed, _CHANGED) if one is _CHANGED else one for one in stated]
+    left: dict[str, list[object]] = {}
+    for one in sorted(found, key=written):
+        left.setdefault(_spelled(one), []).append(one)
+    kept = [rest.pop() if (rest := left.get(_spelled(one))) else _CHANGED for one in stated]
+    changed = iter([one for rest in left.values() for one in rest])
+    ordered = [next(changed, _CHANGED) if one is _CHANGED else one for one in kept]
     return [*(one for one in ordered if one is not _CHANGED), *changed]
 
 
 def _spelled(value: object) -> str:
+    """Return one text for a number and for the text that its type makes of it."""
     return value if isinstance(value, str) else written(value)
 
 

@@ -1,7 +1,7 @@
 """Divide a folded text into words, and find where most words of a value are together.
 
-Each character of a script without spaces is a word. All is done by functions written in C as far as possible,
-in time linear in the text.
+Each character of a script without spaces is a word. The time is linear in the text, and functions written in
+C do most of the work.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ async def work(options: WorkerOptions) -> int:
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)
             if "planning" in settings.roles:  # these workers store the results
-                pending = activities.plans_of, engine.observer
-                group.start_soon(post_periodically, engine.store, engine.clock, *pending)
+                plans_of, observer = activities.plans_of, engine.observer
+                group.start_soon(post_periodically, engine.store, engine.clock, plans_of, observer)
             with told_to(engine.observer):
                 await serve(client, activities, settings, stop)
             group.cancel_scope.cancel()

@@ -304,7 +304,7 @@ async def test_names_of_this_machine_are_answered(service: RunningService, host:
     ],
     ids=["HTTP/2", "TLS", "another"],
 )
-async def test_other_protocols_are_told_what_is_spoken(
+async def test_other_protocols_get_a_readable_answer(
     service: RunningService, sent: bytes, status: int, text: str
 ) -> None:
     async with wire(service) as client:

@@ -86,8 +86,8 @@ async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> N
 
 def cut_short(path: Path, left: int, of: int) -> None:
     """Leave `left` of the last `of` bytes, as a kill in the middle of their write does."""
-    end = path.stat().st_size
-    path.with_name(f".{path.name}.writing").write_bytes(b"%d %d\n" % (end - of, end))
+    inode, end = path.stat().st_ino, path.stat().st_size
+    path.with_name(f".{path.name}.writing").write_bytes(b"%d %d %d\n" % (inode, end - of, end))
     os.truncate(path, end - of + left)
 
 
@@ -133,6 +133,17 @@ async def test_lines_added_after_a_kill_are_not_cut(tmp_path: Path) -> None:
         another_program.write(b'{"n":20}\n')
     await write(sink(path, attempt=2), numbers(0, 3))
     assert lines(path) == [10, 11, 20, 0, 1, 2]
+
+
+async def test_lines_of_a_new_file_of_the_name_are_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3))
+    cut_short(path, 12, 24)
+    path.rename(tmp_path / "rotated")
+    path.write_bytes(b'{"n":20}\n')
+    await write(sink(path, chunk="other"), numbers(3, 4))
+
+    assert lines(path) == [20, 3]
 
 
 @pytest.mark.parametrize("mark", [b"", b"1", b"8 2"])

@@ -391,6 +391,7 @@ def test_values_said_loosely_are_read_where_they_can_mean_one_thing(kind: Any, s
         (frozenset[str], [*"hgfedcbag"], [*"hgfedcba"]),
         (set[Decimal], [NumberLiteral(f"{one}.50") for one in "7531246"], [f"{one}.50" for one in "7531246"]),
         (set[Annotated[str, AfterValidator(str.upper)]] | None, ["b", "C", "A"], ["B", "C", "A"]),
+        (set[int | str], [2, 1, "1", "b", 2], [2, 1, "1", "b"]),
         (frozenset[Literal["a", "b", "c"]], ["c", "a", "c", "b"], ["c", "a", "b"]),
         (dict[str, frozenset[int]], [{"key": "k", "value": [8, 16, 0, 24]}], {"k": [8, 16, 0, 24]}),
     ],
