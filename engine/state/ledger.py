@@ -160,7 +160,7 @@ def update_run(
         notifications.put(connection, notification)
     if attempt is not None:
         followers.delete_of_run(connection, run_id)
-    followers.put(connection, following)
+    followers.put(connection, following, once=status is RunStatus.COMPLETED)
 
 
 def delete_run(connection: Connection, run_id: str, epoch: int, followed: Follower | None) -> None:

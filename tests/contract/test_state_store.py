@@ -232,6 +232,17 @@ class TestRuns:
             await store.create_run(replace(RUN, run_id="b-1", pipeline="b"), follows=followers[0])
             assert await store.followers("g") == []
 
+    @pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.FAILED])
+    async def test_what_another_process_has_started_follows_no_completed_run(
+        self, world: World, status: RunStatus
+    ) -> None:
+        follower = Follower("g", "b", RUN.run_id)
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.create_run(replace(RUN, run_id="b-1", group_id="g", pipeline="b"))
+            await store.update_run(RUN.run_id, status=status, followers=[follower])
+            assert await store.followers() == ([follower] if status is RunStatus.FAILED else [])
+
     async def test_nothing_follows_a_deleted_run(self, world: World) -> None:
         follower = Follower("g", "b", RUN.run_id)
         async with world.store() as store:
