@@ -65,7 +65,9 @@ def test_sets_of_a_model_are_in_order_in_every_place() -> None:
     }
 
 
-@pytest.mark.parametrize("members", [{3, 1, 2}, {(2, "b"), (1, "a")}, {"b", "a"}], ids=str)
+@pytest.mark.parametrize(
+    "members", [{3, 1, 2}, {(2, "b"), (1, "a")}, {"b", "a"}], ids=["numbers", "pairs", "texts"]
+)
 def test_members_that_compare_are_sorted(members: set[Any]) -> None:
     assert in_order(members) == sorted(members)
 
