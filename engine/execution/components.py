@@ -33,6 +33,7 @@ class Components:
 
     Attributes:
         runtimes: the open nodes by name, in the plan's order.
+        makers: the methods that make the records of each node.
         forward: the sink that dead letters are forwarded to.
         forward_stats: its counts, from before it is open.
         taps: the taps of each node, from before it is open.
@@ -45,7 +46,8 @@ class Components:
         resources: RunnerResources,
         draining: Callable[[], bool],
     ) -> None:
-        self._plan, self.makers = plan, plan.makers()
+        self._plan = plan
+        self.makers = plan.makers()
         self._identity = identity
         self._resources = resources
         self._draining = draining
