@@ -7,7 +7,6 @@ was resumed or a connection broke during the commit, is found there and skipped.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 
 import orjson
 
+from connectors.objects.key_set import KeySet
 from engine.contract.batch import Batch
 
 __all__ = ["KEEP_DAYS", "Entry", "KnownKeys", "LedgerRow", "Reader", "entries_of"]
@@ -44,29 +44,18 @@ class KnownKeys:
 
     def __init__(self, rows: Iterable[LedgerRow]) -> None:
         self._hashes: set[int] = set()
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        self._keys = KeySet()
         for ranges, hashes in rows:
             self._hashes.update(hashes)
-            for prefix, start, stop in orjson.loads(ranges):
-                self._ranges.setdefault(prefix, []).append((start, stop))
-        for prefix, spans in self._ranges.items():
-            self._ranges[prefix] = _joined(sorted(spans))
+            self._keys.add((), orjson.loads(ranges))
+        self._keys.close()
 
     def __bool__(self) -> bool:
-        return bool(self._hashes or self._ranges)
+        return bool(self._hashes or self._keys)
 
     def has(self, identity: str) -> bool:
         """Return whether the record with this identity was delivered."""
-        if self._hashes and _hash(identity) in self._hashes:
-            return True
-        if not self._ranges:
-            return False
-        prefix = identity.rstrip("0123456789")
-        number, spans = identity[len(prefix) :], self._ranges.get(prefix)
-        if not spans or not 0 < len(number) < 19 or number != str(int(number)):
-            return False
-        place = bisect_right(spans, (int(number), float("inf"))) - 1
-        return place >= 0 and spans[place][0] <= int(number) < spans[place][1]
+        return identity in self._keys or (bool(self._hashes) and _hash(identity) in self._hashes)
 
 
 class Reader:
@@ -154,13 +143,3 @@ def identities_of(batch: Batch, *, distinct: bool) -> list[str]:
 def _hash(identity: str) -> int:
     digest = blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined = spans[:1]
-    for start, stop in spans[1:]:
-        if start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
-        else:
-            joined.append((start, stop))
-    return joined
