@@ -123,9 +123,11 @@ async def refuse_living(store: StateStore, clock: Clock, run_ids: Iterable[str])
 
 def end_of(follower: Follower, runs: Sequence[RunRecord]) -> str:
     """Describe the end after which a pipeline starts."""
-    run = next(one for one in runs if one.run_id == follower.run_id)
     ends = {RunStatus.COMPLETED: "has completed", RunStatus.INTERRUPTED: "was drained"}
-    return f"{run.pipeline} {ends.get(run.status, 'has failed')}"
+    for run in runs:
+        if run.run_id == follower.run_id:
+            return f"{run.pipeline} {ends.get(run.status, 'has failed')}"
+    return f"run {follower.run_id} has ended"  # and was deleted meanwhile
 
 
 def announce(

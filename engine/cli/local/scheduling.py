@@ -130,10 +130,11 @@ class Scheduler:
                 killed.append(record)
         groups = [one.group_id for one in killed] + [one.group_id for one in followers]
         for group in dict.fromkeys(groups):
-            if group.startswith(SERVED):
+            # a run may be deleted meanwhile
+            if group.startswith(SERVED) and (runs := await store.list_runs(group_id=group)):
                 resumes = {one.pipeline: one for one in killed if one.group_id == group}
                 late = await not_begun(store, self._host.config, group, resumes)
-                await self._continue(await store.list_runs(group_id=group), resumes, late)
+                await self._continue(runs, resumes, late)
 
     async def _continue(
         self, runs: Sequence[RunRecord], resumes: Mapping[str, RunRecord], late: Sequence[Follower]
