@@ -114,8 +114,8 @@ class ReplaySource(Source[NoParams]):
         for start in range(0, len(self._records), PAGE):
             letters = self._letters[start : start + PAGE]
             keys = KeyList([same[-1].key for same in letters])
-            # another attempt counts other letters
-            batch = Batch(self._records[start : start + PAGE], keys, position=[ctx.attempt, start + len(keys)])
+            page, end = self._records[start : start + PAGE], start + len(keys)
+            batch = Batch(page, keys, position=[ctx.attempt, end])  # other attempts count other letters
             self._in_flight.append((batch, [letter for same in letters for letter in same]))
             yield batch
 
