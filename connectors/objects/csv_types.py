@@ -32,6 +32,10 @@ _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "0"), False
 )
 _PLAIN_BOOLEAN = frozenset({"true", "false"})
+_COMMON: Final[dict[frozenset[ColumnType], ColumnType]] = {
+    frozenset(("integer", "number")): "number",
+    frozenset(("date", "timestamp")): "timestamp",  # pandas writes times at midnight as dates
+}
 _EXACT_LENGTH = 15
 """Number of digits that a float always keeps. Longer numbers are checked one by one."""
 
@@ -208,9 +212,7 @@ def infer_type(values: Sequence[str]) -> ColumnType:
 
 def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
     """Return the inferred type that takes the values of both."""
-    if one == other:
-        return one
-    return "number" if {one, other} == {"integer", "number"} else "text"
+    return one if one == other else _COMMON.get(frozenset((one, other)), "text")
 
 
 def _fits(kind: ColumnType, value: str) -> bool:

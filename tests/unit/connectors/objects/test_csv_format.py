@@ -350,12 +350,14 @@ def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
 
 
 async def test_columns_have_one_type_in_all_files(tmp_path: Path) -> None:
-    for name, rows in {"a": "1,1,\n", "b": "x,1.5,2\n", "c": ",2,\n"}.items():
-        (tmp_path / f"{name}.csv").write_text(f"n,m,late\n{rows}")
+    for name, rows in {"a": "1,1,,2026-01-02\n", "b": "x,1.5,2,2026-01-02 03:04\n", "c": ",2,,\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"n,m,late,at\n{rows}")
     opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
 
     found = [tuple(record.values()) async for record in opened.extract()]
-    assert found == [("1", 1.0, None), ("x", 1.5, 2), (None, 2.0, None)]
+    assert found == [
+        ("1", 1.0, None, "2026-01-02T00:00:00"), ("x", 1.5, 2, "2026-01-02T03:04:00"), (None, 2.0, None, None)
+    ]  # fmt: skip
     assert all(type(record[1]) is float for record in found)
     (note,) = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
     assert note.startswith("note: read 'n' as text: it is integer in some files, but not in all; with")
