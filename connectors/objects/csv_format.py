@@ -147,7 +147,7 @@ class _Parser:
         try:
             reader = csv.reader(lines[header:], **self._options)
             rows = list(reader)
-            if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width}:
+            if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width} != {0}:
                 first = self._waiting.before + header + 1
                 return rows, range(first, first + len(rows)), [], header + len(rows)
         except csv.Error:

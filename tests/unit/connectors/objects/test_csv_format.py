@@ -241,6 +241,11 @@ async def test_any_encoding_is_read(encoding: str) -> None:
     assert found == [(2, {"id": 1, "name": name})]
 
 
+@pytest.mark.parametrize("params", [{}, {"header": False}])
+async def test_lines_without_anything_are_no_rows(params: dict[str, Any]) -> None:
+    assert await rows("\n\n\n", **params) == []
+
+
 async def test_a_header_alone_and_an_empty_file_have_no_records() -> None:
     assert await rows("a,b\n") == []
     assert await rows("a,b") == []
