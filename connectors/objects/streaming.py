@@ -233,6 +233,8 @@ class RecordStream:
         path, _ = self._store.addresses(found.key)
         types = self._folder_types
         columns = folder_columns(found.key, types) if types is not None else {}
+        for name in (types or {}).keys() - columns:
+            self._ctx.count(f"note: some folders have no {name!r}, which `hive_types` names")
         pages = self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
         async with aclosing(pages):
             async for page in pages:
