@@ -65,7 +65,7 @@ def test_a_delivered_batch_closes_each_letter_once() -> None:
 
 
 class Killed(MemoryStateStore):
-    """Once armed, accepts nothing after the first commit of a position, like a store whose process is dead."""
+    """Once armed, accepts nothing after the first commit of a position, as if its process was dead."""
 
     armed = dead = False
 
