@@ -12,7 +12,6 @@ from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import CancelOptions
 
-SUMMARY = "cancel a durable run; it can be resumed"
 OPTIONS = CancelOptions
 
 

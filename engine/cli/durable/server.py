@@ -32,35 +32,24 @@ DEFAULT_QUEUE = "odw"
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the Temporal server, in addition to Temporal's own configuration."""
-    parser.add_argument("--address", default="", metavar="HOST:PORT", help="address of the Temporal server")
-    parser.add_argument("--namespace", default="", metavar="NAME", help="Temporal namespace")
+    parser.add_argument("--address", metavar="HOST:PORT", help="address of the Temporal server")
+    parser.add_argument("--namespace", metavar="NAME", help="Temporal namespace")
+    parser.add_argument("--profile", metavar="NAME", help="profile in Temporal's configuration file")
     parser.add_argument(
-        "--profile", default="", metavar="NAME", help="profile in Temporal's configuration file"
+        "--codec", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
     )
-    parser.add_argument(
-        "--codec", default="", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
-    )
-    parser.add_argument(
-        "--queue", default=DEFAULT_QUEUE, metavar="NAME", help="task queue prefix (default: odw)"
-    )
+    parser.add_argument("--queue", metavar="NAME", help="task queue prefix (default: odw)")
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how a run is divided."""
+    parser.add_argument("--shards", type=at_least_one, metavar="N", help="workflows per run (default: 4)")
     parser.add_argument(
-        "--shards", type=at_least_one, default=4, metavar="N", help="workflows per run (default: 4)"
-    )
-    parser.add_argument(
-        "--window",
-        type=at_least_one,
-        default=8,
-        metavar="N",
-        help="concurrent chunks per workflow (default: 8)",
+        "--window", type=at_least_one, metavar="N", help="concurrent chunks per workflow (default: 8)"
     )
     parser.add_argument(
         "--chunk-splits",
         type=none_or_more,
-        default=0,
         metavar="N",
         help="splits per chunk (default: depends on the number of splits)",
     )
@@ -68,23 +57,17 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--priority",
         type=int,
         choices=range(1, 6),
-        default=3,
         metavar="1..5",
         help="task priority: 1 (highest) to 5 (default: 3)",
     )
     parser.add_argument(
         "--max-failed-chunks",
         type=none_or_more,
-        default=0,
         metavar="N",
         help="fail the run after more than N failed chunks (default: 0)",
     )
     parser.add_argument(
-        "--heartbeat",
-        type=at_least_one,
-        default=60,
-        metavar="SECONDS",
-        help="heartbeat timeout in seconds (default: 60)",
+        "--heartbeat", type=at_least_one, metavar="SECONDS", help="heartbeat timeout in seconds (default: 60)"
     )
     parser.add_argument(
         "--one-machine",
