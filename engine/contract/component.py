@@ -79,7 +79,6 @@ class MemoryBudget(Protocol):
 
     async def reserve(self, nbytes: int) -> Reservation:
         """Wait until `nbytes` are available. More than the whole budget counts as the whole budget."""
-        ...
 
 
 class _Unlimited:
