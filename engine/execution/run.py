@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import TypeAlias
 
 import anyio
@@ -67,7 +66,7 @@ class Run:
         self._identity = RunIdentity(
             run_id=record.run_id,
             seed=record.seed,
-            started_at=datetime.fromisoformat(record.started_at),
+            started_at=record.began,
             resumed=resumed,
             epoch=epoch,
             attempt=record.attempt,

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import anyio
@@ -260,7 +259,7 @@ class Activities:
 
     async def _report(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> RunReport:
         is_open = DeadLetterFilter(record.run_id, status="open")
-        seconds = (self._engine.clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
+        seconds = (self._engine.clock.now() - record.began).total_seconds()
         return RunReport(
             record.pipeline,
             record.run_id,

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -253,14 +252,13 @@ class PipelineHost:
         return config, compile_file(select(config, only) if only else config, Registry.installed())
 
     def _hosted(self, record: RunRecord) -> HostedRun:
-        started = _moment(record.started_at) or datetime.now(UTC)
         return HostedRun(
             pipeline=record.pipeline,
             workflow_id=self._workflow_id(record),
             run_id=record.run_id,
             state=_STATES[record.status],
-            started_at=started,
-            ended_at=_moment(record.ended_at),
+            started_at=record.began,
+            ended_at=record.ended,
             error=record.error,
         )
 
@@ -294,10 +292,3 @@ def _without_option(message: str) -> str:
 
 def _named(found: re.Match[str]) -> str:
     return found[2] or f"`{found[1]}`: "
-
-
-def _moment(text: str) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -436,8 +436,8 @@ def _text(value: object) -> str:
 
 def _stages_of(record: RunRecord) -> tuple[StageView, ...]:
     """Return the known stages of a run of another process."""
-    stages = [StageView(datetime.fromisoformat(record.started_at), "info", "started")]
-    if record.ended_at:
+    stages = [StageView(record.began, "info", "started")]
+    if record.ended is not None:
         level = "info" if record.status is RunStatus.COMPLETED else "error"
-        stages.append(StageView(datetime.fromisoformat(record.ended_at), level, str(record.status)))
+        stages.append(StageView(record.ended, level, str(record.status)))
     return tuple(stages)
