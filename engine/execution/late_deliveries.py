@@ -33,7 +33,8 @@ class LateDeliveries:
             return
         for runtime in runtimes:
             if runtime.node.kind is Kind.SINK:
-                before = self._nodes_before(runtime.node.name)
+                name = runtime.node.name
+                before = self._plan.ancestors(name) | {name}
                 watched = OpenDeadLetters(letter for letter in letters if letter.node in before)
                 runtime.open_dead_letters = watched
                 self._watched.append(watched)
@@ -43,11 +44,3 @@ class LateDeliveries:
         delivered = [letter for one in self._watched for letter in one.delivered]
         if delivered:
             await self._store.mark_dead_letters(delivered, "recovered")
-
-    def _nodes_before(self, name: str) -> set[str]:
-        """Return the node and all nodes upstream of it."""
-        before = {name}
-        for node in reversed(self._plan.nodes):  # against the topological order
-            if node.name in before:
-                before.update(node.inputs)
-        return before

@@ -143,6 +143,12 @@ class Plan:
     keep_newer: bool = False
 
     @property
+    def every_node(self) -> tuple[PlanNode, ...]:
+        """The nodes, and the sink that dead letters are forwarded to."""
+        forward = self.dead_letters.forward
+        return (*self.nodes, forward) if forward is not None else self.nodes
+
+    @property
     def sources(self) -> tuple[PlanNode, ...]:
         """The source nodes."""
         return tuple(node for node in self.nodes if node.kind is Kind.SOURCE)
@@ -155,9 +161,7 @@ class Plan:
     @property
     def sandbox_services(self) -> frozenset[str]:
         """The embedded services that this plan needs, including those of forwarded dead letters."""
-        forward = self.dead_letters.forward
-        nodes = (*self.nodes, forward) if forward else self.nodes
-        return frozenset(node.needs_sandbox for node in nodes if node.needs_sandbox)
+        return frozenset(node.needs_sandbox for node in self.every_node if node.needs_sandbox)
 
     def node(self, name: str) -> PlanNode:
         """Return the node of that name. Raises KeyError."""

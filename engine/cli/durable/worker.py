@@ -10,6 +10,7 @@ import anyio
 from temporalio.runtime import Runtime
 from temporalio.worker import Interceptor
 
+from engine.cli.display.output import observer_of
 from engine.cli.durable.server import queues_of
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
@@ -19,7 +20,6 @@ from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
-from engine.execution.events import Observer, null_observer
 from engine.execution.notifying import post_periodically
 from engine.plan.model import Plan
 from engine.telemetry.tracing import OpenTelemetryTracer, tracing_to
@@ -100,7 +100,7 @@ def engine_of(options: WorkerOptions, tracer: OpenTelemetryTracer | None = None)
         store=store_of(options, create=True),
         memory=memory_of(options.memory),
         drain_limit=drain_limit(options.grace),
-        observer=_observer(options),
+        observer=observer_of(options.log_format),
         tracer=tracer,
     )
 
@@ -125,15 +125,6 @@ def _runtime(options: WorkerOptions) -> Runtime:
         return runtime(MetricsOptions(options.metrics, options.otlp))
     except ValueError as error:
         raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
-
-
-def _observer(options: WorkerOptions) -> Observer:
-    if options.log_format == "none":
-        return null_observer
-    from engine.telemetry import configure_logging, log_event
-
-    configure_logging("json" if options.log_format == "json" else "console", level="info")
-    return log_event
 
 
 def _say(text: str) -> None:
