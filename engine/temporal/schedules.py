@@ -191,34 +191,30 @@ def _cron(spec: ScheduleSpec) -> str:
     return ", ".join([*(calendar.comment or "?" for calendar in spec.calendars), *intervals])
 
 
-async def pause(client: Client, pipeline: str, note: str = "") -> None:
+async def pause(client: Client, pipeline: str) -> None:
     """Pause a schedule; a run in progress continues."""
-    await _known(client, pipeline)
-    await client.get_schedule_handle(_schedule_id(pipeline)).pause(note=note or None)
+    await (await _known(client, pipeline)).pause()
 
 
 async def unpause(client: Client, pipeline: str) -> None:
     """Resume a schedule."""
-    await _known(client, pipeline)
-    await client.get_schedule_handle(_schedule_id(pipeline)).unpause()
+    await (await _known(client, pipeline)).unpause()
 
 
 async def delete(client: Client, pipeline: str) -> None:
     """Delete the schedule; a run in progress continues."""
-    handle = await _known(client, pipeline)
-    await handle.delete()
+    await (await _known(client, pipeline)).delete()
 
 
 async def _known(client: Client, pipeline: str) -> ScheduleHandle:
-    handle = client.get_schedule_handle(_schedule_id(pipeline))
     try:
-        await handle.describe()
+        described = await _described(client, _schedule_id(pipeline))
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            names = ", ".join(one.pipeline for one in await listed(client)) or "none"
-            raise ConfigError(f"{pipeline!r} has no schedule on this server; scheduled: {names}") from None
         raise _refused(f"find the schedule of {pipeline!r}", error) from error
-    return handle
+    if described is None:
+        names = ", ".join(one.pipeline for one in await listed(client)) or "none"
+        raise ConfigError(f"{pipeline!r} has no schedule on this server; scheduled: {names}")
+    return client.get_schedule_handle(_schedule_id(pipeline))
 
 
 def _refused(what: str, error: RPCError) -> ServiceError | ConfigError:
