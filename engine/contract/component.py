@@ -85,20 +85,7 @@ class _Unlimited:
     """The memory budget outside a pipeline: no limit."""
 
     async def reserve(self, nbytes: int) -> Reservation:
-        return _Nothing()
-
-
-class _Nothing(Reservation):
-    __slots__ = ()
-
-    def resize(self, nbytes: int) -> None:
-        """Count nothing."""
-
-    def grow(self, nbytes: int) -> None:
-        """Count nothing."""
-
-    def release(self) -> None:
-        """Count nothing."""
+        return Reservation()
 
 
 @dataclass(slots=True)
@@ -487,6 +474,3 @@ def component(
         return cls
 
     return attach
-
-
-JsonMapping: TypeAlias = Mapping[str, JsonValue]
