@@ -70,17 +70,14 @@ class PipelineHost:
 
     Args:
         file: the pipelines.
-        on_end: called with the name and the session's end of each start.
 
     Raises:
         ConfigError: the file is not valid.
     """
 
-    def __init__(
-        self, file: str, on_end: Callable[[str, Session], None] = lambda name, session: None
-    ) -> None:
+    def __init__(self, file: str) -> None:
         self._file = file
-        self._on_end = on_end
+        self._on_end: list[Callable[[str, Session], None]] = []
         self._engine: Engine | None = None
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
@@ -115,14 +112,8 @@ class PipelineHost:
         return {name: settings for name, settings in every.items() if settings.schedule}
 
     def watch_ends(self, listener: Callable[[str, Session], None]) -> None:
-        """Also call this function when a session ends."""
-        before = self._on_end
-
-        def both(name: str, session: Session) -> None:
-            before(name, session)
-            listener(name, session)
-
-        self._on_end = both
+        """Call this function with the name and the session when a session ends."""
+        self._on_end.append(listener)
 
     def attach(self, engine: Engine, group: TaskGroup) -> None:
         """Use this engine and this task group for runs; both have to outlive the service's requests."""
@@ -197,7 +188,8 @@ class PipelineHost:
             self._failures[session] = without_credentials(str(error))
         finally:
             self._sessions.remove(session)
-        self._on_end(name, session)
+        for listener in self._on_end:
+            listener(name, session)
 
     def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
         if name not in self.config.aliases:

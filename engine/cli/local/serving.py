@@ -54,7 +54,8 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             url = stack.enter_context(_sample_files(options, files))
             _say(f"files: {url}/unstructured-data/…")
         log = RunLog()
-        host = PipelineOperations(options.file, log, on_end=_report)
+        host = PipelineOperations(options.file, log)
+        host.watch_ends(_report)
         declared: tuple[IngestModel, ...] = ()
         if host.warehouse is not None:
             declared = host.warehouse.models()
