@@ -15,7 +15,6 @@ __all__ = [
     "DEFAULT_FILE",
     "DEFAULT_STATE_DIR",
     "BookmarksOptions",
-    "CancelOptions",
     "CompletionOptions",
     "ConnectorsOptions",
     "ControlOptions",
@@ -47,7 +46,6 @@ __all__ = [
     "TestOptions",
     "TopOptions",
     "ValidateOptions",
-    "WatchOptions",
     "WorkerOptions",
     "WorkerPlanOptions",
     "parsed",
@@ -134,7 +132,7 @@ class RequestOptions(ServerArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DurableOptions(PlaceOptions, OutputOptions, ServerArguments):
-    """Options for following a durable run."""
+    """Options for following a durable run; `watch` and `cancel` have no others."""
 
     run: str = ""
     wait: bool = False
@@ -416,21 +414,11 @@ class SubmitOptions(WorkerPlanOptions, RequestOptions, DurableOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions(DurableOptions):
-    """`watch`."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ControlOptions(DurableOptions):
     """`control`; `number` is the new window."""
 
     action: str = ""
     number: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CancelOptions(DurableOptions):
-    """`cancel`."""
 
 
 @dataclass(frozen=True, kw_only=True)

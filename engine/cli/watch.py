@@ -9,9 +9,9 @@ import argparse
 
 from engine.cli.arguments import add_progress_argument, add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
-from engine.cli.options import WatchOptions
+from engine.cli.options import DurableOptions
 
-OPTIONS = WatchOptions
+OPTIONS = DurableOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
 
 
-def execute(options: WatchOptions) -> int:
+def execute(options: DurableOptions) -> int:
     """Watch the run until it ends."""
     require_temporal()
     from engine.cli.durable.watch import watch
