@@ -17,10 +17,25 @@ from engine.config.model import (
 from engine.config.problems import Problems
 from engine.contract.component import Component, ComponentSpec, Kind, Params
 from engine.contract.types import JsonValue
-from engine.plan.binding import ConnectionRef
 from engine.service.declared import Declared
 
-__all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
+__all__ = ["ConnectionRef", "DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRef:
+    """The connection that a node uses.
+
+    Args:
+        name: its entry under `connections:`; "" when the component uses the defaults of its model.
+        values: the given fields, without those that are empty or `sandbox`. They may be secret, so `repr`
+            hides them.
+        sandbox: use the embedded service named by the component's spec.
+    """
+
+    name: str
+    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
