@@ -13,7 +13,7 @@ from engine.cli.state import run_id_of, state_options, store_of
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-    from engine.temporal.messages import PipelineRequest, Queues
+    from engine.temporal.messages import PipelineRequest
     from engine.temporal.starting import Handle
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "add_server_arguments",
     "client_of",
     "command",
-    "queues_of",
     "request_of",
     "require_temporal",
     "workflow_of",
@@ -96,16 +95,9 @@ async def client_of(options: ServerArguments) -> Client:
     return await connect(ServerOptions(options.address, options.namespace, options.profile, options.codec))
 
 
-def queues_of(options: ServerArguments) -> Queues:
-    """Return the task queues of the arguments."""
-    from engine.temporal.messages import Queues
-
-    return Queues.named(options.queue)
-
-
 def request_of(options: RequestOptions, pipeline: str, **fields: object) -> PipelineRequest:
     """Create a request from the arguments of `add_request_arguments`."""
-    from engine.temporal.messages import PipelineRequest
+    from engine.temporal.messages import PipelineRequest, Queues
 
     return PipelineRequest(
         pipeline,
@@ -115,7 +107,7 @@ def request_of(options: RequestOptions, pipeline: str, **fields: object) -> Pipe
         max_failed_chunks=options.max_failed_chunks,
         priority=options.priority,
         heartbeat=float(options.heartbeat),
-        queues=queues_of(options),
+        queues=Queues.named(options.queue),
         **fields,  # type: ignore[arg-type]
     )
 

@@ -11,7 +11,6 @@ from temporalio.runtime import Runtime
 from temporalio.worker import Interceptor
 
 from engine.cli.display.output import observer_of
-from engine.cli.durable.server import queues_of
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.local.run import memory_of
@@ -27,7 +26,8 @@ from engine.temporal import worker
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.logs import told_to
-from engine.temporal.metrics import MetricsOptions, runtime
+from engine.temporal.messages import Queues
+from engine.temporal.metrics import runtime
 from engine.temporal.supervision import Patience
 from engine.temporal.worker import ROLES, drain_limit, serve
 
@@ -59,7 +59,7 @@ async def work(options: WorkerOptions) -> int:
     async with tracing_to(options.traces) as tracer, engine_of(options, tracer) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
         settings = worker.WorkerOptions(
-            queues_of(options),
+            Queues.named(options.queue),
             roles=options.roles or ROLES,
             slots=options.slots,
             grace=options.grace,
@@ -122,7 +122,7 @@ def _runtime(options: WorkerOptions) -> Runtime:
     if options.metrics and options.otlp:
         raise ConfigError("--metrics and --otlp exclude each other: give one of them")
     try:
-        return runtime(MetricsOptions(options.metrics, options.otlp))
+        return runtime(prometheus=options.metrics, opentelemetry=options.otlp)
     except ValueError as error:
         raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
 
