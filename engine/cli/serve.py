@@ -86,12 +86,7 @@ def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
     from engine.cli.options import DEFAULT_FILE
 
     options = replace(options, file=options.file or DEFAULT_FILE)
-
-    async def main() -> int:
-        await serve_file(options, settings)
-        return 0
-
-    return on_event_loop(main)
+    return on_event_loop(lambda: serve_file(options, settings))
 
 
 def _key(name: str) -> str | None:
