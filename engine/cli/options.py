@@ -11,46 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from argparse import Namespace
 
-__all__ = [
-    "DEFAULT_FILE",
-    "DEFAULT_STATE_DIR",
-    "BookmarksOptions",
-    "CompletionOptions",
-    "ConnectorsOptions",
-    "ControlOptions",
-    "DlqOptions",
-    "DoctorOptions",
-    "DurableOptions",
-    "EvalOptions",
-    "ExplainOptions",
-    "FileOptions",
-    "ForecastOptions",
-    "GraphOptions",
-    "InitOptions",
-    "JournalOptions",
-    "OutputOptions",
-    "PlaceOptions",
-    "PlanOptions",
-    "RequestOptions",
-    "RunOptions",
-    "RunsOptions",
-    "SandboxOptions",
-    "ScheduleOptions",
-    "SchemaOptions",
-    "ServeOptions",
-    "ServerArguments",
-    "SqlOptions",
-    "StateOptions",
-    "SubmitOptions",
-    "TapOptions",
-    "TestOptions",
-    "TopOptions",
-    "ValidateOptions",
-    "WorkerOptions",
-    "WorkerPlanOptions",
-    "parsed",
-]
-
 DEFAULT_FILE = "pipelines.yaml"
 DEFAULT_STATE_DIR = ".odw"
 

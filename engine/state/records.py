@@ -12,24 +12,6 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 
-__all__ = [
-    "DURABLE_GROUP",
-    "Acked",
-    "BookmarkFilter",
-    "BookmarkRecord",
-    "BookmarkScope",
-    "DeadLetterFilter",
-    "Follower",
-    "JournalFilter",
-    "Lease",
-    "Notification",
-    "Progress",
-    "RunRecord",
-    "RunStatus",
-    "SplitRecord",
-]
-
-
 DURABLE_GROUP = "etl/"
 """Prefix of the ids of all workflows of runs, and so of the groups of durable runs."""
 
