@@ -178,6 +178,13 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
             f"`{name}` failed to read them, so there is no record to replay: fix the input (or what reads "
             "it) and run the pipeline again"
         )
+    kept = _from_node(plan, name)
+    for sink in (one for one in plan.nodes if one.name in kept and one.replaces):
+        mode = f"pipelines.{pipeline}.nodes.{sink.name}.with.mode"
+        return (
+            f"`{sink.name}` would replace all that is there by these records (`mode: replace`): run the "
+            f"pipeline again, or add them to what is there with --set {mode}=append"
+        )
     return ""
 
 
@@ -222,15 +229,21 @@ def _group(
     return ReplayGroup(plan.pipeline, node, letters, replay, source, changed)
 
 
+def _from_node(plan: Plan, name: str) -> set[str]:
+    """Return the names of a node and of all nodes downstream of it."""
+    kept = {name}
+    for one in plan.nodes:  # in topological order
+        if kept.intersection(one.inputs):
+            kept.add(one.name)
+    return kept
+
+
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
     """Return the plan from `node`, with `source` replacing everything before it.
 
     It has no dead-letter budget, no followers and no retries.
     """
-    kept = {node}
-    for one in plan.nodes:  # in topological order
-        if kept.intersection(one.inputs):
-            kept.add(one.name)
+    kept = _from_node(plan, node)
     name = SOURCE_NAME
     while name in kept:
         name += "_"

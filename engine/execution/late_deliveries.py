@@ -40,7 +40,11 @@ class LateDeliveries:
                 self._watched.append(watched)
 
     async def close(self) -> None:
-        """Close the dead letters of records delivered since the last call. Raises StateError."""
-        delivered = [letter for one in self._watched for letter in one.delivered]
-        if delivered:
-            await self._store.mark_dead_letters(delivered, "recovered")
+        """Close the dead letters of records delivered since the last call. Raises StateError.
+
+        To be called before their positions are committed: a resume does not deliver them again.
+        """
+        for one in self._watched:
+            if delivered := list(one.delivered):
+                await self._store.mark_dead_letters(delivered, "recovered")
+                del one.delivered[: len(delivered)]
