@@ -47,8 +47,8 @@ class RunReport:
     pipeline: str
     run_id: str
     status: RunStatus
-    tally: Tally
-    seconds: float
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
     nodes: Sequence[NodeSnapshot] = ()
     bottleneck: NodeSnapshot | None = None
     error: str = ""
