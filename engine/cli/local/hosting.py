@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -43,15 +42,11 @@ MAX_BATCH_SIZE = 1_000_000_000
 _POLL = 0.01
 _BATCH_SIZE = "batch_size"
 _WORKFLOW = "-workflow"
-_SIMULATED = ("blob", "logs", "events")
-_ORIGINAL_DEFAULTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        name: MappingProxyType({_BATCH_SIZE: "100"})
-        for one in _SIMULATED
-        for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
-    }
+_ORIGINAL_DEFAULTS = {_BATCH_SIZE: "100"}
+_ORIGINAL_TRIGGERS = frozenset(
+    name for one in ("blob", "logs", "events") for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
 )
-"""Defaults of the original's own triggers; used only for aliases of a file."""
+"""The original's own triggers, and their defaults; used only for aliases of a file."""
 
 _STATES: Mapping[RunStatus, RunState] = {
     RunStatus.RUNNING: "RUNNING",
@@ -192,10 +187,10 @@ class PipelineHost:
             listener(name, session)
 
     def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
-        if name not in self.config.aliases:
-            return {}
-        known = self.config.pipelines[pipeline].parameters
-        return {key: value for key, value in _ORIGINAL_DEFAULTS.get(name, {}).items() if key in known}
+        is_known = _BATCH_SIZE in self.config.pipelines[pipeline].parameters
+        return (
+            _ORIGINAL_DEFAULTS if is_known and name in _ORIGINAL_TRIGGERS & self.config.aliases.keys() else {}
+        )
 
     def _pipeline(self, name: str) -> str | None:
         pipeline = self.config.resolve_alias(name)
