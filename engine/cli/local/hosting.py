@@ -187,10 +187,9 @@ class PipelineHost:
             listener(name, session)
 
     def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
-        is_known = _BATCH_SIZE in self.config.pipelines[pipeline].parameters
-        return (
-            _ORIGINAL_DEFAULTS if is_known and name in _ORIGINAL_TRIGGERS & self.config.aliases.keys() else {}
-        )
+        if name not in _ORIGINAL_TRIGGERS or name not in self.config.aliases:
+            return {}
+        return _ORIGINAL_DEFAULTS if _BATCH_SIZE in self.config.pipelines[pipeline].parameters else {}
 
     def _pipeline(self, name: str) -> str | None:
         pipeline = self.config.resolve_alias(name)
