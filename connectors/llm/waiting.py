@@ -99,7 +99,6 @@ def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime
     now = server_time(headers, now)
     for found in (
         retry_after_seconds(headers, now, math.inf),
-        duration_seconds(headers.get("retry-after", "")),
         _of_body(body),
         _of_passed_on(body, now),
         _of_resets(headers, now),

@@ -56,6 +56,8 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, errors.ConfigError | errors.RegistryError | ModuleNotFoundError):
         return ExitCode.USAGE
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # of a path that the user has named
+        return ExitCode.USAGE
     if isinstance(error, errors.StateError | errors.ServiceError):
         return ExitCode.ENVIRONMENT
     if isinstance(error, errors.DeadLetterBudgetError):
@@ -123,6 +125,8 @@ def _message(error: BaseException) -> str:
         return f"error: {_not_installed(error)}\n"
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and error.filename is None:
         return f"error: cannot write to standard output: {error.strerror}\n"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"error: {error.strerror}: {error.filename}\n"
     return f"internal error: {type(error).__name__}: {error}\nset ODW_TRACEBACK=1 to see where it happened\n"
 
 

@@ -45,6 +45,11 @@ class PlanNode:
         return self.spec.kind
 
     @property
+    def replaces(self) -> bool:
+        """Whether it is a sink that replaces all existing records by those of a run."""
+        return self.kind is Kind.SINK and getattr(self.params, "mode", None) == "replace"
+
+    @property
     def input_names(self) -> list[str]:
         """The inputs as written, including branches: `by_country.domestic`."""
         return [
