@@ -36,7 +36,8 @@ class LateDeliveries:
             return
         for runtime in runtimes:
             if runtime.node.kind is Kind.SINK:
-                before = self._nodes_before(runtime.node.name)
+                name = runtime.node.name
+                before = self._plan.ancestors(name) | {name}
                 watched = OpenDeadLetters(letter for letter in letters if letter.node in before)
                 runtime.open_dead_letters = watched
                 self._watched.append(watched)
@@ -53,11 +54,3 @@ class LateDeliveries:
         for source in self._replays:
             if settled := source.settled():
                 await self._store.mark_dead_letters(settled, "replayed")
-
-    def _nodes_before(self, name: str) -> set[str]:
-        """Return the node and all nodes upstream of it."""
-        before = {name}
-        for node in reversed(self._plan.nodes):  # against the topological order
-            if node.name in before:
-                before.update(node.inputs)
-        return before
