@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from engine.errors import Problem
     from engine.plan.model import Plan
 
-OPTIONS = ValidateOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
