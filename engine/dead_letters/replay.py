@@ -90,6 +90,7 @@ class ReplaySource(Source[NoParams]):
         still_open: filters out dead letters that are no longer open; None sends all.
 
     Attributes:
+        begun: whether it was read; not if another process has completed the run meanwhile.
         closed: the keys that were left out.
     """
 
@@ -102,6 +103,7 @@ class ReplaySource(Source[NoParams]):
         still_open: StillOpen | None = None,
     ) -> None:
         super().__init__(NoParams())
+        self.begun = False
         self.closed: set[str] = set()
         self._records = list(records)
         self._letters = list(letters)
@@ -109,6 +111,7 @@ class ReplaySource(Source[NoParams]):
         self._in_flight: list[tuple[Batch, list[DeadLetter]]] = []
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        self.begun = True
         if self._still_open is not None:
             self._leave_out(await self._still_open())
         for start in range(0, len(self._records), PAGE):
