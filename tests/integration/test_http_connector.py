@@ -337,7 +337,9 @@ async def test_a_cursor_replaces_the_one_in_the_query() -> None:
 async def test_a_cursor_of_true_is_none() -> None:
     async with ScriptedServer(lambda _: Answer.of({"rows": ROWS, "next": True})).running() as server:
         with pytest.raises(FatalError, match="neither text nor a number"):
-            await read(server.url, records="rows", paging={"type": "cursor", "cursor": "next", "parameter": "a"})
+            await read(
+                server.url, records="rows", paging={"type": "cursor", "cursor": "next", "parameter": "a"}
+            )
 
 
 async def test_a_misspelt_field_for_more_pages_is_named() -> None:
