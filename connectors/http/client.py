@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -165,13 +165,17 @@ class HttpClient:
             url, query = target, ()
         raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")
 
-    def failure(self, answer: Answer, method: str, url: str) -> TransientError | FatalError:
-        """Return the error for an unsuccessful response."""
+    def failure(
+        self, answer: Answer, method: str, url: str, *, retried: Collection[int] = ()
+    ) -> TransientError | FatalError:
+        """Return the error for an unsuccessful response; `retried` are further statuses that may pass."""
         said = f"{method} {url.partition('?')[0]} answered {answer.status}"
         status = answer.status
-        if status in (408, 423, 425, 429) or status >= 500:
-            wait = retry_after_seconds(answer.headers, self._clock.now())
-            return TransientError(said, retry_after=wait, throttled=status == 429)
+        wait = retry_after_seconds(answer.headers, self._clock.now())
+        # GitHub and others refuse too many requests with 403
+        limited = status == 403 and wait is not None
+        if status in (408, 423, 425, 429, *retried) or status >= 500 or limited:
+            return TransientError(said, retry_after=wait, throttled=status == 429 or limited)
         remedies = {
             401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",
             402: "the account requires a payment",

@@ -626,10 +626,29 @@ async def test_passing_answers_are_those_of_their_records() -> None:
 
 async def test_statuses_mean_what_the_file_says() -> None:
     answers = [Answer(409), Answer(404), Answer(418)]
-    params = {"ok_statuses": [409], "record_statuses": [404], "retry_statuses": [418], "concurrency": 1}
+    params = {"ok_statuses": [409], "record_statuses": [404, 418], "retry_statuses": [418], "concurrency": 1}
     async with ScriptedServer(answers=answers).running() as server:
         failures = await send(server.url, [{"id": 0}, {"id": 1}, {"id": 2}], **params)
     assert {index: type(error) for index, error in failures.items()} == {1: RecordError, 2: TransientError}
+
+
+async def test_a_refusal_that_says_when_to_return_is_temporary() -> None:
+    limited = Answer(403, b"", {"retry-after": "7"})
+    async with ScriptedServer(lambda _: limited).running() as server:
+        for asked in (lambda: send(server.url, [{"id": 0}]), lambda: read(server.url)):
+            with pytest.raises(TransientError, match="answered 403") as caught:
+                await asked()
+            assert (caught.value.retry_after, caught.value.throttled) == (7.0, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [("query", r"`query` is the same .* write `\?of={id}` in `path`"), ("headers", "`headers` is the same")],
+)
+def test_fields_where_they_are_not_filled_in_are_refused(option: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        HttpSinkParams(**{option: {"of": "{id}"}})
+    HttpSinkParams(**{option: {"of": '{"literal": true}'}})
 
 
 async def test_a_lone_bad_record_dies_where_the_api_says_it_takes_records() -> None:
