@@ -647,8 +647,8 @@ async def test_a_refusal_that_says_when_to_return_is_temporary() -> None:
 )
 def test_fields_where_they_are_not_filled_in_are_refused(option: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
-        HttpSinkParams(**{option: {"of": "{id}"}})
-    HttpSinkParams(**{option: {"of": '{"literal": true}'}})
+        HttpSinkParams.model_validate({option: {"of": "{id}"}})
+    HttpSinkParams.model_validate({option: {"of": '{"literal": true}'}})
 
 
 async def test_a_lone_bad_record_dies_where_the_api_says_it_takes_records() -> None:
