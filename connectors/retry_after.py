@@ -23,9 +23,9 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: floa
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
     It reads both forms of the standard (seconds, and an HTTP date), also an ISO date, seconds since 1970 and
-    durations (`2m`, `PT20S`), and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
-    `x-ms-retry-after-ms`). A date is compared with the response's own `Date`, so that two clocks need not
-    agree, or with `now` if it has none. A date in the past means 0; the result is at most `longest` (an
+    durations (`2m`, `PT20S`), and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send
+    (Azure: `x-ms-retry-after-ms`). A date is compared with the response's own `Date`, so that two clocks need
+    not agree, or with `now` if it has none. A date in the past means 0; the result is at most `longest` (an
     hour).
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):

@@ -482,8 +482,8 @@ async def test_an_unreadable_answer_of_an_earlier_job_is_booked_once(world: Worl
 
 
 async def test_running_jobs_are_neither_listed_nor_purged(world: World) -> None:
-    store = world.journal._store
-    world.journal._clock = SystemClock()
+    store = world.journal.state
+    world.journal.clock = SystemClock()
     world.api.after_created = lambda: setattr(world, "stopping", True)
     await world.ask()
     assert await store.list_journal(JournalFilter()) == []
