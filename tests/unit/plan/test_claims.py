@@ -51,10 +51,10 @@ def compiled(**pipelines: Any) -> dict[str, Plan]:
     connections: dict[str, Any] = {name: {"endpoint": f"http://{name}:9000"} for name in ("lake", "other")}
     connections |= {name: {"url": f"postgresql://{name}/db"} for name in ("db", "db2")}
     connections |= {
-        "db as other": {"url": "postgresql://me:pw@db:5432/db"},
-        "db sales": {"url": "postgresql://db/db?options=-csearch_path%3Dsales,public"},
+        "db_as_other": {"url": "postgresql://me:pw@db:5432/db"},
+        "db_sales": {"url": "postgresql://db/db?options=-csearch_path%3Dsales,public"},
         "click": {"url": "http://click:8123"},
-        "click shop": {"url": "http://click:8123/", "database": "shop", "user": "me"},
+        "click_shop": {"url": "http://click:8123/", "database": "shop", "user": "me"},
     }
     file = load_mapping({"version": 1, "connections": connections, "pipelines": pipelines}, environ={})
     return compile_file(file, Registry.installed())
@@ -119,20 +119,20 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
             postgres("db"),
             "`one` writes the table public.t already",
         ),
-        (postgres("db"), postgres("db as other", mode="replace"), "`one` writes the table t already"),
+        (postgres("db"), postgres("db_as_other", mode="replace"), "`one` writes the table t already"),
         (
             postgres("db", table="sales.t"),
-            postgres("db sales", mode="replace"),
+            postgres("db_sales", mode="replace"),
             "`one` writes the table sales.t already",
         ),
         (
             clickhouse("click", table="shop.t", mode="replace"),
-            clickhouse("click shop"),
+            clickhouse("click_shop"),
             "`one` writes the table shop.t already",
         ),
         (
             clickhouse("click"),
-            clickhouse("click shop", table="default.t", mode="replace"),
+            clickhouse("click_shop", table="default.t", mode="replace"),
             "`one` writes the table t already",
         ),
     ],
@@ -165,8 +165,8 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
     ("first", "second"),
     [
         (lines("a"), lines("a")),
-        (postgres("db"), postgres("db sales", mode="replace")),
-        (clickhouse("click"), clickhouse("click shop", mode="replace")),
+        (postgres("db"), postgres("db_sales", mode="replace")),
+        (clickhouse("click"), clickhouse("click_shop", mode="replace")),
         (lines("a", mode="replace"), lines("b", mode="replace")),
         (lines("-"), lines("-")),
         (lines("/dev/null", mode="replace"), lines("/dev/null", mode="replace")),
