@@ -65,8 +65,8 @@ class HttpSinkParams(Params):
     )
     retry_statuses: list[int] = Field(
         default=[],
-        description="Statuses to retry (also of `record_statuses`), besides 408, 423, 425, 429, 5xx, and 403 "
-        "with `Retry-After`",
+        description="Statuses to retry (also of `record_statuses`), besides 408, 423, 425, 429, 5xx and a "
+        "rate limit that is used up",
     )
     health: str | None = operational(
         None,

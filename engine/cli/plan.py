@@ -80,6 +80,7 @@ async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None
     from engine.cli.state import store_of
     from engine.errors import StateMissingError
     from engine.plan.identity import difference
+    from engine.trial import reading_of, with_reading
 
     try:
         async with store_of(options) as store:
@@ -90,6 +91,7 @@ async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None
     if not runs:
         return None
     last = runs[-1]
+    plan = with_reading(plan, reading_of(last.operational_doc))  # a limit is not of the file
     return [
         *difference(last.identity_doc, plan.identity_doc),
         *difference(last.operational_doc, plan.operational_doc),

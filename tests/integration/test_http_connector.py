@@ -303,6 +303,28 @@ async def test_passing_answers_say_how_long_to_wait() -> None:
         await read(unused_url())
 
 
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "7"}, 7.0),
+        ({"retry-after": "7"}, 7.0), ({"ratelimit-remaining": "0", "ratelimit-reset": "99999"}, 3600.0),
+        ({"x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "7"}, None),
+    ],
+)  # fmt: skip
+async def test_a_used_up_rate_limit_is_no_missing_permission(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    async with ScriptedServer(answers=[Answer(403, b"", headers)]).running() as server:
+        if wait is None:
+            with pytest.raises(FatalError, match="lack the permission"):
+                await read(server.url)
+        else:
+            with pytest.raises(TransientError, match="rate limit is used up") as found:
+                await read(server.url)
+            assert (found.value.retry_after, found.value.throttled) == (wait, True)
+
+
 async def test_redirects_within_the_host_are_followed() -> None:
     answers = [Answer(301, b"", {"location": "/v2/rows"}), Answer.of(ROWS)]
     async with ScriptedServer(answers=answers).running() as server:
@@ -625,20 +647,14 @@ async def test_passing_answers_are_those_of_their_records() -> None:
 
 
 async def test_statuses_mean_what_the_file_says() -> None:
-    answers = [Answer(409), Answer(404), Answer(418)]
+    answers = [Answer(409), Answer(404), Answer(418, b"", {"retry-after": "7"})]
     params = {"ok_statuses": [409], "record_statuses": [404, 418], "retry_statuses": [418], "concurrency": 1}
     async with ScriptedServer(answers=answers).running() as server:
         failures = await send(server.url, [{"id": 0}, {"id": 1}, {"id": 2}], **params)
-    assert {index: type(error) for index, error in failures.items()} == {1: RecordError, 2: TransientError}
-
-
-async def test_a_refusal_that_says_when_to_return_is_temporary() -> None:
-    limited = Answer(403, b"", {"retry-after": "7"})
-    async with ScriptedServer(lambda _: limited).running() as server:
-        for asked in (lambda: send(server.url, [{"id": 0}]), lambda: read(server.url)):
-            with pytest.raises(TransientError, match="answered 403") as caught:
-                await asked()
-            assert (caught.value.retry_after, caught.value.throttled) == (7.0, True)
+    assert failures.keys() == {1, 2}
+    assert isinstance(failures[1], RecordError)
+    assert isinstance(failures[2], TransientError)
+    assert failures[2].retry_after == 7.0
 
 
 @pytest.mark.parametrize(
