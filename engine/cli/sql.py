@@ -24,8 +24,6 @@ from engine.cli.options import SqlOptions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-OPTIONS = SqlOptions
-
 TIMEOUT = 60.0
 
 
