@@ -87,13 +87,7 @@ def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) 
 
 def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
     """Run a query on the tables of a file in another process. Blocks. Raises QueryError."""
-    question = {
-        "file": str(file),
-        "sql": sql,
-        "limit": limit,
-        "seconds": limits.seconds,
-        "memory": limits.memory,
-    }
+    question = {"file": str(file), "sql": sql, "limit": limit, "limits": limits}
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     environment["MALLOC_ARENA_MAX"] = "1"  # each further thread would reserve 64 MiB of its address space
@@ -113,8 +107,7 @@ def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryRe
     with suppress(orjson.JSONDecodeError):
         answer = orjson.loads(done.stdout)
     if "rows" in answer:
-        columns = [(str(name), str(kind)) for name, kind in answer["columns"]]
-        return QueryResult(columns, answer["rows"], answer["truncated"], answer["seconds"])
+        return QueryResult(**answer)
     # a process that ends without output could not even allocate an error message
     raise QueryError(str(answer.get("error", TOO_MUCH)), int(answer.get("status", 413)))
 
@@ -143,17 +136,12 @@ class _Copy:
 def main() -> None:
     """Answer the query on standard input."""
     question = orjson.loads(sys.stdin.buffer.read())
-    limits = QueryLimits(question["seconds"], question["memory"])
+    limits = QueryLimits(**question["limits"])
+    answer: QueryResult | dict[str, object]
     try:
         copy = _Copy(question["file"], limits.memory)
         _limit(limits)
-        found = run_query(copy, question["sql"], question["limit"], limits, is_current=True)
-        answer: dict[str, Any] = {
-            "columns": found.columns,
-            "rows": found.rows,
-            "truncated": found.truncated,
-            "seconds": found.seconds,
-        }
+        answer = run_query(copy, question["sql"], question["limit"], limits, is_current=True)
     except QueryError as error:
         answer = {"error": str(error), "status": error.status}
     except MemoryError:

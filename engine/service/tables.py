@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
-from engine.service.columns import JSON, Column, columns_of, fits, spelling_of
-from engine.service.limits import allowed_by, has_no_validators, takes_null
+from engine.service.columns import JSON, Column, allowed_by, columns_of, fits, spelling_of, takes_null
 from engine.service.models import IngestModel, ModelError, Row
-from engine.service.wire_types import is_nullable
+from engine.service.wire_types import has_validators, is_nullable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -247,7 +246,7 @@ def _table_of(owner: IngestModel, name: str) -> Table:
         # earlier versions left null in stored rows where a factory makes the default of a new field
         frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
         frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
-        owner.transform is None and has_no_validators(model),
+        owner.transform is None and not has_validators(model),
         spelling_of(fields[_KEY].annotation, first) if has_key else None,
         tuple(factories),
     )
