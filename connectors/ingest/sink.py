@@ -13,8 +13,7 @@ from pydantic import BaseModel
 from connectors.forwarding import forward_row
 from connectors.ingest.columns import encode_columns
 from connectors.ingest.counting import count_deliveries, newest_delivery
-from connectors.ingest.delivery import Delivery, Fates, origin_header
-from connectors.ingest.epoch import Epoch, epoch_scope
+from connectors.ingest.delivery import Delivery, Epoch, Fates, epoch_scope, origin_header
 from connectors.ingest.local_validation import LocalValidator, local_validator, record_check
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode

@@ -100,25 +100,19 @@ class ReplaySource(Source[NoParams]):
     ) -> None:
         super().__init__(NoParams())
         self.closed: set[str] = set()
-        self._records = list(records)
-        self._keys = [letter.key for letter in letters]
-        self._letters = list(letters)
+        self._sent = list(zip(letters, records, strict=True))
         self._still_open = still_open
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         if self._still_open is not None:
-            self._leave_out(await self._still_open())
-        for start in range(int(position or 0), len(self._records), PAGE):
-            stop = start + PAGE
-            keys = KeyList(self._keys[start:stop])
-            yield Batch(self._records[start:stop], keys, position=min(stop, len(self._records)))
-
-    def _leave_out(self, open_now: Collection[LetterId]) -> None:
-        kept = [place for place, letter in enumerate(self._letters) if letter_id(letter) in open_now]
-        self.closed = set(self._keys) - {self._keys[place] for place in kept}
-        self._records = [self._records[place] for place in kept]
-        self._keys = [self._keys[place] for place in kept]
-        self._letters = [self._letters[place] for place in kept]
+            open_now = await self._still_open()
+            keys = {letter.key for letter, _ in self._sent}
+            self._sent = [pair for pair in self._sent if letter_id(pair[0]) in open_now]
+            self.closed = keys - {letter.key for letter, _ in self._sent}
+        for start in range(int(position or 0), len(self._sent), PAGE):
+            page = self._sent[start : start + PAGE]
+            page_keys = KeyList([letter.key for letter, _ in page])
+            yield Batch([record for _, record in page], page_keys, position=start + len(page))
 
 
 def letter_id(letter: DeadLetter) -> LetterId:
