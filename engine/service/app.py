@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -26,7 +25,7 @@ from engine.service.page.overview import show_overview
 from engine.service.page.rendering import problem
 from engine.service.page.routes import page_routes, wants_html
 from engine.service.query import query_warehouse, take_snapshot
-from engine.service.routing import needing, route
+from engine.service.routing import answer, needing, route
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
@@ -80,7 +79,7 @@ def create_app(
 
 
 async def _show_openapi(request: Request, context: ServiceContext) -> Response:
-    return Response(orjson.dumps(openapi_of(context)), media_type="application/json")
+    return answer(openapi_of(context))
 
 
 async def _show_status(request: Request, context: ServiceContext) -> Response:

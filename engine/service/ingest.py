@@ -19,6 +19,7 @@ from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader,
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
+from engine.service.routing import answer
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
     AuditEntry,
@@ -407,8 +408,7 @@ class _Ingestion:
 def _answer_to(receipt: Receipt, is_detailed: bool) -> Response:
     if not is_detailed:
         return PlainTextResponse("SUCCESS")
-    answer = {"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate}
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return answer({"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate})
 
 
 class _Origins:

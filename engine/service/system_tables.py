@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
-    "DIRTY_OF",
     "BatchLedger",
     "DeadLetterStore",
     "EpochStore",
@@ -87,8 +86,6 @@ _FROM_VERSION = {
     4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
     5: ("ALTER TABLE _odw_dead_letters ADD COLUMN record_key VARCHAR",),
 }
-
-DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
 
 
 def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:

@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from engine.service.page.charts import in_brief
 from engine.service.workflows import duration_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "problem", "render", "static_file"]
+__all__ = [
+    "HEADERS",
+    "address",
+    "cell_text",
+    "cut",
+    "draw",
+    "fragment",
+    "moment",
+    "problem",
+    "render",
+    "static_file",
+]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -73,6 +84,11 @@ def fragment(request: Request, template: str, **values: Any) -> str:
     return _environment().get_template(template).render(base=_base(context), **values)
 
 
+def draw(name: str, **values: Any) -> Markup:
+    """Render a drawing of `templates/drawings`."""
+    return Markup(_environment().get_template(f"drawings/{name}.html").render(**values))  # noqa: S704 -- escaped by it
+
+
 def address(request: Request, path: str, **query: str) -> str:
     """Return the path of another page, with the service's prefix; empty values are left out."""
     given = {name: value for name, value in query.items() if value}
@@ -108,6 +124,8 @@ def _version() -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from engine.service.page.charts import in_brief
 
     environment = Environment(
         loader=PackageLoader("engine.service.page"),
