@@ -116,6 +116,7 @@ class Delivery:
     """Sends requests of one model. `origin` is the value of `X-ODW-Origin`, "" for none.
 
     Attributes:
+        client: sends the requests.
         gives_results: whether the service reports the outcome of each record; None until its first answer.
         max_body: maximum bytes of a request; reduced after the service has refused one as too large.
     """
@@ -138,7 +139,7 @@ class Delivery:
         self._columns: dict[str, str] | None = {}  # none yet; None: none ever
         self._before_offer: set[tuple[str, str]] = set()
         self.marks = ReplayMarks()
-        self._client = client
+        self.client = client
         self._path = f"/ingest/{model}"
         self._model = model
         self._scope = scope
@@ -216,7 +217,7 @@ class Delivery:
             content = await anyio.to_thread.run_sync(_gzip, content)
         limit = _ANSWER_BASE + _ANSWER_PER_RECORD * count
         try:
-            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+            answer = await self.client.post(self._path, content, headers, max_answer=limit)
         except NoSuchRouteError as error:
             raise FatalError(f"{error}{remark_on_unknown_model(self._model)}") from error
         except UncertainError:
@@ -253,7 +254,7 @@ class Delivery:
             return False
         content, headers, limit = self._last
         try:
-            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+            answer = await self.client.post(self._path, content, headers, max_answer=limit)
         except (TransientError, FatalError):
             return False
         return answer.status < 300

@@ -199,12 +199,8 @@ def spelling_of(annotation: Any, column: Column) -> Callable[[str], str] | None:
     if column.asked is not None:
         return column.asked
     if annotation in _SCALARS and annotation is not str:
-        return _as_stored(annotation, column.convert or _unchanged)
+        return _as_stored(annotation, column.stored)
     return None
-
-
-def _unchanged(value: object) -> object:
-    return value
 
 
 def _as_json(value: object) -> str:

@@ -96,7 +96,7 @@ class ServiceContext:
         return (
             not self.is_stopping
             and self.warehouse.problem is None
-            and not self.warehouse.is_full
+            and not self.warehouse.writer.is_full
             and self.inflight.has_room
         )
 

@@ -53,7 +53,7 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
         text, tree = only_select(cursor, sql)
     if is_watchable(tree):
         return run_query(warehouse, sql, limit, limits)
-    with warehouse.working_folder() as folder:
+    with warehouse.storage.working_folder() as folder:
         file = _copied(warehouse, text, folder, limits)
         left = max(limits.seconds - (time.monotonic() - began), 0.1)
         try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from engine.service.sql_functions import nodes_of
+from engine.service.sql_functions import TABLE_FUNCTIONS, nodes_of
 from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, quote
 
@@ -53,15 +53,6 @@ _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
 _CHECK_EVERY = 0.02
 _INEXACT = re.compile(r"TIME ZONE|\bINTERVAL\b|_NS\b")
-
-TABLE_FUNCTIONS: Final = frozenset(
-    (
-        *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
-        *("generate_series", "json_each", "json_tree", "pragma_table_info", "range", "repeat", "summary"),
-        *("unnest", "unnest_rewrite"),
-    )
-)
-"""Functions that read only their arguments or the catalogue; others could checkpoint or log."""
 
 
 class Queryable(Protocol):
@@ -178,8 +169,9 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     except orjson.JSONDecodeError:  # the only possible error with DuckDB's own output
         raise QueryError("The query is nested too deeply") from None
     if not tree.get("error"):  # DESCRIBE and SHOW have no serialised form, and no functions
-        for name in _table_functions(tree):
-            if name.lower() not in TABLE_FUNCTIONS:
+        for node in nodes_of(tree):
+            name = str(node.get("function", {}).get("function_name", ""))
+            if node.get("type") == "TABLE_FUNCTION" and name.lower() not in TABLE_FUNCTIONS:
                 raise QueryError(f"The table function {name} cannot be used here")
     elif not text.lower().startswith(("describe", "desc", "show", "summarize")):
         raise QueryError("Only SELECT, DESCRIBE, SHOW and SUMMARIZE can be run here")
@@ -195,12 +187,6 @@ def _without_end(sql: str) -> str:
         if kind == duckdb.token_type.operator and text[place : place + 1] == b";" and text[:place].strip():
             return text[:place].decode().strip()
     return sql.strip()
-
-
-def _table_functions(tree: Any) -> Iterator[str]:
-    for node in nodes_of(tree):
-        if node.get("type") == "TABLE_FUNCTION":
-            yield str(node.get("function", {}).get("function_name", ""))
 
 
 def current_views(reader: Reader) -> str:

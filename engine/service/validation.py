@@ -141,7 +141,8 @@ class BodyValidator:
         except RecursionError:
             raise _RecordRefusedError("nested too deeply") from None
         except ValueError as error:
-            raise _RecordRefusedError(_describe_number(error)) from None
+            known = "JSON number" in str(error)
+            raise _RecordRefusedError(str(error) if known else "a number with too many digits") from None
         if not isinstance(value, dict):
             raise _RecordRefusedError(f"invalid type: {json_type(value)}, expected an object")
         try:
@@ -164,10 +165,6 @@ class BodyValidator:
 
 class _RecordRefusedError(Exception):
     """One record is not valid; the text is its message."""
-
-
-def _describe_number(error: ValueError) -> str:
-    return str(error) if "JSON number" in str(error) else "a number with too many digits"
 
 
 def _dumps(value: object) -> bytes:

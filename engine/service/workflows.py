@@ -161,13 +161,9 @@ def parameters_of(query: bytes, known: Collection[str]) -> dict[str, str]:
         name, equals, value = part.partition("=")
         if equals and name in known:
             if "://" not in value:
-                value = _first_value(value).replace("+", " ")
+                # without the unknown parameters after it
+                value = re.split(r"&[A-Za-z_][A-Za-z0-9_-]*=", value, maxsplit=1)[0].replace("+", " ")
             text = unquote(value, errors="replace")
             if text:
                 found[name] = text
     return found
-
-
-def _first_value(value: str) -> str:
-    """Return a value without the unknown parameters after it."""
-    return re.split(r"&[A-Za-z_][A-Za-z0-9_-]*=", value, maxsplit=1)[0]

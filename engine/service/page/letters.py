@@ -122,12 +122,11 @@ def records_of(reader: Reader, ids: Sequence[str]) -> list[DeadRecord]:
     return [DeadRecord(Origin(*origin), record_id) for *origin, record_id in found]
 
 
-def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]]:
-    """Return (model, error type, number), most frequent first. Blocks."""
+def causes_of(reader: Reader) -> list[tuple[str, str, int]]:
+    """Return (model, error type, number) of open ones, most frequent first. Blocks."""
     return reader.execute(
-        "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = ? "
-        "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50",
-        [status],
+        "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = 'open' "
+        "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50"
     ).fetchall()
 
 

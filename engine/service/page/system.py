@@ -32,7 +32,7 @@ async def show_health(request: Request, context: ServiceContext) -> Response:
         ("Pipelines", True, pipelines),
     ]
     figures = [
-        ("requests waiting", context.warehouse.queued, settings.max_queued_requests),
+        ("requests waiting", context.warehouse.writer.queued, settings.max_queued_requests),
         ("bytes of requests", context.inflight.used, settings.max_inflight_size),
         ("pages watching", context.viewers, 32),
     ]
