@@ -7,9 +7,11 @@ import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+
+import anyio
 
 from engine.errors import ConfigError, EngineError
 from engine.sandbox.packaged import SAMPLES
@@ -65,34 +67,29 @@ async def run_sandbox(
     parent leaves nothing behind. With `watch_stdin=False` only a signal ends it.
     """
     check_services(services)
-    parent_gone, signalled = asyncio.Event(), asyncio.Event()
+    parent_gone, over = asyncio.Event(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        stack.enter_context(set_at_signals(signalled))
+        stack.enter_context(set_at_signals(over))
         if watch_stdin:
             _set_at_end_of_stdin(parent_gone)
         # before the service is announced, so that every client that finds it can also take a lease
         leases = await stack.enter_async_context(offer_leases(state_dir)) if "ingest" in services else None
         ready(await stack.enter_async_context(serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES)))
-        await _first_of(signalled.wait(), _all_gone(parent_gone, leases, shared))
+        async with anyio.create_task_group() as group:
+            group.start_soon(_set_when_gone, over, parent_gone, leases, shared)
+            await over.wait()
+            group.cancel_scope.cancel()
 
 
-async def _all_gone(parent_gone: asyncio.Event, leases: Leases | None, shared: Callable[[], None]) -> None:
+async def _set_when_gone(
+    over: asyncio.Event, parent_gone: asyncio.Event, leases: Leases | None, shared: Callable[[], None]
+) -> None:
     await parent_gone.wait()
     if leases is not None:
         if leases.are_open:
             shared()
         await leases.ended()
-
-
-async def _first_of(*waits: Coroutine[object, object, object]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
+    over.set()
 
 
 def check_services(services: Collection[str]) -> None:

@@ -26,8 +26,7 @@ from engine.service.discovery import (
     withdraw,
 )
 from engine.service.models import IngestModel, fields_of, load_ingest_models
-from engine.service.operations import Operations
-from engine.service.runs import RunHost
+from engine.service.operations import Operations, RunHost
 from engine.service.settings import ServiceSettings
 
 if TYPE_CHECKING:

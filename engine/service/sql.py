@@ -11,13 +11,14 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -36,11 +37,11 @@ __all__ = [
     "QueryError",
     "QueryLimits",
     "QueryResult",
-    "Queryable",
     "bounded",
     "current_views",
     "explained",
     "only_select",
+    "read_only",
     "run_query",
     "too_long",
 ]
@@ -53,14 +54,6 @@ _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
 _CHECK_EVERY = 0.02
 _INEXACT = re.compile(r"TIME ZONE|\bINTERVAL\b|_NS\b")
-
-
-class Queryable(Protocol):
-    """The target of queries."""
-
-    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        """Return a cursor for one query, without a transaction."""
-        ...
 
 
 class QueryError(Exception):
@@ -101,7 +94,7 @@ class QueryResult:
 
 
 def run_query(
-    warehouse: Queryable,
+    cursor_of: Callable[[], AbstractContextManager[DuckDBPyConnection]],
     sql: str,
     limit: int = 1_000,
     limits: QueryLimits | None = None,
@@ -110,6 +103,8 @@ def run_query(
 ) -> QueryResult:
     """Run one SELECT and return at most `limit` rows. Blocks, so use it in a worker thread.
 
+    `cursor_of` returns a cursor for one query, without a transaction.
+
     Tables show their current rows, without the duplicates of dirty tables; `is_current` means that there are
     none.
 
@@ -117,13 +112,23 @@ def run_query(
         QueryError: it is not one SELECT, it is wrong, or it exceeds its limits.
     """
     began = time.monotonic()
-    with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits or QueryLimits()):
+    with cursor_of() as cursor, explained(), bounded(cursor, limits or QueryLimits()):
         statement, _ = only_select(cursor, sql)
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         head = "" if is_current else current_views(Reader(cursor))
         columns, result = _execute(cursor, head, f"(\n{statement}\n)", min(limit, MAX_ROWS) + 1)
         rows, truncated = _fetch(result, min(limit, MAX_ROWS))
     return QueryResult(columns, rows, truncated, time.monotonic() - began)
+
+
+def read_only(file: Path, config: Mapping[str, str | int] | None = None) -> DuckDBPyConnection:
+    """Open a file for queries of its tables only, without access to anything else. Raises duckdb.Error."""
+    import duckdb
+
+    connection = duckdb.connect(str(file), read_only=True, config={**(config or {})})
+    for setting in ("enable_external_access = false", "lock_configuration = true"):
+        connection.execute(f"SET {setting}")
+    return connection
 
 
 @contextmanager

@@ -81,13 +81,8 @@ class Table:
         return [column.name for column in self.columns]
 
     @property
-    def stored_names(self) -> list[str]:
-        """All columns, in the order of `encode`'s tuples."""
-        return [*self.names, SEQUENCE]
-
-    @property
     def stored_types(self) -> dict[str, str]:
-        """The SQL type of each of `stored_names`."""
+        """The SQL type of each column, in the order of `encode`'s tuples."""
         return {column.name: column.sql_type for column in self.columns} | {SEQUENCE: "BIGINT"}
 
     @property
@@ -106,7 +101,7 @@ class Table:
         return f"{SEQUENCE} DESC, rowid DESC" if self.has_rowid else f"{SEQUENCE} DESC"
 
     def encode(self, rows: Sequence[Row], sequence: int) -> list[tuple[Any, ...]]:
-        """Return the rows as tuples in the order of `stored_names`. Fills missing fields with defaults.
+        """Return the rows as tuples in the order of `stored_types`. Fills missing fields with defaults.
 
         Raises one of `ENCODING_ERRORS` for a row that lacks a field without default or cannot be converted.
         """
@@ -118,7 +113,7 @@ class Table:
             row[SEQUENCE] = sequence
         if any(column.convert is not None for column in self.columns):
             rows = [self._converted(row) for row in rows]
-        return list(map(itemgetter(*self.stored_names), rows))
+        return list(map(itemgetter(*self.names, SEQUENCE), rows))
 
     def encode_checked(self, row: Row, sequence: int) -> tuple[Any, ...]:
         """Return one row as a tuple, checking that every value fits its column. Raises MisfitError."""

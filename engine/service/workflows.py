@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
+from engine.service.operations import HostedRun, RunHost, RunStartError, RunState
 from engine.service.routing import READS, answer, not_allowed
-from engine.service.runs import HostedRun, RunHost, RunStartError, RunState
 
 __all__ = ["administrate", "duration_text", "given_parameters", "list_workflows", "parameters_of", "trigger"]
 

@@ -113,8 +113,7 @@ class Writer:
         submission whose key is still queued or being written waits for the earlier one instead.
         """
         with self._changed:
-            if self._stopping:
-                raise WarehouseDownError("the warehouse is closing")
+            self._refuse_late()
             key = submission.request_key
             if key is not None and (first := self._by_key.get(key)) is not None:
                 assert first.submission is not None
@@ -133,10 +132,13 @@ class Writer:
         """Request a compaction of the dirty tables, after queued submissions. Raises WarehouseDownError."""
         item = _Item(None)
         with self._changed:
-            if self._stopping:
-                raise WarehouseDownError("the warehouse is closing")
+            self._refuse_late()
             self._enqueue(item)
         return item.future
+
+    def _refuse_late(self) -> None:
+        if self._stopping:
+            raise WarehouseDownError("the warehouse is closing")
 
     def _enqueue(self, item: _Item) -> None:
         item.future.set_running_or_notify_cancel()  # it cannot be cancelled from here on

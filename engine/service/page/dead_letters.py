@@ -20,7 +20,6 @@ from engine.service.submission import AuditEntry, NotStoredError, Submission
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
-    from engine.service.storage import Reader
 
 __all__ = ["discard", "discard_many", "replay", "show_letter", "show_letters"]
 
@@ -38,14 +37,16 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
     where = {name: query.get(name, "") for name in ("place", "cause", "before")}
     where["status"] = query.get("status", "open")
     status = "" if where["status"] == "all" else where["status"]
+    page = LetterWhere(where["place"], where["cause"], status, before=where["before"], limit=PAGE + 1)
     if store == "engine" and context.operations is not None:
-        page = LetterWhere(where["place"], where["cause"], status, before=where["before"], limit=PAGE + 1)
         found: list[Any] = await context.operations.letters(page)
         causes = await context.operations.causes()
         last = found[PAGE - 1].id if len(found) > PAGE else ""
     else:
         store = "service"
-        found, causes = await context.read(lambda reader: _own(reader, where, status))
+        found, causes = await context.read(
+            lambda reader: (letters.list_letters(reader, page), letters.causes_of(reader))
+        )
         last = found[PAGE - 1].place if len(found) > PAGE else ""
     asked: dict[str, Any] = {"store": store, **where}
     more = address(request, "/ui/letters", **{**asked, "before": last}) if last else ""
@@ -61,18 +62,6 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
         said=query.get("said", "")[:300],
         **asked,
     )
-
-
-def _own(reader: Reader, where: dict[str, str], status: str) -> tuple[list[Any], list[tuple[str, str, int]]]:
-    found = letters.list_letters(
-        reader,
-        model=where["place"],
-        cause=where["cause"],
-        status=status,
-        before=where["before"],
-        limit=PAGE + 1,
-    )
-    return found, letters.causes_of(reader)
 
 
 async def show_letter(request: Request, context: ServiceContext) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
@@ -162,13 +162,11 @@ def _show_controls(value: object) -> object:
 
 def moment(text: object) -> datetime | None:
     """Parse a time of the state store or the warehouse, with a zone; None for none."""
-    if isinstance(text, datetime):
-        return text if text.tzinfo is not None else text.replace(tzinfo=UTC)
-    if not isinstance(text, str) or not text:
-        return None
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text) if isinstance(text, str) else text
     except ValueError:
+        return None
+    if not isinstance(found, datetime):
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
@@ -209,6 +207,7 @@ def _when(value: object) -> str:
 
 
 _NONE = "\N{EN DASH}"
+_SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -226,12 +225,9 @@ def _ago(value: object) -> str:
 
 
 def _took(begun: datetime, ended: datetime | None) -> str:
-    return duration_text((ended or datetime.now(UTC)) - begun) if begun else str(timedelta())
+    return duration_text((ended or datetime.now(UTC)) - begun)
 
 
 def _bytes(value: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1024 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return ""
+    size, unit = next(((size, unit) for size, unit in _SIZES if value >= size), (1, "B"))
+    return f"{value:.0f} B" if unit == "B" else f"{value / size:.1f} {unit}"

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from engine.service.operations import OperationsError
+from engine.service.operations import OperationsError, RunStartError
 from engine.service.page import charts
 from engine.service.page.rendering import address, problem, render
-from engine.service.runs import RunStartError
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext

@@ -30,7 +30,7 @@ async def key_of(node: str, *, attempt: int = 1) -> str:
     sink.ctx = Context(run_id="r1", node=node, attempt=attempt, epoch=attempt)
     async with sink:
         assert sink._delivery is not None
-        sink._delivery.client.post = post  # type: ignore[method-assign]
+        sink._delivery.client.post = post  # type: ignore[assignment, method-assign]
         with pytest.raises(FatalError, match="enough"):
             await sink.write(Batch([{"id": "a", "name": "x"}], KeyRange("k/", 0, 1)))
     return seen[0]

@@ -16,7 +16,7 @@ from connectors.models import INGEST_MODELS
 from engine.service.app import create_app
 from engine.service.auth import hash_of
 from engine.service.context import ServiceContext
-from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
+from engine.service.operations import HostedRun, RunStartError, RunState, StartedRun
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
 from engine.service.warehouse import Warehouse
