@@ -64,12 +64,7 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
     )
 
 
-async def show_letter(request: Request, context: ServiceContext) -> Response:
-    """Show one dead letter."""
-    return await _letter_page(request, context)
-
-
-async def _letter_page(
+async def show_letter(
     request: Request,
     context: ServiceContext,
     *,
@@ -77,6 +72,7 @@ async def _letter_page(
     record: str | None = None,
     status: int = 200,
 ) -> Response:
+    """Show one dead letter, with the record as edited, and why that was rejected."""
     store, letter_id = request.path_params["store"], request.path_params["id"]
     letter = await _find(context, store, letter_id)
     if letter is None:
@@ -148,7 +144,7 @@ async def replay(request: Request, context: ServiceContext, form: dict[str, str]
     except NotStoredError:
         errors, status = [_BUSY], 503
     if any(errors):
-        return await _letter_page(request, context, errors=errors, record=record, status=status)
+        return await show_letter(request, context, errors=errors, record=record, status=status)
     return RedirectResponse(address(request, f"/ui/letters/{store}/{letter_id}", said=said), 303)
 
 
