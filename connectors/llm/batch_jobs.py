@@ -172,7 +172,10 @@ class BatchJobs:
         found: dict[str, Ordered] = {}
         for key, entry in entries.items():
             place = json.loads(entry.answer)
-            lines = await self._of_earlier(place["job"], place["file"], ours=self._journal.is_ours(entry))
+            # entries of earlier versions have no file
+            lines = await self._of_earlier(
+                place["job"], place.get("file", ""), ours=self._journal.is_ours(entry)
+            )
             line = lines.get(place["line"])
             self._read.add(wanted[key])
             if line is not None:

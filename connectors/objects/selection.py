@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from connectors.objects.listed import ListedObject
 
-__all__ = ["Selection", "is_note"]
+__all__ = ["Selection", "in_utc", "is_note"]
 
 _NOTE = re.compile(
     r"(?:^|/)(?:(?:\.odw-|_odw/)[0-9a-f]{12}/[^/]+\.(?:json|tmp)|\.[^/]+\.[0-9a-f]{16}\.written)$"
@@ -53,10 +53,11 @@ class Selection:
         if (self.modified_after is None and self.modified_before is None) or not found.last_modified:
             return True
         modified = datetime.fromisoformat(found.last_modified)
-        if self.modified_after is not None and modified < _in_utc(self.modified_after):
+        if self.modified_after is not None and modified < in_utc(self.modified_after):
             return False
-        return self.modified_before is None or modified < _in_utc(self.modified_before)
+        return self.modified_before is None or modified < in_utc(self.modified_before)
 
 
-def _in_utc(when: datetime) -> datetime:
+def in_utc(when: datetime) -> datetime:
+    """Return the time with a zone; one without is in UTC."""
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -41,6 +41,13 @@ def test_answers_go_to_the_slot_whose_nonce_they_echo(places: list[str]) -> None
     assert matched(json.dumps(content)) == {"r1": "aa", "r2": "bb", "r3": "cc"}
 
 
+@pytest.mark.parametrize("nonce", ["12345678", "12345e67"])
+def test_a_nonce_of_digits_may_be_a_number(nonce: str) -> None:
+    reading = match_slots(f'{{"r1": {{"nonce": {nonce}, "a": "x"}}}}', {"r1": nonce, "r2": "bb"})
+    assert reading is not None
+    assert reading.answers["r1"]["a"] == "x"
+
+
 def test_a_slot_without_its_nonce_is_left_out() -> None:
     assert matched(reply(r1=slot("aa", "1"), r2=slot("xx", "2"), r3=slot(None, "3"))) == {"r1": "1"}
 
@@ -60,6 +67,7 @@ def test_marks_without_an_end_take_linear_time(hostile: str) -> None:
 
 
 def test_a_text_without_an_end_takes_linear_time_to_repair() -> None:
+    assert repaired("{" + "'" * 40_001 + "}") == ["}"]
     assert repaired('{"' + '\\"' * 20_000 + "}") == ['"' * 20_000 + "}"]
 
 
@@ -191,6 +199,15 @@ def test_values_without_json_are_unreadable(content: str) -> None:
         ('{"a": 1, // why\n"b": 2}', {"a": 1, "b": 2}),
         ('{"a": "None, True,}"}', {"a": "None, True,}"}),
         ("{a: 1}", {"a": 1}),
+        ("{'url': 'https://a.example/b', 'who': 'Ann'}", {"url": "https://a.example/b", "who": "Ann"}),
+        ("{'a': 'x /* y */ z, }', 'b': None}", {"a": "x /* y */ z, }", "b": None}),
+        ("{'a': 'it is True', 'b': '5\" \\'x'}", {"a": "it is True", "b": "5\" 'x"}),
+        ("{'a': 'it's // fine', 'b': 'x'}", {"a": "it's // fine", "b": "x"}),
+        ("{“a”: “http://x/y”, “b”: 1}", {"a": "http://x/y", "b": 1}),
+        ('{”a”: ”x”, "b": «y», `c`: `z`}', {"a": "x", "b": "y", "c": "z"}),
+        ('{"a": "said “hi” // {"}', {"a": "said “hi” // {"}),
+        ('{"a": 12.5%}', None),
+        ('{"a": $12}', None),
         ("{'a': 'O''Neil'}", None),
         ('{"a": 1', None),
         ("no JSON", None),
