@@ -8,7 +8,7 @@ are matched by pipeline, node and key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -275,18 +275,16 @@ class _Models:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        self._nodes: dict[str, Mapping[str, JsonValue]] = {}
+        self._plans: dict[str, JsonValue] = {}
 
     async def of(self, run_id: str, node: str) -> str:
         """Return the model's name; "" when the node has none."""
-        if run_id not in self._nodes:
+        if run_id not in self._plans:
             try:
-                document = (await self._store.get_run(run_id)).identity_doc
+                self._plans[run_id] = (await self._store.get_run(run_id)).identity_doc
             except RunNotFoundError:
-                document = None
-            nodes = document.get("nodes") if isinstance(document, dict) else None
-            self._nodes[run_id] = nodes if isinstance(nodes, dict) else {}
-        entry = self._nodes[run_id].get(node)
-        params = entry.get("params") if isinstance(entry, dict) else None
-        model = params.get("model") if isinstance(params, dict) else None
-        return model if isinstance(model, str) else ""
+                self._plans[run_id] = None
+        found = self._plans[run_id]
+        for name in ("nodes", node, "params", "model"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else ""

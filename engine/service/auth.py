@@ -68,17 +68,13 @@ class KeyCheck:
             return False
         found = await anyio.to_thread.run_sync(hash_of, token.strip(), limiter=self._hashing)
         is_right = found is not None and hmac.compare_digest(found, self._key_hash)
-        self._remember(digest, is_right=is_right)
+        if not is_right:
+            self._failed[digest] = None
+            if len(self._failed) > _REMEMBERED_BAD:
+                del self._failed[next(iter(self._failed))]
+        elif len(self._passed) < _REMEMBERED:
+            self._passed.add(digest)
         return is_right
-
-    def _remember(self, digest: bytes, *, is_right: bool) -> None:
-        if is_right:
-            if len(self._passed) < _REMEMBERED:
-                self._passed.add(digest)
-            return
-        self._failed[digest] = None
-        if len(self._failed) > _REMEMBERED_BAD:
-            del self._failed[next(iter(self._failed))]
 
 
 @dataclass(frozen=True, slots=True)
