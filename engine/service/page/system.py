@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.page import letters
+from engine.service.page import service_dead_letters
 from engine.service.page.rendering import render
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def show_health(request: Request, context: ServiceContext) -> Response:
         ("bytes of requests", context.inflight.used, settings.max_inflight_size),
         ("pages watching", context.viewers, 32),
     ]
-    audit = await context.read(lambda reader: letters.audit_of(reader, limit=30))
+    audit = await context.read(lambda reader: service_dead_letters.audit_of(reader, limit=30))
     access = [
         ("reading", bool(settings.consumption_api_key)),
         ("writing", bool(settings.ingest_api_key)),
