@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from engine.plan.model import Plan
     from engine.preview import Forecast
 
-OPTIONS = ForecastOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
