@@ -181,7 +181,7 @@ def read_columns(
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
-    _check_table(text, path, named=dialect.header and not names)
+    _check_kind(text, path, may_be_json=bool(names) or not dialect.header)
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     skipped = max(dialect.skip_lines, int(separator is not None))
@@ -205,37 +205,25 @@ def read_columns(
     sample = [row for row in values if len(row) == len(named)]
     misplaced = dialect.header and not names and 2 * len(sample) < len(values)
     hint = "; if the header is on a later line, set `skip_lines`" if misplaced else ""
-    found = _types_of(named, sample, types, dialect, agree)
-    header_lines = skipped + (first_row_lines if dialect.header else 0)
-    return Columns(dialect, named, found, header_lines, hint)
-
-
-def _check_table(text: str, path: str, *, named: bool) -> None:
-    """Refuse markup, and JSON instead of a line that names the columns."""
-    if _MARKUP.match(text):
-        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
-    if named and _JSON.match(text):
-        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
-        raise RecordError(message, kind="WrongHeader")
-
-
-def _types_of(
-    named: Sequence[str],
-    sample: Sequence[Sequence[str]],
-    types: Mapping[str, ColumnType] | None,
-    dialect: CsvDialect,
-    agree: Agree | None,
-) -> list[tuple[ColumnType, bool]]:
-    """Return the type of each column, and whether it was declared."""
     found: list[tuple[ColumnType, bool]] = []
     for at, name in enumerate(named):
         if types is not None and (name in types or not types):
             found.append((types.get(name, "text"), True))
             continue
-        values = [row[at] for row in sample if row[at] not in dialect.nulls]
-        kind = infer_type(values) if values else None
+        given = [row[at] for row in sample if row[at] not in dialect.nulls]
+        kind = infer_type(given) if given else None
         found.append((agree(name, kind) if agree is not None else kind or "text", False))
-    return found
+    header_lines = skipped + (first_row_lines if dialect.header else 0)
+    return Columns(dialect, named, found, header_lines, hint)
+
+
+def _check_kind(text: str, path: str, *, may_be_json: bool) -> None:
+    """Raise `RecordError` for a page or a JSON document."""
+    if _MARKUP.match(text):
+        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
+    if not may_be_json and _JSON.match(text):
+        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
+        raise RecordError(message, kind="WrongHeader")
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
