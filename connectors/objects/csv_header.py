@@ -181,11 +181,7 @@ def read_columns(
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
-    if _MARKUP.match(text):
-        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
-    if dialect.header and not names and _JSON.match(text):
-        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
-        raise RecordError(message, kind="WrongHeader")
+    _check_kind(text, path, may_be_json=bool(names) or not dialect.header)
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     skipped = max(dialect.skip_lines, int(separator is not None))
@@ -219,6 +215,15 @@ def read_columns(
         found.append((agree(name, kind) if agree is not None else kind or "text", False))
     header_lines = skipped + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines, hint)
+
+
+def _check_kind(text: str, path: str, *, may_be_json: bool) -> None:
+    """Raise `RecordError` for a page or a JSON document."""
+    if _MARKUP.match(text):
+        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
+    if not may_be_json and _JSON.match(text):
+        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
+        raise RecordError(message, kind="WrongHeader")
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:

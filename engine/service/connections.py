@@ -91,9 +91,9 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel its timers."""
-        for timer in (self._timer, self._stalled):
-            if timer is not None:
-                timer.cancel()
+        self._stop_timer()
+        if self._stalled is not None:
+            self._stalled.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -139,9 +139,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request, unless its headers are too large."""
         self._in_head = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > _MAX_HEAD:
             self._refuse(*_TOO_LARGE)
@@ -157,9 +155,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         """The request has arrived completely."""
         if self._is_refused:
             return
-        if self.cycle.response_complete and self._timer is not None:  # a request that was not read has ended
-            self._timer.cancel()
-            self._timer = None
+        if self.cycle.response_complete:  # a request that was not read has ended
+            self._stop_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -187,6 +184,11 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._end)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _end(self) -> None:
         self._timer = None
