@@ -12,7 +12,8 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 
 from connectors.http.connection import HttpConnection
-from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
+from connectors.objects.unpacking import unpack_body
 from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
 from engine.contract.clock import Clock

@@ -19,7 +19,7 @@ from connectors.objects.media_types import (
     without_charset,
 )
 from connectors.objects.params import ObjectParams
-from connectors.objects.unpacking import MAX_OUTPUT, StreamUnpacker, packed_kind
+from connectors.objects.unpacking import packed_kind, unpack_whole
 from engine.errors import RecordError
 
 __all__ = ["decode_whole"]
@@ -73,14 +73,7 @@ def _unpacked(data: bytes, key: str, path: str, params: ObjectParams) -> bytes:
         kind = packed_kind(data[:65536], key, None)
         if kind is None:
             return data
-        unpacker = StreamUnpacker(kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
-        pieces: list[bytes] = []
-        # zlib copies the remaining input at each step: feed it in small pieces
-        for start in range(0, len(data), MAX_OUTPUT):
-            unpacker.feed(data[start : start + MAX_OUTPUT])
-            pieces += iter(unpacker.take, b"")
-        unpacker.finish()
-        return b"".join(pieces)
+        return unpack_whole(data, kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
     except PackedError as error:
         raise RecordError(f"{path}: {error}", kind="ObjectDamaged") from error
     except UnpackedTooLargeError as error:
