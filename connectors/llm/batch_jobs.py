@@ -24,8 +24,7 @@ import anyio
 
 from connectors.llm.json_text import parse, written
 from connectors.llm.prompt import Prompt
-from connectors.llm.quoting import text_of, without_texts
-from connectors.llm.refusals import Cause, Refusal, cause_of
+from connectors.llm.refusals import Cause, Refusal, cause_of, text_of, without_texts
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import EndpointError, why_unreachable
 from connectors.llm.waiting import wait_seconds

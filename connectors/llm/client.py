@@ -17,8 +17,7 @@ from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
 from connectors.llm.prompt import Prompt
-from connectors.llm.quoting import text_of, without_texts
-from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
+from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window, text_of, without_texts
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import EndpointError, open_sdk, why_unreachable
 from connectors.llm.waiting import UsedUp, used_up, wait_seconds

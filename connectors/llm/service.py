@@ -16,11 +16,10 @@ from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
 from connectors.llm.chain import ModelChain
 from connectors.llm.client import Contact, Reply, open_chat
-from connectors.llm.documents import Document
+from connectors.llm.documents import Document, PackLimits
 from connectors.llm.examples import told
 from connectors.llm.gate import Gate
 from connectors.llm.history import Attempts
-from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
