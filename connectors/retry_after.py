@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["moment_of", "retry_after_seconds", "server_time"]
+__all__ = ["duration_seconds", "moment_of", "retry_after_seconds", "server_time"]
 
 _LONGEST = 3600.0
 _DAY = 86_400.0
+_UNITS = {"d": _DAY, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
+_DURATION = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|us|µs|d|days?|h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)(?![a-z])",
+    re.IGNORECASE,
+)
+_ISO_DURATION = re.compile(r"P(\d+D)?(?:T(.+))?", re.IGNORECASE)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: float = _LONGEST) -> float | None:
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
-    It reads both forms of the standard (seconds, and an HTTP date), also an ISO date and seconds since 1970,
-    and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
-    `x-ms-retry-after-ms`). A date is compared with the response's own `Date`, so that two clocks need not
-    agree, or with `now` if it has none. A date in the past means 0; the result is at most `longest` (an
+    It reads both forms of the standard (seconds, and an HTTP date), also an ISO date, seconds since 1970 and
+    durations (`2m`, `PT20S`), and with precedence `retry-after-ms`, which OpenAI-compatible endpoints send
+    (Azure: `x-ms-retry-after-ms`). A date is compared with the response's own `Date`, so that two clocks need
+    not agree, or with `now` if it has none. A date in the past means 0; the result is at most `longest` (an
     hour).
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
@@ -27,8 +34,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: floa
             return min(milliseconds / 1000, longest)
     text = headers.get("retry-after")
     now = server_time(headers, now)
-    # "5s" is not standard, but is sent; "5, 5" is the header twice
-    seconds = _number(text.partition(",")[0].strip().rstrip("sS") if text else None)
+    # "5, 5" is the header twice
+    seconds = duration_seconds(text.partition(",")[0]) if text else None
     moment = moment_of(text) if text and seconds is None else None
     if moment is not None:
         seconds = max((moment - now).total_seconds(), 0.0)
@@ -40,6 +47,24 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: floa
 def server_time(headers: Mapping[str, str], now: datetime) -> datetime:
     """Return the time by the server's clock when it responded; `now` if the response does not state it."""
     return moment_of(headers.get("date", "")) or now
+
+
+def duration_seconds(text: str) -> float | None:
+    """Return the seconds of `6m0s`, `250ms`, `PT1M30S` or a plain number; None for any other text."""
+    text = text.strip()
+    if iso := _ISO_DURATION.fullmatch(text):
+        text = "".join(filter(None, iso.groups()))
+    parts = _DURATION.findall(text)
+    if parts and not _DURATION.sub("", text).strip():
+        return sum(float(number) * _UNITS[_unit(unit)] for number, unit in parts)
+    return _number(text)
+
+
+def _unit(word: str) -> str:
+    word = word.lower()
+    if word in _UNITS:
+        return word
+    return "ms" if word.startswith("milli") else word[0]
 
 
 def _number(text: str | None) -> float | None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
 import anyio
 from pydantic import BaseModel, Field, create_model
 
-from engine.contract.arguments import expect, is_count, is_flag, is_name, is_text
+from engine.contract.arguments import expect, is_count, is_name
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.callables import (
     UNFINISHED,
@@ -93,8 +93,8 @@ def source(
         repeatable: calling again gives the same records in the same order, so runs can be resumed.
     """
     expect(_SOURCE, "key", key, _is_key, "the name of a field, or a function of the record")
-    expect(_SOURCE, "unique", unique, is_flag, _FLAG)
-    expect(_SOURCE, "repeatable", repeatable, is_flag, _FLAG)
+    expect(_SOURCE, "unique", unique, bool, _FLAG)
+    expect(_SOURCE, "repeatable", repeatable, bool, _FLAG)
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionSource(partial(function, **values), key=key, unique=unique, repeatable=repeatable)
@@ -123,7 +123,7 @@ def transform(
         batch: the function takes a list of records and returns one outcome for each.
         concurrency: records processed concurrently when the function is `async`.
     """
-    expect(_TRANSFORM, "batch", batch, is_flag, _FLAG)
+    expect(_TRANSFORM, "batch", batch, bool, _FLAG)
     expect(_TRANSFORM, "concurrency", concurrency, is_count, _COUNT)
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
@@ -387,7 +387,7 @@ def _decorate(
     *,
     positional: int,
 ) -> Any:
-    expect(call, "name", name, is_text, "a string")
+    expect(call, "name", name, str, "a string")
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
         what = f"a function written in Python: write `@{call}` or `@{call}(…)` above its `def`"

@@ -17,7 +17,7 @@ from importlib import import_module
 from traceback import extract_tb
 from typing import NoReturn
 
-from engine.contract.arguments import expect, is_mapping
+from engine.contract.arguments import expect
 from engine.contract.callables import check_constructor
 from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
@@ -36,7 +36,7 @@ class Registry:
     """An immutable map from (kind, name) to specifications; extend it with `including`."""
 
     def __init__(self, loaders: Mapping[tuple[Kind, str], Loader]) -> None:
-        expect("engine.Registry", "loaders", loaders, is_mapping, "a mapping; see `Registry.installed`")
+        expect("engine.Registry", "loaders", loaders, Mapping, "a mapping; see `Registry.installed`")
         self._loaders = dict(loaders)
 
     @classmethod

@@ -27,6 +27,7 @@ from engine.state.store import StateStore
 
 __all__ = [
     "MAX_SAMPLE",
+    "READ_AGAIN",
     "READ_BEYOND",
     "SAMPLED",
     "SAMPLED_SPLITS",
@@ -43,7 +44,7 @@ MAX_SAMPLE = 100_000  # records of a sample are held in memory until their split
 READ_BEYOND = 20  # records read from a split, in multiples of those it contributes to the sample
 READING = "reading"
 
-STOPPED_AFTER = "stopped_after"
+STOPPED_AFTER, READ_AGAIN = "stopped_after", "read_again"
 SAMPLED, SAMPLED_SPLITS = "sampled", "sampled_splits"
 """Names of the numbers that sources of a trial report (`RunReport.nodes`)."""
 
@@ -119,7 +120,7 @@ def _reading_less(node: PlanNode, reading: Reading) -> PlanNode:
         source = whole(params, connection)
         assert isinstance(source, Source)
         if reading.limit is not None:
-            _Limited(source, reading.limit).install()
+            _Limited(source, reading.limit, bookmarks=node.spec.keeps_bookmarks(params)).install()
         elif reading.sample is not None:
             _Sampled(source, reading.sample, reading.seed).install()
         return source
@@ -139,11 +140,16 @@ def _install(source: Source[Any], name: str, method: Callable[..., Any]) -> None
 
 
 class _Limited:
-    """Ends the reading of a source after a number of records, over all its splits."""
+    """Ends the reading of a source after a number of records, over all its splits.
 
-    def __init__(self, source: Source[Any], limit: int) -> None:
+    `bookmarks`: a later run reads what no bookmark covers.
+    """
+
+    def __init__(self, source: Source[Any], limit: int, *, bookmarks: bool) -> None:
         self._source = source
         self._left = self._limit = limit
+        self._bookmarks = bookmarks
+        self._unmarked: dict[str, int] = {}  # records of each split since its last bookmark
 
     def install(self) -> None:
         """Replace the source's `read`."""
@@ -157,7 +163,7 @@ class _Limited:
                 return
             async with aclosing(generator_of(read, split, position, ctx)) as batches:
                 async for batch in batches:
-                    yield self._cut(batch, position)
+                    yield self._cut(batch, position, split.key)
                     if not self._left:
                         return
                     position = batch.position
@@ -177,9 +183,14 @@ class _Limited:
         self._left -= count
         if not self._left:
             self._source.ctx.aggregate[STOPPED_AFTER] = self._limit
+            if self._bookmarks:
+                self._source.ctx.aggregate[READ_AGAIN] = sum(self._unmarked.values())
 
-    def _cut(self, batch: Batch, before: JsonValue) -> Batch:
-        if len(batch) <= self._left:
+    def _cut(self, batch: Batch, before: JsonValue, split: str) -> Batch:
+        whole = len(batch) <= self._left
+        unmarked = self._unmarked.get(split, 0) + min(len(batch), self._left)
+        self._unmarked[split] = 0 if whole and batch.bookmarks else unmarked
+        if whole:
             self._spend(len(batch))
             return batch
         part = batch.slice(0, self._left)

@@ -29,8 +29,10 @@ warm_start.install()
 COLLECT_AFTER = 5_000
 """Objects made and not yet freed before the garbage collector looks at them; by default it is 700."""
 
-Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
+MOSTLY_WAITING = ("tests/reliability/", "tests/temporal/")
+"""Folders of tests that wait for processes, leases and time limits."""
 
+Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
 MAX_ID_BYTES = 16
 
@@ -125,6 +127,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if given is not None:
         warm_start.use(given["fork_server"])
         bytecode.rewrite_share(config, int(given["workerid"].removeprefix("gw")), given["workercount"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that mostly wait: at the end, they would leave the processors idle."""
+    items.sort(key=lambda item: not item.nodeid.startswith(MOSTLY_WAITING))
 
 
 def pytest_collection_finish() -> None:

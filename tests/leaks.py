@@ -14,11 +14,22 @@ from typing import Any
 from tests.servers import warm_start
 from tests.servers.needed import KEPT
 
-__all__ = ["generators_begun", "no_child_process", "no_open_generator", "no_socket", "watch_generators"]
+__all__ = [
+    "generators_begun",
+    "no_child_process",
+    "no_open_generator",
+    "no_socket",
+    "watch_generators",
+    "with_addresses",
+]
 
 TASKS = "/proc/self/task"
 DESCRIPTORS = "/proc/self/fd"
 LIBRARIES = "site-packages"  # httpx, for one, leaves it to the loop to close what it iterates over
+TCP_STATES = (
+    *("NONE", "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED"),
+    *("CLOSE-WAIT", "LAST-ACK", "LISTEN", "CLOSING", "SYN-RECEIVED"),
+)
 PATIENCE = 60.0  # seconds for what is being closed by another thread or by the kernel
 
 Generator = AsyncGeneratorType[Any, Any]
@@ -38,7 +49,7 @@ def no_socket() -> Iterator[None]:
     """Every socket that is opened in the block is closed at its end."""
     before = _sockets()
     yield
-    _fail_with("sockets open", _left_over(_sockets, before))
+    _fail_with("sockets open", with_addresses(_left_over(_sockets, before)))
 
 
 @contextmanager
@@ -156,6 +167,19 @@ def _sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+def with_addresses(descriptors: Collection[str]) -> list[str]:
+    """Add the ports at both ends and the state (RFC 9293) to names of TCP sockets, as in `socket:[42]`."""
+    ends: dict[str, str] = {}
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        with suppress(OSError), open(table) as lines:
+            for _, here, there, state, *rest in map(str.split, lines.readlines()[1:]):
+                ports = [int(end.rpartition(":")[2], 16) for end in (here, there)]
+                ends[f"socket:[{rest[5]}]"] = f"port {ports[0]} to {ports[1]}, {TCP_STATES[int(state, 16)]}"
+    return sorted(
+        f"{one} ({ends[name]})" if (name := one.rpartition(" ")[2]) in ends else one for one in descriptors
+    )
 
 
 def _left_over(look: Callable[[], set[str]], before: set[str]) -> set[str]:

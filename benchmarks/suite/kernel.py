@@ -36,12 +36,12 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
                 Arm(
                     "engine fused",
                     partial(engine_run, source, count, inline=True),
-                    goals=[Goal("ratio", "<=", 1.15)],
+                    goals=[Goal("ratio", "<=", 1.10)],
                 ),
                 Arm(
                     "engine one edge",
                     partial(engine_run, source, count, inline=False),
-                    goals=[Goal("ratio", "<=", 1.20)],
+                    goals=[Goal("ratio", "<=", 1.15)],
                 ),
             ],
             reference=REFERENCE,

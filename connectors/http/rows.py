@@ -43,7 +43,11 @@ async def read_rows(
     reader = ObjectReader("", shown, len(answer.body), open_body)
     records: list[Any] = []
     failed: dict[int, RecordError] = {}
-    async with aclosing(record_format(params, known.setdefault).pages(reader, RecordPlace())) as pages:
+
+    def agree(column: str, kind: ColumnType | None) -> ColumnType:
+        return known.get(column, "text") if kind is None else known.setdefault(column, kind)
+
+    async with aclosing(record_format(params, agree).pages(reader, RecordPlace())) as pages:
         async for page in pages:
             failed |= {len(records) + index: error for index, error in page.failures}
             records += page.records

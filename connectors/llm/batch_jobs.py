@@ -157,8 +157,9 @@ class BatchJobs:
         found: dict[str, Ordered] = {}
         for key, entry in entries.items():
             place = json.loads(entry.answer)
+            # entries of earlier versions have no file
             lines = await self._of_earlier(
-                place["job"], place["file"], ours=self._contact.journal.is_ours(entry)
+                place["job"], place.get("file", ""), ours=self._contact.journal.is_ours(entry)
             )
             line = lines.get(place["line"])
             self._read.add(wanted[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,6 +40,7 @@ _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
 _CHECK: Final = "check `base_url` (usually it ends with /v1)"
 _PATH: Final = "/chat/completions"
+_ALLOWED_ENCODINGS: Final = frozenset({"identity", "gzip", "deflate"})  # requested everywhere
 _RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK returns the raw answer
 
 
@@ -243,7 +244,7 @@ class ChatClient:
                 status, headers, content = await self._post(body)
             self.gate.hear(headers, mark)
             if 200 <= status < 300:
-                found = self._completion(content)
+                found = self._completion(content, headers)
                 if isinstance(found, Reply):
                     return found
                 if found is None:
@@ -261,13 +262,23 @@ class ChatClient:
                 raise final
             return found
 
-    def _completion(self, content: bytes) -> Reply | Refusal | None:
-        """Return the completion of a 200 answer. Raises TransientError if the body was damaged in transit."""
+    def _completion(self, content: bytes, headers: Mapping[str, str]) -> Reply | Refusal | None:
+        """Return the completion of a 200 answer.
+
+        Raises TransientError if the body was damaged in transit, EndpointError if it is packed as the
+        request did not allow.
+        """
         if content.lstrip().startswith(b"<"):
             return None
         try:
             return read_completion(read_body(content))
         except ValueError as error:
+            encoding = headers.get("content-encoding", "").strip().lower()
+            if encoding and encoding not in _ALLOWED_ENCODINGS:
+                raise EndpointError(
+                    f"{self._url} answered with `Content-Encoding: {encoding}`, which the request did not "
+                    "accept; turn this compression off at the endpoint, or at the proxy before it"
+                ) from error
             raise TransientError(f"{self._url} returned something other than a chat completion") from error
 
     def _no_completion(self) -> ComponentError:

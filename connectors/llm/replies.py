@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from connectors.llm.json_text import parse, repaired
+from connectors.llm.json_text import NumberLiteral, parse, repaired
 from connectors.llm.schema import TargetSchema
 from connectors.llm.shapes import Choice
 from connectors.llm.spelling import by_name, folded_name, says_nothing
@@ -139,11 +139,16 @@ def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) ->
 
 
 def _nonce_of(value: Values) -> str:
-    """Return an object's nonce in its original form; some models change its case, or that of its name."""
+    """Return an object's nonce in its original form; some models change its case, or that of its name.
+
+    One of digits (`12345678`, `12345e67`) may be written as a number.
+    """
     nonce = value.get("nonce")
     if nonce is None:
         nonce = next((value[name] for name in value if folded_name(name) == "nonce"), None)
-    return nonce.strip().lower() if isinstance(nonce, str) else ""
+    if isinstance(nonce, str | int | NumberLiteral):
+        return str(getattr(nonce, "literal", nonce)).strip().lower()
+    return ""
 
 
 def _unpacked(value: object) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from connectors.llm.json_text import parse, written
@@ -28,7 +28,8 @@ def joined(text: str) -> Any:
     bare = "\n".join(line for line in text.split("\n") if not line.startswith(":")).strip()
     if bare.startswith(("{", "[")):
         return parse(bare)  # comments that kept the connection alive precede a plain JSON answer
-    return combined(_events(text), has_ended="[DONE]" in text)
+    events = list(_events(text))
+    return _of_another_api(events) or combined(events, has_ended="[DONE]" in text)
 
 
 def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) -> dict[str, Any]:
@@ -64,6 +65,30 @@ def combined(events: Iterable[Mapping[str, Any]], *, has_ended: bool = False) ->
         name: pieces for name, pieces in message.items() if not all(isinstance(one, str) for one in pieces)
     }
     return {**whole, "choices": [{**choice, "message": {**texts, **in_parts, **calls}}]}
+
+
+def _of_another_api(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return what the events of OpenAI's Responses API or of Anthropic's Messages make up; None for others.
+
+    An error among them, or the absence of the last event, is an error.
+    """
+    kinds = {str(event.get("type")): event for event in events}  # the last one of each
+    start = kinds.get("message_start", {}).get("message")
+    if not isinstance(start, Mapping) and "response.created" not in kinds:
+        return None
+    if error := kinds.get("error"):
+        return {"error": error.get("error") or error}
+    for end in ("response.completed", "response.incomplete", "response.failed"):
+        if isinstance(response := kinds.get(end, {}).get("response"), Mapping):
+            return response
+    last = kinds.get("message_delta", {})
+    stopped = _mapping(last.get("delta")).get("stop_reason")
+    if not (isinstance(start, Mapping) and stopped):
+        return {"error": {"message": "the stream broke off"}}
+    deltas = [_mapping(one.get("delta")) for one in events if one.get("type") == "content_block_delta"]
+    text = "".join(str(one.get("text") or one.get("partial_json") or "") for one in deltas)
+    usage = {**_mapping(start.get("usage")), **_mapping(last.get("usage"))}
+    return {**start, "content": text, "stop_reason": stopped, "usage": usage}
 
 
 def stated_usage(body: Mapping[str, Any]) -> object:
@@ -107,5 +132,8 @@ def _arguments(delta: Mapping[str, Any]) -> Iterator[tuple[object, str]]:
 def _first_choice(choices: object) -> Mapping[str, Any]:
     """Return an event's first choice; others may be interleaved."""
     parts = choices if isinstance(choices, list) else []
-    first = next((one for one in parts if not (isinstance(one, Mapping) and one.get("index"))), None)
-    return first if isinstance(first, Mapping) else {}
+    return _mapping(next((one for one in parts if not (isinstance(one, Mapping) and one.get("index"))), None))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

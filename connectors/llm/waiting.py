@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from connectors.retry_after import moment_of, retry_after_seconds, server_time
+from connectors.retry_after import duration_seconds, moment_of, retry_after_seconds, server_time
 
-__all__ = ["UsedUp", "duration_seconds", "until_seconds", "used_up", "wait_seconds"]
+__all__ = ["UsedUp", "until_seconds", "used_up", "wait_seconds"]
 
 _LONGEST: Final = 3600.0  # a wrong clock of a server must not stop a run
-_UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
-_DURATION: Final = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|us|µs|d|days?|h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)(?![a-z])",
-    re.IGNORECASE,
-)
 _SAID: Final = re.compile(
     r"(?:try again|retry|wait|resets?|available)(?: \w+){0,3}? (?:in|after|for)?\s*"
     r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?|[dhms])(?![a-z])"
@@ -100,7 +95,6 @@ def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime
     now = server_time(headers, now)
     for found in (
         retry_after_seconds(headers, now, math.inf),
-        duration_seconds(headers.get("retry-after", "")),
         _of_body(body),
         _of_passed_on(body, now),
         _of_resets(headers, now),
@@ -109,26 +103,6 @@ def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime
         if found is not None:
             return max(found, 0.0)
     return None
-
-
-def duration_seconds(text: str) -> float | None:
-    """Return the seconds of `6m0s`, `250ms`, `1h2m3.5s` or a plain number; None for any other text."""
-    text = text.strip()
-    parts = _DURATION.findall(text)
-    if parts and not _DURATION.sub("", text).strip():
-        return sum(float(number) * _UNITS[_unit(unit)] for number, unit in parts)
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if number >= 0 else None
-
-
-def _unit(word: str) -> str:
-    word = word.lower()
-    if word in _UNITS:
-        return word
-    return "ms" if word.startswith("milli") else word[0]
 
 
 def _of_body(body: object) -> float | None:

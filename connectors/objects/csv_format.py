@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.content import Content
 from connectors.objects.csv_header import Agree, Columns, CsvDialect, read_columns
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.line_formats import INVALID, RECORD_BYTES, LineFormat, invalid_text, too_long
@@ -46,10 +47,7 @@ class CsvRows(LineFormat):
         async with self.open(reader, start) as content, aclosing(self.blocks(content, start)) as blocks:
             decoder = self.decoder(content, start)
             # from the head alone, even when resuming, so that the names stay the same
-            names = BlockDecoder(content.charset, content.declared)
-            columns = read_columns(
-                content.head, names, self.dialect, self.names, self.types, reader.path, self.agree
-            )
+            columns = self._columns(content, reader.path)
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
             async for block in blocks:
                 found = parser.parse(block)
@@ -58,6 +56,19 @@ class CsvRows(LineFormat):
             found = parser.finish()
             if found is not None:
                 yield found
+
+    async def columns(self, reader: ObjectReader) -> Columns:
+        """Return the columns of an object.
+
+        Raises:
+            ComponentError: as for `pages`.
+        """
+        async with self.open(reader, RecordPlace()) as content:
+            return self._columns(content, reader.path)
+
+    def _columns(self, content: Content, path: str) -> Columns:
+        names = BlockDecoder(content.charset, content.declared)
+        return read_columns(content.head, names, self.dialect, self.names, self.types, path, self.agree)
 
 
 class _Parser:
@@ -136,7 +147,7 @@ class _Parser:
         try:
             reader = csv.reader(lines[header:], **self._options)
             rows = list(reader)
-            if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width}:
+            if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width} != {0}:
                 first = self._waiting.before + header + 1
                 return rows, range(first, first + len(rows)), [], header + len(rows)
         except csv.Error:

@@ -29,8 +29,8 @@ _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 
 
-Agree = Callable[[str, ColumnType], ColumnType]
-"""Returns the type that a column has in all files of a run, given its name and its type in one of them."""
+Agree = Callable[[str, ColumnType | None], ColumnType]
+"""Returns the type to read a column with, by its name and the type of its values in a file (None: none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def read_columns(
     Args:
         names: names of the columns, if the file has no header or a different one.
         types: types by name, the others are inferred; an empty mapping makes every column text.
-        agree: returns the type to use for an inferred one, by the column's name.
+        agree: decides on inferred types.
 
     Raises:
         RecordError: `WrongHeader`: the header is not a row, or lacks a column with a declared type.
@@ -206,8 +206,8 @@ def read_columns(
             found.append((types.get(name, "text"), True))
             continue
         values = [row[at] for row in sample if row[at] not in dialect.nulls]
-        kind = infer_type(values)
-        found.append((agree(name, kind) if agree is not None and values else kind, False))
+        kind = infer_type(values) if values else None
+        found.append((agree(name, kind) if agree is not None else kind or "text", False))
     header_lines = int(separator is not None) + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines)
 

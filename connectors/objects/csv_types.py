@@ -11,12 +11,13 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 
-__all__ = ["CONVERTERS", "INFERRED", "ColumnType", "infer_type"]
+__all__ = ["CONVERTERS", "INFERRED", "ColumnType", "common_type", "infer_type"]
 
 ColumnType = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp"]
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
+_LONG_INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -31,6 +32,10 @@ _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "0"), False
 )
 _PLAIN_BOOLEAN = frozenset({"true", "false"})
+_COMMON: Final[dict[frozenset[ColumnType], ColumnType]] = {
+    frozenset(("integer", "number")): "number",
+    frozenset(("date", "timestamp")): "timestamp",  # pandas writes times at midnight as dates
+}
 _EXACT_LENGTH = 15
 """Number of digits that a float always keeps. Longer numbers are checked one by one."""
 
@@ -81,13 +86,11 @@ def _json_numbers(texts: Sequence[str], kinds: frozenset[type]) -> tuple[list[An
 
 
 def _plain_integers(texts: Sequence[str]) -> list[Any]:
+    """Return integers, and floats where later rows have decimals: all of them are numbers."""
     fast = _json_numbers(texts, _INTEGER_ALONE)
     if fast is not None and b"-0" not in fast[1]:
         return fast[0]
-    found = list(map(int, texts))
-    if list(map(str, found)) != list(texts):
-        raise ValueError
-    return found
+    return [int(text) if _LONG_INTEGER.fullmatch(text) else _plain_numbers((text,))[0] for text in texts]
 
 
 def _numbers(texts: Sequence[str]) -> list[Any]:
@@ -205,6 +208,11 @@ def infer_type(values: Sequence[str]) -> ColumnType:
         if all(pattern.fullmatch(value) and _fits(kind, value) for value in values):  # type: ignore[arg-type]
             return kind  # type: ignore[return-value]
     return "text"
+
+
+def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
+    """Return the inferred type that takes the values of both."""
+    return one if one == other else _COMMON.get(frozenset((one, other)), "text")
 
 
 def _fits(kind: ColumnType, value: str) -> bool:

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple, Protocol
 from connectors.objects.content import ObjectBody
 from engine.errors import FatalError, FatalKind, RecordError
 
-__all__ = ["FileRecord", "ListedObject", "ObjectRefusedError", "ObjectStore", "Selection", "is_note"]
+__all__ = [
+    "FileRecord",
+    "ListedObject",
+    "ObjectRefusedError",
+    "ObjectStore",
+    "Selection",
+    "in_utc",
+    "is_note",
+]
 
 FileRecord = dict[str, str | int | bool | None]
 """The fields of `connectors.models.S3FileContent`."""
@@ -159,10 +167,11 @@ class Selection:
         if (self.modified_after is None and self.modified_before is None) or not found.last_modified:
             return True
         modified = datetime.fromisoformat(found.last_modified)
-        if self.modified_after is not None and modified < _in_utc(self.modified_after):
+        if self.modified_after is not None and modified < in_utc(self.modified_after):
             return False
-        return self.modified_before is None or modified < _in_utc(self.modified_before)
+        return self.modified_before is None or modified < in_utc(self.modified_before)
 
 
-def _in_utc(when: datetime) -> datetime:
+def in_utc(when: datetime) -> datetime:
+    """Return the time with a zone; one without is in UTC."""
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -10,7 +10,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 
 from connectors.objects.charsets import known_charset
 from connectors.objects.csv_types import ColumnType
-from connectors.objects.listed import Selection
+from connectors.objects.listed import Selection, in_utc
 from engine.contract.component import Params, operational
 
 __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "WHOLE", "Format", "ObjectParams", "keeps_bookmarks", "listed"]
@@ -139,6 +139,15 @@ class ObjectParams(Params):
             self.quote in ("\n", "\r", " ", self.delimiter or ",") and self.quote is not None
         ):
             raise ValueError("`delimiter` and `quote` have to be two different characters, and no line ends")
+        return self
+
+    @model_validator(mode="after")
+    def _selects_some(self) -> Self:
+        after, before = self.modified_after, self.modified_before
+        if after is not None and before is not None and in_utc(after) >= in_utc(before):
+            raise ValueError("`modified_after` is not before `modified_before`: no object would be read")
+        if self.min_bytes is not None and self.max_bytes is not None and self.min_bytes > self.max_bytes:
+            raise ValueError("`min_bytes` is more than `max_bytes`: no object would be read")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
     """Return the format of these parameters; `params.streams` has to be true.
 
     Args:
-        agree: for CSV: returns the type to use for an inferred one, by the column's name.
+        agree: for CSV: decides on inferred types.
 
     Raises:
         FatalError: a library that it needs is not installed.

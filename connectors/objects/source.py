@@ -17,7 +17,7 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectStore
 from connectors.objects.pages import RecordFormat
 from connectors.objects.params import ObjectParams
 from connectors.objects.record_formats import record_format
-from connectors.objects.streaming import RecordStream
+from connectors.objects.streaming import Fetched, RecordStream
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Source
@@ -55,8 +55,8 @@ class ObjectSource(Source[P]):
     def __init__(self, params: P, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
-        self._format: RecordFormat | None = None
         self._inferred: dict[str, ColumnType] = {}
+        self._ahead: dict[str, Fetched] = {}
         # for a stream the engine reserves page by page
         self.reserves = not params.streams
 
@@ -73,7 +73,8 @@ class ObjectSource(Source[P]):
         """Open the store."""
         if self.params.streams:
             self._inferred.clear()
-            self._format = record_format(self.params, self._compare_type)
+            self._ahead.clear()
+            record_format(self.params)  # fails if a library is missing
         store = await self.open_store(stack)
         self._opened = (
             store,
@@ -81,43 +82,53 @@ class ObjectSource(Source[P]):
         )
         stack.callback(setattr, self, "_opened", None)
 
-    def _compare_type(self, column: str, kind: ColumnType) -> ColumnType:
-        """Note a column whose inferred type differs between files, which are read concurrently."""
-        first = self._inferred.setdefault(column, kind)
-        if first != kind and {first, kind} != {"integer", "number"}:
-            one, other = sorted((first, kind))
-            self.ctx.count(
-                f"note: read {column!r} as {one} in some files and as {other} in others: set "
-                f"`types: {{{column}: text}}`"
-            )
-        return kind
-
     def _open(self) -> tuple[ObjectStore, ObjectFetcher]:
         assert self._opened is not None, "enter the connector first"
         return self._opened
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """List objects in splits of `split_objects`. A pattern without matches has no split."""
-        chunk: list[ListedObject] = []
         after, number, ordinal = _behind(ctx.listed)
+        types = None if ctx.listed is None else ctx.listed.manifest.get("types", {})
+        async with aclosing(self._chunks(ctx, after, ordinal)) as chunks:
+            async for chunk in chunks:
+                if types is None:
+                    types = await self._types(chunk)
+                entries = [found.as_entry() for found in chunk]
+                bucket = self._open()[0].prefix.removesuffix("/")
+                manifest = {"bucket": bucket, "objects": entries} | ({"types": types} if types else {})
+                yield Split(f"{number:06d}", manifest, first_ordinal=ordinal)
+                number, ordinal = number + 1, ordinal + len(chunk)
+
+    async def _chunks(
+        self, ctx: Context, after: str, before: int
+    ) -> AsyncGenerator[Sequence[ListedObject], None]:
+        """Yield the objects of each split."""
+        chunk: list[ListedObject] = []
         yielded_at, nbytes = anyio.current_time(), 0
         full = STREAMED_SPLIT_BYTES if self.params.streams else sys.maxsize
-        async with aclosing(self._wanted(ctx, after, ordinal)) as listing:
+        async with aclosing(self._wanted(ctx, after, before)) as listing:
             async for page in listing:
                 for found in page:
                     chunk.append(found)
                     nbytes += max(found.size, 0)
                     if len(chunk) == self.params.split_objects or nbytes >= full:
-                        yield self._split(number, ordinal, chunk)
-                        number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                        chunk, nbytes = [], 0
+                        yield chunk
+                        chunk, nbytes, yielded_at = [], 0, anyio.current_time()
                 if chunk and anyio.current_time() - yielded_at >= MAX_SPLIT_SECONDS:
                     # if few objects match, a worker that continues must not search for these again
-                    yield self._split(number, ordinal, chunk)
-                    number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                    chunk, nbytes = [], 0
+                    yield chunk
+                    chunk, nbytes, yielded_at = [], 0, anyio.current_time()
         if chunk:
-            yield self._split(number, ordinal, chunk)
+            yield chunk
+
+    async def _types(self, objects: Sequence[ListedObject]) -> dict[str, ColumnType]:
+        """Return the types of CSV columns in all objects, as far as some of them show."""
+        if self.params.format != "csv" or self.params.types == "text" or len(objects) == 1:
+            return {}
+        from connectors.objects.csv_sampling import sampled_types
+
+        return await sampled_types(*self._open(), objects, self.params, self._ahead)
 
     def can_list_after(self, last: Split) -> bool:
         """Return whether a listing can continue after this split: its keys must be in order."""
@@ -162,11 +173,6 @@ class ObjectSource(Source[P]):
         delivered = await ctx.bookmarks.get(self._open()[0].scope, [found.key for found in page])
         return [found for found in page if delivered.get(found.key) != found.version]
 
-    def _split(self, number: int, ordinal: int, objects: Sequence[ListedObject]) -> Split:
-        entries = [found.as_entry() for found in objects]
-        manifest = {"bucket": self._open()[0].prefix.removesuffix("/"), "objects": entries}
-        return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
-
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """Read a split from `position` on (the index of an object, or a position in one), in order.
 
@@ -179,14 +185,22 @@ class ObjectSource(Source[P]):
         store, fetcher = self._open()
         fetcher.begin()
         objects = [ListedObject.from_entry(entry) for entry in split.manifest["objects"]]
-        if self._format is not None:
-            records = self._stream(store, fetcher, self._format, ctx)
+        if self.params.streams:
+            records = self._stream(store, fetcher, self._format(split, ctx), ctx)
             batches = records.read(objects, position, split.first_ordinal)
         else:
             batches = self._whole(objects, int(position or 0), split.first_ordinal, ctx)
         async with aclosing(batches):
             async for batch in batches:
                 yield batch
+
+    def _format(self, split: Split, ctx: Context) -> RecordFormat:
+        if self.params.format != "csv":
+            return record_format(self.params)
+        from connectors.objects.csv_sampling import TypesOfColumns
+
+        types = TypesOfColumns(split.manifest.get("types", {}), self._inferred, ctx.count)
+        return record_format(self.params, types.agree)
 
     def _stream(
         self, store: ObjectStore, fetcher: ObjectFetcher, records: RecordFormat, ctx: Context
@@ -200,6 +214,7 @@ class ObjectSource(Source[P]):
             on_unreadable=self.params.on_unreadable,
             bookmarks=self.params.mode == "changed",
             folder_types=self.params.hive_types if self.params.hive_partitioning else None,
+            ahead=self._ahead,
         )
 
     async def _whole(
@@ -263,7 +278,7 @@ class ObjectSource(Source[P]):
             async for batch in batches:
                 failed = dict(batch.failures)
                 good = [one for index, one in enumerate(batch.records) if index not in failed]
-                yield good if self._format is not None else list(map(S3FileContent.model_validate, good))
+                yield good if self.params.streams else list(map(S3FileContent.model_validate, good))
                 if batch.reservation is not None:
                     batch.reservation.release()
                 for error in failed.values():

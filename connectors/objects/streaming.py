@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from connectors.objects.content import ObjectBody, OpenBody, StoredBody
 from connectors.objects.csv_types import ColumnType
@@ -29,12 +29,15 @@ from engine.errors import ComponentError, FatalError, RecordError, TransientErro
 if TYPE_CHECKING:
     from aiostream import Stream
 
-__all__ = ["RecordStream", "StreamPosition"]
+__all__ = ["AHEAD_BYTES", "Fetched", "RecordStream", "StreamPosition", "fetch_small"]
 
 AHEAD_BYTES = 512 * 1024
 """Maximum size of prefetched objects, in bytes."""
 
 AHEAD_OBJECTS = 16
+
+Fetched: TypeAlias = OpenBody | ComponentError | Suspect
+"""How to open an object, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,27 @@ class StreamPosition:
         return [*numbers, *rest]
 
 
+async def fetch_small(
+    store: ObjectStore, fetcher: ObjectFetcher, found: ListedObject, least: int = 1
+) -> Fetched:
+    """Fetch an object's body in up to the allowed attempts (at least `least`)."""
+
+    async def whole(found: ListedObject) -> OpenBody:
+        pieces: list[bytes] = []
+        async with store.open(found) as body:
+            while piece := await body.read():
+                pieces.append(piece)
+        data = b"".join(pieces)
+
+        @asynccontextmanager
+        async def open_stored(start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
+            yield StoredBody(data[start:stop], body.content_type, len(data), body.content_encoding)
+
+        return open_stored
+
+    return await fetcher.attempt(found, whole, least)
+
+
 class RecordStream:
     """Reads splits of one source.
 
@@ -68,6 +92,7 @@ class RecordStream:
         on_unreadable: what to do with an object that cannot be read while others can.
         bookmarks: create a bookmark for each object that was read.
         folder_types: types of the columns that folders express; None to read no columns from folders.
+        ahead: small objects that were fetched already, by key; each is taken once.
     """
 
     def __init__(
@@ -81,6 +106,7 @@ class RecordStream:
         on_unreadable: str,
         bookmarks: bool,
         folder_types: Mapping[str, ColumnType] | None = None,
+        ahead: dict[str, Fetched] | None = None,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
@@ -90,6 +116,7 @@ class RecordStream:
         self._on_unreadable = on_unreadable
         self._bookmarks = bookmarks
         self._folder_types = folder_types
+        self._fetched = {} if ahead is None else ahead
 
     async def read(
         self, objects: Sequence[ListedObject], position: Any, first_ordinal: int
@@ -105,8 +132,9 @@ class RecordStream:
         at = StreamPosition.of(position)
         indices = range(at.index, len(objects))
 
-        async def fetch(index: int, *_: int) -> OpenBody | ComponentError | Suspect:
-            return await self._fetch(objects[index])
+        async def fetch(index: int, *_: int) -> Fetched:
+            ready = self._fetched.pop(objects[index].key, None)
+            return ready or await self._fetch(objects[index])
 
         bodies: Stream[Any] = stream.map(
             stream.iterate(indices),
@@ -131,29 +159,16 @@ class RecordStream:
                             return
                 index += 1
 
-    async def _fetch(self, found: ListedObject, least: int = 1) -> OpenBody | ComponentError | Suspect:
+    async def _fetch(self, found: ListedObject, least: int = 1) -> Fetched:
         """Fetch a small object's body in `least` attempts or more, or return how to open a large one."""
         if not 0 <= found.size <= AHEAD_BYTES:
             return ResumingBodies(self._store, self._fetcher, found, self._ctx.retry).open
-        return await self._fetcher.attempt(found, self._fetch_whole, least)
-
-    async def _fetch_whole(self, found: ListedObject) -> OpenBody:
-        pieces: list[bytes] = []
-        async with self._store.open(found) as body:
-            while piece := await body.read():
-                pieces.append(piece)
-        data = b"".join(pieces)
-
-        @asynccontextmanager
-        async def open_stored(start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
-            yield StoredBody(data[start:stop], body.content_type, len(data), body.content_encoding)
-
-        return open_stored
+        return await fetch_small(self._store, self._fetcher, found, least)
 
     async def _object(
         self,
         found: ListedObject,
-        fetched: OpenBody | ComponentError | Suspect,
+        fetched: Fetched,
         start: StreamPosition,
         first_ordinal: int,
     ) -> AsyncGenerator[Batch, None]:
@@ -199,6 +214,8 @@ class RecordStream:
         path, _ = self._store.addresses(found.key)
         types = self._folder_types
         columns = folder_columns(found.key, types) if types is not None else {}
+        for name in (types or {}).keys() - columns:
+            self._ctx.count(f"note: some folders have no {name!r}, which `hive_types` names")
         pages = self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
         async with aclosing(pages):
             async for page in pages:

@@ -11,6 +11,7 @@ import io
 import math
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
@@ -32,6 +33,9 @@ MAX_OUTPUT = 256 * 1024
 
 MAX_LAYERS = 2
 """A `.gz` file that was uploaded with `Content-Encoding: gzip` may be compressed twice."""
+
+HELD_BYTES = 4 * 1024 * 1024
+"""Output of a member that is held back until its checksum, which follows the data, has been verified."""
 
 RATIO_FROM = 64 * 1024 * 1024
 """Unpacked bytes below which any ratio is accepted, such as small files of one repeated byte."""
@@ -98,7 +102,9 @@ def _is_text(head: bytes) -> bool:
 class StreamUnpacker:
     """Unpacks one content.
 
-    Call `feed`, then `take` until it returns nothing, and `finish` at the end.
+    Call `feed`, then `take` until it returns nothing; at the end feed no bytes, `take` again, and `finish`.
+    Damage shows no later than at the end of a member: one of up to `HELD_BYTES` is returned only if it has
+    none, or, if it is truncated, up to there.
 
     Args:
         kind: compression from `packed_kind`.
@@ -115,10 +121,13 @@ class StreamUnpacker:
         self._begun = False
         self._waiting = b""
         self._packed = self._unpacked = 0
-        self._padding = False
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._sound = False  # the held bytes may be returned
 
     def feed(self, data: bytes) -> None:
-        """Add the next packed bytes."""
+        """Add the next packed bytes; none at the end."""
+        self._sound = self._sound or not data
         self._packed += len(data)
         self._waiting += data
 
@@ -130,6 +139,8 @@ class StreamUnpacker:
             UnpackedTooLargeError: the output exceeds the limits.
         """
         while True:
+            if self._sound and self._held:
+                return self._held.popleft()
             if self._member is None and not self._begin():
                 return b""
             member = self._member
@@ -138,14 +149,16 @@ class StreamUnpacker:
             try:
                 found = member.decompress(data, MAX_OUTPUT)
             except unpacking_errors() as error:
-                raise PackedError(f"its {self._kind} data is damaged: {error}") from error
+                raise PackedError(f"its {self._kind} data is damaged: {error}{self._doubt}") from error
             if member.eof:
                 self._waiting, self._member = member.unused_data, None
             if found:
                 self._unpacked += len(found)
                 self._check()
-                return found
-            if self._member is not None:
+                self._held.append(found)
+                self._held_bytes += len(found)
+            self._sound = self._sound or member.eof or self._held_bytes > HELD_BYTES
+            if not found and self._member is not None:
                 return b""
 
     def finish(self) -> None:
@@ -160,7 +173,15 @@ class StreamUnpacker:
         if not self._waiting:
             return False
         self._member, self._begun = self._make(), True
+        self._held_bytes, self._sound = 0, False
         return True
+
+    @property
+    def _doubt(self) -> str:
+        """What damage means for the bytes that were returned, for a message."""
+        if self._held_bytes <= HELD_BYTES:
+            return ""
+        return "; check what was read of it before, which may be wrong"
 
     def _check(self) -> None:
         if self._unpacked > self._max_bytes:

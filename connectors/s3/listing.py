@@ -11,6 +11,8 @@ from array import array
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+import anyio
+
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
 from engine.errors import FatalError, RecordError, TransientError
@@ -22,6 +24,9 @@ MAX_REMEMBERED = 100_000
 
 MAX_EMPTY_PAGES = 1000
 """Maximum empty pages in a row; AWS sends some for long runs of deleted objects."""
+
+MAX_PAGE_SECONDS = 300.0
+"""Time limit of a page; the timeout of the connection limits only pauses between bytes."""
 
 Entry = Mapping[str, Any]
 """An object as botocore's `list_objects_v2` describes it."""
@@ -95,7 +100,13 @@ class _Listing:
 
     async def _ask(self) -> Mapping[str, Any]:
         try:
-            return await self._page()
+            with anyio.fail_after(MAX_PAGE_SECONDS):
+                return await self._page()
+        except TimeoutError:
+            raise TransientError(
+                f"bucket {self._bucket!r}, {self._where}: the server did not complete a page within "
+                f"{MAX_PAGE_SECONDS:g} s"
+            ) from None
         except ValueError as error:  # from botocore: a size that is not a number
             raise TransientError(
                 f"bucket {self._bucket!r}, {self._where}: the answer is not S3's: {error}"

@@ -41,12 +41,9 @@ class _ScratchSink(Sink[NoParams]):
     async def write(self, batch: Batch) -> Receipt:
         keys = batch.keys.to_list()
         rows = [(key, digest(record)) for key, record in zip(keys, batch.records, strict=True)]
-        self._add(orjson.dumps((batch.replay, rows)) + b"\n")
-        return Receipt()
-
-    def _add(self, line: bytes) -> None:
         with self._path.open("ab", buffering=0) as file:
-            file.write(line)
+            file.write(orjson.dumps((batch.replay, rows)) + b"\n")
+        return Receipt()
 
 
 def on_scratch(plan: Plan, folder: Path, kept: Collection[str] = ()) -> Plan:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 
-from engine.cli.options import DEFAULT_FILE, DEFAULT_STATE_DIR
+from engine.cli.options import DEFAULT_FILE
 
 __all__ = [
     "add_change_arguments",
@@ -16,6 +16,7 @@ __all__ = [
     "add_interval_argument",
     "add_limit_argument",
     "add_output_arguments",
+    "add_progress_argument",
     "add_state_argument",
     "at_least_one",
     "more_than_none",
@@ -42,34 +43,25 @@ def this_command() -> str:
 
 def add_file_argument(parser: argparse.ArgumentParser, what: str = "pipeline file") -> None:
     """Declare the file, which may be left out."""
-    parser.add_argument(
-        "file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help=f"{what} (default: {DEFAULT_FILE})"
-    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help=f"{what} (default: {DEFAULT_FILE})")
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
     """Declare the file, its pipelines and overrides."""
     add_file_argument(parser)
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
-    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="run only this pipeline; repeatable")
     add_change_arguments(parser, assignments=assignments)
 
 
 def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
     """Declare overrides of the file; `assignments`: of any value, in addition to run parameters."""
     parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="PIPELINE.NAME=VALUE",
-        help="set a run parameter; repeatable",
+        "--param", action="append", metavar="PIPELINE.NAME=VALUE", help="set a run parameter; repeatable"
     )
     if assignments:
         parser.add_argument(
             "--set",
             action="append",
-            default=[],
             dest="assignments",
             metavar="PATH=VALUE",
             help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
@@ -79,11 +71,7 @@ def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool =
 def add_interval_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--interval`."""
     parser.add_argument(
-        "--interval",
-        type=more_than_none,
-        default=2.0,
-        metavar="SECONDS",
-        help="time between two updates (default: 2)",
+        "--interval", type=more_than_none, metavar="SECONDS", help="time between two updates (default: 2)"
     )
 
 
@@ -98,7 +86,6 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
     """Declare the state directory and the state store."""
     parser.add_argument(
         "--state-dir",
-        default=DEFAULT_STATE_DIR,
         metavar="DIR",
         help="directory of run state and of the sandbox's warehouse (default: .odw)",
     )
@@ -112,14 +99,18 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the output during runs."""
+def add_progress_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--progress`."""
     parser.add_argument(
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),
-        default="auto",
         help="progress display (default: auto: live on a terminal, otherwise a plain line every few seconds)",
     )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the output during runs."""
+    add_progress_argument(parser)
     parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),

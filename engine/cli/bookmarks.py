@@ -14,7 +14,6 @@ import argparse
 from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import BookmarksOptions
 
-SUMMARY = "list and reset bookmarks of earlier runs"
 OPTIONS = BookmarksOptions
 
 
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
     listing = actions.add_parser("list", help="count bookmarks by pipeline, node and place")
-    listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
+    listing.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
     _filters(listing)
     listing.add_argument("--keys", action="store_true", help="list each bookmark, one per line")
     add_limit_argument(listing, "with --keys: show the first N")
@@ -36,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", default="", metavar="NAME", help="only this node")
-    parser.add_argument("--key", default="", metavar="KEY", help="only this object or file")
+    parser.add_argument("--node", metavar="NAME", help="only this node")
+    parser.add_argument("--key", metavar="KEY", help="only this object or file")
     add_state_argument(parser)
 
 

@@ -10,10 +10,9 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
-from engine.cli.options import CancelOptions
+from engine.cli.options import DurableOptions
 
-SUMMARY = "cancel a durable run; it can be resumed"
-OPTIONS = CancelOptions
+OPTIONS = DurableOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
 
 
-def execute(options: CancelOptions) -> int:
+def execute(options: DurableOptions) -> int:
     """Request the cancellation; 0 if the server accepted it."""
     require_temporal()
     from engine.cli.durable.control import cancel

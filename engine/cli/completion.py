@@ -13,7 +13,6 @@ import sys
 
 from engine.cli.options import CompletionOptions
 
-SUMMARY = "print a script that completes commands in a shell"
 OPTIONS = CompletionOptions
 
 

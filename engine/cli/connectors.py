@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from engine.contract.component import ComponentSpec
     from engine.registry import Registry
 
-SUMMARY = "list components, or show one"
 OPTIONS = ConnectorsOptions
 
 

@@ -15,7 +15,6 @@ from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import ControlOptions
 
-SUMMARY = "pause, resume or drain a durable run"
 OPTIONS = ControlOptions
 
 
@@ -27,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "number",
         nargs="?",
         type=int,
+        default=None,  # else argparse converts its own mark for "no default"
         metavar="N",
         help="for `window`: concurrent chunks per shard, 1 to 200",
     )

@@ -22,7 +22,6 @@ from engine.cli.arguments import (
 )
 from engine.cli.options import DEFAULT_FILE, DlqOptions
 
-SUMMARY = "list, show, replay and discard dead letters"
 OPTIONS = DlqOptions
 
 
@@ -52,12 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replaying.add_argument(
         "--patch",
         action="append",
-        default=[],
         metavar="PATCH",
         help="patch the records first: FIELD=VALUE or FIELD~REGEX~REPLACEMENT; repeatable",
     )
     replaying.add_argument(
-        "--limit", type=none_or_more, default=0, metavar="N", help="replay at most N, oldest first; 0: all"
+        "--limit", type=none_or_more, metavar="N", help="replay at most N, oldest first; 0: all"
     )
     replaying.add_argument(
         "--dry-run", action="store_true", help="print what would be sent, without sending it"
@@ -83,16 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
-    parser.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
-    parser.add_argument("--run", default="", metavar="RUN", help="only this run")
-    parser.add_argument("--node", default="", metavar="NAME", help="only this node")
-    parser.add_argument("--key", default="", metavar="KEY", help="only the record with this key")
+    parser.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
+    parser.add_argument("--run", metavar="RUN", help="only this run")
+    parser.add_argument("--node", metavar="NAME", help="only this node")
+    parser.add_argument("--key", metavar="KEY", help="only the record with this key")
     if statuses:
         parser.add_argument(
             "--status",
             choices=("open", "replayed", "recovered", "discarded", "all"),
-            default="open",
-            help=("only this status; recovered: the record has been delivered since (default: open)"),
+            help="only this status; recovered: the record has been delivered since (default: open)",
         )
     _where(parser)
 
@@ -103,7 +100,6 @@ def _where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         choices=("all", "engine", "service"),
-        default="all",
         help="where to look: the engine's state store, the ingest service, or both (default: all)",
     )
 

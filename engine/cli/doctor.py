@@ -19,7 +19,6 @@ from engine.cli.options import DoctorOptions
 if TYPE_CHECKING:
     from engine.cli.checkup.findings import Finding
 
-SUMMARY = "check this machine and everything that a file needs"
 OPTIONS = DoctorOptions
 
 
@@ -30,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=more_than_none,
-        default=10.0,
         metavar="SECONDS",
         help="time limit for each connection (default: 10)",
     )

@@ -22,7 +22,6 @@ from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
 from engine.cli.record_files import Row, Rows, read_rows
 
-SUMMARY = "compare extracted records with a file of correct ones"
 OPTIONS = EvalOptions
 
 MAX_NAMED = 5  # keys
@@ -34,18 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("truth", metavar="TRUTH", help="file or pattern of correct records")
     parser.add_argument(
         "--key",
-        default="id",
         metavar="FIELD",
         help="field to match by (default: id); FIELD=OTHER if it is OTHER in the truth",
     )
-    parser.add_argument("--against", default="", metavar="FILE", help="records of another run")
-    parser.add_argument(
-        "--min",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="exit with 1 if fewer values are right",
-    )
+    parser.add_argument("--against", metavar="FILE", help="records of another run")
+    parser.add_argument("--min", type=float, metavar="SHARE", help="exit with 1 if fewer values are right")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

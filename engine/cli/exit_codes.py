@@ -29,21 +29,14 @@ class ExitCode(IntEnum):
 
 
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
-_SERIOUSNESS = (
-    ExitCode.NOT_VERIFIED,
-    ExitCode.FAILED,
-    ExitCode.USAGE,
-    ExitCode.ENVIRONMENT,
-    ExitCode.DEAD_LETTER_BUDGET,
-    ExitCode.OUTAGE,
-    ExitCode.INTERRUPTED,
-)
 
 
 def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return one code for several runs; failures that a retry cannot fix come first."""
-    found = set(codes)
-    return next((code for code in _SERIOUSNESS if code in found), ExitCode.COMPLETED)
+    """Return one code for several runs: differences come first, then failures that a retry cannot fix."""
+    failures = sorted(set(codes) - {ExitCode.COMPLETED})
+    if failures and failures[-1] is ExitCode.NOT_VERIFIED:
+        return ExitCode.NOT_VERIFIED
+    return failures[0] if failures else ExitCode.COMPLETED
 
 
 def code_of(error: BaseException) -> ExitCode:
@@ -52,9 +45,10 @@ def code_of(error: BaseException) -> ExitCode:
 
     if isinstance(error, errors.NodeFailedError) and isinstance(error.__cause__, errors.TransientError):
         return ExitCode.ENVIRONMENT  # a source that cannot resume from the middle was interrupted
-    if isinstance(error, errors.RunMismatchError | errors.RunNotFoundError):
+    of_usage = errors.ConfigError | errors.RegistryError | errors.RunMismatchError | errors.RunNotFoundError
+    if isinstance(error, of_usage | ModuleNotFoundError):
         return ExitCode.USAGE
-    if isinstance(error, errors.ConfigError | errors.RegistryError | ModuleNotFoundError):
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # of a path that the user has named
         return ExitCode.USAGE
     if isinstance(error, errors.StateError | errors.ServiceError):
         return ExitCode.ENVIRONMENT
@@ -123,6 +117,8 @@ def _message(error: BaseException) -> str:
         return f"error: {_not_installed(error)}\n"
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and error.filename is None:
         return f"error: cannot write to standard output: {error.strerror}\n"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"error: {error.strerror}: {error.filename}\n"
     return f"internal error: {type(error).__name__}: {error}\nset ODW_TRACEBACK=1 to see where it happened\n"
 
 

@@ -13,13 +13,12 @@ import sys
 
 from engine.cli.options import ExplainOptions
 
-SUMMARY = "explain an exit code, an error, or the type of a dead letter"
 OPTIONS = ExplainOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("code", nargs="?", default="", metavar="CODE", help="leave it out to list all")
+    parser.add_argument("code", nargs="?", metavar="CODE", help="leave it out to list all")
 
 
 def execute(options: ExplainOptions) -> int:

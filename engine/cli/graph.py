@@ -8,16 +8,13 @@ import sys
 from engine.cli.arguments import add_file_arguments
 from engine.cli.options import GraphOptions
 
-SUMMARY = "draw the pipelines of a file"
 OPTIONS = GraphOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     add_file_arguments(parser)
-    parser.add_argument(
-        "--format", choices=("text", "mermaid"), default="text", help="output format (default: text)"
-    )
+    parser.add_argument("--format", choices=("text", "mermaid"), help="output format (default: text)")
 
 
 def execute(options: GraphOptions) -> int:

@@ -12,16 +12,15 @@ import argparse
 
 from engine.cli.options import InitOptions
 
-SUMMARY = "create a project from a template"
 OPTIONS = InitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("template", nargs="?", default="", metavar="TEMPLATE", help="name of the template")
-    parser.add_argument("folder", nargs="?", default="", metavar="DIR", help="folder (default: this one)")
+    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of the template")
+    parser.add_argument("folder", nargs="?", metavar="DIR", help="folder (default: this one)")
     parser.add_argument(
-        "--connector", default="", metavar="NAME", help="a package with a source of this name (DIR: odw-NAME)"
+        "--connector", metavar="NAME", help="a package with a source of this name (DIR: odw-NAME)"
     )
 
 

@@ -17,7 +17,6 @@ import argparse
 from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import JournalOptions
 
-SUMMARY = "list, show and purge paid model answers"
 OPTIONS = JournalOptions
 
 
@@ -42,14 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pipeline", default="", metavar="NAME", help="only answers that this pipeline paid for"
-    )
-    parser.add_argument("--run", default="", metavar="RUN", help="only answers that this run paid for")
-    parser.add_argument("--model", default="", metavar="NAME", help="only answers of this model")
-    parser.add_argument(
-        "--older-than", default="", metavar="AGE", help="only answers older than this, e.g. 12h or 30d"
-    )
+    parser.add_argument("--pipeline", metavar="NAME", help="only answers that this pipeline paid for")
+    parser.add_argument("--run", metavar="RUN", help="only answers that this run paid for")
+    parser.add_argument("--model", metavar="NAME", help="only answers of this model")
+    parser.add_argument("--older-than", metavar="AGE", help="only answers older than this, e.g. 12h or 30d")
     add_state_argument(parser)
 
 

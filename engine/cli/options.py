@@ -11,48 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from argparse import Namespace
 
-__all__ = [
-    "DEFAULT_FILE",
-    "DEFAULT_STATE_DIR",
-    "BookmarksOptions",
-    "CancelOptions",
-    "CompletionOptions",
-    "ConnectorsOptions",
-    "ControlOptions",
-    "DlqOptions",
-    "DoctorOptions",
-    "DurableOptions",
-    "EvalOptions",
-    "ExplainOptions",
-    "FileOptions",
-    "ForecastOptions",
-    "GraphOptions",
-    "InitOptions",
-    "JournalOptions",
-    "OutputOptions",
-    "PlaceOptions",
-    "PlanOptions",
-    "RequestOptions",
-    "RunOptions",
-    "RunsOptions",
-    "SandboxOptions",
-    "ScheduleOptions",
-    "SchemaOptions",
-    "ServeOptions",
-    "ServerArguments",
-    "SqlOptions",
-    "StateOptions",
-    "SubmitOptions",
-    "TapOptions",
-    "TestOptions",
-    "TopOptions",
-    "ValidateOptions",
-    "WatchOptions",
-    "WorkerOptions",
-    "WorkerPlanOptions",
-    "parsed",
-]
-
 DEFAULT_FILE = "pipelines.yaml"
 DEFAULT_STATE_DIR = ".odw"
 
@@ -134,7 +92,7 @@ class RequestOptions(ServerArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DurableOptions(PlaceOptions, OutputOptions, ServerArguments):
-    """Options for following a durable run."""
+    """Options for following a durable run; `watch` and `cancel` have no others."""
 
     run: str = ""
     wait: bool = False
@@ -416,21 +374,11 @@ class SubmitOptions(WorkerPlanOptions, RequestOptions, DurableOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions(DurableOptions):
-    """`watch`."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ControlOptions(DurableOptions):
     """`control`; `number` is the new window."""
 
     action: str = ""
     number: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CancelOptions(DurableOptions):
-    """`cancel`."""
 
 
 @dataclass(frozen=True, kw_only=True)

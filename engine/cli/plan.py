@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from engine.plan.model import Plan
     from engine.preview import Forecast
 
-SUMMARY = "forecast what a run would read, write and cost"
 OPTIONS = ForecastOptions
 
 
@@ -28,18 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     add_state_argument(parser)
     parser.add_argument(
-        "--sample",
-        type=none_or_more,
-        default=20,
-        metavar="N",
-        help="records of each source to read (default: 20)",
+        "--sample", type=none_or_more, metavar="N", help="records of each source to read (default: 20)"
     )
     parser.add_argument(
-        "--timeout",
-        type=more_than_none,
-        default=10.0,
-        metavar="SECONDS",
-        help="time limit for each listing (default: 10)",
+        "--timeout", type=more_than_none, metavar="SECONDS", help="time limit for each listing (default: 10)"
     )
     parser.add_argument("--diff", action="store_true", help="show what has changed since the last run")
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")

@@ -15,7 +15,6 @@ import argparse
 from engine.cli.arguments import add_file_arguments, add_output_arguments, add_state_argument
 from engine.cli.options import RunOptions
 
-SUMMARY = "run the pipelines of a file"
 OPTIONS = RunOptions
 
 LATEST = ""
@@ -59,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="time allowed to deliver what was read before a signal, e.g. 2m (default: 30s)",
     )
-    parser.add_argument(
-        "--traces", default="", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)"
-    )
+    parser.add_argument("--traces", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)")
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
 
 
@@ -71,15 +68,13 @@ def _add_trial_arguments(parser: argparse.ArgumentParser) -> None:
     trial.add_argument(
         "--sample", type=int, metavar="N", help="read N records of each source, drawn over its splits"
     )
-    trial.add_argument("--seed", type=int, default=0, metavar="N", help="draw another sample (default: 0)")
+    trial.add_argument("--seed", type=int, metavar="N", help="draw another sample (default: 0)")
     trial.add_argument(
         "--dry-run",
         action="store_true",
         help="deliver nothing and store nothing but paid answers: sinks only count",
     )
-    trial.add_argument(
-        "--show", type=int, default=0, metavar="N", help="with --dry-run, print N records of each sink"
-    )
+    trial.add_argument("--show", type=int, metavar="N", help="with --dry-run, print N records of each sink")
     trial.add_argument(
         "--yes", action="store_true", help="allow nodes that cost money with --dry-run and --chaos"
     )

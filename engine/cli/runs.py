@@ -15,7 +15,6 @@ import argparse
 from engine.cli.arguments import add_interval_argument, add_limit_argument, add_state_argument
 from engine.cli.options import DEFAULT_FILE, RunsOptions
 
-SUMMARY = "list, show and forget runs"
 OPTIONS = RunsOptions
 
 
@@ -23,11 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
-    listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
+    listing.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
     add_limit_argument(listing)
     listing.add_argument(
         "--status",
-        default="",
         choices=("completed", "failed", "outage", "interrupted", "running", "killed"),
         help="only runs of this status",
     )

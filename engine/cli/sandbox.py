@@ -10,21 +10,13 @@ import argparse
 
 from engine.cli.options import SandboxOptions
 
-SUMMARY = "run the embedded services"
 OPTIONS = SandboxOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "--services",
-        default="s3,llm,ingest",
-        metavar="NAMES",
-        help="services to run: s3, llm, ingest (default: all)",
-    )
-    parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
-    )
+    parser.add_argument("--services", metavar="NAMES", help="services to run: s3, llm, ingest (default: all)")
+    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
     parser.add_argument("--samples", metavar="DIR", help="sample documents for S3")
     parser.add_argument(
         "--no-stdin", action="store_true", help="serve until a signal arrives; ignore standard input"

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_file_argument, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 from engine.cli.options import DEFAULT_FILE, ScheduleOptions
 
-SUMMARY = "schedule pipelines on Temporal"
 OPTIONS = ScheduleOptions
 
 
@@ -23,31 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     creating = actions.add_parser(
         "create", help="create or update a schedule for each pipeline with a `schedule:`"
     )
+    add_file_argument(creating)
     creating.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file (default: pipelines.yaml)",
-    )
-    creating.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="schedule only this pipeline; repeatable",
+        "--only", action="append", metavar="NAME", help="schedule only this pipeline; repeatable"
     )
     creating.add_argument(
         "--param",
         action="append",
-        default=[],
         metavar="PIPELINE.NAME=VALUE",
         help="set a parameter of every run; repeatable",
     )
     creating.add_argument(
         "--overlap",
         choices=("skip", "buffer_one", "cancel_other"),
-        default="",
         help=(
             "if the last run is still in progress: skip the new one, buffer one, or cancel the last "
             "(default: by `if_running`, else skip)"
@@ -55,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     creating.add_argument(
         "--catch-up",
-        default="",
         metavar="AGE",
         help="catch up on runs missed within this time, e.g. 10m or 2h (default: by `catch_up`, else 5m)",
     )

@@ -12,7 +12,6 @@ import sys
 from engine.cli.options import SchemaOptions
 
 OPTIONS = SchemaOptions
-SUMMARY = "print the JSON Schema of pipeline files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from engine.service.settings import ServiceSettings
     from engine.service.tokens import TokenSettings
 
-SUMMARY = "run the ingest service and its warehouse"
 OPTIONS = ServeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument(
-        "file", nargs="?", default="", metavar="FILE", help="pipelines that clients may start (default: none)"
+        "file", nargs="?", metavar="FILE", help="pipelines that clients may start (default: none)"
     )
     parser.add_argument(
         "--demo",
@@ -38,11 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--files-port", type=port, metavar="PORT", help="serve the sample bucket on this port, without a key"
     )
-    parser.add_argument("--samples", default="", metavar="DIR", help="sample documents (default: built-in)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=port, default=4200, help="port to listen on; 0 picks a free one (default: 4200)"
-    )
+    parser.add_argument("--samples", metavar="DIR", help="sample documents (default: built-in)")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=port, help="port to listen on; 0 picks a free one (default: 4200)")
     parser.add_argument(
         "--insecure",
         action="store_true",
@@ -51,17 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host",
         action="append",
-        default=[],
         metavar="NAME",
         help="also answer to this host name without keys; repeatable (default: names of this machine)",
     )
-    parser.add_argument(
-        "--traces", default="", metavar="URL", help="send traces of the runs to URL, over HTTP (OTLP)"
-    )
-    parser.add_argument("--path-prefix", default="", metavar="PATH", help="strip this prefix from paths")
-    parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
-    )
+    parser.add_argument("--traces", metavar="URL", help="send traces of the runs to URL, over HTTP (OTLP)")
+    parser.add_argument("--path-prefix", metavar="PATH", help="strip this prefix from paths")
+    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
 
 
 def execute(options: ServeOptions) -> int:
@@ -94,12 +86,7 @@ def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
     from engine.cli.options import DEFAULT_FILE
 
     options = replace(options, file=options.file or DEFAULT_FILE)
-
-    async def main() -> int:
-        await serve_file(options, settings)
-        return 0
-
-    return on_event_loop(main)
+    return on_event_loop(lambda: serve_file(options, settings))
 
 
 def _key(name: str) -> str | None:

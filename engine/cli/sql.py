@@ -24,7 +24,6 @@ from engine.cli.options import SqlOptions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SUMMARY = "query the warehouse or a DuckDB file; copy the warehouse for other programs"
 OPTIONS = SqlOptions
 
 TIMEOUT = 60.0
@@ -32,27 +31,16 @@ TIMEOUT = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
+    parser.add_argument("query", nargs="?", metavar="QUERY", help="one SELECT; - reads it from stdin")
+    parser.add_argument("--database", metavar="FILE", help="a DuckDB file to query instead of the warehouse")
+    parser.add_argument("--limit", type=int, metavar="N", help="maximum rows, up to 10000 (default: 1000)")
     parser.add_argument(
-        "query", nargs="?", default="", metavar="QUERY", help="one SELECT; - reads it from stdin"
-    )
-    parser.add_argument(
-        "--database", default="", metavar="FILE", help="a DuckDB file to query instead of the warehouse"
-    )
-    parser.add_argument(
-        "--limit", type=int, default=1_000, metavar="N", help="maximum rows, up to 10000 (default: 1000)"
-    )
-    parser.add_argument(
-        "--output",
-        choices=("table", "json", "csv"),
-        default="table",
-        help="format of the rows (default: table)",
+        "--output", choices=("table", "json", "csv"), help="format of the rows (default: table)"
     )
     parser.add_argument(
         "--snapshot", action="store_true", help="copy the warehouse to a file and print its path instead"
     )
-    parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
-    )
+    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
 
 
 def execute(options: SqlOptions) -> int:

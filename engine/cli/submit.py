@@ -15,7 +15,6 @@ from engine.cli.arguments import add_file_arguments, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 from engine.cli.options import SubmitOptions
 
-SUMMARY = "start durable runs on Temporal"
 OPTIONS = SubmitOptions
 
 
@@ -27,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     add_state_argument(parser)
     add_server_arguments(parser)
-    parser.set_defaults(quiet=False, progress="auto")
 
 
 def execute(options: SubmitOptions) -> int:

@@ -22,7 +22,6 @@ import sys
 from engine.cli.arguments import add_change_arguments, add_state_argument
 from engine.cli.options import DEFAULT_FILE, TapOptions
 
-SUMMARY = "print the records that come out of a node"
 OPTIONS = TapOptions
 
 
@@ -36,14 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         nargs="?",
-        default=DEFAULT_FILE,
         metavar="FILE|NODE",
         help=f"pipeline file (default: {DEFAULT_FILE}); after a run, the node",
     )
     parser.add_argument(
         "--limit",
         type=int,
-        default=10,
         metavar="N",
         help="records of each source to read, or samples of a run to print (default: 10)",
     )

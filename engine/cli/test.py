@@ -18,16 +18,13 @@ from engine.cli.options import TestOptions
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
 
-SUMMARY = "run the test cases of a pipeline file"
 OPTIONS = TestOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     add_file_argument(parser, "pipeline file, file of cases, or folder")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="CASE", help="only this case; repeatable"
-    )
+    parser.add_argument("--only", action="append", metavar="CASE", help="only this case; repeatable")
     parser.add_argument(
         "--update", action="store_true", help="replace the expected results by the actual ones"
     )

@@ -10,7 +10,6 @@ import argparse
 from engine.cli.arguments import add_interval_argument, add_state_argument
 from engine.cli.options import TopOptions
 
-SUMMARY = "show the runs in progress"
 OPTIONS = TopOptions
 
 

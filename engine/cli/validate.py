@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from engine.errors import Problem
     from engine.plan.model import Plan
 
-SUMMARY = "check a file without running anything"
 OPTIONS = ValidateOptions
 
 
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         choices=("local", "temporal"),
-        default="local",
         help="temporal: also report what cannot work with several workers (default: local)",
     )
     parser.add_argument(
@@ -40,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: ValidateOptions) -> int:
     """Print the problems."""
+    from engine.cli.display.numbers import counted
     from engine.contract.component import Params
     from engine.errors import ConfigError
     from engine.plan.claims import own_output
@@ -62,7 +61,8 @@ def execute(options: ValidateOptions) -> int:
     _warn(warnings)
     nodes = sum(len(plan.nodes) for plan in plans.values())
     what = "valid" if options.target == "local" else "valid, and can run on Temporal"
-    sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: {what}\n")
+    counts = f"{counted(len(plans), 'pipeline')}, {counted(nodes, 'node')}"
+    sys.stdout.write(f"{options.file}: {counts}: {what}\n")
     for name, plan in plans.items():
         sys.stdout.write(f"  {name}: {chains(plan)}\n")
         for node in plan.nodes:
@@ -111,10 +111,6 @@ def _remote(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan
 def _warn(warnings: Sequence[Problem]) -> None:
     for warning in warnings:
         sys.stderr.write(f"warning: {warning}\n")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_json(plans: Mapping[str, Plan], problems: Sequence[Problem], warnings: Sequence[Problem]) -> str:

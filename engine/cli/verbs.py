@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -80,7 +80,13 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class VerbParser(argparse.ArgumentParser):
-    """An argument parser with one-line errors that suggest the nearest option."""
+    """An argument parser with one-line errors that suggest the nearest option.
+
+    The defaults of arguments are those of the verb's options, see `parsed`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(argument_default=argparse.SUPPRESS, **settings)
 
     def describe_actions(self) -> None:
         """Start the help of each action with its text from the list of actions."""

@@ -12,7 +12,6 @@ from engine.cli.arguments import add_file_argument, add_state_argument, at_least
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import WorkerOptions
 
-SUMMARY = "run a Temporal worker for durable runs"
 OPTIONS = WorkerOptions
 
 ROLES = ("workflows", "planning", "work")
@@ -27,28 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--role",
         action="append",
         choices=ROLES,
-        default=[],
         dest="roles",
         help="poll only this task queue; repeatable (default: all)",
     )
     parser.add_argument(
-        "--slots",
-        type=at_least_one,
-        default=4,
-        metavar="N",
-        help="chunks processed concurrently (default: 4)",
+        "--slots", type=at_least_one, metavar="N", help="chunks processed concurrently (default: 4)"
     )
     parser.add_argument(
         "--grace",
         type=more_than_none,
-        default=60.0,
         metavar="SECONDS",
         help="shutdown grace period in seconds (default: 60)",
     )
     parser.add_argument(
         "--stall-after",
         type=more_than_none,
-        default=600.0,
         metavar="SECONDS",
         help="stop a chunk that makes no progress for this long (default: 600)",
     )
@@ -60,22 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--build-id",
-        default="",
         metavar="ID",
         help="version of file and code; a run stays with the version that started it (default: unversioned)",
     )
     parser.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 512MiB (default: 256MiB)")
-    parser.add_argument(
-        "--metrics", default="", metavar="HOST:PORT", help="serve Prometheus metrics at HOST:PORT"
-    )
-    parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics to URL")
-    parser.add_argument(
-        "--traces", default="", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)"
-    )
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve Prometheus metrics at HOST:PORT")
+    parser.add_argument("--otlp", metavar="URL", help="send OpenTelemetry metrics to URL")
+    parser.add_argument("--traces", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)")
     parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),
-        default="json",
         help="format of events on standard error (default: json)",
     )
 

@@ -13,24 +13,6 @@ from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
 from engine.service.declared import Declared
 
-__all__ = [
-    "SANDBOX",
-    "ConnectionConfig",
-    "DeadLetterConfig",
-    "ExternalValue",
-    "FileConfig",
-    "InputConfig",
-    "NodeConfig",
-    "NodeOptions",
-    "OnError",
-    "OnStall",
-    "ParamType",
-    "ParameterConfig",
-    "PipelineConfig",
-    "RetryOptions",
-    "Settings",
-]
-
 SANDBOX = "sandbox"
 """The word for the embedded service, as a connection or as one of its fields."""
 

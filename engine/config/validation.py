@@ -24,16 +24,13 @@ _MIN_SECRET: Final = 4
 _SURELY: Final = 0.75  # a name less similar to a node's key may be a parameter of its component
 
 
-def validate(
-    model: type[M], value: Value, problems: Problems, *, partial: bool = False, what: str = "key"
-) -> M | None:
+def validate(model: type[M], value: Value, problems: Problems, *, partial: bool = False) -> M | None:
     """Validate a mapping; on failure, report to `problems` and return None.
 
     Problems reported before (leaves marked `failed`) are not reported again.
 
     Args:
         partial: some fields are not known yet, so missing fields and rules of the whole are not checked.
-        what: the noun for an unknown name in messages.
     """
     if value.failed:
         return None
@@ -49,7 +46,7 @@ def validate(
             if group[0]["type"] == "missing" and tuple(group[0]["loc"]) in meant:
                 continue  # it exists, under a misspelt name that is reported
             if not partial or (group[0]["loc"] and group[0]["type"] != "missing"):
-                _report(group, model, value, problems, what)
+                _report(group, model, value, problems)
         return None
     return None if value.any_failed() else result
 
@@ -117,9 +114,7 @@ def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[tuple
     return found
 
 
-def _report(
-    group: Sequence[ErrorDetails], model: type[BaseModel], value: Value, problems: Problems, what: str
-) -> None:
+def _report(group: Sequence[ErrorDetails], model: type[BaseModel], value: Value, problems: Problems) -> None:
     first = group[0]
     loc = first["loc"]
     kind = first["type"]
@@ -129,7 +124,7 @@ def _report(
         names = field_names(owner) if owner else []
         of_a_node = "with" in names and not get_close_matches(name, names, n=1, cutoff=_SURELY)
         hint = "parameters of the component go under `with:`" if of_a_node else ""
-        problems.add(parent.key_place(name), unknown(what, name, names), hint)
+        problems.add(parent.key_place(name), unknown("key", name, names), hint)
         return
     if kind == "missing":
         parent = _find(value, loc[:-1])

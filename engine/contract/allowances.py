@@ -37,7 +37,6 @@ class Allowances(Protocol):
 
     async def draw(self, draws: Sequence[Draw]) -> list[float]:
         """Return the granted part of each draw, from 0 to its amount. Raises `StateError`."""
-        ...
 
 
 @dataclass(slots=True)
@@ -53,11 +52,9 @@ class Spending(Protocol):
     @property
     def limited(self) -> bool:
         """Whether there is a budget, so that prices have to be known."""
-        ...
 
     def book(self, usd: float) -> None:
         """Book a cost without a reservation."""
-        ...
 
     def paying(self, estimate: float) -> AbstractAsyncContextManager[Payment]:
         """Reserve USD for one call, and book its actual cost at the end of the block.
@@ -66,7 +63,6 @@ class Spending(Protocol):
             FatalError: the budget has less left.
             StateError: the state store cannot be used.
         """
-        ...
 
 
 class NoSpending:

@@ -11,15 +11,13 @@ __all__ = [
     "SPECIFICATION",
     "expect",
     "is_count",
-    "is_flag",
-    "is_mapping",
     "is_model",
     "is_name",
     "is_number",
-    "is_text",
 ]
 
-Fits = Callable[[object], bool]
+Fits = type | Callable[[object], bool]
+"""A type, or a function that returns whether a value fits."""
 
 
 def expect(call: str, name: str, value: object, fits: Fits, what: str) -> None:
@@ -32,7 +30,7 @@ def expect(call: str, name: str, value: object, fits: Fits, what: str) -> None:
     Raises:
         TypeError: names the argument and what to pass.
     """
-    if not fits(value):
+    if not (isinstance(value, fits) if isinstance(fits, type) else fits(value)):
         raise TypeError(f"{call}: `{name}` must be {what}, got {short(value)}")
 
 
@@ -46,24 +44,9 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
-def is_flag(value: object) -> bool:
-    """Return whether a value is true or false."""
-    return isinstance(value, bool)
-
-
-def is_text(value: object) -> bool:
-    """Return whether a value is a string."""
-    return isinstance(value, str)
-
-
 def is_name(value: object) -> bool:
     """Return whether a value is a non-empty string."""
     return isinstance(value, str) and bool(value)
-
-
-def is_mapping(value: object) -> bool:
-    """Return whether a value is a mapping."""
-    return isinstance(value, Mapping)
 
 
 def is_model(value: object) -> bool:
@@ -77,15 +60,15 @@ _MODEL = "a subclass of pydantic.BaseModel"
 _FLAG = "True, False, or a function of the parameters"
 SPECIFICATION: Mapping[str, tuple[Fits, str]] = {
     "name": (is_name, "a non-empty string"),
-    "kind": (lambda one: isinstance(one, Kind), "an engine.Kind"),
+    "kind": (Kind, "an engine.Kind"),
     "factory": (callable, "a class or a function"),
     "params": (is_model, _MODEL),
     "connection": (lambda one: one is None or is_model(one), _MODEL),
-    "sandbox": (is_text, "a string"),
-    "extra": (is_text, "a string"),
+    "sandbox": (str, "a string"),
+    "extra": (str, "a string"),
     "locality": (lambda one: isinstance(one, Locality) or callable(one), "a Locality, or a function"),
-    "bookmarks": (lambda one: is_flag(one) or callable(one), _FLAG),
-    "whole_run": (lambda one: is_flag(one) or callable(one), _FLAG),
+    "bookmarks": (lambda one: isinstance(one, bool) or callable(one), _FLAG),
+    "whole_run": (lambda one: isinstance(one, bool) or callable(one), _FLAG),
     "branches": (lambda one: one is None or callable(one), "a function of the parameters"),
     "claim": (lambda one: one is None or callable(one), "a function of the parameters"),
 }

@@ -235,15 +235,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 def _select_origins(origins: Sequence[Origin], mask: Sequence[object], kept: int) -> Sequence[Origin]:
     if len(origins) == 1:
         return [(origins[0][0], kept)] if kept else []
-    selected: list[Origin] = []
-    start = 0
-    for ack, count in origins:
-        stop = start + count
-        left = sum(map(bool, mask[start:stop]))
-        if left:
-            selected.append((ack, left))
-        start = stop
-    return selected
+    return _count_origins(origins, list(map(bool, mask)))
 
 
 def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence[Origin]:

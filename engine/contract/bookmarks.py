@@ -40,7 +40,6 @@ class Bookmarks(Protocol):
 
         There may be millions: request those of a page of the input, never all. Raises `StateError`.
         """
-        ...
 
 
 class NoBookmarks:

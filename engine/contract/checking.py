@@ -28,7 +28,6 @@ class ChecksConnection(Protocol):
             ComponentError: the service cannot be reached or rejects the credentials; the message has the
                 remedy.
         """
-        ...
 
 
 @runtime_checkable
@@ -37,7 +36,6 @@ class ChecksOthers(Protocol):
 
     async def check_others(self) -> str:
         """Do the same as `check_connection` with only the other services; return "" if there are none."""
-        ...
 
 
 @runtime_checkable
@@ -49,4 +47,3 @@ class ChecksRecords(Protocol):
 
         A class method. `declared` are the models of the file's `warehouse:` section.
         """
-        ...

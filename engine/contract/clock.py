@@ -15,15 +15,12 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the wall-clock time, timezone-aware, in UTC."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds that never go backwards; only differences are meaningful."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a cancellation point."""
-        ...
 
 
 class SystemClock:

@@ -16,4 +16,3 @@ class Collects(Protocol):
 
     def collected(self) -> Sequence[Record]:
         """Return the records in order of arrival, including duplicates."""
-        ...

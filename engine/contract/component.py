@@ -79,27 +79,13 @@ class MemoryBudget(Protocol):
 
     async def reserve(self, nbytes: int) -> Reservation:
         """Wait until `nbytes` are available. More than the whole budget counts as the whole budget."""
-        ...
 
 
 class _Unlimited:
     """The memory budget outside a pipeline: no limit."""
 
     async def reserve(self, nbytes: int) -> Reservation:
-        return _Nothing()
-
-
-class _Nothing(Reservation):
-    __slots__ = ()
-
-    def resize(self, nbytes: int) -> None:
-        """Count nothing."""
-
-    def grow(self, nbytes: int) -> None:
-        """Count nothing."""
-
-    def release(self) -> None:
-        """Count nothing."""
+        return Reservation()
 
 
 @dataclass(slots=True)
@@ -488,6 +474,3 @@ def component(
         return cls
 
     return attach
-
-
-JsonMapping: TypeAlias = Mapping[str, JsonValue]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.contract.types import JsonValue
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DeadLetter"]
 

@@ -76,14 +76,12 @@ class AnswerClaim(Protocol):
         `forget`: keys of entries to delete in the same transaction. Cancellation does not interrupt it, since
         the answers are paid for. Raises `StateError`.
         """
-        ...
 
     async def others(self) -> None:
         """Wait until other claims have stored or released their keys.
 
         Call it after the claim has ended, so that two callers never wait for each other.
         """
-        ...
 
 
 class AnswerJournal(Protocol):
@@ -95,15 +93,12 @@ class AnswerJournal(Protocol):
         When the block ends, claimed keys without an answer are released: the next caller pays. Raises
         `StateError`.
         """
-        ...
 
     async def spent(self) -> float:
         """Return the USD that this run has paid at this node, including earlier attempts."""
-        ...
 
     def is_ours(self, entry: JournalEntry) -> bool:
         """Return whether this run paid for the entry at this node, in any attempt."""
-        ...
 
 
 class NoJournal:

@@ -17,7 +17,6 @@ class Lease(Protocol):
 
     def is_expired(self) -> bool:
         """Return whether it has to be confirmed; takes no time."""
-        ...
 
     async def confirm(self) -> None:
         """Renew it if it has expired.
@@ -26,7 +25,6 @@ class Lease(Protocol):
             LeaseLostError: another process has taken over the run.
             StateError: the state store cannot be used.
         """
-        ...
 
 
 class NoLease:

@@ -49,7 +49,6 @@ class MeasuresSplits(Protocol):
 
     def split_size(self, split: Split) -> SplitSize:
         """Return the size of the split."""
-        ...
 
 
 @runtime_checkable
@@ -58,7 +57,6 @@ class EstimatesCost(Protocol):
 
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
         """Estimate the work on `total` records similar to those of the sample (at least one)."""
-        ...
 
 
 @runtime_checkable
@@ -72,4 +70,3 @@ class DescribesTarget(Protocol):
         Raises:
             ComponentError: the target cannot be reached.
         """
-        ...

@@ -15,17 +15,13 @@ class Retry(Protocol):
     @property
     def attempts(self) -> int:
         """Total number of attempts, including the first."""
-        ...
 
     @property
     def outwaited(self) -> bool:
         """Whether an outage has lasted for the pipeline's `outage_limit`: no further attempt is due."""
-        ...
 
     def succeeded(self) -> None:
         """Note a success: an outage, if there was one, is over."""
-        ...
 
     async def wait(self, attempt: int, error: TransientError) -> None:
         """Count a retry and back off after failed attempt number `attempt` (from 1)."""
-        ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.contract.arguments import expect, is_mapping, is_text
+from engine.contract.arguments import expect
 from engine.contract.types import JsonValue
 
 __all__ = ["Split"]
@@ -27,5 +27,5 @@ class Split:
     first_ordinal: int = 0
 
     def __post_init__(self) -> None:
-        expect("engine.Split", "key", self.key, is_text, "a string")
-        expect("engine.Split", "manifest", self.manifest, is_mapping, "a mapping that JSON can hold")
+        expect("engine.Split", "key", self.key, str, "a string")
+        expect("engine.Split", "manifest", self.manifest, Mapping, "a mapping that JSON can hold")

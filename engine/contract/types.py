@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, TypeAlias
 
 __all__ = ["JsonValue", "Record", "Reservation"]
 
@@ -18,15 +15,15 @@ JsonValue: TypeAlias = Any  # what json.dumps accepts; used for positions and ma
 
 
 class Reservation:
-    """Reserved bytes of a budget; see `engine.flow.budget`."""
+    """Reserved bytes of a budget (see `engine.flow.budget`); this one, without a budget, counts nothing."""
 
     __slots__ = ()
 
     def resize(self, nbytes: int) -> None:
-        raise NotImplementedError
+        """Change the number of bytes."""
 
     def grow(self, nbytes: int) -> None:
-        raise NotImplementedError
+        """Add bytes."""
 
     def release(self) -> None:
-        raise NotImplementedError
+        """Return the bytes."""

@@ -103,4 +103,3 @@ class CountsRecords(Protocol):
 
         An unknown count is a `Check` without `found`. May raise the errors of `Sink.write`.
         """
-        ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from engine.contract.component import Sink
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
-from engine.contract.plain import model_to_json
+from engine.contract.plain import in_order, model_to_json
 from engine.contract.records import Makers, non_record_error
 from engine.contract.types import JsonValue, Record
 from engine.contract.unplanned import escaped
@@ -244,7 +244,7 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
         except ValueError:  # bytes that are not text, and values without a JSON form
             record = _fields(record)
     try:
-        text = orjson.dumps(record, default=_text, option=orjson.OPT_NON_STR_KEYS)
+        text = orjson.dumps(record, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError):
         # integers over 64 bits, lone surrogates, cycles: one such record must not stop the run
         value = _storable(record, DEEPEST)
@@ -259,13 +259,18 @@ def _fields(record: BaseModel) -> Record:
         return dict(record)
 
 
+def _plain(value: object) -> object:
+    return in_order(value) if isinstance(value, Set) else _text(value)
+
+
 def _storable(value: object, depth: int) -> JsonValue:
     if depth == 0:
         return "…"
     if isinstance(value, Mapping):
         return {_text(key): _storable(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_storable(item, depth - 1) for item in value]
+    if isinstance(value, list | tuple | Set):
+        items = [_storable(item, depth - 1) for item in value]
+        return in_order(items) if isinstance(value, Set) else items
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > MAX_INTEGER_BITS:

@@ -82,8 +82,11 @@ class Obstacle:
 class ReplaySource(Source[NoParams]):
     """Yields the records of dead letters under their keys; every batch counts as a replay.
 
+    A resumed replay sends what is still open, since an earlier attempt closes the dead letters of what it has
+    settled.
+
     Args:
-        letters: their dead letters, one for each key.
+        letters: for each record its dead letters, oldest first.
         still_open: filters out dead letters that are no longer open; None sends all.
 
     Attributes:
@@ -95,30 +98,44 @@ class ReplaySource(Source[NoParams]):
     def __init__(
         self,
         records: Sequence[JsonValue],
-        letters: Sequence[DeadLetter],
+        letters: Sequence[Sequence[DeadLetter]],
         still_open: StillOpen | None = None,
     ) -> None:
         super().__init__(NoParams())
         self.closed: set[str] = set()
         self._records = list(records)
-        self._keys = [letter.key for letter in letters]
         self._letters = list(letters)
         self._still_open = still_open
+        self._in_flight: list[tuple[Batch, list[DeadLetter]]] = []
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         if self._still_open is not None:
             self._leave_out(await self._still_open())
-        for start in range(int(position or 0), len(self._records), PAGE):
-            stop = start + PAGE
-            keys = KeyList(self._keys[start:stop])
-            yield Batch(self._records[start:stop], keys, position=min(stop, len(self._records)))
+        for start in range(0, len(self._records), PAGE):
+            letters = self._letters[start : start + PAGE]
+            keys = KeyList([same[-1].key for same in letters])
+            page, end = self._records[start : start + PAGE], start + len(keys)
+            batch = Batch(page, keys, position=[ctx.attempt, end])  # other attempts count other letters
+            self._in_flight.append((batch, [letter for same in letters for letter in same]))
+            yield batch
+
+    def settled(self) -> list[DeadLetter]:
+        """Return the dead letters whose records have been settled since the last call."""
+        sent, self._in_flight = self._in_flight, []
+        found: list[DeadLetter] = []
+        for batch, letters in sent:
+            if batch.origins and all(ack.complete for ack, _ in batch.origins):
+                found += letters
+            else:
+                self._in_flight.append((batch, letters))
+        return found
 
     def _leave_out(self, open_now: Collection[LetterId]) -> None:
-        kept = [place for place, letter in enumerate(self._letters) if letter_id(letter) in open_now]
-        self.closed = set(self._keys) - {self._keys[place] for place in kept}
+        kept = [place for place, same in enumerate(self._letters) if letter_id(same[-1]) in open_now]
+        keys = {same[-1].key for same in self._letters}
         self._records = [self._records[place] for place in kept]
-        self._keys = [self._keys[place] for place in kept]
         self._letters = [self._letters[place] for place in kept]
+        self.closed = keys - {same[-1].key for same in self._letters}
 
 
 def letter_id(letter: DeadLetter) -> LetterId:
@@ -178,6 +195,13 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
             f"`{name}` failed to read them, so there is no record to replay: fix the input (or what reads "
             "it) and run the pipeline again"
         )
+    kept = _from_node(plan, name)
+    for sink in (one for one in plan.nodes if one.name in kept and one.replaces):
+        mode = f"pipelines.{pipeline}.nodes.{sink.name}.with.mode"
+        return (
+            f"`{sink.name}` would replace all that is there by these records (`mode: replace`): run the "
+            f"pipeline again, or add them to what is there with --set {mode}=append"
+        )
     return ""
 
 
@@ -216,10 +240,19 @@ def _group(
 ) -> ReplayGroup:
     records = [apply_patches(same[-1].record, patches) for same in by_key.values()]
     changed = sum(record != same[-1].record for record, same in zip(records, by_key.values(), strict=True))
-    source = ReplaySource(records, [same[-1] for same in by_key.values()], still_open)
+    source = ReplaySource(records, list(by_key.values()), still_open)
     letters = tuple(letter for same in by_key.values() for letter in same)
     replay = replace(replay_plan(plan, node, source), keep_newer=still_open is not None)
     return ReplayGroup(plan.pipeline, node, letters, replay, source, changed)
+
+
+def _from_node(plan: Plan, name: str) -> set[str]:
+    """Return the names of a node and of all nodes downstream of it."""
+    kept = {name}
+    for one in plan.nodes:  # in topological order
+        if kept.intersection(one.inputs):
+            kept.add(one.name)
+    return kept
 
 
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
@@ -227,10 +260,7 @@ def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
 
     It has no dead-letter budget, no followers and no retries.
     """
-    kept = {node}
-    for one in plan.nodes:  # in topological order
-        if kept.intersection(one.inputs):
-            kept.add(one.name)
+    kept = _from_node(plan, node)
     name = SOURCE_NAME
     while name in kept:
         name += "_"

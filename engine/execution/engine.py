@@ -77,7 +77,7 @@ class Engine:
         observer: Observer = null_observer,
         tracer: Tracer | None = None,
     ) -> None:
-        expect("engine.Engine", "memory", memory, lambda value: isinstance(value, int), "a number of bytes")
+        expect("engine.Engine", "memory", memory, int, "a number of bytes")
         self.state_dir = Path(state_dir) if state_dir is not None else None
         self.clock: Clock = clock or SystemClock()
         self.observer = observer

@@ -178,10 +178,7 @@ def _unavailable(where: Kind | None, *, throttled: bool) -> FailureType:
 
 
 def _kind_of(node: str, plan: Plan | None) -> Kind | None:
-    if plan is None:
-        return None
-    forward = plan.dead_letters.forward
-    nodes = (*plan.nodes, forward) if forward is not None else plan.nodes
+    nodes = plan.every_node if plan is not None else ()
     return next((one.kind for one in nodes if one.name == node), None)
 
 

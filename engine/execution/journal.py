@@ -27,8 +27,8 @@ class Journal:
     """
 
     def __init__(self, store: StateStore, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+        self.state = store
+        self.clock = clock
         self._in_flight: dict[str, anyio.Event | None] = {}
 
     def of_node(self, pipeline: str, node: str, run_id: str) -> NodeJournal:
@@ -59,42 +59,14 @@ class Journal:
             if awaited is not None:
                 awaited.set()
 
-    async def look_up(self, keys: Collection[str], run_id: str) -> dict[str, JournalEntry]:
-        """Return the stored answers for `keys` that are valid for this run. Raises `StateError`."""
-        found = await self._store.get_journal(keys)
-        return {
-            key: entry for key, entry in found.items() if not entry.this_run_only or entry.run_id == run_id
-        }
-
-    async def store(
-        self, entries: Sequence[JournalEntry], forget: Collection[str], run_id: str, pipeline: str, node: str
-    ) -> None:
-        """Store these answers durably, with time and payer. Not interrupted, since they are paid for.
-
-        `forget`: keys to delete.
-
-        Raises `StateError`.
-        """
-        now = timestamp(self._clock.now())
-        signed = [
-            replace(entry, run_id=run_id, pipeline=pipeline, node=node, created_at=now) for entry in entries
-        ]
-        with anyio.CancelScope(shield=True):
-            await self._store.put_journal(signed, forget)
-
-    async def cost(self, run_id: str, node: str) -> float:
-        """Return the USD that this run has paid at this node. Raises `StateError`."""
-        return await self._store.journal_cost(run_id, node)
-
 
 class NodeJournal:
     """Implements `engine.contract.journal.AnswerJournal`."""
 
     def __init__(self, journal: Journal, pipeline: str, node: str, run_id: str) -> None:
         self._journal = journal
-        self._pipeline = pipeline
-        self._node = node
-        self._run_id = run_id
+        self._store = journal.state
+        self._run_id, self._pipeline, self._node = run_id, pipeline, node
 
     @asynccontextmanager
     async def claim(self, keys: Collection[str]) -> AsyncGenerator[AnswerClaim, None]:
@@ -109,18 +81,29 @@ class NodeJournal:
             claim.end()
 
     async def spent(self) -> float:
-        return await self._journal.cost(self._run_id, self._node)
+        return await self._store.journal_cost(self._run_id, self._node)
 
     def is_ours(self, entry: JournalEntry) -> bool:
         return (entry.run_id, entry.node) == (self._run_id, self._node)
 
     async def look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
-        """Return the answers that are valid for this run."""
-        return await self._journal.look_up(keys, self._run_id)
+        """Return the stored answers that are valid for this run. Raises `StateError`."""
+        found = await self._store.get_journal(keys)
+        own = self._run_id
+        return {key: entry for key, entry in found.items() if not entry.this_run_only or entry.run_id == own}
 
     async def store(self, entries: Sequence[JournalEntry], forget: Collection[str]) -> None:
-        """Store the answers with their payer, and delete the keys to forget."""
-        await self._journal.store(entries, forget, self._run_id, self._pipeline, self._node)
+        """Store the answers durably, with time and payer, and delete the keys to forget.
+
+        Not interrupted, since they are paid for. Raises `StateError`.
+        """
+        now = timestamp(self._journal.clock.now())
+        run_id, pipeline, node = self._run_id, self._pipeline, self._node
+        signed = [
+            replace(entry, run_id=run_id, pipeline=pipeline, node=node, created_at=now) for entry in entries
+        ]
+        with anyio.CancelScope(shield=True):
+            await self._store.put_journal(signed, forget)
 
     def give_back(self, keys: Collection[str]) -> None:
         """Release these keys."""

@@ -1,10 +1,11 @@
-"""Close dead letters of earlier runs whose records a run delivers."""
+"""Close dead letters of earlier runs whose records a run delivers or replays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from engine.contract.component import Kind
+from engine.dead_letters.replay import ReplaySource
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
@@ -24,30 +25,32 @@ class LateDeliveries:
         self._plan = plan
         self._run_id = run_id
         self._watched: list[OpenDeadLetters] = []
+        self._replays: list[ReplaySource] = []
 
-    async def watch(self, runtimes: Iterable[Runtime]) -> None:
+    async def watch(self, runtimes: Collection[Runtime]) -> None:
         """Let every sink note which open dead letters its deliveries close. Raises StateError."""
+        self._replays = [one.component for one in runtimes if isinstance(one.component, ReplaySource)]
         where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
         letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
         if not letters:
             return
         for runtime in runtimes:
             if runtime.node.kind is Kind.SINK:
-                before = self._nodes_before(runtime.node.name)
+                name = runtime.node.name
+                before = self._plan.ancestors(name) | {name}
                 watched = OpenDeadLetters(letter for letter in letters if letter.node in before)
                 runtime.open_dead_letters = watched
                 self._watched.append(watched)
 
     async def close(self) -> None:
-        """Close the dead letters of records delivered since the last call. Raises StateError."""
-        delivered = [letter for one in self._watched for letter in one.delivered]
-        if delivered:
-            await self._store.mark_dead_letters(delivered, "recovered")
+        """Close the dead letters of records delivered or replayed since the last call. Raises StateError.
 
-    def _nodes_before(self, name: str) -> set[str]:
-        """Return the node and all nodes upstream of it."""
-        before = {name}
-        for node in reversed(self._plan.nodes):  # against the topological order
-            if node.name in before:
-                before.update(node.inputs)
-        return before
+        To be called before their positions are committed: a resume does not deliver them again.
+        """
+        for one in self._watched:
+            if delivered := list(one.delivered):
+                await self._store.mark_dead_letters(delivered, "recovered")
+                del one.delivered[: len(delivered)]
+        for source in self._replays:
+            if settled := source.settled():
+                await self._store.mark_dead_letters(settled, "replayed")

@@ -5,7 +5,7 @@ Bookmarks are committed here too, in the transaction of the positions (`engine.s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from math import inf
@@ -39,10 +39,20 @@ class Ledger:
 
     Args:
         shared: other processes work on other parts of the run.
+        before_commit: stores what must not be lost once the positions are committed.
     """
 
-    def __init__(self, store: StateStore, run_id: str, epoch: int = 0, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        run_id: str,
+        epoch: int = 0,
+        *,
+        shared: bool = False,
+        before_commit: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
+        self._before_commit = before_commit
         self._run_id = run_id
         self._epoch = epoch
         self._trackers: list[tuple[str, SplitTracker]] = []
@@ -214,6 +224,8 @@ class Ledger:
         progress = [_progress(node, tracker, closing=self._closing) for node, tracker in dirty.values()]
         reached("ledger_committing")
         try:
+            if self._before_commit is not None:
+                await self._before_commit()
             await self._store.commit(self._run_id, progress, epoch=self._epoch)
         except BaseException:
             self._dirty = dirty | self._dirty

@@ -7,14 +7,12 @@ from collections.abc import Callable, Collection
 import anyio
 
 from engine.contract.component import Kind
-from engine.execution.events import RunEvent, null_observer
+from engine.execution.events import Observer, RunEvent, null_observer
 from engine.flow.stats import NodeSnapshot, NodeStats
 
-__all__ = ["NodeEvent", "NodeEvents", "finished"]
+__all__ = ["NodeEvents", "finished"]
 
 LOOK_EVERY = 0.5
-
-NodeEvent = Callable[[RunEvent], None]
 
 
 class NodeEvents:
@@ -26,7 +24,7 @@ class NodeEvents:
         tell: receives the events.
     """
 
-    def __init__(self, pipeline: str, run_id: str, chunk: str, tell: NodeEvent | None) -> None:
+    def __init__(self, pipeline: str, run_id: str, chunk: str, tell: Observer | None) -> None:
         self._pipeline = pipeline
         self._run_id = run_id
         self._chunk = chunk

@@ -101,9 +101,7 @@ async def tell(notify: Notify, report: RunReport, observer: Observer, *, id_: st
                 return True
     finally:
         if problem:
-            where = urlsplit(notify.url).hostname or "the address"
-            text = f"the result of the run could not be posted to {where}: {problem}"
-            observer(RunEvent("notify", text, "warning", report.pipeline, report.run_id))
+            observer(_not_posted("result of the run", notify, problem, report.pipeline, report.run_id))
     return False
 
 
@@ -142,9 +140,13 @@ async def post_pending(
                 await store.delete_notification(one.run_id, one.attempt)
             continue
         refused.add(notify.url)
-        where = urlsplit(notify.url).hostname or "the address"
-        text = f"the results of earlier runs could not be posted to {where}: {problem}"
-        observer(RunEvent("notify", text, "warning", one.pipeline, one.run_id))
+        observer(_not_posted("results of earlier runs", notify, problem, one.pipeline, one.run_id))
+
+
+def _not_posted(what: str, notify: Notify, problem: str, pipeline: str, run_id: str) -> RunEvent:
+    where = urlsplit(notify.url).hostname or "the address"
+    text = f"the {what} could not be posted to {where}: {problem}"
+    return RunEvent("notify", text, "warning", pipeline, run_id)
 
 
 async def post_periodically(

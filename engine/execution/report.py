@@ -13,12 +13,13 @@ from engine.contract.verification import Check
 from engine.errors import ConfigError
 from engine.extras import install_command
 from engine.flow.stats import NodeSnapshot
-from engine.state.records import RunStatus
+from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.store import StateStore
 
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]
 
-__all__ = ["RunReport"]
+__all__ = ["RunReport", "stored_report"]
 
 _ROUNDING = 1e-9  # USD
 
@@ -46,8 +47,8 @@ class RunReport:
     pipeline: str
     run_id: str
     status: RunStatus
-    tally: Tally
-    seconds: float
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
     nodes: Sequence[NodeSnapshot] = ()
     bottleneck: NodeSnapshot | None = None
     error: str = ""
@@ -166,6 +167,24 @@ class RunReport:
             "checks": [check.to_json() for check in self.checks],
             "nodes": {node.name: _node_json(node) for node in self.nodes},
         }
+
+
+async def stored_report(
+    store: StateStore, record: RunRecord, status: RunStatus, error: str, tally: Tally, seconds: float
+) -> RunReport:
+    """Return the report of an ended run whose nodes are unknown. Raises `StateError`."""
+    is_open = DeadLetterFilter(record.run_id, status="open")
+    return RunReport(
+        record.pipeline,
+        record.run_id,
+        status,
+        tally,
+        seconds,
+        error=error,
+        dead_letters=await store.count_dead_letters(is_open),
+        attempt=record.attempt,
+        journal_usd=await store.journal_cost(record.run_id),
+    )
 
 
 def _node_json(node: NodeSnapshot) -> dict[str, JsonValue]:

@@ -12,8 +12,8 @@ from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
 from engine.contract.lease import Lease, NoLease
 from engine.contract.shared import Shared
+from engine.execution.events import Observer
 from engine.execution.journal import Journal
-from engine.execution.node_events import NodeEvent
 from engine.flow.budget import ByteBudget
 from engine.flow.tracing import RunTrace
 from engine.plan.model import PlanNode
@@ -37,7 +37,7 @@ class RunnerResources:
     connect: Connect
     drain_limit: float = DRAIN_LIMIT
     shared: Shared = field(default_factory=Shared)
-    tell: NodeEvent | None = None
+    tell: Observer | None = None
     trace: RunTrace | None = None
     lease: Lease = field(default_factory=NoLease)
 

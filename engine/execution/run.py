@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import TypeAlias
 
 import anyio
@@ -23,7 +22,7 @@ from engine.errors import (
 )
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
 from engine.execution.notifying import stored_result
-from engine.execution.report import RunReport
+from engine.execution.report import RunReport, stored_report
 from engine.execution.resources import RunIdentity, RunnerResources
 from engine.execution.runner import Runner
 from engine.execution.verification import not_asked
@@ -67,7 +66,7 @@ class Run:
         self._identity = RunIdentity(
             run_id=record.run_id,
             seed=record.seed,
-            started_at=datetime.fromisoformat(record.started_at),
+            started_at=record.began,
             resumed=resumed,
             epoch=epoch,
             attempt=record.attempt,
@@ -274,19 +273,9 @@ class Run:
 
     async def _notification(self, status: RunStatus, error: str, ended: str) -> Notification:
         """Return what is posted about this end, even by a later process if this one is killed before."""
-        is_open = DeadLetterFilter(run_id=self.run_id, status="open")
-        report = RunReport(
-            self.plan.pipeline,
-            self.run_id,
-            status,
-            await self._runner.ledger.tally(),
-            self._runner.snapshot().elapsed,
-            error=error,
-            dead_letters=await self._resources.store.count_dead_letters(is_open),
-            attempt=self.record.attempt,
-            journal_usd=await self._resources.store.journal_cost(self.run_id),
-        )
-        return stored_result(report, ended)
+        tally, seconds = await self._runner.ledger.tally(), self._runner.snapshot().elapsed
+        store = self._resources.store
+        return stored_result(await stored_report(store, self.record, status, error, tally, seconds), ended)
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         name = f"run_{action}"

@@ -75,14 +75,19 @@ class Runner:
         self._reading = False
         self._matched: set[str] = set()
         self._trouble: EngineError | None = None
-        shared = identity.chunk is not None
-        self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
+        self._late = LateDeliveries(resources.store, plan, identity.run_id)
+        self.ledger = Ledger(
+            resources.store,
+            identity.run_id,
+            identity.epoch,
+            shared=identity.chunk is not None,
+            before_commit=self._late.close,
+        )
         self.finished = self.settled = False
         self.counts: list[Check] = []
         self._count = count
         self._components = Components(plan, identity, resources, lambda: self._drain.asked)
         self._listing = Listing(identity, self.ledger, resources.store, resources.clock)
-        self._late = LateDeliveries(resources.store, plan, identity.run_id)
         self._events = NodeEvents(plan.pipeline, identity.run_id, identity.chunk_name, resources.tell)
         self._route = DeadLetterRoute(
             run_id=identity.run_id,
@@ -221,7 +226,7 @@ class Runner:
         with anyio.CancelScope(shield=True):
             try:
                 await self.ledger.close()
-                await self._late.close()
+                await self._late.close()  # also of records that are delivered and not settled
             except StateError:
                 if not failed:
                     raise

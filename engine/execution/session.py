@@ -16,7 +16,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from engine.config.model import Notify
-from engine.contract.acks import Tally
 from engine.errors import (
     EngineError,
     LeaseHeldError,
@@ -297,11 +296,11 @@ class Session:
             if not (error.skipped or error.given_up):
                 return self._failed(entry, run_id, error)
             status = RunStatus.SKIPPED if error.skipped else RunStatus.INTERRUPTED
-            return RunReport(entry.name, run_id, status, Tally(), 0.0, error=str(error))
+            return RunReport(entry.name, run_id, status, error=str(error))
         except RunExistsError as error:
             if entry.follows is None:
                 return self._failed(entry, run_id, error)
-            return RunReport(entry.name, run_id, RunStatus.SKIPPED, Tally(), 0.0, error=str(error))
+            return RunReport(entry.name, run_id, RunStatus.SKIPPED, error=str(error))
         except EngineError as error:
             await self._forget(entry.follows)
             return self._failed(entry, run_id, error)
@@ -328,15 +327,8 @@ class Session:
         entry.ran = False
         if self._raising and self._trouble is None:
             self._trouble = error
-        return RunReport(
-            entry.name,
-            run_id,
-            RunStatus.FAILED,
-            Tally(),
-            0.0,
-            error=without_credentials(str(error)),
-            failure=error,
-        )
+        text = without_credentials(str(error))
+        return RunReport(entry.name, run_id, RunStatus.FAILED, error=text, failure=error)
 
     def _active(self) -> list[Run]:
         return [one.run for one in self.entries.values() if one.run is not None and one.report is None]

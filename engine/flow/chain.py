@@ -25,11 +25,9 @@ class DeadLetterQueue(Protocol):
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
     ) -> None:
         """Store, forward and settle these records of a batch."""
-        ...
 
     async def resettle(self, node: NodeStats, batch: Batch) -> None:
         """Settle records whose dead letters are already stored."""
-        ...
 
 
 def chain(

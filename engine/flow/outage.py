@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from engine.contract.clock import Clock
 from engine.contract.unplanned import escaped
-from engine.errors import OutageError, TransientError
+from engine.errors import TransientError
 from engine.flow.errors import as_run_error
-from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.retry import NodeHealth, RetryPolicy, check_outage
 from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["Outage"]
@@ -59,12 +59,8 @@ class Outage:
             OutageError: it has failed for longer than the policy's limit.
         """
         self._failures += 1
-        lasted = self._health.failed(self._clock.monotonic())
-        if lasted >= self._policy.outage_limit:
-            raise OutageError(
-                f"{self._stats.name!r} could not {self._what} for {lasted:.0f} s; last answer: {error}",
-                node=self._stats.name,
-            ) from error
+        what = f"not {self._what}"
+        lasted = check_outage(what, self._stats, self._policy, self._health, self._clock, error)
         self._stats.retries += 1
         waiting = Waiting.RETRY if self._failures < self._policy.attempts else Waiting.OUTAGE
         with self._stats.waits(waiting, str(error)[:200]):

@@ -33,7 +33,6 @@ class PageReader(Protocol):
 
     async def next(self) -> Batch | None:
         """Read the next batch, or None at the end."""
-        ...
 
     async def aclose(self) -> None: ...
 

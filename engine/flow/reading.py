@@ -15,13 +15,14 @@ from engine.contract.clock import Clock
 from engine.contract.component import Context, Source
 from engine.contract.types import JsonValue
 from engine.contract.unplanned import escaped
-from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
+from engine.errors import NodeFailedError, RecordError, TransientError
 from engine.fault_injection import reached
 from engine.flow.chain import DeadLetterQueue, chain, drop_unrouted
 from engine.flow.edge import Pacer
 from engine.flow.errors import as_run_error, unwrap_group
 from engine.flow.outlet import Outlet
 from engine.flow.paging import PageReader, RecordPager, page_reader
+from engine.flow.retry import check_outage
 from engine.flow.segment import Runtime, Segment
 from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
@@ -242,12 +243,7 @@ class SourceTask:
     async def _wait(self, error: TransientError, split_reader: SplitReader) -> None:
         policy, stats = self._runtime.policy, self._runtime.stats
         split_reader.attempt += 1
-        lasted = self._runtime.health.failed(self._clock.monotonic())
-        if lasted >= policy.outage_limit:
-            raise OutageError(
-                f"{stats.name!r} could read nothing for {lasted:.0f} s; last answer: {error}",
-                node=stats.name,
-            ) from error
+        lasted = check_outage("read nothing", stats, policy, self._runtime.health, self._clock, error)
         stats.retries += 1
         waiting = Waiting.RETRY if split_reader.attempt < policy.attempts else Waiting.OUTAGE
         try:

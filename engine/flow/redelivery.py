@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from engine.contract.batch import Batch, join
 from engine.contract.clock import Clock
-from engine.errors import OutageError, RecordError, TransientError
-from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.errors import RecordError, TransientError
+from engine.flow.retry import NodeHealth, RetryPolicy, check_outage
 from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["DeadLetterCall", "Redelivery", "Remainder", "Tries"]
@@ -229,12 +229,7 @@ class Redelivery:
             await self._dead_letter(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
 
     def _check_outage(self, error: TransientError) -> None:
-        lasted = self._health.failed(self._clock.monotonic())
-        if lasted >= self._policy.outage_limit:
-            raise OutageError(
-                f"{self._stats.name!r} could deliver nothing for {lasted:.0f} s; last answer: {error}",
-                node=self._stats.name,
-            ) from error
+        check_outage("deliver nothing", self._stats, self._policy, self._health, self._clock, error)
 
     async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
         self._stats.retries += 1

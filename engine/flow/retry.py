@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from engine.config.model import NodeOptions, OnError
 from engine.contract.clock import Clock
-from engine.errors import TransientError
+from engine.errors import OutageError, TransientError
 from engine.flow.stats import NodeStats
 
-__all__ = ["ComponentRetry", "NodeHealth", "RetryPolicy"]
+__all__ = ["ComponentRetry", "NodeHealth", "RetryPolicy", "check_outage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,24 @@ class NodeHealth:
         if self.failing_since is None:
             self.failing_since = now
         return now - self.failing_since
+
+
+def check_outage(
+    what: str, stats: NodeStats, policy: RetryPolicy, health: NodeHealth, clock: Clock, error: TransientError
+) -> float:
+    """Note a failure at a node, and return the seconds since the last success there.
+
+    Args:
+        what: what the node could not do, for the message.
+
+    Raises:
+        OutageError: it has failed for longer than the policy's limit.
+    """
+    lasted = health.failed(clock.monotonic())
+    if lasted >= policy.outage_limit:
+        message = f"{stats.name!r} could {what} for {lasted:.0f} s; last answer: {error}"
+        raise OutageError(message, node=stats.name) from error
+    return lasted
 
 
 @dataclass(frozen=True, slots=True)

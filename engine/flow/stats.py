@@ -27,6 +27,7 @@ class Waiting(StrEnum):
     OUTAGE = "outage"
 
 
+_STUCK = (Waiting.OUTAGE, Waiting.RETRY)
 _GRAVITY = {state: place for place, state in enumerate(Waiting)}
 
 
@@ -136,19 +137,19 @@ class NodeSnapshot:
     name: str
     kind: Kind
     component: str
-    workers: int
-    records_in: int
-    records_out: int
-    batches: int
-    retries: int
-    dead: int
-    dropped: int
-    busy_seconds: float
-    blocked_seconds: float
-    utilisation: float
-    waiting: Waiting
-    note: str
-    aggregate: Mapping[str, float]
+    workers: int = 1
+    records_in: int = 0
+    records_out: int = 0
+    batches: int = 0
+    retries: int = 0
+    dead: int = 0
+    dropped: int = 0
+    busy_seconds: float = 0.0
+    blocked_seconds: float = 0.0
+    utilisation: float = 0.0
+    waiting: Waiting = Waiting.NOTHING
+    note: str = ""
+    aggregate: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def holds_records(self) -> bool:
@@ -183,13 +184,21 @@ class RunSnapshot:
         return max(busy, key=lambda node: node.utilisation, default=None)
 
     @property
+    def every_node(self) -> Sequence[NodeSnapshot]:
+        """The nodes, and the sink that receives copies of the dead letters."""
+        return [*self.nodes, self.forward] if self.forward is not None else self.nodes
+
+    @property
+    def stuck(self) -> NodeSnapshot | None:
+        """The first node that waits to retry, outages first; `outage_limit` bounds such a wait."""
+        waiting = (node for state in _STUCK for node in self.every_node if node.waiting is state)
+        return next(waiting, None)
+
+    @property
     def waits_for(self) -> str:
         """What currently delays the run, briefly; "" if nothing does."""
-        every = [*self.nodes, *([self.forward] if self.forward is not None else [])]
-        for state in (Waiting.OUTAGE, Waiting.RETRY):
-            for node in every:
-                if node.waiting is state:
-                    return f"{node.name} ({node.note or state})"
+        if (node := self.stuck) is not None:
+            return f"{node.name} ({node.note or node.waiting})"
         # of several waiting nodes in a chain, the last one waits for the slow node
         blocked = [node for node in self.nodes if node.waiting is Waiting.DOWNSTREAM]
         if blocked:

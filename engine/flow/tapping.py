@@ -20,7 +20,6 @@ class Watchable(Protocol):
 
     def watch(self, seen: Seen | None) -> None:
         """Pass each batch to `seen` from now on; None stops it."""
-        ...
 
 
 class NodeTaps:

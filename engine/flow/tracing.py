@@ -16,7 +16,6 @@ class NodeTrace(Protocol):
 
     def begin(self, records: int) -> Callable[[BaseException | None], None]:
         """Note the start of work on a batch; call the returned function at its end, with any error."""
-        ...
 
 
 class RunTrace(Protocol):
@@ -24,15 +23,12 @@ class RunTrace(Protocol):
 
     def begin(self) -> None:
         """Note that the attempt begins."""
-        ...
 
     def node(self, name: str, component: str) -> NodeTrace:
         """Return the trace of a node, for the duration of the attempt."""
-        ...
 
     def end(self, status: str, numbers: Mapping[str, Mapping[str, float]]) -> None:
         """Note that the attempt has ended, with the numbers of each node by name."""
-        ...
 
 
 class Tracer(Protocol):
@@ -40,7 +36,6 @@ class Tracer(Protocol):
 
     def run(self, pipeline: str, run_id: str, attempt: int) -> RunTrace:
         """Return the trace of an attempt that is about to begin."""
-        ...
 
 
 def traced(work: Callable[[Batch], Any], trace: NodeTrace | None) -> Callable[[Batch], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pydantic import BaseModel, ValidationError
@@ -13,42 +12,17 @@ from engine.config.problems import Problems, listed, unknown
 from engine.config.validation import allows_null, field_names, validate
 from engine.config.values import Value
 from engine.contract.component import ComponentSpec, Params
-from engine.contract.types import JsonValue
 from engine.errors import RegistryError
 from engine.extras import SANDBOX_EXTRAS, install_command, missing_modules
+from engine.plan.model import ConnectionRef, PlanNode
 from engine.registry import Registry
 
-__all__ = ["Binding", "ConnectionRef", "bind"]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionRef:
-    """The connection that a node uses.
-
-    Args:
-        name: its entry under `connections:`; "" when the component uses the defaults of its model.
-        values: the given fields, without those that are empty or `sandbox`. They may be secret, so `repr`
-            hides them.
-        sandbox: use the embedded service named by the component's spec.
-    """
-
-    name: str
-    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    sandbox: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The resolved names of a node."""
-
-    spec: ComponentSpec
-    params: BaseModel = field(repr=False)
-    connection: ConnectionRef | None
+__all__ = ["bind"]
 
 
 def bind(
     node: NodeConfig, connections: Mapping[str, ConnectionConfig], registry: Registry, problems: Problems
-) -> Binding | None:
+) -> PlanNode | None:
     """Look up and validate a node; on failure, report to `problems` and return None."""
     spec = _spec(node, registry, problems)
     if spec is None or node.arguments.failed:
@@ -61,7 +35,7 @@ def bind(
         if named is not None and not takes_name:
             problems.add(named.place, f"the {spec.kind} `{spec.name}` takes no connection")
             return None
-        return Binding(spec, params, None) if params is not None else None
+        return _node(node, spec, params, None) if params is not None else None
     connection = _connection(spec, spec.connection, node, named, connections, problems)
     if connection is not None and connection.sandbox:
         _check_installed(node, SANDBOX_EXTRAS.get(spec.sandbox, ""), "the sandbox", problems)
@@ -71,7 +45,18 @@ def bind(
         for name, message in params.misfits(connection.values):
             given = arguments.get(name)
             problems.add(given.place if given is not None else node.component_place, message)
-    return Binding(spec, params, connection)
+    return _node(node, spec, params, connection)
+
+
+def _node(
+    config: NodeConfig, spec: ComponentSpec, params: BaseModel, connection: ConnectionRef | None
+) -> PlanNode:
+    branches: dict[str, tuple[str, ...]] = {}
+    for given in config.inputs:
+        if given.branch:
+            branches[given.name] = (*branches.get(given.name, ()), given.branch)
+    inputs = tuple(dict.fromkeys(given.name for given in config.inputs))
+    return PlanNode(config.name, spec, params, connection, inputs, config.options, branches)
 
 
 def _for_params(arguments: Value, model: type[BaseModel], takes_name: bool) -> Value:

@@ -117,29 +117,10 @@ def _compile(
 
 
 def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Problems) -> PlanNode | None:
-    binding = bind(config, file.connections, registry, problems)
-    if binding is None:
-        return None
-    node = PlanNode(
-        name=config.name,
-        spec=binding.spec,
-        params=binding.params,
-        connection=binding.connection,
-        inputs=tuple(dict.fromkeys(given.name for given in config.inputs)),
-        input_branches=_input_branches(config),
-        options=config.options,
-    )
-    if node.kind is Kind.SINK and node.spec.name == node.needs_sandbox == "ingest":
+    node = bind(config, file.connections, registry, problems)
+    if node is not None and node.kind is Kind.SINK and node.spec.name == node.needs_sandbox == "ingest":
         _check_model(config, node, file, problems)
     return node
-
-
-def _input_branches(config: NodeConfig) -> dict[str, tuple[str, ...]]:
-    branches: dict[str, tuple[str, ...]] = {}
-    for given in config.inputs:
-        if given.branch:
-            branches[given.name] = (*branches.get(given.name, ()), given.branch)
-    return branches
 
 
 def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems: Problems) -> None:

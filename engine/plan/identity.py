@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -147,11 +148,7 @@ def _options(node: PlanNode) -> JsonValue:
     options = node.options
     batch = options.batch
     return {
-        "retry": {
-            "attempts": options.retry.attempts,
-            "base": options.retry.base,
-            "cap": options.retry.cap,
-        },
+        "retry": asdict(options.retry),
         "concurrency": options.concurrency,
         "ordered": options.ordered,
         "batch": {"records": batch.records, "bytes": batch.nbytes, "linger": batch.linger} if batch else None,

@@ -17,10 +17,25 @@ from engine.config.model import (
 from engine.config.problems import Problems
 from engine.contract.component import Component, ComponentSpec, Kind, Params
 from engine.contract.types import JsonValue
-from engine.plan.binding import ConnectionRef
 from engine.service.declared import Declared
 
-__all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
+__all__ = ["ConnectionRef", "DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRef:
+    """The connection that a node uses.
+
+    Args:
+        name: its entry under `connections:`; "" when the component uses the defaults of its model.
+        values: the given fields, without those that are empty or `sandbox`. They may be secret, so `repr`
+            hides them.
+        sandbox: use the embedded service named by the component's spec.
+    """
+
+    name: str
+    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,11 @@ class PlanNode:
     def kind(self) -> Kind:
         """Source, transform or sink."""
         return self.spec.kind
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it is a sink that replaces all existing records by those of a run."""
+        return self.kind is Kind.SINK and getattr(self.params, "mode", None) == "replace"
 
     @property
     def input_names(self) -> list[str]:
@@ -143,6 +163,12 @@ class Plan:
     keep_newer: bool = False
 
     @property
+    def every_node(self) -> tuple[PlanNode, ...]:
+        """The nodes, and the sink that dead letters are forwarded to."""
+        forward = self.dead_letters.forward
+        return (*self.nodes, forward) if forward is not None else self.nodes
+
+    @property
     def sources(self) -> tuple[PlanNode, ...]:
         """The source nodes."""
         return tuple(node for node in self.nodes if node.kind is Kind.SOURCE)
@@ -155,9 +181,7 @@ class Plan:
     @property
     def sandbox_services(self) -> frozenset[str]:
         """The embedded services that this plan needs, including those of forwarded dead letters."""
-        forward = self.dead_letters.forward
-        nodes = (*self.nodes, forward) if forward else self.nodes
-        return frozenset(node.needs_sandbox for node in nodes if node.needs_sandbox)
+        return frozenset(node.needs_sandbox for node in self.every_node if node.needs_sandbox)
 
     def node(self, name: str) -> PlanNode:
         """Return the node of that name. Raises KeyError."""

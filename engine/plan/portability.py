@@ -46,9 +46,7 @@ def check_divisible(plan: Plan) -> None:
     Raises:
         ConfigError: a node needs all records of a run.
     """
-    forward = plan.dead_letters.forward
-    nodes = (*plan.nodes, forward) if forward else plan.nodes
-    found = [node for node in nodes if node.spec.needs_whole_run(node.params)]
+    found = [node for node in plan.every_node if node.spec.needs_whole_run(node.params)]
     if found:
         problems = [(node.name, *_undivided(node)) for node in found]
         raise ConfigError([Problem(f"node {name!r}: {text}", hint=hint) for name, text, hint in problems])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
 from engine.config.model import InputConfig, NodeConfig
@@ -56,38 +57,13 @@ def check_topology(
 
 def find_cycle(edges: Edges) -> list[str]:
     """Return a cycle in flow direction, its first node repeated at the end, or an empty list."""
-    done: set[str] = set()
-    for start in edges:
-        trail: list[str] = []
-        on_trail: set[str] = set()
-        stack: list[tuple[str, int]] = [(start, 0)]
-        while stack:
-            name, index = stack.pop()
-            if index == 0:
-                if name in on_trail:
-                    loop = [*trail[trail.index(name) :], name]
-                    return _rotated(loop[::-1], list(edges))
-                if name in done:
-                    continue
-                trail.append(name)
-                on_trail.add(name)
-            inputs = edges.get(name, ())
-            if index < len(inputs):
-                stack.append((name, index + 1))
-                stack.append((inputs[index], 0))
-            else:
-                trail.pop()
-                on_trail.discard(name)
-                done.add(name)
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1][:-1]
+        first = ring.index(min(ring, key=list(edges).index))  # begin with the node that is first in the file
+        return [*ring[first:], *ring[: first + 1]]
     return []
-
-
-def _rotated(loop: list[str], order: list[str]) -> list[str]:
-    """Return the same cycle, starting with the node that comes first in the file."""
-    ring = loop[:-1]
-    first = min(range(len(ring)), key=lambda index: order.index(ring[index]))
-    ring = ring[first:] + ring[:first]
-    return [*ring, ring[0]]
 
 
 def ordered(edges: Edges) -> list[str]:

@@ -17,7 +17,7 @@ import orjson
 
 from engine.service.storage import Reader
 from engine.service.system_tables import utc_now
-from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.tables import SEQUENCE, Table, number_of, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -110,16 +110,16 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
     dead = _dead(reader, batches, of_scope)
     replaced, overtaken, taken = _replaced(reader, table, scope)
     present = doubled = 0
-    acknowledged = _number(reader, f"SELECT coalesce(sum(written), 0) FROM {batches}", of_scope)  # noqa: S608 -- marks
+    acknowledged = number_of(reader, f"SELECT sum(written) FROM {batches}", *of_scope)  # noqa: S608 -- marks
     if table is None:
         present = acknowledged  # the model stores no rows
     else:
         rows = f"{quote(table.name)} WHERE {SEQUENCE} IN (SELECT sequence FROM {batches})"  # noqa: S608 -- quoted
-        present = _number(reader, f"SELECT count(*) FROM {rows}", of_scope)  # noqa: S608 -- quoted
+        present = number_of(reader, f"SELECT count(*) FROM {rows}", *of_scope)  # noqa: S608 -- quoted
         if table.key is not None:
             key = quote(table.key)
             twice = f"SELECT {key} FROM {quote(table.name)} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608 -- quoted
-            doubled = _number(reader, f"SELECT count(*) FROM {rows} AND {key} IN ({twice})", of_scope)  # noqa: S608 -- quoted
+            doubled = number_of(reader, f"SELECT count(*) FROM {rows} AND {key} IN ({twice})", *of_scope)  # noqa: S608 -- quoted
     return Account(
         acknowledged=acknowledged,
         present=present,
@@ -128,20 +128,15 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
         taken=taken,
         doubled=doubled,
         dead=len(dead),
-        letters=_number(
+        letters=number_of(
             reader,
             "SELECT count(*) FROM (SELECT dead_letter_id FROM _odw_dead_letters UNION "
             "SELECT dead_letter_id FROM _odw_removed_letters) WHERE dead_letter_id IN "
             "(SELECT unnest(?::VARCHAR[]))",
-            [list(dead)],
+            list(dead),
         ),
         since=_since(reader),
     )
-
-
-def _number(reader: Reader, sql: str, values: list[object]) -> int:
-    found = reader.execute(sql, values).fetchone()
-    return int(found[0]) if found else 0
 
 
 def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:

@@ -20,7 +20,7 @@ from engine.service.submission import (
     Submission,
 )
 from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStore, add_audit
-from engine.service.tables import ENCODING_ERRORS, SEQUENCE, MisfitError, Table, quote
+from engine.service.tables import ENCODING_ERRORS, SEQUENCE, MisfitError, Table, number_of, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -148,8 +148,7 @@ class GroupCommit:
         known = [(name, SEQUENCE) for name in self._tables]
         known += [("_odw_batches", "sequence"), ("_odw_times", "sequence")]
         each = " UNION ALL ".join(f"(SELECT {column} AS n FROM {quote(table)})" for table, column in known)  # noqa: S608
-        found = connection.execute(f"SELECT coalesce(max(n), 0) FROM ({each})").fetchone()  # noqa: S608 -- quoted
-        self._sequence = int(found[0]) if found else 0
+        self._sequence = number_of(connection, f"SELECT max(n) FROM ({each})")  # noqa: S608 -- quoted
 
     @property
     def dirty(self) -> frozenset[str]:

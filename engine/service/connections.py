@@ -23,7 +23,7 @@ _TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large
 _NO_REQUEST = (400, "Bad Request", "This is not a valid request of HTTP/1.1")
 _NO_TLS = (400, "Bad Request", "This service speaks HTTP/1.1 without TLS: use http://, not https://")
 _NO_HTTP_2 = (505, "HTTP Version Not Supported", "This service speaks HTTP/1.1 only: turn HTTP/2 off")
-_OTHER_PROTOCOLS = {b"PRI * HT": _NO_HTTP_2, b"\x16\x03": _NO_TLS}
+_OTHER_PROTOCOLS = {b"PRI * HT": _NO_HTTP_2, b"\x16": _NO_TLS}
 """The answers to clients of other protocols, by the first bytes that they send."""
 _TOO_MANY = (503, "Service Unavailable", "Too many connections")
 
@@ -66,12 +66,18 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._is_refused = False
         self._first = b""
+        self._rest = b""
         self.idle_since = 0.0
 
     @property
     def is_idle(self) -> bool:
         """Return whether the connection has no request in progress, except perhaps headers."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _expects_head(self) -> bool:
+        """Return whether the next bytes are those of a request's head, and not of a body."""
+        return self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection; if there are too many, end the one that has been idle longest."""
@@ -92,14 +98,17 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Feed the parser, unless the headers have become too large."""
         if self._is_refused:
             return
-        if self.is_idle:
+        size = len(data)
+        if self._expects_head:
+            self._first = ((self._first if self._in_head else b"") + data)[:8]
+            data, self._rest = _whole_lines(self._rest + data)
             data = _without_upgrade(data)
-            self._first = self._first if self._in_head else data[:8]
             if self._timer is None:
                 self._expect_head()
-        super().data_received(data)
+        if data:
+            super().data_received(data)
         if self._in_head:
-            self._head_size += len(data)
+            self._head_size += size
             if self._head_size > _MAX_HEAD:
                 self._refuse(*_TOO_LARGE)
 
@@ -189,6 +198,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         rest = f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}"
         self.transport.write((head + rest).encode())
         self.transport.close()
+
+
+def _whole_lines(data: bytes) -> tuple[bytes, bytes]:
+    """Divide the beginning of a head before its last line, which may be incomplete; a whole head is kept."""
+    end = len(data) if b"\r\n\r\n" in data else data.rfind(b"\r\n")
+    end = len(data) - data.endswith(b"\r") if end < 0 else end  # the first line needs not be complete
+    return data[:end], data[end:]
 
 
 def _without_upgrade(data: bytes) -> bytes:

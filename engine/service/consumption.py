@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import AS_TEXT, JSON, Column
-from engine.service.guard import unauthorized
 from engine.service.page_views import page_views
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
 from engine.service.reading_routes import EVENTS, OF_EVERY_ROUTE, PAGE_VIEWS, ConsumptionQuery
+from engine.service.routing import READS, not_allowed
 from engine.service.tables import SEQUENCE, Table, quote
 from engine.service.triggers import trigger
 
@@ -30,20 +30,17 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _EXACT_URI = "source_uri"
 
 
-async def consume(request: Request) -> Response:
+async def consume(request: Request, context: ServiceContext) -> Response:
     """Answer one page, or start a run; unknown parameters are ignored."""
-    context = cast("ServiceContext", request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     name, _, version = request.path_params["path"].partition("/")
     if "/" in version:
         return _not_found(request)
     if context.host is not None and (known := context.host.parameters(name)) is not None:
         if request.method in ("GET", "POST"):
-            return await trigger(request, context.host, name, known)
-        return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, POST, OPTIONS"})
+            return await trigger(request, context, context.host, name, known)
+        return not_allowed("GET", "POST")
     if request.method == "POST":
-        return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, HEAD, OPTIONS"})
+        return not_allowed(*READS)
     if name.lower() == PAGE_VIEWS.lower() and EVENTS in context.warehouse.tables:
         return await _consume_page_views(request, context)
     spec = context.queries.get(name.lower())

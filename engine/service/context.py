@@ -21,6 +21,7 @@ from engine.service.reading_routes import queries_of
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryLimits
+from engine.service.storage import Reader
 from engine.service.tables import Table
 from engine.service.tokens import AdminCheck
 from engine.service.validation import BodyValidator
@@ -115,6 +116,15 @@ class ServiceContext:
         while self._accepted:
             self._unanswered = anyio.Event()
             await self._unanswered.wait()
+
+    async def read(self, look: Callable[[Reader], T]) -> T:
+        """Read the warehouse, from one state of it, in a worker thread; see `in_thread`."""
+
+        def run() -> T:
+            with self.warehouse.reading() as reader:
+                return look(reader)
+
+        return await self.in_thread(run)
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread, at most four at a time."""

@@ -13,15 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
 from engine.service.dead_letter_format import OF_IDS
-from engine.service.guard import unauthorized
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
-from engine.service.submission import (
-    AuditEntry,
-    QueueFullError,
-    Submission,
-    WarehouseDownError,
-    WriteFailedError,
-)
+from engine.service.submission import AuditEntry, NotStoredError, Submission
 from engine.service.tables import spelled_ids
 
 __all__ = ["close_dead_letters", "list_dead_letters"]
@@ -63,16 +56,13 @@ _COLUMNS = (
 )
 
 
-async def list_dead_letters(request: Request) -> Response:
+async def list_dead_letters(request: Request, context: ServiceContext) -> Response:
     """Answer one page, newest last, filtered.
 
     By `model`, `status`, `pipeline`, `run`, `node`, and by `id` and `key`, which may be repeated.
 
     They contain records, so they require the consumption key.
     """
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     parameters = request.query_params
     query = Query(lambda _: "_odw_dead_letters", _COLUMNS, "commit_sequence, batch_index, dead_letter_id")
     try:
@@ -95,11 +85,8 @@ async def list_dead_letters(request: Request) -> Response:
     return await answer_page(context, query, page, _item)
 
 
-async def close_dead_letters(request: Request) -> Response:
+async def close_dead_letters(request: Request, context: ServiceContext) -> Response:
     """Close dead letters; requires the ingest key, since it changes data."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     limits = replace(context.body_limits, max_size=_MAX_REQUEST)
     try:
         with context.accepted(), context.inflight.share() as share:
@@ -107,21 +94,16 @@ async def close_dead_letters(request: Request) -> Response:
             wanted = _Closed.model_validate_json(body)
             audit = [AuditEntry("API", "discarded", one, wanted.reason) for one in wanted.discard]
             audit += [AuditEntry("API", "recovered", one, wanted.reason) for one in wanted.recovered]
-            work = Submission(
-                model="",
-                table=None,
-                rows=[],
-                discard=(wanted.discard, wanted.reason),
-                recovered=wanted.recovered,
-                audit=audit,
+            discard = (wanted.discard, wanted.reason)
+            await context.warehouse.write(
+                Submission(discard=discard, recovered=wanted.recovered, audit=audit)
             )
-            await context.warehouse.write(work)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)
     except ValidationError:
         text = f"Expected {{discard or recovered: [up to {_MAX_DISCARDED} ids], reason: a text}} as JSON"
         return PlainTextResponse(text, 400)
-    except (QueueFullError, WarehouseDownError, WriteFailedError):
+    except NotStoredError:
         return PlainTextResponse("The warehouse cannot be written now", 503, {"Retry-After": "1"})
     return PlainTextResponse("SUCCESS")
 

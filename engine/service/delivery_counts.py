@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import cast
 
 import orjson
 from starlette.requests import Request
@@ -11,11 +10,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.accounts import Account, account_of
 from engine.service.context import Endpoint, ServiceContext
-from engine.service.guard import unauthorized
 from engine.service.storage import Reader
 from engine.service.submission import WarehouseDownError
 from engine.service.system_tables import DIRTY_OF
-from engine.service.tables import SEQUENCE, quote
+from engine.service.tables import SEQUENCE, number_of, quote
 
 __all__ = ["count_deliveries"]
 
@@ -23,21 +21,18 @@ _TRIES = 3
 _RETRY_SOON = {"Retry-After": "1"}
 
 
-async def count_deliveries(request: Request) -> Response:
+async def count_deliveries(request: Request, context: ServiceContext) -> Response:
     """Answer the counts of one `model` and `scope`; requires the ingest key.
 
     Without a scope, answers only `newest`, the latest commit sequence in the model's table.
     """
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
     scope = request.query_params.get("scope", "")
     if endpoint is None:
         return PlainTextResponse("model must be a served model", 400)
     try:
         if not scope:
-            newest = await context.in_thread(lambda: _newest(context, endpoint))
+            newest = await context.read(lambda reader: _newest(reader, endpoint))
             return Response(orjson.dumps({"newest": newest}), media_type="application/json")
         account = await context.in_thread(lambda: _account(context, endpoint, scope))
     except WarehouseDownError as error:
@@ -59,13 +54,11 @@ def _account(context: ServiceContext, endpoint: Endpoint, scope: str) -> Account
     return None
 
 
-def _newest(context: ServiceContext, endpoint: Endpoint) -> int:
+def _newest(reader: Reader, endpoint: Endpoint) -> int:
     if endpoint.table is None:
         return 0
-    with context.warehouse.reading() as reader:
-        sql = f"SELECT coalesce(max({SEQUENCE}), 0) FROM {quote(endpoint.table.name)}"  # noqa: S608 -- quoted
-        found = reader.execute(sql).fetchone()
-    return int(found[0]) if found else 0
+    sql = f"SELECT coalesce(max({SEQUENCE}), 0) FROM {quote(endpoint.table.name)}"  # noqa: S608 -- quoted
+    return number_of(reader, sql)
 
 
 def _is_dirty(reader: Reader, endpoint: Endpoint) -> bool:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.service.addresses import host_of, is_loopback
 from engine.service.settings import ServiceSettings
 
-__all__ = ["Guard", "unauthorized"]
+__all__ = ["Guard"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 
@@ -26,12 +26,6 @@ _ORIGIN = re.compile(r"https?://([^/@?#\s]+)")
 _MAX_AGE = "600"
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-ODW-Results, X-ODW-Delivery"
 _SHARED = ("/consumption/", "/api/")
-
-
-def unauthorized() -> Response:
-    """Return the answer to a request without the required token."""
-    text = "Unauthorized: Invalid or missing token"
-    return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
 
 
 class Guard:

@@ -18,7 +18,6 @@ from engine.service.bodies import BodyError, read_body
 from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader, to_json
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
-from engine.service.guard import unauthorized
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
@@ -55,11 +54,8 @@ _RETRY_SOON = {"Retry-After": "1"}
 _RETRY_LATER = {"Retry-After": "5"}
 
 
-async def ingest(request: Request) -> Response:
+async def ingest(request: Request, context: ServiceContext) -> Response:
     """Handle one request; see docs/service.md for headers and statuses."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     endpoint = context.endpoints.get(_model_of(request.path_params["path"]))
     if endpoint is None:
         return PlainTextResponse(_NOT_FOUND, 404)

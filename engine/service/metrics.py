@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, cast, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from engine.service.guard import unauthorized
 from engine.service.submission import LetterSource
 
 if TYPE_CHECKING:
@@ -73,56 +72,15 @@ class Metrics:
         """Count the ends of these pipelines' runs from zero, unless they are counted already."""
         self.ended.update({(name, status): 0 for name in names for status in _ENDS})
 
-    def lines(self) -> Iterator[str]:
-        """Return the counters as text."""
-        yield from _counter(
-            "odw_ingest_requests_total",
-            "Ingest requests by model and status.",
-            [
-                ({"model": model, "status": str(status)}, value)
-                for (model, status), value in self.requests.items()
-            ],
-        )
-        yield from _counter(
-            "odw_rows_written_total",
-            "Records that were written, by model.",
-            [({"model": model}, value) for model, value in self.rows.items()],
-        )
-        yield from _counter(
-            "odw_dead_letters_total",
-            "Records that became dead letters, by model and by where they died.",
-            [({"model": model, "source": source}, value) for (model, source), value in self.dead.items()],
-        )
-        yield from _counter(
-            "odw_ingest_bytes_total",
-            "Bytes of request bodies after unpacking, by model.",
-            [({"model": model}, value) for model, value in self.bytes.items()],
-        )
-        yield from _counter(
-            "odw_runs_started_total",
-            "Runs that were started over HTTP, by pipeline.",
-            [({"pipeline": pipeline}, value) for pipeline, value in self.runs.items()],
-        )
-        yield from _ends(self.ended)
 
-
-def _ends(ended: Counter[tuple[str, str]]) -> Iterator[str]:
-    yield from _counter(
-        "odw_runs_ended_total",
-        "Runs of this service that have ended, by pipeline and status.",
-        [({"pipeline": pipeline, "status": status}, value) for (pipeline, status), value in ended.items()],
-    )
-
-
-def _counter(name: str, text: str, values: list[tuple[dict[str, str], int]]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
+def _counter(name: str, labels: str, values: Mapping[Any, int]) -> Iterator[str]:
+    """Return the lines of a counter; `values` are by the values of its labels."""
+    yield f"# HELP {name} {_HELP[name]}"
     yield f"# TYPE {name} counter"
-    for labels, value in sorted(values, key=lambda one: sorted(one[0].items())):
-        yield f"{name}{_labels(labels)} {value}"
-
-
-def _labels(labels: dict[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+    for key, value in sorted(values.items()):
+        parts = zip(labels.split(), key if isinstance(key, tuple) else (key,), strict=True)
+        shown = ",".join(f'{label}="{_escaped(str(part))}"' for label, part in parts)
+        yield f"{name}{{{shown}}} {value}"
 
 
 def _escaped(value: str) -> str:
@@ -135,20 +93,30 @@ def _gauge(name: str, text: str, value: float) -> Iterator[str]:
     yield f"{name} {value:g}"
 
 
-async def show_metrics(request: Request) -> Response:
+_HELP = {
+    "odw_ingest_requests_total": "Ingest requests by model and status.",
+    "odw_rows_written_total": "Records that were written, by model.",
+    "odw_dead_letters_total": "Records that became dead letters, by model and by where they died.",
+    "odw_ingest_bytes_total": "Bytes of request bodies after unpacking, by model.",
+    "odw_runs_started_total": "Runs that were started over HTTP, by pipeline.",
+    "odw_runs_ended_total": "Runs of this service that have ended, by pipeline and status.",
+    "odw_rows_removed_total": "Rows and closed dead letters that the retention has removed, by table.",
+}
+
+
+async def show_metrics(request: Request, context: ServiceContext) -> Response:
     """Answer all counters and gauges; requires the consumption key."""
-    context = cast("ServiceContext", request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
+    metrics = context.metrics
     if context.operations is not None:
-        context.metrics.add_pipelines(one.name for one in context.operations.pipelines())
+        metrics.add_pipelines(one.name for one in context.operations.pipelines())
     lines = [
-        *context.metrics.lines(),
-        *_counter(
-            "odw_rows_removed_total",
-            "Rows and closed dead letters that the retention has removed, by table.",
-            [({"table": name}, count) for name, count in context.warehouse.removed.items() if count],
-        ),
+        *_counter("odw_ingest_requests_total", "model status", metrics.requests),
+        *_counter("odw_rows_written_total", "model", metrics.rows),
+        *_counter("odw_dead_letters_total", "model source", metrics.dead),
+        *_counter("odw_ingest_bytes_total", "model", metrics.bytes),
+        *_counter("odw_runs_started_total", "pipeline", metrics.runs),
+        *_counter("odw_runs_ended_total", "pipeline status", metrics.ended),
+        *_counter("odw_rows_removed_total", "table", +context.warehouse.removed),
         *_gauge("odw_ingest_ready", "1 while records are accepted.", float(context.takes_records)),
         *_gauge("odw_queued_requests", "Requests waiting for the writer.", context.warehouse.queued),
         *_gauge("odw_inflight_bytes", "Bytes of bodies being read.", context.inflight.used),

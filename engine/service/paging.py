@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from engine.service.storage import Reader
+from engine.service.tables import number_of
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -90,8 +91,7 @@ class _Cursor:
         query, page = self._query, self._page
         condition = f" WHERE {' AND '.join(query.conditions)}" if query.conditions else ""
         self._source = f"{query.source(self._reader)}{condition}"
-        found = self._reader.execute(f"SELECT count(*) FROM {self._source}", query.values).fetchone()  # noqa: S608
-        self.total = int(found[0]) if found else 0
+        self.total = number_of(self._reader, f"SELECT count(*) FROM {self._source}", *query.values)  # noqa: S608
         rest = max(self.total - page.offset, 0)
         return rest if page.limit is None else min(rest, page.limit)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -12,7 +11,6 @@ from starlette.responses import Response
 from engine.errors import StateError
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
-from engine.service.guard import unauthorized
 from engine.service.query_process import answer_query
 from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult
 from engine.service.triggers import answer
@@ -27,11 +25,8 @@ class _Question(BaseModel):
     limit: int = Field(1_000, ge=1, le=MAX_ROWS)
 
 
-async def query_warehouse(request: Request) -> Response:
+async def query_warehouse(request: Request, context: ServiceContext) -> Response:
     """Answer `{"sql": …, "limit": …}` with columns and rows; requires the consumption key."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     limits = replace(context.body_limits, max_size=2 * MAX_SQL)
     try:
         with context.inflight.share() as share:
@@ -63,11 +58,8 @@ async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:
         raise QueryError("The warehouse cannot be read now", 503) from error
 
 
-async def take_snapshot(request: Request) -> Response:
+async def take_snapshot(request: Request, context: ServiceContext) -> Response:
     """Copy the warehouse into a file that other processes can open; requires the consumption key."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     try:
         path = await context.querying(context.warehouse.snapshot)
     except StateError:

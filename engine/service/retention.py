@@ -18,7 +18,7 @@ from engine.service.accounts import ReplacedRows
 from engine.service.settings import Keep, Retention
 from engine.service.storage import Reader
 from engine.service.system_tables import utc_now
-from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.tables import SEQUENCE, Table, number_of, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -44,8 +44,7 @@ class Marks:
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
         self._next = 0.0
-        found = connection.execute("SELECT coalesce(max(sequence), 0) FROM _odw_times").fetchone()
-        self._latest = int(found[0]) if found else 0
+        self._latest = number_of(connection, "SELECT max(sequence) FROM _odw_times")
 
     def add(self, sequence: int) -> None:
         """Record that this and higher sequences are assigned from now on, unless recently recorded."""
@@ -112,14 +111,12 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
     requests: list[tuple[int, int]] = []
     if keep.seconds is not None:
         oldest = utc_now() - timedelta(seconds=keep.seconds)
-        mark = _number(
-            connection, "SELECT coalesce(max(sequence), 0) FROM _odw_times WHERE noted_at <= ?", oldest
-        )
+        mark = number_of(connection, "SELECT max(sequence) FROM _odw_times WHERE noted_at <= ?", oldest)
         requests = _oldest_requests(connection, name, mark)
     if not requests and keep.rows is not None:
         # a table may have become dirty since the pass began, and duplicates do not count as rows
         current = Reader(connection).rows_of(table)
-        excess = _number(connection, f"SELECT count(*) FROM {current}") - keep.rows  # noqa: S608 -- quoted
+        excess = number_of(connection, f"SELECT count(*) FROM {current}") - keep.rows  # noqa: S608 -- quoted
         requests = _oldest_requests(connection, name, _NEVER) if excess > 0 else []
         while requests and sum(count for _, count in requests) > excess:
             requests.pop()
@@ -133,7 +130,7 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
 
 def _oldest_requests(connection: DuckDBPyConnection, name: str, below: int) -> list[tuple[int, int]]:
     """Return (sequence, number of rows) of the oldest requests below a sequence that form a portion."""
-    first = _number(connection, f"SELECT coalesce(min({SEQUENCE}), 0) FROM {name}")  # noqa: S608 -- quoted
+    first = number_of(connection, f"SELECT min({SEQUENCE}) FROM {name}")  # noqa: S608 -- quoted
     requests = connection.execute(
         f"SELECT {SEQUENCE}, count(*) FROM {name} WHERE {SEQUENCE} < ? "  # noqa: S608 -- quoted
         f"GROUP BY {SEQUENCE} ORDER BY {SEQUENCE}",
@@ -147,10 +144,10 @@ def _remove_letters(connection: DuckDBPyConnection, keep: Keep) -> int:
     closed = "_odw_dead_letters WHERE status <> 'open'"
     most = 0
     if keep.rows is not None:
-        most = max(0, _number(connection, f"SELECT count(*) FROM {closed}") - keep.rows)  # noqa: S608 -- constant
+        most = max(0, number_of(connection, f"SELECT count(*) FROM {closed}") - keep.rows)  # noqa: S608 -- constant
     if keep.seconds is not None:
         oldest = utc_now() - timedelta(seconds=keep.seconds)
-        most = max(most, _number(connection, f"SELECT count(*) FROM {closed} AND closed_at < ?", oldest))  # noqa: S608
+        most = max(most, number_of(connection, f"SELECT count(*) FROM {closed} AND closed_at < ?", oldest))  # noqa: S608
     if not most:
         return 0
     found = connection.execute(
@@ -165,8 +162,3 @@ def _remove_letters(connection: DuckDBPyConnection, keep: Keep) -> int:
     )
     connection.execute(f"DELETE FROM _odw_dead_letters {of_ids}", [ids])  # noqa: S608 -- constant
     return len(ids)
-
-
-def _number(connection: DuckDBPyConnection, sql: str, *values: object) -> int:
-    found = connection.execute(sql, values).fetchone()
-    return int(found[0]) if found else 0

@@ -165,16 +165,9 @@ class Storage:
     @contextmanager
     def reading(self) -> Iterator[Reader]:
         """Provide a read transaction, whose statements all see the same state."""
-        cursor = self.cursor()
-        with self._lock:
-            self._readers.add(cursor)
-        try:
+        with self.query_cursor() as cursor:
             cursor.begin()
             yield Reader(cursor)
-        finally:
-            with self._lock:
-                self._readers.discard(cursor)
-            cursor.close()
 
     def check_in_place(self) -> None:
         """Raise StateError when the open file is no longer the one at its path.

@@ -19,6 +19,7 @@ __all__ = [
     "Epoch",
     "KeyReusedError",
     "LetterSource",
+    "NotStoredError",
     "QueueFullError",
     "Receipt",
     "RejectedRecord",
@@ -101,9 +102,9 @@ class Submission:
     kept, unless they have the same scope. `audit` is committed with the rest.
     """
 
-    model: str
-    table: Table | None
-    rows: list[Row]
+    model: str = ""
+    table: Table | None = None
+    rows: list[Row] = field(default_factory=list)
     columns: pa.Table | None = None
     letters: list[RejectedRecord] = field(default_factory=list)
     delivery: Delivery = "foreign"
@@ -156,13 +157,17 @@ class KeyReusedError(Exception):
         super().__init__("The Idempotency-Key was used with another body: send this request with a new key")
 
 
-class QueueFullError(Exception):
+class NotStoredError(Exception):
+    """Nothing of a request was stored."""
+
+
+class QueueFullError(NotStoredError):
     """The writer's queue is full; try again in a moment."""
 
 
-class WarehouseDownError(Exception):
-    """The warehouse is stopping, or its storage fails; nothing of this request was stored."""
+class WarehouseDownError(NotStoredError):
+    """The warehouse is stopping, or its storage fails."""
 
 
-class WriteFailedError(Exception):
-    """The warehouse rejected this request's rows; nothing of it was stored."""
+class WriteFailedError(NotStoredError):
+    """The warehouse rejected this request's rows."""

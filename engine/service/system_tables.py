@@ -15,7 +15,7 @@ from engine.errors import StateVersionError
 from engine.service.migration import create_or_migrate
 from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
-from engine.service.tables import Table
+from engine.service.tables import Table, number_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -332,8 +332,8 @@ class EpochStore:
     def _find_parts(self, scopes: set[str]) -> dict[Place, int]:
         """Return the highest epoch of the parts of each of these scopes."""
         if self._has_parts is None:
-            counted = self._connection.execute("SELECT count(*) FROM _odw_epochs WHERE contains(scope, '#')")
-            self._has_parts = bool(counted.fetchall()[0][0])
+            of_parts = "SELECT count(*) FROM _odw_epochs WHERE contains(scope, '#')"
+            self._has_parts = number_of(self._connection, of_parts) > 0
         wholes = [scope for scope in scopes if _whole(scope) == scope]
         if not self._has_parts or not wholes:
             return {}

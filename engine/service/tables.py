@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
@@ -20,7 +20,22 @@ from engine.service.limits import allowed_by, has_no_validators, takes_null
 from engine.service.models import IngestModel, ModelError, Row
 from engine.service.wire_types import is_nullable
 
-__all__ = ["ENCODING_ERRORS", "SEQUENCE", "Column", "MisfitError", "Table", "quote", "tables_of"]
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from engine.service.storage import Reader
+
+__all__ = [
+    "ENCODING_ERRORS",
+    "SEQUENCE",
+    "Column",
+    "MisfitError",
+    "Table",
+    "number_of",
+    "quote",
+    "spelled_ids",
+    "tables_of",
+]
 
 SEQUENCE = "_seq"
 """Column of the commit sequence; hidden from readers."""
@@ -136,6 +151,12 @@ def _misfit(column: Column, values: Row) -> str:
 def quote(identifier: str) -> str:
     """Quote an identifier for SQL."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def number_of(source: Reader | DuckDBPyConnection, sql: str, *values: object) -> int:
+    """Return the number that a query finds; 0 for none."""
+    found = source.execute(sql, [*values]).fetchone()
+    return int(found[0] or 0) if found else 0
 
 
 def spelled_ids(tables: Iterable[Table], ids: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
@@ -25,9 +25,10 @@ _log = logging.getLogger(__name__)
 _IGNORED = ("tag",)
 
 
-async def trigger(request: Request, host: RunHost, name: str, known: Collection[str]) -> Response:
+async def trigger(
+    request: Request, context: ServiceContext, host: RunHost, name: str, known: Collection[str]
+) -> Response:
     """Start a run of a pipeline. Unknown parameters are ignored, as on all routes."""
-    context = cast("ServiceContext", request.app.state.context)
     if context.is_stopping:
         return answer({"success": False, "message": "The service is stopping"}, 503)
     try:

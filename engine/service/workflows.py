@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from engine.service.bodies import BodyError
 from engine.service.context import ServiceContext
-from engine.service.guard import unauthorized
+from engine.service.routing import READS, not_allowed
 from engine.service.runs import HostedRun, RunStartError, RunState
 from engine.service.triggers import answer, given_parameters
 
@@ -22,11 +21,8 @@ _FILTERS: dict[str, RunState] = {"running": "RUNNING", "completed": "COMPLETED",
 _SECOND = timedelta(seconds=1)
 
 
-async def list_workflows(request: Request) -> Response:
+async def list_workflows(request: Request, context: ServiceContext) -> Response:
     """Answer `GET /workflows/list`: the latest runs as an array. Invalid parameter values are ignored."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     return answer([_row(run) for run in await _runs(request, context)])
 
 
@@ -60,18 +56,15 @@ def duration_text(duration: timedelta) -> str:
     return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
 
 
-async def administrate(request: Request) -> Response:
+async def administrate(request: Request, context: ServiceContext) -> Response:
     """Answer the routes below `/admin/workflows`; requires the admin key."""
-    context = cast(ServiceContext, request.app.state.context)
-    if not await context.admin_key.allows(request.headers.get("authorization")):
-        return unauthorized()
     parts = request.path_params["path"].split("/")
-    if parts == ["history"] and request.method in ("GET", "HEAD"):
+    if parts == ["history"] and request.method in READS:
         return answer([_row(run) for run in await _runs(request, context)])
     if len(parts) != 2 or parts[1] not in ("trigger", "terminate"):
         return answer({"error": "Not found", "details": "history, <name>/trigger or <name>/terminate"}, 404)
     if request.method != "POST":
-        return PlainTextResponse("Method not allowed", 405, {"Allow": "POST"})
+        return not_allowed("POST")
     return await (_trigger if parts[1] == "trigger" else _terminate)(request, context, parts[0])
 
 

@@ -44,13 +44,11 @@ class Connection(Protocol):
     @property
     def place(self) -> str:
         """The database, for messages; without secrets."""
-        ...
 
     def execute(self, sql: str, values: Sequence[Value] = ..., /) -> Rows: ...
 
     def executemany(self, sql: str, values: Iterable[Sequence[Value]], /) -> Rows:
         """Execute the statement with each of these, in order; `rowcount` is their sum."""
-        ...
 
     def hold_run(self, run_id: str, *, alone: bool) -> None:
         """Wait until no other transaction holds the run, and hold it until the end of this one.
@@ -58,11 +56,9 @@ class Connection(Protocol):
         Args:
             alone: False shares the run with other holders that also pass False.
         """
-        ...
 
     def overwrite_deleted(self) -> None:
         """Overwrite data deleted by this transaction in the files, where that is possible."""
-        ...
 
 
 class Database(Protocol):
@@ -75,9 +71,7 @@ class Database(Protocol):
     async def read(self, function: Callable[Concatenate[Connection, P], T],
                    *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` on one consistent view of the data."""
-        ...
 
     async def write(self, function: Callable[Concatenate[Connection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` in a transaction that is durable when this returns."""
-        ...

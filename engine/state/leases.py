@@ -11,15 +11,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
-from engine.state.connection import Connection, Row
+from engine.state.connection import Connection
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import Lease
 
-__all__ = ["acquire", "release", "renew", "select", "select_held"]
+__all__ = ["acquire", "release", "renew", "select"]
 
 # `chunk` "" is the whole run.
-_SELECT = "SELECT * FROM leases WHERE run_id = ? AND chunk = ?"
-
 _IN_THE_WAY = """
 SELECT holder, expires_at FROM leases
 WHERE run_id = ?1 AND (chunk IN ('', ?2) OR ?2 = '') AND holder <> '' AND expires_at > ?3
@@ -82,23 +80,11 @@ def release(connection: Connection, lease: Lease) -> None:
     )
 
 
-def select(connection: Connection, run_id: str, chunk: str) -> Lease | None:
-    """Return the lease of a run or a chunk, expired or not."""
-    require_run(connection, run_id)
-    row = connection.execute(_SELECT, (run_id, chunk)).fetchone()
-    return _lease(row) if row and row["holder"] else None
-
-
-def select_held(connection: Connection, run_id: str) -> list[Lease]:
+def select(connection: Connection, run_id: str) -> list[Lease]:
     """Return the unreleased leases of a run and its chunks, the run's own first."""
     require_run(connection, run_id)
     rows = connection.execute(
         "SELECT * FROM leases WHERE run_id = ? AND holder <> '' ORDER BY chunk, epoch", (run_id,)
     )
-    return [_lease(row) for row in rows]
-
-
-def _lease(row: Row) -> Lease:
-    return Lease(
-        row["run_id"], row["holder"], row["epoch"], row["expires_at"], row["chunk"], row["acquisitions"]
-    )
+    names = ("run_id", "holder", "epoch", "expires_at", "chunk", "acquisitions")
+    return [Lease(*(row[name] for name in names)) for row in rows]

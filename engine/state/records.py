@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from engine.contract.acks import Tally
 from engine.contract.bookmarks import Bookmark
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-
-__all__ = [
-    "DURABLE_GROUP",
-    "Acked",
-    "BookmarkFilter",
-    "BookmarkRecord",
-    "BookmarkScope",
-    "DeadLetterFilter",
-    "Follower",
-    "JournalFilter",
-    "Lease",
-    "Notification",
-    "Progress",
-    "RunRecord",
-    "RunStatus",
-    "SplitRecord",
-]
-
 
 DURABLE_GROUP = "etl/"
 """Prefix of the ids of all workflows of runs, and so of the groups of durable runs."""
@@ -84,6 +67,16 @@ class RunRecord:
     def durable(self) -> bool:
         """Whether the run was started on Temporal."""
         return self.group_id.startswith(DURABLE_GROUP)
+
+    @property
+    def began(self) -> datetime:
+        """When the run was first started."""
+        return datetime.fromisoformat(self.started_at)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When its last attempt ended; None while it runs."""
+        return datetime.fromisoformat(self.ended_at) if self.ended_at else None
 
 
 @dataclass(frozen=True, slots=True)

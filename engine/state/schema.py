@@ -10,6 +10,7 @@ single space, and `seq` is the generated number.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -291,22 +292,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
-TABLES: Final = frozenset(
-    {
-        "acks",
-        "allowances",
-        "bookmarks",
-        "dead_letters",
-        "followers",
-        "journal",
-        "leases",
-        "notifications",
-        "progress",
-        "runs",
-        "sources",
-        "splits",
-    }
-)
+TABLES: Final = frozenset(re.findall(r"CREATE TABLE (\w+)", "".join(MIGRATIONS)))
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -183,13 +183,9 @@ class StateStore:
         """Release the lease; its epoch is not reused. Does nothing if the lease was taken over."""
         await self._database.write(leases.release, lease)
 
-    async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
-        """Return the lease of a run or chunk, possibly expired, or None if there is none."""
-        return await self._database.read(leases.select, run_id, chunk)
-
     async def leases(self, run_id: str) -> list[Lease]:
         """Return all unreleased leases of a run and its chunks, possibly expired."""
-        return await self._database.read(leases.select_held, run_id)
+        return await self._database.read(leases.select, run_id)
 
     async def add_splits(
         self,

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import anyio
@@ -34,12 +33,12 @@ from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
 from engine.execution.notifying import stored_result, tell
 from engine.execution.overlap import Entry
-from engine.execution.report import RunReport
+from engine.execution.report import RunReport, stored_report
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
 from engine.plan.portability import check_divisible
-from engine.state.records import DeadLetterFilter, Notification, RunRecord, RunStatus
+from engine.state.records import Notification, RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
 from engine.temporal.heartbeat import OutageTimer
@@ -56,7 +55,7 @@ from engine.temporal.messages import (
     PipelineResult,
     Trouble,
 )
-from engine.temporal.overlapping import working_on
+from engine.temporal.starting import working_on
 from engine.temporal.supervision import Patience, listed, seen_through
 from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
 
@@ -259,19 +258,8 @@ class Activities:
                 await self._engine.store.delete_notification(report.run_id, report.attempt)
 
     async def _report(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> RunReport:
-        is_open = DeadLetterFilter(record.run_id, status="open")
-        seconds = (self._engine.clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
-        return RunReport(
-            record.pipeline,
-            record.run_id,
-            status,
-            tally,
-            seconds,
-            error=error,
-            dead_letters=await self._engine.store.count_dead_letters(is_open),
-            attempt=record.attempt,
-            journal_usd=await self._engine.store.journal_cost(record.run_id),
-        )
+        seconds = (self._engine.clock.now() - record.began).total_seconds()
+        return await stored_report(self._engine.store, record, status, error, tally, seconds)
 
     def _trouble(self, run: Run) -> TroubleWatch:
         send = None

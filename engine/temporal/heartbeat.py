@@ -6,7 +6,7 @@ that waits for an outage to end counts as alive, since `outage_limit` bounds tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from engine.errors import OutageError, StalledError
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.temporal.messages import Trouble
 
-__all__ = ["Cursor", "Heartbeat", "OutageTimer", "Progress", "progress_of", "waits_for_others"]
+__all__ = ["Cursor", "Heartbeat", "OutageTimer", "Progress", "progress_of"]
 
 Mark = tuple[float, ...]
 
@@ -100,13 +100,8 @@ def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progre
         tuple(mark),
         Cursor(tally.read, tally.written, tally.dead, trouble),
         snapshot.waits_for,
-        excused=waits_for_others(snapshot),
+        excused=snapshot.stuck is not None,
     )
-
-
-def waits_for_others(snapshot: RunSnapshot) -> bool:
-    """Return whether a node waits to retry; `outage_limit` bounds that."""
-    return any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in _every(snapshot))
 
 
 class OutageTimer:
@@ -144,7 +139,7 @@ class OutageTimer:
         An outage that began in this part ends the run without this timer.
         """
         now = anyio.current_time()
-        for node in _every(snapshot):
+        for node in snapshot.every_node:
             course = self._courses.setdefault(node.name, _Course(0.0, self._began))
             course.look(node, now)
             lasted = course.lasted(now)
@@ -179,7 +174,3 @@ class _Course:
 
     def lasted(self, now: float) -> float:
         return self.before + (now - self.since if self.seen else 0.0)
-
-
-def _every(snapshot: RunSnapshot) -> Sequence[NodeSnapshot]:
-    return [*snapshot.nodes, *([snapshot.forward] if snapshot.forward is not None else [])]

@@ -11,40 +11,6 @@ from typing import Any
 
 from temporalio.common import SearchAttributeKey
 
-__all__ = [
-    "ALL_PARAMS_BYTES",
-    "AWAY",
-    "MAX_NAMED",
-    "MAX_PARKED",
-    "MAX_SHARDS",
-    "MAX_WINDOW",
-    "PARAMS_BYTES",
-    "PHASE",
-    "PIPELINE",
-    "PLAN",
-    "RUN",
-    "SEARCH_ATTRIBUTES",
-    "ChunkRequest",
-    "ChunkResult",
-    "CompileRequest",
-    "Compiled",
-    "Control",
-    "Counts",
-    "FinalizeRequest",
-    "ListRequest",
-    "Listed",
-    "PipelineProgress",
-    "PipelineRequest",
-    "PipelineResult",
-    "Queues",
-    "ShardProgress",
-    "ShardRequest",
-    "ShardResult",
-    "Splits",
-    "Trouble",
-    "chunk_range",
-]
-
 PARAMS_BYTES = 2048
 """Maximum bytes of run parameters, which are stored in the history; put larger ones into the file."""
 

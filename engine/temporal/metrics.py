@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from temporalio.common import MetricCounter, MetricMeter
 from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
@@ -12,35 +11,26 @@ from engine.contract.component import Kind
 from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.temporal.logs import forwarded
 
-__all__ = ["ChunkMeter", "MetricsOptions", "runtime"]
+__all__ = ["ChunkMeter", "runtime"]
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsOptions:
-    """The export of metrics; at most one is set.
+def runtime(*, prometheus: str = "", opentelemetry: str = "") -> Runtime:
+    """Create the runtime of a worker with metrics; core logs go to `engine.temporal.logs`.
 
     Args:
-        prometheus: `host:port` to serve metrics at.
+        prometheus: `host:port` to serve metrics at; "" if they are sent to the other, or not at all.
         opentelemetry: the URL of an OTLP endpoint over gRPC.
-    """
-
-    prometheus: str = ""
-    opentelemetry: str = ""
-
-
-def runtime(options: MetricsOptions) -> Runtime:
-    """Create the runtime of a worker with metrics; core logs go to `engine.temporal.logs`.
 
     Raises:
         ValueError: the address is not valid, or in use.
     """
     metrics: OpenTelemetryConfig | PrometheusConfig | None = None
-    if options.opentelemetry:
-        metrics = OpenTelemetryConfig(url=options.opentelemetry)
-    elif options.prometheus:
+    if opentelemetry:
+        metrics = OpenTelemetryConfig(url=opentelemetry)
+    elif prometheus:
         # Prometheus's naming conventions require seconds and unit suffixes
         metrics = PrometheusConfig(
-            bind_address=options.prometheus,
+            bind_address=prometheus,
             durations_as_seconds=True,
             unit_suffix=True,
             counters_total_suffix=True,

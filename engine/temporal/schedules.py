@@ -32,14 +32,7 @@ from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["MIN_CATCH_UP", "OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
-
-OVERLAPS = {
-    "skip": ScheduleOverlapPolicy.SKIP,
-    "buffer_one": ScheduleOverlapPolicy.BUFFER_ONE,
-    "cancel_other": ScheduleOverlapPolicy.CANCEL_OTHER,
-    "allow_all": ScheduleOverlapPolicy.ALLOW_ALL,
-}
+__all__ = ["MIN_CATCH_UP", "Listed", "create", "delete", "listed", "pause", "unpause"]
 
 MIN_CATCH_UP = timedelta(seconds=10)
 """The server's minimum in seconds; it would silently raise lower values."""
@@ -75,7 +68,8 @@ async def create(
     Args:
         cron: five fields, a shorthand such as `@daily`, or an interval (`5m`, `@every 5m`).
         time_zone: time zone of the fields, as in the time-zone database; unused for intervals.
-        overlap: one of `OVERLAPS`: what happens when a run is due while the last one is in progress.
+        overlap: what happens when a run is due while the last one is in progress: a policy of the server, in
+            lower case.
         catch_up: runs missed while the server was down are started late within this time, at least
             `MIN_CATCH_UP`.
 
@@ -98,7 +92,9 @@ async def create(
             priority=Priority(priority_key=request.priority),
         ),
         spec=_spec(cron, time_zone),
-        policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=max(catch_up, MIN_CATCH_UP)),
+        policy=SchedulePolicy(
+            overlap=ScheduleOverlapPolicy[overlap.upper()], catchup_window=max(catch_up, MIN_CATCH_UP)
+        ),
     )
     name = _schedule_id(request.pipeline)
     try:
@@ -191,34 +187,30 @@ def _cron(spec: ScheduleSpec) -> str:
     return ", ".join([*(calendar.comment or "?" for calendar in spec.calendars), *intervals])
 
 
-async def pause(client: Client, pipeline: str, note: str = "") -> None:
+async def pause(client: Client, pipeline: str) -> None:
     """Pause a schedule; a run in progress continues."""
-    await _known(client, pipeline)
-    await client.get_schedule_handle(_schedule_id(pipeline)).pause(note=note or None)
+    await (await _known(client, pipeline)).pause()
 
 
 async def unpause(client: Client, pipeline: str) -> None:
     """Resume a schedule."""
-    await _known(client, pipeline)
-    await client.get_schedule_handle(_schedule_id(pipeline)).unpause()
+    await (await _known(client, pipeline)).unpause()
 
 
 async def delete(client: Client, pipeline: str) -> None:
     """Delete the schedule; a run in progress continues."""
-    handle = await _known(client, pipeline)
-    await handle.delete()
+    await (await _known(client, pipeline)).delete()
 
 
 async def _known(client: Client, pipeline: str) -> ScheduleHandle:
-    handle = client.get_schedule_handle(_schedule_id(pipeline))
     try:
-        await handle.describe()
+        described = await _described(client, _schedule_id(pipeline))
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            names = ", ".join(one.pipeline for one in await listed(client)) or "none"
-            raise ConfigError(f"{pipeline!r} has no schedule on this server; scheduled: {names}") from None
         raise _refused(f"find the schedule of {pipeline!r}", error) from error
-    return handle
+    if described is None:
+        names = ", ".join(one.pipeline for one in await listed(client)) or "none"
+        raise ConfigError(f"{pipeline!r} has no schedule on this server; scheduled: {names}")
+    return client.get_schedule_handle(_schedule_id(pipeline))
 
 
 def _refused(what: str, error: RPCError) -> ServiceError | ConfigError:

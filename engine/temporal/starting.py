@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from temporalio import activity
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -37,6 +39,7 @@ __all__ = [
     "request_before",
     "start",
     "workflow_id",
+    "working_on",
 ]
 
 Handle = WorkflowHandle[PipelineRun, PipelineResult]
@@ -144,19 +147,39 @@ async def find_submitted(client: Client, run_id: str) -> Handle | None:
     return await _first_of(client, [workflow_id(pipeline, run_id)]) if len(rest) == 2 else None
 
 
+async def working_on(record: RunRecord) -> str:
+    """Return the workflow that works on a run; "" when none does. Called in activities.
+
+    A durable run has no lease between two chunks, while it is paused, or while it waits for a worker.
+
+    Raises:
+        ServiceError: the server does not answer.
+    """
+    with suppress(RuntimeError):  # outside of a worker there is no client
+        client = activity.client()
+        # a resumed run has a new workflow
+        for name in dict.fromkeys((record.group_id, workflow_id(record.pipeline, record.run_id))):
+            described = await _described(client, name) if name.startswith(DURABLE_GROUP) else None
+            if described is not None and described.status is WorkflowExecutionStatus.RUNNING:
+                return f"workflow {name}"
+    return ""
+
+
 async def _first_of(client: Client, names: Iterable[str]) -> Handle | None:
-    for name in names:
-        if not name.startswith(DURABLE_GROUP):
-            continue  # the group of a local run
-        handle = client.get_workflow_handle_for(PipelineRun.run, name)
-        try:
-            await handle.describe()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise ServiceError(f"the Temporal server does not answer: {error.message}") from error
-            continue
-        return handle
+    for name in names:  # the group of a local run is no workflow
+        if name.startswith(DURABLE_GROUP) and await _described(client, name) is not None:
+            return client.get_workflow_handle_for(PipelineRun.run, name)
     return None
+
+
+async def _described(client: Client, name: str) -> WorkflowExecutionDescription | None:
+    """Return what the server knows of a workflow; None if it has none of that name."""
+    try:
+        return await client.get_workflow_handle(name).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise ServiceError(f"the Temporal server does not answer: {error.message}") from error
 
 
 async def request_before(client: Client, record: RunRecord) -> PipelineRequest | None:

@@ -14,7 +14,7 @@ from temporalio import activity
 from engine.errors import StalledError
 from engine.execution.report import RunReport
 from engine.execution.run import Run
-from engine.temporal.heartbeat import Cursor, Heartbeat, OutageTimer, Progress, progress_of, waits_for_others
+from engine.temporal.heartbeat import Cursor, Heartbeat, OutageTimer, Progress, progress_of
 from engine.temporal.metrics import ChunkMeter
 from engine.temporal.trouble import TroubleWatch
 
@@ -71,7 +71,7 @@ async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch)
         work.cancel()
 
     def look() -> Progress:
-        away = waits_for_others(run.snapshot())
+        away = run.snapshot().stuck is not None
         if away and activity.is_worker_shutdown():
             work.cancel()
         return Progress((found,), Cursor(found, trouble=trouble.current), node, excused=away)

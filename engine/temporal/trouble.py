@@ -17,10 +17,10 @@ from temporalio import activity
 from temporalio.service import RPCError
 
 from engine.execution.events import Observer, RunEvent
-from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.flow.stats import RunSnapshot, Waiting
 from engine.temporal.messages import Trouble
 
-__all__ = ["TroubleReports", "TroubleWatch", "activity_workflow", "said", "trouble_of"]
+__all__ = ["TroubleReports", "TroubleWatch", "activity_workflow", "said"]
 
 LOGGED_AFTER = 5.0
 LOGGED_EVERY = 60.0
@@ -28,14 +28,6 @@ REPORTED_EVERY = 300.0
 MAX_REMEMBERED = 1000
 
 _SHARD = re.compile(r"/s\d+$")
-_GRAVE = (Waiting.OUTAGE, Waiting.RETRY)
-
-
-def trouble_of(snapshot: RunSnapshot) -> NodeSnapshot | None:
-    """Return the node that waits to retry, outages first, or None."""
-    nodes = [*snapshot.nodes, *([snapshot.forward] if snapshot.forward is not None else [])]
-    waiting = [node for grave in _GRAVE for node in nodes if node.waiting is grave]
-    return waiting[0] if waiting else None
 
 
 class TroubleReports:
@@ -105,7 +97,7 @@ class TroubleWatch:
     async def note(self, now: float) -> None:
         """Observe once and report changes."""
         snapshot = self._look()
-        node = trouble_of(snapshot)
+        node = snapshot.stuck
         before = self.trouble
         if before.node and (node is None or node.name != before.node):
             await self._over(snapshot, before)

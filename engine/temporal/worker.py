@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import anyio
 from temporalio.client import Client
@@ -72,39 +73,31 @@ def drain_limit(grace: float) -> float:
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
     """Create one worker per queue."""
     made: list[Worker] = []
-    queues, grace, version = options.queues, timedelta(seconds=options.grace), _version(options)
+    queues, grace = options.queues, timedelta(seconds=options.grace)
+    worker = partial(Worker, client, interceptors=options.interceptors, deployment_config=_version(options))
     if "workflows" in options.roles:
         made.append(
-            Worker(
-                client,
+            worker(
                 task_queue=queues.workflows,
                 workflows=WORKFLOWS,
-                interceptors=options.interceptors,
                 max_concurrent_workflow_tasks=20,
-                deployment_config=version,
                 disable_eager_activity_execution=options.chunks_per_second is not None,
             )
         )
     if "planning" in options.roles:
         made.append(
-            Worker(
-                client,
+            worker(
                 task_queue=queues.planning,
                 activities=activities.planning,
-                interceptors=options.interceptors,
-                deployment_config=version,
                 graceful_shutdown_timeout=grace,
             )
         )
     if "work" in options.roles:
         made.append(
-            Worker(
-                client,
+            worker(
                 task_queue=queues.work,
                 activities=[activities.run_chunk],
-                interceptors=options.interceptors,
                 max_concurrent_activities=options.slots,
-                deployment_config=version,
                 max_heartbeat_throttle_interval=timedelta(seconds=options.beat_throttle),
                 graceful_shutdown_timeout=grace,
                 max_task_queue_activities_per_second=options.chunks_per_second,

@@ -44,8 +44,7 @@ class TestLeasesOfChunks:
                 Lease(RUN.run_id, "h1", 1, LATER, "c1", 1),
                 Lease(RUN.run_id, "h2", 2, LATER, "c2", 1),
             )
-            assert await store.get_lease(RUN.run_id, "c1") == one
-            assert await store.get_lease(RUN.run_id) is None
+            assert await store.leases(RUN.run_id) == [one, two]
         async with world.store() as store:
             assert await store.leases(RUN.run_id) == [one, two]
 

@@ -332,7 +332,7 @@ class TestRuns:
                 store.delete_run("x"),
                 store.acquire_lease("x", "h:1:a", now=NOW, until=LATER),
                 store.renew_lease(Lease("x", "h:1:a", 1, NOW), until=LATER),
-                store.get_lease("x"),
+                store.leases("x"),
             ]
             for call in calls:
                 with pytest.raises(RunNotFoundError):
@@ -408,7 +408,7 @@ class TestLeases:
     async def test_second_holder_is_told_who_holds_the_lease_until_when(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
-            assert await store.get_lease(RUN.run_id) is None
+            assert await store.leases(RUN.run_id) == []
             lease = await store.acquire_lease(RUN.run_id, "host-a:1:x", now=NOW, until=LATER)
             assert lease == Lease(RUN.run_id, "host-a:1:x", 1, LATER)
             with pytest.raises(
@@ -416,7 +416,7 @@ class TestLeases:
             ) as held:
                 await store.acquire_lease(RUN.run_id, "host-a:1:y", now=NOW, until=MUCH_LATER)
             assert (held.value.holder, held.value.expires_at) == ("host-a:1:x", LATER)
-            assert await store.get_lease(RUN.run_id) == lease
+            assert await store.leases(RUN.run_id) == [lease]
 
     async def test_runs_are_leased_one_by_one(self, world: World) -> None:
         async with world.store() as store:
@@ -441,7 +441,7 @@ class TestLeases:
             with pytest.raises(LeaseLostError):
                 await store.commit(RUN.run_id, [progress("a", 4)], epoch=first.epoch)
             await store.release_lease(first)
-            assert await store.get_lease(RUN.run_id) == second
+            assert await store.leases(RUN.run_id) == [second]
 
     async def test_only_the_holder_that_is_dead_makes_way(self, world: World) -> None:
         async with world.store() as store:
@@ -464,7 +464,7 @@ class TestLeases:
             await prepare(store, "a")
             lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             await store.release_lease(lease)
-            assert await store.get_lease(RUN.run_id) is None
+            assert await store.leases(RUN.run_id) == []
             with pytest.raises(LeaseLostError, match="has released run"):
                 await store.renew_lease(lease, until=LATER)
             with pytest.raises(LeaseLostError, match="took over run"):
@@ -489,7 +489,7 @@ class TestForgetting:
             assert await store.count_splits("r2") == (0, 1)
             await store.create_run(RUN)
             assert await store.splits(RUN.run_id, "extract") == ([], False)
-            assert await store.get_lease(RUN.run_id) is None
+            assert await store.leases(RUN.run_id) == []
 
     async def test_done_splits_are_counted_over_all_sources(self, world: World) -> None:
         async with world.store() as store:

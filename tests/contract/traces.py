@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 
-from tests.leaks import generators_begun
+from tests.leaks import generators_begun, with_addresses
 
 DESCRIPTORS = Path("/proc/self/fd")
 OURS = ("/connectors/", "/engine/", "/aiostream/")
@@ -73,5 +73,5 @@ async def nothing_left() -> AsyncIterator[None]:
         await asyncio.sleep(0.02)
     assert asyncio.all_tasks() - tasks == set(), "left running"
     left = _descriptors() - descriptors
-    assert left == set(), f"left open: {sorted(left)}"
+    assert left == set(), f"left open: {with_addresses(left)}"
     gc.collect()  # a ResourceWarning is an error here, in the test that caused it

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.fault_injection import VARIABLE
+
 PATIENCE = 300
 UNMARK = r"file_name~^\[DLQ\]~"
 
@@ -121,6 +123,30 @@ def test_replay_without_a_patch_leaves_one_open_dead_letter_each(verb: Verb) -> 
         one["engine"]["run_id"]  # type: ignore[index]
         for one in first  # type: ignore[index]
     )
+
+
+LINES = """\
+version: 1
+pipelines:
+  lines:
+    dead_letters: {max: 100%}
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      number: {map: {set: {number: "int(text)"}}}
+      keep: {sink: jsonl, with: {path: out.jsonl}}
+"""
+
+
+def test_a_killed_replay_is_completed_by_the_next_one(tmp_path: Path, verb: Verb) -> None:
+    (tmp_path / "pipelines.yaml").write_text(LINES, encoding="utf-8")
+    (tmp_path / "in.jsonl").write_text('{"text":"x"}\n' * 600, encoding="utf-8")
+    assert verb("run").returncode == 0
+    replay = ("dlq", "replay", "--patch", "text=1")
+    assert verb(*replay, **{VARIABLE: "batch_written:2"}).returncode == -signal.SIGKILL
+    done = verb(*replay)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == ['{"text":"1","number":1}'] * 600
+    assert "nothing to replay" in verb(*replay).stderr
 
 
 def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:

@@ -78,7 +78,7 @@ async def test_answers_in_lines_and_rows_are_read(form: str) -> None:
 
 
 async def test_columns_of_csv_have_one_type_in_all_answers() -> None:
-    bodies = [b"id,n,late\n1,1,\n", b"id,n,late\n2,x,007\n3,3,7\n", b"late,n,id\n8,4,4\n"]
+    bodies = [b"id,n,late\n1,1,\n", b"id,n,late\n2,x,007\n3,3,7\n", b"late,n,id\n8,4.5,4\n"]
     paging = {"type": "page", "parameter": "page", "start": 0}
 
     def script(request: Request) -> Answer:
@@ -94,7 +94,7 @@ async def test_columns_of_csv_have_one_type_in_all_answers() -> None:
 
     found = [record for batch in batches for record in batch.records if "n" in record]
     assert found == [
-        {"id": 1, "n": 1, "late": None}, {"id": 3, "n": 3, "late": "7"}, {"id": 4, "n": 4, "late": "8"}
+        {"id": 1, "n": 1, "late": None}, {"id": 3, "n": 3, "late": "7"}, {"id": 4, "n": 4.5, "late": "8"}
     ]  # fmt: skip
     assert [(at, error.kind) for at, error in batches[1].failures] == [(0, "WrongType")]
     assert resumed[0].records == batches[2].records

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import anyio
 import pytest
 
-from tests.leaks import no_open_generator
+from tests.leaks import no_open_generator, with_addresses
 
 pytest_plugins = ("pytester",)
 
@@ -106,3 +109,16 @@ def test_an_anyio_test_that_leaves_one_open_fails(pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines_random(
         [f"ERROR*test_{name}*" for name in ("dropped[[]asyncio]", "dropped[[]trio]", "kept[[]trio]")]
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_open_socket_is_named_with_its_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        name = os.readlink(f"/proc/self/fd/{server.fileno()}")
+        named = with_addresses([name, f"9 -> {name}", "9 -> pipe:[1]"])
+    assert named == [
+        "9 -> pipe:[1]",
+        f"9 -> {name} (port {port} to 0, LISTEN)",
+        f"{name} (port {port} to 0, LISTEN)",
+    ]

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from engine.config.model import Settings
-from engine.contract.component import Kind
+from engine.contract.component import Kind, Params
 from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters import replay
 from engine.dead_letters.patch import parse_patch
 from engine.dead_letters.replay import LetterId, Obstacle, group_dead_letters, letter_id
+from engine.errors import FatalError
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.records import DeadLetterFilter, RunStatus
@@ -73,6 +75,22 @@ async def test_letters_closed_before_the_sinks_are_open_are_not_sent() -> None:
     assert report.ok
     assert sink.keys == ["current"]
     assert group.replayed == [current]
+
+
+async def test_a_failed_replay_has_closed_what_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "PAGE", 2)
+    records = [[{"id": number} for number in range(6)]]
+    poisoned = linear_plan(MemorySource(records), FaultySink(poison=lambda record: True))
+    poisoned = replace(poisoned, dead_letters=DeadLetterSettings())
+    full = linear_plan(MemorySource(records), FaultySink([None, FatalError("full")]))
+    async with Engine() as engine:
+        await engine.run(poisoned)
+        letters = await engine.store.dead_letters(DeadLetterFilter())
+        (group,), _ = group_dead_letters(letters, {"test": full})
+        report = await engine.run(group.plan)
+        found = await engine.store.dead_letters(DeadLetterFilter())
+    assert report.status is RunStatus.FAILED
+    assert [one.status for one in found] == ["replayed"] * 2 + ["open"] * 4
 
 
 def test_a_forced_replay_replaces_newer_rows() -> None:
@@ -173,6 +191,27 @@ def test_what_cannot_be_sent_again_is_explained() -> None:
     assert reasons["node renamed"] == "pipeline `test` no longer has a node `gone`"
     assert "no longer has a pipeline `old`" in reasons["pipeline renamed"]
     assert all(isinstance(one, Obstacle) for one in obstacles)
+
+
+class Whole(Params):
+    mode: str = "replace"
+
+
+def test_letters_before_a_sink_that_replaces_are_not_sent() -> None:
+    plan = plan_of(
+        {
+            "read": (MemorySource([]), []),
+            "rows": (MemorySink(), ["read"]),
+            "table": (MemorySink(), ["rows"]),
+            "aside": (MemorySink(), ["read"]),
+        }
+    )
+    nodes = tuple(replace(one, params=Whole()) if one.name == "table" else one for one in plan.nodes)
+    letters = [letter(name, "k") for name in ("rows", "table", "aside")]
+    groups, obstacles = group_dead_letters(letters, {"test": replace(plan, nodes=nodes)})
+    assert [group.node for group in groups] == ["aside"]
+    assert [one.letters[0].node for one in obstacles] == ["rows", "table"]
+    assert all("--set pipelines.test.nodes.table.with.mode=append" in one.reason for one in obstacles)
 
 
 def test_a_node_that_is_called_like_the_source_keeps_its_name() -> None:

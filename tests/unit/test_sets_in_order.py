@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from connectors.ingest.payload import encode
 from connectors.json_lines import plain
 from connectors.transforms.checking import Validate, ValidateParams
 from engine.contract.plain import in_order, model_to_json
+from engine.dead_letters.queue import as_json
 from engine.service.columns import columns_of
 
 TEXTS = frozenset(["delta", "alpha", "gamma", "beta", "epsilon", "zeta"])
@@ -72,6 +74,16 @@ def test_members_that_compare_are_sorted(members: set[Any]) -> None:
     assert in_order(members) == sorted(members)
 
 
+@pytest.mark.parametrize("more", [{}, {"long": 2**70}], ids=["plain", "long"])
+def test_sets_of_a_mapping_are_lists_in_its_dead_letter(more: dict[str, Any]) -> None:
+    stored, _ = as_json({"set": TEXTS, "times": {date(2026, 1, 2), date(2026, 1, 1)}, **more})
+    assert isinstance(stored, dict)
+    assert (stored["set"], [str(one)[:10] for one in stored["times"]]) == (
+        SORTED,
+        ["2026-01-01", "2026-01-02"],
+    )
+
+
 def test_a_list_of_a_model_keeps_its_order() -> None:
     class Listed(BaseModel):
         items: list[str]
@@ -88,7 +100,15 @@ def written_everywhere() -> list[object]:
     bodies = encode(
         [Record(), {"set": TEXTS}, {"set": TEXTS, "long": 2**70}], max_body=10**6, max_record=10**6
     )
-    return [columns, check({}), [body.content for body in bodies.bodies], plain(Record()), plain(TEXTS)]
+    stored = [as_json({"set": TEXTS}), as_json({"set": TEXTS, "long": 2**70})]
+    return [
+        columns,
+        check({}),
+        [body.content for body in bodies.bodies],
+        plain(Record()),
+        plain(TEXTS),
+        stored,
+    ]
 
 
 def test_all_writers_write_the_same_in_another_process() -> None:

@@ -44,8 +44,7 @@ async def check_connections(plans: Mapping[str, Plan], seconds: float) -> Checku
     checkup, limiter = Checkup(), anyio.CapacityLimiter(AT_ONCE)
     places: dict[str, PlanNode] = {}
     for name, plan in plans.items():
-        forward = [plan.dead_letters.forward] if plan.dead_letters.forward is not None else []
-        for node in (*plan.nodes, *forward):
+        for node in plan.every_node:
             if node.kind is Kind.SOURCE:
                 places[f"{name}.{node.name}"] = node
             elif node.connection is not None:

@@ -19,7 +19,7 @@ from engine.dead_letters.search import (
     search_service_letters,
 )
 from engine.errors import ConfigError, EngineError, ServiceError
-from engine.plan.model import Plan, PlanNode
+from engine.plan.model import Plan
 from engine.sandbox.client import sandbox
 from engine.service.client import ServiceClient, open_service
 from engine.service.discovery import warehouse_file
@@ -98,9 +98,8 @@ async def _answers(client: ServiceClient) -> bool:
 async def _addresses(stack: AsyncExitStack, plans: Mapping[str, Plan], state_dir: Path) -> dict[str, str]:
     """The services by their URLs, with the token of each."""
     found: dict[str, str] = {}
-    nodes = [node for plan in plans.values() for node in _ingest_nodes(plan)]
-    for node in nodes:
-        if not node.needs_sandbox:
+    for node in (node for plan in plans.values() for node in plan.every_node):
+        if node.spec.sandbox == INGEST and not node.needs_sandbox:
             url, token = _address(node.connection_model())
             found.setdefault(url, token)
     if warehouse_file(state_dir).exists():
@@ -111,12 +110,6 @@ async def _addresses(stack: AsyncExitStack, plans: Mapping[str, Plan], state_dir
         else:
             found.setdefault(addresses[INGEST]["url"], "")
     return found
-
-
-def _ingest_nodes(plan: Plan) -> list[PlanNode]:
-    forward = plan.dead_letters.forward
-    nodes = [*plan.nodes, *([forward] if forward else [])]
-    return [node for node in nodes if node.spec.sandbox == INGEST]
 
 
 def _address(connection: BaseModel | None) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -11,7 +10,7 @@ from dataclasses import replace
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
-from engine.cli.display.table import aligned
+from engine.cli.display.table import aligned, terminal_width
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import DlqOptions
@@ -41,8 +40,8 @@ async def list_letters(options: DlqOptions) -> int:
         for one in shown:
             sys.stdout.write(json.dumps(as_json(one), ensure_ascii=False) + "\n")
     elif shown:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
-        sys.stdout.write(printable("\n".join(_table(shown, width)) + "\n"))
+        lines = _table(shown, terminal_width() or NOT_A_TERMINAL)
+        sys.stdout.write(printable("\n".join(lines) + "\n"))
     if len(shown) < len(found):
         sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:

@@ -33,10 +33,11 @@ from engine.dead_letters.replay import (
 from engine.dead_letters.search import DeadLetterMatch, search_dead_letters
 from engine.errors import ConfigError, ServiceError
 from engine.execution.engine import Engine
+from engine.execution.lease import living
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
-from engine.state.records import DeadLetterFilter
+from engine.state.records import DeadLetterFilter, RunRecord
 from engine.state.store import StateStore
 
 __all__ = ["replay"]
@@ -135,7 +136,8 @@ async def _replay_groups(
     reports: list[RunReport] = []
     codes: list[int] = []
     for group in groups:
-        session = Session(engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
+        resumes = {} if options.force else await _unfinished(engine, group)
+        session = Session(engine, {group.pipeline: group.plan}, [group.pipeline], resumes, group_id=group_id)
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)
         for report in session.reports.values():
@@ -160,6 +162,23 @@ async def _replay_groups(
         output.say("dead letters whose replay did not complete are still open: replay them again")
     signalled = [code for code in codes if code >= SIGNALLED]
     return signalled[0] if signalled else most_serious(map(ExitCode, codes))
+
+
+async def _unfinished(engine: Engine, group: ReplayGroup) -> dict[str, RunRecord]:
+    """Return the latest unfinished replay that may have sent some of these dead letters, by pipeline.
+
+    Its sinks know the records that it has delivered but not committed. Dead letters that are younger, such as
+    its own, may hold other records under the same keys.
+    """
+    newest = max(letter.last_failed_at for letter in group.letters)
+    for run in reversed(await engine.store.list_runs(pipeline=group.pipeline)):
+        is_same = run.group_id.startswith(REPLAY_GROUP) and run.identity == group.plan.identity
+        if not (is_same and run.status.resumable and newest <= run.started_at):
+            continue
+        finished, _ = await engine.store.count_splits(run.run_id)  # then it would read no more
+        if not finished and await living(engine.store, engine.clock, run.run_id) is None:
+            return {group.pipeline: run}
+    return {}
 
 
 async def _close_copies(

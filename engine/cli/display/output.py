@@ -18,7 +18,7 @@ from engine.contract.component import Kind
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
 
-__all__ = ["Output"]
+__all__ = ["Output", "observer_of"]
 
 NARROWEST = 40
 
@@ -38,7 +38,8 @@ class Output:
         self._wanted: str = "none" if options.quiet else options.progress
         self.records_on_stdout = False
         self.follow(plans)
-        self.observer = self._log(options.log_format)
+        form = options.log_format or ("none" if sys.stderr.isatty() else "json")
+        self.observer = observer_of(form, level="error" if options.quiet else "info")
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Set the plans of the runs."""
@@ -95,13 +96,12 @@ class Output:
             finally:
                 group.cancel_scope.cancel()
 
-    def _log(self, form: str | None) -> Observer:
-        if form is None:
-            form = "none" if sys.stderr.isatty() else "json"
-        if form == "none":
-            return null_observer
-        from engine.telemetry import configure_logging, log_event
 
-        level = "error" if self._quiet else "info"
-        configure_logging("json" if form == "json" else "console", level=level)
-        return log_event
+def observer_of(form: str, *, level: str = "info") -> Observer:
+    """Return what writes events to the log on standard error: as `json`, for a `console`, or `none`."""
+    if form == "none":
+        return null_observer
+    from engine.telemetry import configure_logging, log_event
+
+    configure_logging("json" if form == "json" else "console", level=level)
+    return log_event

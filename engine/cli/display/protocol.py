@@ -25,7 +25,6 @@ class Shown(Protocol):
 
     def snapshot(self) -> RunSnapshot | None:
         """Return the state of the run, or None before there is one."""
-        ...
 
 
 class ShownRuns(Protocol):

@@ -26,6 +26,7 @@ def check_target(path: Path) -> None:
 
     Raises:
         ConfigError: the folder does not exist or cannot be written to, or the path is a folder.
+        OSError: the path is too long.
     """
     folder = path.absolute().parent
     if path.is_dir():
@@ -58,7 +59,7 @@ def write_report(
         StateError: it cannot be written.
     """
     text = report_text(started_at, options, reports)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".report.{os.getpid()}.tmp")  # the path's own name may be as long as names can be
     try:
         if _is_kept(path):
             with _opened(path) as file:

@@ -16,7 +16,7 @@ from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
 from engine.execution.report import RunReport
 from engine.flow.stats import NodeSnapshot, read_here
-from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
+from engine.trial import READ_AGAIN, SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
 
@@ -225,7 +225,9 @@ def _read_less(node: NodeSnapshot) -> Iterable[str]:
     """Note that a source stopped early on request, so unread records are not missing."""
     numbers = {name: int(number) for name, number in node.aggregate.items()}
     if STOPPED_AFTER in numbers:
-        yield f"`{node.name}` stopped after {counted(numbers[STOPPED_AFTER], 'record')} (--limit)"
+        again = numbers.get(READ_AGAIN, 0)
+        more = f"; the next run reads {count(again)} of them again" if again else ""
+        yield f"`{node.name}` stopped after {counted(numbers[STOPPED_AFTER], 'record')} (--limit){more}"
     if SAMPLED in numbers:
         splits = f" from {counted(numbers[SAMPLED_SPLITS], 'split')}" if SAMPLED_SPLITS in numbers else ""
         yield f"`{node.name}` sampled {counted(numbers[SAMPLED], 'record')}{splits} (--sample)"

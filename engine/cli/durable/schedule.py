@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 
+from temporalio.client import Client
+
 from engine.cli.durable.server import client_of, request_of
 from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
@@ -74,28 +76,22 @@ async def _list(options: ScheduleOptions) -> int:
     return ExitCode.COMPLETED
 
 
-async def _pause(options: ScheduleOptions) -> int:
-    await pause(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: paused\n")
-    return ExitCode.COMPLETED
+_CHANGES: Mapping[str, tuple[Callable[[Client, str], Awaitable[None]], str]] = {
+    "pause": (pause, "paused"),
+    "resume": (unpause, "schedule resumed"),
+    "delete": (delete, "schedule deleted"),
+}
 
 
-async def _resume(options: ScheduleOptions) -> int:
-    await unpause(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: schedule resumed\n")
-    return ExitCode.COMPLETED
-
-
-async def _delete(options: ScheduleOptions) -> int:
-    await delete(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: schedule deleted\n")
+async def _change(options: ScheduleOptions) -> int:
+    change, done = _CHANGES[options.action]
+    await change(await client_of(options), options.pipeline)
+    sys.stdout.write(f"{options.pipeline}: {done}\n")
     return ExitCode.COMPLETED
 
 
 ACTIONS: Mapping[str, Callable[[ScheduleOptions], Awaitable[int]]] = {
     "create": _create,
     "list": _list,
-    "pause": _pause,
-    "resume": _resume,
-    "delete": _delete,
+    **dict.fromkeys(_CHANGES, _change),
 }

@@ -13,7 +13,7 @@ from engine.cli.state import run_id_of, state_options, store_of
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-    from engine.temporal.messages import PipelineRequest, Queues
+    from engine.temporal.messages import PipelineRequest
     from engine.temporal.starting import Handle
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "add_server_arguments",
     "client_of",
     "command",
-    "queues_of",
     "request_of",
     "require_temporal",
     "workflow_of",
@@ -32,35 +31,24 @@ DEFAULT_QUEUE = "odw"
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the Temporal server, in addition to Temporal's own configuration."""
-    parser.add_argument("--address", default="", metavar="HOST:PORT", help="address of the Temporal server")
-    parser.add_argument("--namespace", default="", metavar="NAME", help="Temporal namespace")
+    parser.add_argument("--address", metavar="HOST:PORT", help="address of the Temporal server")
+    parser.add_argument("--namespace", metavar="NAME", help="Temporal namespace")
+    parser.add_argument("--profile", metavar="NAME", help="profile in Temporal's configuration file")
     parser.add_argument(
-        "--profile", default="", metavar="NAME", help="profile in Temporal's configuration file"
+        "--codec", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
     )
-    parser.add_argument(
-        "--codec", default="", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
-    )
-    parser.add_argument(
-        "--queue", default=DEFAULT_QUEUE, metavar="NAME", help="task queue prefix (default: odw)"
-    )
+    parser.add_argument("--queue", metavar="NAME", help="task queue prefix (default: odw)")
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how a run is divided."""
+    parser.add_argument("--shards", type=at_least_one, metavar="N", help="workflows per run (default: 4)")
     parser.add_argument(
-        "--shards", type=at_least_one, default=4, metavar="N", help="workflows per run (default: 4)"
-    )
-    parser.add_argument(
-        "--window",
-        type=at_least_one,
-        default=8,
-        metavar="N",
-        help="concurrent chunks per workflow (default: 8)",
+        "--window", type=at_least_one, metavar="N", help="concurrent chunks per workflow (default: 8)"
     )
     parser.add_argument(
         "--chunk-splits",
         type=none_or_more,
-        default=0,
         metavar="N",
         help="splits per chunk (default: depends on the number of splits)",
     )
@@ -68,23 +56,17 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--priority",
         type=int,
         choices=range(1, 6),
-        default=3,
         metavar="1..5",
         help="task priority: 1 (highest) to 5 (default: 3)",
     )
     parser.add_argument(
         "--max-failed-chunks",
         type=none_or_more,
-        default=0,
         metavar="N",
         help="fail the run after more than N failed chunks (default: 0)",
     )
     parser.add_argument(
-        "--heartbeat",
-        type=at_least_one,
-        default=60,
-        metavar="SECONDS",
-        help="heartbeat timeout in seconds (default: 60)",
+        "--heartbeat", type=at_least_one, metavar="SECONDS", help="heartbeat timeout in seconds (default: 60)"
     )
     parser.add_argument(
         "--one-machine",
@@ -113,16 +95,9 @@ async def client_of(options: ServerArguments) -> Client:
     return await connect(ServerOptions(options.address, options.namespace, options.profile, options.codec))
 
 
-def queues_of(options: ServerArguments) -> Queues:
-    """Return the task queues of the arguments."""
-    from engine.temporal.messages import Queues
-
-    return Queues.named(options.queue)
-
-
 def request_of(options: RequestOptions, pipeline: str, **fields: object) -> PipelineRequest:
     """Create a request from the arguments of `add_request_arguments`."""
-    from engine.temporal.messages import PipelineRequest
+    from engine.temporal.messages import PipelineRequest, Queues
 
     return PipelineRequest(
         pipeline,
@@ -132,7 +107,7 @@ def request_of(options: RequestOptions, pipeline: str, **fields: object) -> Pipe
         max_failed_chunks=options.max_failed_chunks,
         priority=options.priority,
         heartbeat=float(options.heartbeat),
-        queues=queues_of(options),
+        queues=Queues.named(options.queue),
         **fields,  # type: ignore[arg-type]
     )
 

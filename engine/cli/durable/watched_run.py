@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from time import monotonic
 
 import anyio
@@ -26,7 +25,7 @@ from engine.contract.component import Kind
 from engine.errors import RunNotFoundError, ServiceError
 from engine.execution.failure_types import FailureType
 from engine.execution.report import RunReport
-from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.temporal.messages import PipelineProgress, PipelineResult
 from engine.temporal.starting import Handle
@@ -121,12 +120,10 @@ class Watched:
         record = self._record
         if record is None:
             return None
-        began = datetime.fromisoformat(record.started_at)
-        ended = datetime.fromisoformat(record.ended_at) if record.ended_at else SystemClock().now()
         return RunSnapshot(
             run_id=self.run_id,
             pipeline=record.pipeline,
-            elapsed=(ended - began).total_seconds(),
+            elapsed=((record.ended or SystemClock().now()) - record.began).total_seconds(),
             tally=self._tally,
             bytes_in_flight=0,
             bytes_budget=0,
@@ -156,24 +153,8 @@ class Watched:
 
     def _as_node(self) -> NodeSnapshot:
         """All sources as one node: records read since watching began."""
-        return NodeSnapshot(
-            name=", ".join(self._sources) or self.name,
-            kind=Kind.SOURCE,
-            component="",
-            workers=1,
-            records_in=self._tally.read - (self._began or 0),
-            records_out=0,
-            batches=0,
-            retries=0,
-            dead=0,
-            dropped=0,
-            busy_seconds=0.0,
-            blocked_seconds=0.0,
-            utilisation=0.0,
-            waiting=Waiting.NOTHING,
-            note="",
-            aggregate={},
-        )
+        name = ", ".join(self._sources) or self.name
+        return NodeSnapshot(name, Kind.SOURCE, "", records_in=self._tally.read - (self._began or 0))
 
     async def until_ended(self, store: StateStore) -> None:
         """Poll the ledger and the workflow until the run has ended.
@@ -288,7 +269,7 @@ class Watched:
         if record.status is RunStatus.COMPLETED:
             return True
         started = self._described.start_time if self._described else None
-        return started is not None and datetime.fromisoformat(record.ended_at) > started
+        return started is not None and record.ended is not None and record.ended > started
 
     def _seconds(self) -> float:
         described = self._described

@@ -10,7 +10,7 @@ import anyio
 from temporalio.runtime import Runtime
 from temporalio.worker import Interceptor
 
-from engine.cli.durable.server import queues_of
+from engine.cli.display.output import observer_of
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.local.run import memory_of
@@ -19,7 +19,6 @@ from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
-from engine.execution.events import Observer, null_observer
 from engine.execution.notifying import post_periodically
 from engine.plan.model import Plan
 from engine.telemetry.tracing import OpenTelemetryTracer, tracing_to
@@ -27,7 +26,8 @@ from engine.temporal import worker
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.logs import told_to
-from engine.temporal.metrics import MetricsOptions, runtime
+from engine.temporal.messages import Queues
+from engine.temporal.metrics import runtime
 from engine.temporal.supervision import Patience
 from engine.temporal.worker import ROLES, drain_limit, serve
 
@@ -59,7 +59,7 @@ async def work(options: WorkerOptions) -> int:
     async with tracing_to(options.traces) as tracer, engine_of(options, tracer) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
         settings = worker.WorkerOptions(
-            queues_of(options),
+            Queues.named(options.queue),
             roles=options.roles or ROLES,
             slots=options.slots,
             grace=options.grace,
@@ -100,7 +100,7 @@ def engine_of(options: WorkerOptions, tracer: OpenTelemetryTracer | None = None)
         store=store_of(options, create=True),
         memory=memory_of(options.memory),
         drain_limit=drain_limit(options.grace),
-        observer=_observer(options),
+        observer=observer_of(options.log_format),
         tracer=tracer,
     )
 
@@ -122,18 +122,9 @@ def _runtime(options: WorkerOptions) -> Runtime:
     if options.metrics and options.otlp:
         raise ConfigError("--metrics and --otlp exclude each other: give one of them")
     try:
-        return runtime(MetricsOptions(options.metrics, options.otlp))
+        return runtime(prometheus=options.metrics, opentelemetry=options.otlp)
     except ValueError as error:
         raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
-
-
-def _observer(options: WorkerOptions) -> Observer:
-    if options.log_format == "none":
-        return null_observer
-    from engine.telemetry import configure_logging, log_event
-
-    configure_logging("json" if options.log_format == "json" else "console", level="info")
-    return log_event
 
 
 def _say(text: str) -> None:

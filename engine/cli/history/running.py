@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from engine.cli.display.numbers import Rate, count, duration, rate
 from engine.cli.display.refresh import refresh
@@ -80,7 +79,7 @@ async def _look(store: StateStore, rates: dict[str, Rate]) -> list[_Row]:
         if record.status is RunStatus.RUNNING:
             entry = await entry_of(store, record)
             meter = rates.setdefault(record.run_id, Rate())
-            seconds = (clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
+            seconds = (clock.now() - record.began).total_seconds()
             rows.append(_Row(entry, seconds, meter.update(clock.monotonic(), entry.tally.read)))
     return rows
 

@@ -8,8 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -44,15 +42,11 @@ MAX_BATCH_SIZE = 1_000_000_000
 _POLL = 0.01
 _BATCH_SIZE = "batch_size"
 _WORKFLOW = "-workflow"
-_SIMULATED = ("blob", "logs", "events")
-_ORIGINAL_DEFAULTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        name: MappingProxyType({_BATCH_SIZE: "100"})
-        for one in _SIMULATED
-        for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
-    }
+_ORIGINAL_DEFAULTS = {_BATCH_SIZE: "100"}
+_ORIGINAL_TRIGGERS = frozenset(
+    name for one in ("blob", "logs", "events") for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
 )
-"""Defaults of the original's own triggers; used only for aliases of a file."""
+"""The original's own triggers, and their defaults; used only for aliases of a file."""
 
 _STATES: Mapping[RunStatus, RunState] = {
     RunStatus.RUNNING: "RUNNING",
@@ -71,17 +65,14 @@ class PipelineHost:
 
     Args:
         file: the pipelines.
-        on_end: called with the name and the session's end of each start.
 
     Raises:
         ConfigError: the file is not valid.
     """
 
-    def __init__(
-        self, file: str, on_end: Callable[[str, Session], None] = lambda name, session: None
-    ) -> None:
+    def __init__(self, file: str) -> None:
         self._file = file
-        self._on_end = on_end
+        self._on_end: list[Callable[[str, Session], None]] = []
         self._engine: Engine | None = None
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
@@ -116,14 +107,8 @@ class PipelineHost:
         return {name: settings for name, settings in every.items() if settings.schedule}
 
     def watch_ends(self, listener: Callable[[str, Session], None]) -> None:
-        """Also call this function when a session ends."""
-        before = self._on_end
-
-        def both(name: str, session: Session) -> None:
-            before(name, session)
-            listener(name, session)
-
-        self._on_end = both
+        """Call this function with the name and the session when a session ends."""
+        self._on_end.append(listener)
 
     def attach(self, engine: Engine, group: TaskGroup) -> None:
         """Use this engine and this task group for runs; both have to outlive the service's requests."""
@@ -198,13 +183,13 @@ class PipelineHost:
             self._failures[session] = without_credentials(str(error))
         finally:
             self._sessions.remove(session)
-        self._on_end(name, session)
+        for listener in self._on_end:
+            listener(name, session)
 
     def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
-        if name not in self.config.aliases:
+        if name not in _ORIGINAL_TRIGGERS or name not in self.config.aliases:
             return {}
-        known = self.config.pipelines[pipeline].parameters
-        return {key: value for key, value in _ORIGINAL_DEFAULTS.get(name, {}).items() if key in known}
+        return _ORIGINAL_DEFAULTS if _BATCH_SIZE in self.config.pipelines[pipeline].parameters else {}
 
     def _pipeline(self, name: str) -> str | None:
         pipeline = self.config.resolve_alias(name)
@@ -253,14 +238,13 @@ class PipelineHost:
         return config, compile_file(select(config, only) if only else config, Registry.installed())
 
     def _hosted(self, record: RunRecord) -> HostedRun:
-        started = _moment(record.started_at) or datetime.now(UTC)
         return HostedRun(
             pipeline=record.pipeline,
             workflow_id=self._workflow_id(record),
             run_id=record.run_id,
             state=_STATES[record.status],
-            started_at=started,
-            ended_at=_moment(record.ended_at),
+            started_at=record.began,
+            ended_at=record.ended,
             error=record.error,
         )
 
@@ -294,10 +278,3 @@ def _without_option(message: str) -> str:
 
 def _named(found: re.Match[str]) -> str:
     return found[2] or f"`{found[1]}`: "
-
-
-def _moment(text: str) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,6 +99,10 @@ class RunLog:
                 self._stories.popitem(last=False)
         return self._stories[run_id]
 
+    def known(self, run_id: str) -> _Story | None:
+        """Return the story of a run; None for a run of another process, or one that is forgotten."""
+        return self._stories.get(run_id)
+
     def measure(self, run_id: str, elapsed: float, written: int, dead: int) -> None:
         """Record how much was written and died since the last measurement."""
         story = self.of(run_id)
@@ -113,11 +117,9 @@ class RunLog:
 class PipelineOperations(PipelineHost):
     """See `engine.service.operations.Operations`."""
 
-    def __init__(
-        self, file: str, log: RunLog, on_end: Callable[[str, Session], None] = lambda name, session: None
-    ) -> None:
-        super().__init__(file, on_end)
-        self.watch_ends(lambda name, session: self._measure_ends(session))
+    def __init__(self, file: str, log: RunLog) -> None:
+        super().__init__(file)
+        self.watch_ends(self._measure_ends)
         self._log = log
         self._is_stopping = False
         self._replaying: set[LetterId] = set()
@@ -148,7 +150,7 @@ class PipelineOperations(PipelineHost):
                     self._log.measure(snapshot.run_id, snapshot.elapsed, tally.written, tally.dead)
             await anyio.sleep(every)
 
-    def _measure_ends(self, session: Session) -> None:
+    def _measure_ends(self, name: str, session: Session) -> None:
         """Measure what came after the last measurement of runs that have ended."""
         for report in session.reports.values():
             self._log.measure(report.run_id, report.seconds, report.tally.written, report.tally.dead)
@@ -186,9 +188,7 @@ class PipelineOperations(PipelineHost):
         else:
             nodes = nodes_of_plan(plan, record, tally) if plan is not None else []
             slowest = ""
-        story = (
-            self._log.of(run_id) if snapshot is not None or record.run_id in self._log_known() else _Story()
-        )
+        story = self._log.known(run_id) or _Story()
         return RunDetail(
             run=await self._run_view(store, record),
             nodes=nodes,
@@ -204,9 +204,6 @@ class PipelineOperations(PipelineHost):
             drops=dict(tally.drops),
             paid_usd=paid,
         )
-
-    def _log_known(self) -> Sequence[str]:
-        return tuple(self._log._stories)
 
     async def _splits(self, store: StateStore, run_id: str, record: RunRecord) -> list[SplitView]:
         document = record.identity_doc if isinstance(record.identity_doc, dict) else {}
@@ -436,8 +433,8 @@ def _text(value: object) -> str:
 
 def _stages_of(record: RunRecord) -> tuple[StageView, ...]:
     """Return the known stages of a run of another process."""
-    stages = [StageView(datetime.fromisoformat(record.started_at), "info", "started")]
-    if record.ended_at:
+    stages = [StageView(record.began, "info", "started")]
+    if record.ended is not None:
         level = "info" if record.status is RunStatus.COMPLETED else "error"
-        stages.append(StageView(datetime.fromisoformat(record.ended_at), level, str(record.status)))
+        stages.append(StageView(record.ended, level, str(record.status)))
     return tuple(stages)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 
 from engine.config.model import FileConfig
 from engine.contract.acks import Tally
@@ -55,23 +55,11 @@ def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]
     state = {RunStatus.COMPLETED: "done", RunStatus.RUNNING: "working"}.get(record.status, "idle")
     views = []
     for node in plan.nodes:
-        delivered = tally.delivered.get(node.name)
-        only = len(plan.sources) == 1
-        count = tally.read if node.kind is Kind.SOURCE and only else delivered
         is_source = node.kind is Kind.SOURCE
-        views.append(
-            NodeView(
-                node.name,
-                str(node.kind),
-                node.spec.name,
-                node.inputs,
-                state=state,
-                records_in=None if is_source else count,
-                records_out=count if is_source else None,
-                dead=tally.deaths.get(node.name, 0),
-                pays=node.pays,
-            )
-        )
+        count = tally.read if is_source and len(plan.sources) == 1 else tally.delivered.get(node.name)
+        given, made = (None, count) if is_source else (count, None)
+        dead = tally.deaths.get(node.name, 0)
+        views.append(replace(_node(node), state=state, records_in=given, records_out=made, dead=dead))
     return views
 
 
@@ -86,11 +74,8 @@ def _live(node: PlanNode, now: NodeSnapshot | None) -> NodeView:
         return _node(node)
     is_stuck = now.waiting in (Waiting.RETRY, Waiting.OUTAGE, Waiting.MEMORY)
     is_begun = now.records_in or now.records_out
-    return NodeView(
-        node.name,
-        str(node.kind),
-        node.spec.name,
-        node.inputs,
+    return replace(
+        _node(node),
         state="waiting" if is_stuck else "working" if is_begun else "idle",
         records_in=now.records_in,
         records_out=now.records_out,
@@ -99,7 +84,6 @@ def _live(node: PlanNode, now: NodeSnapshot | None) -> NodeView:
         retries=now.retries,
         share=now.utilisation,
         waits_for=(now.note or str(now.waiting)) if is_stuck else "",
-        pays=node.pays,
     )
 
 
@@ -109,8 +93,8 @@ def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> R
         run_id=record.run_id,
         pipeline=record.pipeline,
         state=str(record.status),
-        started_at=_moment(record.started_at) or datetime.now(UTC),
-        ended_at=_moment(record.ended_at),
+        started_at=record.began,
+        ended_at=record.ended,
         read=tally.read,
         written=tally.written,
         dead=tally.dead,
@@ -159,10 +143,3 @@ def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n… {len(text) - limit:,} more characters: `journal show` prints them"
-
-
-def _moment(text: str) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -200,7 +200,7 @@ class Scheduler:
             tick, record = max(ticked, key=lambda one: one[0])
             entry.last_at, entry.last_run = tick, record.run_id
             window = entry.since - timedelta(seconds=entry.settings.catch_up)
-            skipped = datetime.fromisoformat(record.ended_at or record.started_at)  # while it was in progress
+            skipped = record.ended or record.began  # while it was in progress
             done = max(tick, skipped) if entry.policy == "skip" else tick
             entry.since = min(entry.since, max(done, window))
 

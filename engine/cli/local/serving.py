@@ -40,8 +40,8 @@ TOPICS_PORT = 9_999
 FILES_PORT = 9_500
 
 
-async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
-    """Serve until SIGINT or SIGTERM; runs in progress then deliver what they have read.
+async def serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
+    """Serve until SIGINT or SIGTERM; runs in progress then deliver what they have read. Returns 0.
 
     Raises:
         ConfigError: the file is not valid.
@@ -54,7 +54,8 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             url = stack.enter_context(_sample_files(options, files))
             _say(f"files: {url}/unstructured-data/…")
         log = RunLog()
-        host = PipelineOperations(options.file, log, on_end=_report)
+        host = PipelineOperations(options.file, log)
+        host.watch_ends(_report)
         declared: tuple[IngestModel, ...] = ()
         if host.warehouse is not None:
             declared = host.warehouse.models()
@@ -80,6 +81,7 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
         engine = await stack.enter_async_context(_engine(options, log, tracer))
         await engine.offer_taps()
         await _until_stopped(engine, host, service, warm=options.demo)
+    return 0
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from engine.cli.display.numbers import count, counted
 from engine.cli.display.terminal import one_line
 from engine.cli.options import RunOptions, StateOptions
 from engine.cli.state import store_of
-from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
@@ -67,13 +66,11 @@ def with_less_reading(options: RunOptions, plans: Mapping[str, Plan]) -> dict[st
 
 
 def _check_replacing(plans: Mapping[str, Plan], option: str) -> None:
-    sinks = [(name, node) for name, plan in plans.items() for node in plan.nodes if node.kind is Kind.SINK]
-    for name, node in sinks:
-        if getattr(node.params, "mode", None) == "replace":
-            raise ConfigError(
-                f"{option} reads a part, and {name}.{node.name} would replace all that is there by it "
-                "(`mode: replace`): add --dry-run to deliver nothing, or try with `mode: append`"
-            )
+    for name, node in [(name, node) for name, plan in plans.items() for node in plan.nodes if node.replaces]:
+        raise ConfigError(
+            f"{option} reads a part, and {name}.{node.name} would replace all that is there by it "
+            "(`mode: replace`): add --dry-run to deliver nothing, or try with `mode: append`"
+        )
 
 
 class DryRun:

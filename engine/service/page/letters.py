@@ -12,7 +12,7 @@ import orjson
 from engine.service.ingest import store_again
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord
-from engine.service.submission import AuditEntry, Submission
+from engine.service.submission import AuditEntry
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -22,7 +22,6 @@ __all__ = [
     "ServiceLetter",
     "audit_of",
     "causes_of",
-    "discard_letters",
     "ids_of",
     "letter_of_id",
     "list_letters",
@@ -139,14 +138,6 @@ def audit_of(reader: Reader, subject: str = "", limit: int = 50) -> list[tuple[d
         "ORDER BY happened_at DESC LIMIT ?",
         [subject, subject, limit],
     ).fetchall()
-
-
-async def discard_letters(context: ServiceContext, ids: Sequence[str], reason: str, actor: str) -> None:
-    """Discard dead letters. Raises what `Warehouse.write` raises."""
-    audit = [AuditEntry(actor, "discarded", one, reason) for one in ids]
-    await context.warehouse.write(
-        Submission(model="", table=None, rows=[], discard=(ids, reason), audit=audit)
-    )
 
 
 async def replay_letter(context: ServiceContext, letter: ServiceLetter, record: str, actor: str) -> list[str]:

@@ -43,9 +43,8 @@ class SharedOverview:
             return self._values
 
 
-async def stream(request: Request) -> Response:
+async def stream(request: Request, context: ServiceContext) -> Response:
     """Follow the overview, or the run `run`."""
-    context = cast("ServiceContext", request.app.state.context)
     if context.viewers >= MAX_VIEWERS:
         return PlainTextResponse("Too many pages are watching", 503, {"Retry-After": "30"})
     run_id = request.query_params.get("run", "")

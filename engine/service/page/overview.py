@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,9 +20,8 @@ RECENT = 8
 _MAX_WORKING = 50
 
 
-async def show_overview(request: Request) -> Response:
+async def show_overview(request: Request, context: ServiceContext) -> Response:
     """Show the page at `/`."""
-    context = cast("ServiceContext", request.app.state.context)
     if not context.access.roles(request).read:
         return RedirectResponse(address(request, "/ui/login"), 303)
     operations = context.operations
@@ -41,7 +40,7 @@ async def overview_values(context: ServiceContext) -> dict[str, Any]:
     runs = await operations.recent(RECENT) if operations is not None else []
     working = await operations.recent(_MAX_WORKING, state="running") if operations is not None else []
     open_causes = await operations.causes() if operations is not None else []
-    own = await context.in_thread(lambda: _look(context))
+    own = await context.read(letters.causes_of)
     points = context.metrics.history.rates()
     last = points[-7:-1]
     return {
@@ -58,8 +57,3 @@ async def overview_values(context: ServiceContext) -> dict[str, Any]:
         "has_runs": operations is not None,
         "is_well": context.takes_records,
     }
-
-
-def _look(context: ServiceContext) -> list[tuple[str, str, int]]:
-    with context.warehouse.reading() as reader:
-        return letters.causes_of(reader)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -62,9 +63,8 @@ class _Way:
         return charts.graph(self.nodes)
 
 
-async def show_record(request: Request) -> Response:
+async def show_record(request: Request, context: ServiceContext) -> Response:
     """Show everything known about a record, by its id or its key."""
-    context = cast("ServiceContext", request.app.state.context)
     name = request.query_params.get("id", "").strip()[:_MAX_NAME]
     ways = await _ways(context, name) if name else []
     return render(request, "record.html", name=name, ways=ways)
@@ -74,7 +74,8 @@ async def _ways(context: ServiceContext, name: str) -> list[_Way]:
     """Return the paths in order of time; parts that several share are shown once."""
     operations = context.operations
     names = [name] if operations is None else [name, *await _ids(operations, name)]
-    ways, own = await context.in_thread(lambda: _look(context, names))
+    tables = context.warehouse.tables.values()
+    ways, own = await context.read(lambda reader: _look(reader, tables, names))
     if operations is None:
         ways += map(_of_service, own)
     else:
@@ -109,18 +110,18 @@ async def _ids(operations: Operations, key: str) -> list[str]:
     return [named] if named not in ("", key) else []
 
 
-def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:
+def _look(
+    reader: Reader, tables: Collection[Table], names: list[str]
+) -> tuple[list[_Way], list[letters.ServiceLetter]]:
     """Return the rows of these ids, and the service's dead letters. Blocks."""
-    with context.warehouse.reading() as reader:
-        tables = context.warehouse.tables.values()
-        rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
-        ids = reader.execute(
-            f"SELECT dead_letter_id FROM _odw_dead_letters WHERE {OF_IDS} OR key IN (SELECT unnest(?)) "  # noqa: S608 -- a constant
-            "ORDER BY commit_sequence DESC LIMIT ?",
-            [names, names, *spelled_ids(tables, names), names, _MAX_LETTERS],
-        ).fetchall()
-        found = [letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
-        return rows, [one for one in found if one is not None]
+    rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
+    ids = reader.execute(
+        f"SELECT dead_letter_id FROM _odw_dead_letters WHERE {OF_IDS} OR key IN (SELECT unnest(?)) "  # noqa: S608 -- a constant
+        "ORDER BY commit_sequence DESC LIMIT ?",
+        [names, names, *spelled_ids(tables, names), names, _MAX_LETTERS],
+    ).fetchall()
+    found = [letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
+    return rows, [one for one in found if one is not None]
 
 
 def _row(reader: Reader, table: Table, name: str) -> _Way | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "render", "static_file"]
+__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "problem", "render", "static_file"]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -60,6 +60,11 @@ def render(request: Request, template: str, code: int = 200, **values: Any) -> R
         )
     )
     return HTMLResponse(text, code, HEADERS)
+
+
+def problem(request: Request, text: str, status: int, **values: Any) -> Response:
+    """Show a page with an error."""
+    return render(request, "problem.html", status, text=text, status_code=status, **values)
 
 
 def fragment(request: Request, template: str, **values: Any) -> str:

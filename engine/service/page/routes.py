@@ -6,7 +6,7 @@ A view requires the key for reading; an action is a POST of one of our forms, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
@@ -15,20 +15,19 @@ from starlette.routing import BaseRoute, Route
 
 from engine.service.bodies import BodyError, read_body
 from engine.service.page import dead_letters, records, runs, system, tables
-from engine.service.page.access import COOKIE, LIFETIME, Roles
+from engine.service.page.access import COOKIE, LIFETIME
 from engine.service.page.live import stream
-from engine.service.page.rendering import HEADERS, address, render, static_file
+from engine.service.page.rendering import HEADERS, address, problem, render, static_file
+from engine.service.routing import Handler, route
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["page_routes", "problem", "wants_html"]
+__all__ = ["page_routes", "wants_html"]
 
 _MAX_FIELDS = 2_000
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
-View = Callable[[Request], Awaitable[Response]]
-Action = Callable[[Request, dict[str, str]], Awaitable[Response]]
+Action = Callable[[Request, "ServiceContext", dict[str, str]], Awaitable[Response]]
 
 
 def wants_html(request: Request) -> bool:
@@ -63,30 +62,23 @@ def page_routes() -> list[BaseRoute]:
 
 
 def _route(
-    path: str, view: View | None, action: Action | None = None, *, role: str = "read", guarded: bool = True
+    path: str, view: Handler | None, action: Action | None = None, *, role: str = "read", guarded: bool = True
 ) -> Route:
-    async def answer(request: Request) -> Response:
-        context = cast("ServiceContext", request.app.state.context)
-        allowed = [*(("GET", "HEAD") if view else ()), *(("POST",) if action else ())]
-        if request.method not in allowed:
-            status = 200 if request.method == "OPTIONS" else 405
-            return PlainTextResponse(
-                "" if status == 200 else "Method not allowed", status, {"Allow": ", ".join(allowed)}
-            )
-        roles = context.access.roles(request)
-        if request.method == "POST":
-            assert action is not None
-            return await _act(request, action, roles, role if guarded else "")
-        if guarded and not roles.read:
+    async def show(request: Request, context: ServiceContext) -> Response:
+        if guarded and not context.access.roles(request).read:
             return RedirectResponse(address(request, "/ui/login", next=_here(request)), 303)
         assert view is not None
-        return await view(request)
+        return await view(request, context)
 
-    return Route(path, answer, methods=_METHODS)
+    async def act(request: Request, context: ServiceContext) -> Response:
+        assert action is not None
+        return await _act(request, context, action, role if guarded else "")
+
+    return route(path, read=show if view else None, post=act if action else None)
 
 
-async def _act(request: Request, action: Action, roles: Roles, role: str) -> Response:
-    context = cast("ServiceContext", request.app.state.context)
+async def _act(request: Request, context: ServiceContext, action: Action, role: str) -> Response:
+    roles = context.access.roles(request)
     try:
         with context.accepted(), context.inflight.share() as share:
             body = await read_body(request, context.body_limits, share)
@@ -113,23 +105,16 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
         return _not_sent(request, form, f"This requires the key to {_NEEDS[role]}: log in with it, too.", 403)
     if context.is_stopping:
         return problem(request, "The service is stopping.", 503)
-    return await action(request, form)
+    return await action(request, context, form)
 
 
 _NEEDS = {"read": "read", "write": "write", "admin": "start and end runs"}
 
 
-def problem(request: Request, text: str, status: int) -> Response:
-    """Show a page with an error."""
-    return render(request, "problem.html", status, text=text, status_code=status)
-
-
 def _not_sent(request: Request, form: dict[str, str], text: str, status: int) -> Response:
     """Show why a form was rejected, with the text that the visitor entered."""
     typed = form.get("record") or form.get("sql") or form.get("reason") or ""
-    return render(
-        request, "problem.html", status, text=text, status_code=status, typed=typed, back=_page(request)
-    )
+    return problem(request, text, status, typed=typed, back=_page(request))
 
 
 def _page(request: Request) -> str:
@@ -151,12 +136,11 @@ async def _static(request: Request) -> Response:
     return static_file(request.path_params["name"]) or PlainTextResponse("Not found", 404)
 
 
-async def _show_login(request: Request) -> Response:
+async def _show_login(request: Request, context: ServiceContext) -> Response:
     return render(request, "login.html", failed=False, next=request.query_params.get("next", ""))
 
 
-async def _log_in(request: Request, form: dict[str, str]) -> Response:
-    context = cast("ServiceContext", request.app.state.context)
+async def _log_in(request: Request, context: ServiceContext, form: dict[str, str]) -> Response:
     name = await context.access.log_in(request, form.get("token", ""))
     target = form.get("next", "")
     if name is None:
@@ -171,8 +155,7 @@ async def _log_in(request: Request, form: dict[str, str]) -> Response:
     return response
 
 
-async def _log_out(request: Request, form: dict[str, str]) -> Response:
-    context = cast("ServiceContext", request.app.state.context)
+async def _log_out(request: Request, context: ServiceContext, form: dict[str, str]) -> Response:
     context.access.log_out(request)
     response = RedirectResponse(address(request, "/"), 303, HEADERS)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

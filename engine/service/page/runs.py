@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from engine.service.operations import OperationsError
 from engine.service.page import charts
-from engine.service.page.rendering import address, render
+from engine.service.page.rendering import address, problem, render
 from engine.service.runs import RunStartError
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ PAGE = 30
 STATES = ("running", "completed", "failed", "interrupted", "outage")
 
 
-async def show_runs(request: Request) -> Response:
+async def show_runs(request: Request, context: ServiceContext) -> Response:
     """Show runs, newest first, a page at a time."""
-    context = cast("ServiceContext", request.app.state.context)
     query = request.query_params
     pipeline, state, before = query.get("pipeline", ""), query.get("state", ""), query.get("before", "")
     runs, names = [], []
@@ -56,28 +55,30 @@ async def run_values(context: ServiceContext, run_id: str) -> dict[str, Any] | N
     }
 
 
-async def show_run(request: Request) -> Response:
+async def show_run(request: Request, context: ServiceContext) -> Response:
     """Show one run with its graph, splits, rates and stages."""
-    context = cast("ServiceContext", request.app.state.context)
     values = await run_values(context, request.path_params["id"])
     if values is None:
-        return render(request, "problem.html", 404, text="No run has this name.", status_code=404)
+        return problem(request, "No run has this name.", 404)
     return render(request, "run.html", **values)
 
 
-async def show_pipeline(request: Request) -> Response:
+async def show_pipeline(request: Request, context: ServiceContext) -> Response:
     """Show a pipeline with its graph, and a form to start it."""
-    return await _pipeline_page(request, request.path_params["name"])
+    return await _pipeline_page(request, context, request.path_params["name"])
 
 
 async def _pipeline_page(
-    request: Request, name: str, error: str = "", given: dict[str, str] | None = None
+    request: Request,
+    context: ServiceContext,
+    name: str,
+    error: str = "",
+    given: dict[str, str] | None = None,
 ) -> Response:
-    context = cast("ServiceContext", request.app.state.context)
     found = context.operations.pipelines() if context.operations is not None else ()
     pipeline = next((one for one in found if one.name == name), None)
     if context.operations is None or pipeline is None:
-        return render(request, "problem.html", 404, text="No pipeline has this name.", status_code=404)
+        return problem(request, "No pipeline has this name.", 404)
     values: dict[str, Any] = {
         "pipeline": pipeline,
         "graph": charts.graph(pipeline.nodes),
@@ -88,34 +89,32 @@ async def _pipeline_page(
     return render(request, "pipeline.html", 400 if error else 200, **values)
 
 
-async def start_run(request: Request, form: dict[str, str]) -> Response:
+async def start_run(request: Request, context: ServiceContext, form: dict[str, str]) -> Response:
     """Start a run with the form's parameters, and show it."""
-    context = cast("ServiceContext", request.app.state.context)
     name = request.path_params["name"]
     given = {
         key.removeprefix("param."): value for key, value in form.items() if key.startswith("param.") and value
     }
     if context.operations is None:
-        return render(request, "problem.html", 404, text="There are no pipelines here.", status_code=404)
+        return problem(request, "There are no pipelines here.", 404)
     try:
         started = await context.operations.start(name, given)
     except RunStartError as error:
-        return await _pipeline_page(request, name, str(error), given)
+        return await _pipeline_page(request, context, name, str(error), given)
     context.metrics.runs[started.pipeline] += 1
     return RedirectResponse(address(request, f"/ui/runs/{started.run_id}"), 303)
 
 
-async def end_run(request: Request, form: dict[str, str]) -> Response:
+async def end_run(request: Request, context: ServiceContext, form: dict[str, str]) -> Response:
     """Drain or cancel a run."""
-    context = cast("ServiceContext", request.app.state.context)
     run_id = request.path_params["id"]
     try:
         is_ended = context.operations is not None and await context.operations.end(
             run_id, at_once=form.get("how") == "cancel"
         )
     except OperationsError as error:
-        return render(request, "problem.html", 409, text=str(error), status_code=409)
+        return problem(request, str(error), 409)
     if not is_ended:
         text = "This run has ended, or belongs to another process: end it where it was started."
-        return render(request, "problem.html", 409, text=text, status_code=409)
+        return problem(request, text, 409)
     return RedirectResponse(address(request, f"/ui/runs/{run_id}"), 303)

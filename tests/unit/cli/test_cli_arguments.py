@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -19,7 +18,15 @@ from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, write_report
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, request_of
 from engine.cli.loading import load_plans, resolve_aliases
-from engine.cli.options import OutputOptions, ServerArguments, StateOptions, WorkerPlanOptions
+from engine.cli.options import (
+    OutputOptions,
+    ServerArguments,
+    StateOptions,
+    SubmitOptions,
+    WorkerPlanOptions,
+    parsed,
+)
+from engine.cli.verbs import VerbParser
 from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError
 from engine.execution.report import RunReport
@@ -408,11 +415,12 @@ def test_sizes_of_durable_runs_are_not_negative(option: str, capsys: pytest.Capt
 
 @pytest.mark.parametrize(("given", "seconds"), [([], 60.0), (["--heartbeat", "5"], 5.0)])
 def test_heartbeat_timeout_is_set_per_run(given: list[str], seconds: float) -> None:
-    parser = argparse.ArgumentParser()
+    parser = VerbParser()
     add_server_arguments(parser)
     add_request_arguments(parser)
 
-    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds  # type: ignore[arg-type]
+    options = parsed(SubmitOptions, parser.parse_args(given))
+    assert request_of(options, "blobs").heartbeat == seconds
 
 
 def test_database_requires_the_one_machine_option(

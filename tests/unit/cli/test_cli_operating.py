@@ -214,7 +214,8 @@ async def test_the_last_records_of_a_run_are_in_its_rates(file: str) -> None:
         operations._log.measure("run-1", 3.0, 10, 0)
         report = RunReport("memos", "run-1", RunStatus.COMPLETED, Tally(written=60, dead=2), 3.25)
         session = cast("Session", SimpleNamespace(reports={"memos": report}))
-        operations._on_end("memos", session)
+        for listener in operations._on_end:
+            listener("memos", session)
     (rate,) = operations._log.of("run-1").rates
     assert rate[1:] == (50.0, 2.0)
 

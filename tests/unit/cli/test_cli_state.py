@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
+from engine.cli import options
 from engine.cli.arguments import add_state_argument
+from engine.cli.options import StateOptions
 from engine.cli.state import STATE_VARIABLE, shown_state, state_of, state_options
-from engine.cli.verbs import main
+from engine.cli.verbs import VerbParser, main
 
 SECRET = "hunter2"
 ADDRESS = f"postgresql://etl:{SECRET}@db.example:5433/odw?sslmode=require&connect_timeout=3"
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+def parsed(*arguments: str) -> StateOptions:
+    parser = VerbParser()
     add_state_argument(parser)
-    return parser.parse_args(arguments)
+    return options.parsed(StateOptions, parser.parse_args(arguments))
 
 
 @pytest.fixture(autouse=True)

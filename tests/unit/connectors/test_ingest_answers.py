@@ -103,6 +103,11 @@ def test_a_refusal_quotes_only_the_beginning_of_the_answer() -> None:
         ({}, None),
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "1m30s"}, 90.0),
+        ({"retry-after": "PT1M30.5S"}, 90.5),
+        ({"retry-after": "P2D"}, 3600.0),
+        ({"retry-after": "P1M"}, None),  # a month
+        ({"retry-after": "PT"}, None),
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 -0000"}, 30.0),
         ({"retry-after": "Wed, 31 Dec 2025 23:00:00 GMT"}, 0.0),

@@ -82,13 +82,12 @@ async def store() -> AsyncGenerator[StateStore, None]:
 async def test_a_lease_names_its_process_and_lasts_half_a_minute(store: StateStore) -> None:
     clock = ScriptedClock()
     async with acquire(store, clock, RUN) as lease:
-        known = await store.get_lease(RUN)
-        assert known is not None
+        (known,) = await store.leases(RUN)
         assert known.holder.startswith(f"{HOST}:{os.getpid()}:")
         assert known.expires_at == timestamp(clock.now() + timedelta(seconds=LEASE_TTL))
         assert known.epoch == lease.epoch == 1
         assert await living(store, clock, RUN) == known
-    assert await store.get_lease(RUN) is None
+    assert await store.leases(RUN) == []
 
 
 @pytest.mark.anyio
@@ -178,7 +177,7 @@ async def test_a_run_under_way_cannot_be_resumed_beside_it(tmp_path: Path) -> No
             assert await second.store.get_run(run.run_id) == record
             source.gate.set()
         assert reports[0].ok
-        assert await second.store.get_lease(run.run_id) is None
+        assert await second.store.leases(run.run_id) == []
 
 
 @pytest.mark.anyio
@@ -196,8 +195,7 @@ async def test_run_that_was_taken_over_stops_without_writing(
 
             group.start_soon(wait)
             await until_written(sink, 1)
-            lease = await other.get_lease(run.run_id)
-            assert lease is not None
+            (lease,) = await other.leases(run.run_id)
             taken = await other.acquire_lease(
                 run.run_id, "elsewhere:1:x", now="2026", until="2999", dead_holders=[lease.holder]
             )
@@ -216,7 +214,7 @@ async def test_run_that_was_taken_over_stops_without_writing(
         assert await other.tally(run.run_id) == before
         now = await other.get_run(run.run_id)
         assert (now.status, now.attempt) == (RunStatus.RUNNING, 2)
-        assert await other.get_lease(run.run_id) == taken
+        assert await other.leases(run.run_id) == [taken]
 
 
 class Lost:
@@ -306,7 +304,7 @@ async def test_cancelled_run_releases_its_lease() -> None:
             await until_written(sink, 1)
             assert await living(engine.store, engine.clock, run.run_id) is not None
             group.cancel_scope.cancel()
-        assert await engine.store.get_lease(run.run_id) is None
+        assert await engine.store.leases(run.run_id) == []
         assert (await engine.store.get_run(run.run_id)).status is RunStatus.INTERRUPTED
 
 

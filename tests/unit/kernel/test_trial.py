@@ -23,6 +23,7 @@ from engine.state.records import BookmarkFilter, DeadLetterFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, MemorySource, linear_plan
 from engine.trial import (
+    READ_AGAIN,
     SAMPLED,
     STOPPED_AFTER,
     DryRunStore,
@@ -88,6 +89,15 @@ async def test_what_a_limit_cuts_off_gets_no_bookmark() -> None:
     plan = with_reading(linear_plan(Marked(pages(20, size=5)), MemorySink()), Reading(limit=12))
 
     assert await bookmarks_after(plan) == ["all/1", "all/2"]
+
+
+@pytest.mark.parametrize(("limit", "again"), [(10, 0), (12, 2)])
+async def test_a_limit_counts_what_the_next_run_reads_again(limit: int, again: int) -> None:
+    plan = linear_plan(Marked(pages(20, size=5)), MemorySink())
+    nodes = [replace(node, spec=replace(node.spec, bookmarks=True)) for node in plan.nodes]
+    report = await run(with_reading(replace(plan, nodes=tuple(nodes)), Reading(limit=limit)))
+
+    assert report.nodes[0].aggregate[READ_AGAIN] == again
 
 
 async def test_a_limited_run_says_so_in_its_settings() -> None:

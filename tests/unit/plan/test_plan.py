@@ -22,10 +22,9 @@ from engine.contract.component import (
     operational,
 )
 from engine.errors import ConfigError
-from engine.plan.binding import ConnectionRef
 from engine.plan.compile import compile_file, compile_plan
 from engine.plan.identity import difference
-from engine.plan.model import Plan
+from engine.plan.model import ConnectionRef, Plan
 from engine.plan.topology import find_cycle, ordered
 from engine.registry import Registry
 from tests.unit.idle import IdleSink, IdleSource, IdleTransform

@@ -363,7 +363,8 @@ async def test_live_updates_end_with_the_session(path: Path, models: tuple[Inges
         app = create_app(warehouse, models, KEYS)
         request = Request({"type": "http", "app": app, "headers": [], "query_string": b""})
         with anyio.fail_after(300):
-            parts = [part async for part in cast(StreamingResponse, await stream(request)).body_iterator]
+            answer = cast(StreamingResponse, await stream(request, app.state.context))
+            parts = [part async for part in answer.body_iterator]
         assert parts == [b"retry: 2000\n\n"]
     finally:
         await asyncio.to_thread(warehouse.close)

@@ -79,6 +79,9 @@ def test_what_other_errors_are_about(status: int, body: object, expected: Cause)
     [
         ({"retry-after": "5s"}, None, "", 5.0),
         ({"retry-after": " 7 "}, None, "", 7.0),
+        ({"retry-after": "PT20S"}, None, "", 20.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "PT1M30S"}, None, "", 90.0),
+        ({}, {"error": {"details": [{"retryDelay": "PT12S"}]}}, "", 12.0),
         ({"retry-after": "2026-01-01T00:00:09Z"}, None, "", 9.0),
         ({"x-ratelimit-reset-after": "3.5", "x-ratelimit-remaining": "0"}, None, "", 3.5),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "12"}, None, "", 12.0),
@@ -229,6 +232,69 @@ def test_streams_of_other_shapes_are_combined(choices: list[dict[str, Any]], pla
     assert isinstance(found, Reply)
     assert (json.loads(found.content), found.finish_reason) == ({"a": 1}, "stop")
     assert (found.tokens_in, found.tokens_out, found.usage_known) == (10, 2, True)
+
+
+ANTHROPIC: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {"type": "message", "content": [], "usage": {"input_tokens": 10, "output_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "{hm"}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": '{"a"'}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": ": 1}"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}},
+    {"type": "message_stop"},
+]  # fmt: skip
+TOOL: list[dict[str, Any]] = [
+    {**one, "delta": {"type": "input_json_delta", "partial_json": one["delta"]["text"]}}
+    if "text" in one.get("delta", {}) else one
+    for one in ANTHROPIC
+]  # fmt: skip
+RESPONSE: dict[str, Any] = {
+    "object": "response", "status": "completed",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": '{"a": 1}'}]}],
+    "usage": {"input_tokens": 10, "output_tokens": 4},
+}  # fmt: skip
+RESPONSES: list[dict[str, Any]] = [
+    {
+        "type": "response.created",
+        "response": {**RESPONSE, "status": "in_progress", "output": [], "usage": None},
+    },
+    {"type": "response.output_text.delta", "delta": '{"a": 1}'},
+    {"type": "response.completed", "response": RESPONSE},
+]
+
+
+def stream_of(events: list[dict[str, Any]]) -> bytes:
+    return "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events).encode()
+
+
+@pytest.mark.parametrize("events", [ANTHROPIC, TOOL, RESPONSES], ids=["messages", "tool", "responses"])
+def test_streams_of_other_apis_are_combined(events: list[dict[str, Any]]) -> None:
+    found = read_completion(read_body(stream_of(events)))
+    assert isinstance(found, Reply)
+    assert (json.loads(found.content), found.tokens_in, found.tokens_out) == ({"a": 1}, 10, 4)
+
+
+@pytest.mark.parametrize("events", [ANTHROPIC, RESPONSES], ids=["messages", "responses"])
+def test_streams_of_other_apis_that_break_off_are_no_answer(events: list[dict[str, Any]]) -> None:
+    found = read_completion(read_body(stream_of(events[:-2])))
+    assert isinstance(found, Refusal)
+    assert cause_of(found) is Cause.BUSY
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        {"type": "error", "code": "server_error", "message": "gone"},
+        {"type": "response.failed", "response": {**RESPONSE, "error": {"code": "server_error", "message": "gone"}}},
+    ],
+    ids=["messages", "responses", "failed"],
+)  # fmt: skip
+def test_errors_in_streams_of_other_apis_are_errors(event: dict[str, Any]) -> None:
+    found = read_completion(read_body(stream_of([RESPONSES[0], event])))
+    assert isinstance(found, Refusal)
+    assert cause_of(found) is Cause.BUSY
 
 
 def test_an_error_inside_a_stream_is_one() -> None:

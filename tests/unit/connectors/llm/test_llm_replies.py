@@ -40,6 +40,13 @@ def test_answers_go_to_the_slot_whose_nonce_they_echo(places: list[str]) -> None
     assert matched(json.dumps(content)) == {"r1": "aa", "r2": "bb", "r3": "cc"}
 
 
+@pytest.mark.parametrize("nonce", ["12345678", "12345e67"])
+def test_a_nonce_of_digits_may_be_a_number(nonce: str) -> None:
+    reading = match_slots(f'{{"r1": {{"nonce": {nonce}, "a": "x"}}}}', {"r1": nonce, "r2": "bb"})
+    assert reading is not None
+    assert reading.answers["r1"]["a"] == "x"
+
+
 def test_a_slot_without_its_nonce_is_left_out() -> None:
     assert matched(reply(r1=slot("aa", "1"), r2=slot("xx", "2"), r3=slot(None, "3"))) == {"r1": "1"}
 

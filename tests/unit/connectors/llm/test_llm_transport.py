@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from connectors.llm import transport
+from connectors.llm.client import ChatClient
 from connectors.llm.connection import Alternative, LlmConnection
+from connectors.llm.settings import LlmParams
 from connectors.llm.transport import check_endpoint, open_sdk, why_unreachable
-from engine.errors import FatalError
+from engine.contract.clock import SystemClock
+from engine.errors import FatalError, TransientError
 
 FAR = "https://model.example/v1"
 
@@ -126,3 +130,13 @@ def test_an_address_is_taken_as_it_is_copied(
 @pytest.mark.parametrize("key", ["abc\n", " Bearer abc"])
 def test_what_belongs_to_no_key_is_cut_off(key: str) -> None:
     assert LlmConnection(api_key=SecretStr(key)).api_key.get_secret_value() == "abc"
+
+
+@pytest.mark.parametrize("packed", ["br", "zstd"])
+async def test_a_packed_answer_that_is_not_read_is_named(packed: str) -> None:
+    nothing: Any = SimpleNamespace()
+    chat = ChatClient(nothing, LlmConnection(), LlmParams(), SystemClock(), nothing)
+    with pytest.raises(FatalError, match=f"`Content-Encoding: {packed}`, which the request did not accept"):
+        chat._completion(b"\x8b\x07\x80", {"content-encoding": packed})
+    with pytest.raises(TransientError):
+        chat._completion(b"{", {"content-encoding": "gzip"})

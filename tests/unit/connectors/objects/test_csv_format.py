@@ -240,6 +240,11 @@ async def test_any_encoding_is_read(encoding: str) -> None:
     assert found == [(2, {"id": 1, "name": name})]
 
 
+@pytest.mark.parametrize("params", [{}, {"header": False}])
+async def test_lines_without_anything_are_no_rows(params: dict[str, Any]) -> None:
+    assert await rows("\n\n\n", **params) == []
+
+
 async def test_a_header_alone_and_an_empty_file_have_no_records() -> None:
     assert await rows("a,b\n") == []
     assert await rows("a,b") == []
@@ -348,13 +353,46 @@ def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
         ObjectParams(**params)
 
 
-async def test_columns_whose_type_differs_between_files_are_noted(tmp_path: Path) -> None:
-    for name, rows in {"a": "1,1,\n", "b": "x,1.5,2\n", "c": ",2,\n"}.items():
-        (tmp_path / f"{name}.csv").write_text(f"n,m,late\n{rows}")
+async def test_columns_have_one_type_in_all_files(tmp_path: Path) -> None:
+    for name, rows in {"a": "1,1,,2026-01-02\n", "b": "x,1.5,2,2026-01-02 03:04\n", "c": ",2,,\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"n,m,late,at\n{rows}")
     opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
 
-    assert [record["n"] async for record in opened.extract()] == [1, "x", None]
-    notes = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
-    assert notes == [
-        "note: read 'n' as integer in some files and as text in others: set `types: {n: text}`"
+    found = [tuple(record.values()) async for record in opened.extract()]
+    assert found == [
+        ("1", 1.0, None, "2026-01-02T00:00:00"), ("x", 1.5, 2, "2026-01-02T03:04:00"), (None, 2.0, None, None)
     ]  # fmt: skip
+    assert all(type(record[1]) is float for record in found)
+    (note,) = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
+    assert note.startswith("note: read 'n' as text: it is integer in some files, but not in all; with")
+
+
+async def test_a_type_that_no_sampled_file_has_is_noted(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
+    opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
+
+    assert [record["n"] async for record in opened.extract()][:3] == [0, "x", 2]
+    assert [name for name in opened.ctx.aggregate if name.startswith("note: ")] == [
+        "note: read 'n' as integer in some files and as text in others: set `types: {n: text}`"
+    ]
+
+
+async def test_a_later_split_has_the_types_of_the_first(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
+    params = FilesParams(pattern=f"{tmp_path}/*.csv", format="csv", split_objects=2)
+    async with FilesSource(params) as opened:
+        splits = [split async for split in opened.splits(opened.ctx)]
+        opened.ctx.listed = splits[0]
+        later = [split async for split in opened.splits(opened.ctx)]
+    assert [split.manifest["types"] for split in splits] == [{"m": "integer", "n": "text"}] * 3
+    assert later == splits[1:]
+
+
+@pytest.mark.parametrize("late", ["1.5", "-0.25", "1e3"])
+async def test_integers_may_be_followed_by_decimals(late: str) -> None:
+    head = "a;b\n" + "1;x\n" * 20_000
+    pages = await pages_of(reader_of(f"{head}{late};x\n{10**20};x\n".encode()), format="csv")
+    assert dead(pages) == {}
+    assert [record["a"] for record in good(pages)[-3:]] == [1, float(late), 10**20]

@@ -301,6 +301,12 @@ async def test_it_can_be_used_without_a_pipeline(place: Place) -> None:
         (S3Params, {"pattern": "s3://a/x", "exclude": "s3://b/x"}, "names the bucket 'b'"),
         (S3Params, {"pattern": "s3://a/x", "limit": 0}, "greater than or equal to 1"),
         (S3Params, {"pattern": "s3://a/x", "modified_after": "yesterday"}, "datetime"),
+        (
+            FilesParams,
+            {"pattern": "x", "modified_after": "2026-05-01", "modified_before": "2026-05-01T02:00:00+02:00"},
+            "no object would be read",
+        ),
+        (FilesParams, {"pattern": "x", "min_bytes": "1MiB", "max_bytes": 10}, "no object would be read"),
         (FilesParams, {"pattern": ""}, "the pattern is empty"),
         (FilesParams, {"pattern": "x", "exclude": "{1..2000}"}, "expand to more than 1000"),
         (FilesParams, {"pattern": "s3://bucket/x"}, "is an address"),

@@ -609,6 +609,15 @@ async def test_written_partitions_are_read_back(tmp_path: Path, form: str) -> No
     assert sorted([record async for record in source.extract()], key=lambda one: one["id"]) == records
 
 
+async def test_a_column_that_no_folder_names_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "k=1").mkdir()
+    (tmp_path / "k=1" / "a.jsonl").write_text('{"n": 1}\n')
+    params: Any = {"format": "jsonl", "hive_partitioning": True, "hive_types": {"day": "date"}}
+    opened = FilesSource(FilesParams(pattern=f"{tmp_path}/**", **params))
+    assert [record async for record in opened.extract()] == [{"n": 1, "k": "1"}]
+    assert "note: some folders have no 'day', which `hive_types` names" in opened.ctx.aggregate
+
+
 async def test_a_folder_whose_value_has_another_type_is_told(tmp_path: Path) -> None:
     async with sink(tmp_path, partition_by=["k"]) as made:
         await made.write(by_kind(0, 1))

@@ -72,6 +72,30 @@ def test_content_with_a_flipped_byte_is_damaged(kind: str) -> None:
         unpacked(kind, bytes(packed))
 
 
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("members", [1, 2])
+def test_nothing_of_a_small_damaged_member_is_returned(kind: str, members: int) -> None:
+    packed = bytearray(PACK[kind](TEXT))
+    packed[-6 if kind == "gzip" else len(packed) // 2] ^= 0xFF
+    unpacker = StreamUnpacker(kind, max_bytes=1 << 30, max_ratio=1000.0)
+    unpacker.feed(PACK[kind](b"sound") * (members - 1) + bytes(packed))
+    found: list[bytes] = []
+    with pytest.raises(PackedError) as caught:
+        found += iter(unpacker.take, b"")
+    assert found == [b"sound"] * (members - 1)
+    assert "wrong" not in str(caught.value)
+
+
+def test_damage_after_much_of_a_member_was_returned_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "HELD_BYTES", 1000)
+    unpacker = StreamUnpacker("gzip", max_bytes=1 << 30, max_ratio=1000.0)
+    unpacker.feed(gzip.compress(TEXT)[:-8])
+    assert b"".join(iter(unpacker.take, b"")) == TEXT
+    unpacker.feed(bytes(8))
+    with pytest.raises(PackedError, match="check what was read of it before, which may be wrong"):
+        unpacker.take()
+
+
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
 def test_zeros_after_the_content_are_padding(kind: str) -> None:
     assert unpacked(kind, PACK[kind](TEXT) + b"\0" * 512, 100) == TEXT

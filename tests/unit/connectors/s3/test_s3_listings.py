@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import re
 from pathlib import Path
@@ -386,3 +387,26 @@ async def test_an_answer_with_invalid_chunks_ends() -> None:
         resolver = S3WildcardResolver(client)
         with pytest.raises(TransientError, match="listing"):
             [found async for found in resolver.resolve_pattern("s3://data/**")]
+
+
+async def test_a_page_that_never_ends_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_PAGE_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    lake = OddS3({})
+    lake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, open_client(source(lake).connection) as client:  # type: ignore[arg-type]
+        with pytest.raises(TransientError, match=r"did not complete a page within 0\.1 s"):
+            [found async for found in S3WildcardResolver(client).resolve_pattern("s3://data/**")]
+        await ended.wait()
