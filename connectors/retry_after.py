@@ -1,22 +1,38 @@
-"""Read the Retry-After header (RFC 9110, section 10.2.3); `engine.flow.retry` waits as long."""
+"""Read how long a server asks to wait; `engine.flow.retry` waits as long.
+
+That is `Retry-After` (RFC 9110, section 10.2.3), or the reset of a rate limit that is used up.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
-__all__ = ["duration_seconds", "moment_of", "retry_after_seconds", "server_time"]
+__all__ = [
+    "duration_seconds",
+    "is_used_up",
+    "moment_of",
+    "reset_seconds",
+    "retry_after_seconds",
+    "server_time",
+    "until_seconds",
+]
 
 _LONGEST = 3600.0
 _DAY = 86_400.0
-_UNITS = {"d": _DAY, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
-_DURATION = re.compile(
+_UNITS: Final = {"d": _DAY, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
+_DURATION: Final = re.compile(
     r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|us|µs|d|days?|h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)(?![a-z])",
     re.IGNORECASE,
 )
-_ISO_DURATION = re.compile(r"P(\d+D)?(?:T(.+))?", re.IGNORECASE)
+_ISO_DURATION: Final = re.compile(r"P(\d+D)?(?:T(.+))?", re.IGNORECASE)
+_POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)|\bremaining=0,\s*reset=(\d+)")
+_EPOCH_SECONDS: Final = 1_000_000_000.0  # larger numbers are timestamps, not durations
+_EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: float = _LONGEST) -> float | None:
@@ -87,3 +103,33 @@ def moment_of(text: str) -> datetime | None:
             return None
     # "-0000" parses as naive; RFC 9110 dates are always UTC
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def reset_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds until the reset of an exhausted rate limit; None if none is, or it does not say."""
+    waits = []
+    for prefix in ("x-ratelimit", "ratelimit", "x-rate-limit"):
+        if is_used_up(headers.get(f"{prefix}-remaining")):
+            reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
+            waits.append(until_seconds(reset, now))
+    # the IETF's drafts use a single header: `"default";r=0;t=30`, or `limit=9, remaining=0, reset=30`
+    waits += [float(one or other) for one, other in _POLICY.findall(headers.get("ratelimit", ""))]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def is_used_up(remaining: str | None) -> bool:
+    """Return whether a header says that nothing of a rate limit remains."""
+    return re.fullmatch(r"\s*(?:-\d+(?:\.\d*)?|0(?:\.0*)?)\s*", remaining or "") is not None
+
+
+def until_seconds(text: str, now: datetime) -> float | None:
+    """Return the seconds until a time: a duration, a date, or (milli-, micro-) seconds since 1970."""
+    seconds = duration_seconds(text)
+    if seconds is not None and _EPOCH_SECONDS <= seconds < math.inf:
+        while seconds >= _EPOCH_MILLISECONDS:
+            seconds /= 1000
+        return seconds - now.timestamp()
+    if seconds is not None:
+        return seconds
+    moment = moment_of(text)
+    return None if moment is None else (moment - now).total_seconds()

@@ -49,6 +49,7 @@ SAMPLED, SAMPLED_SPLITS = "sampled", "sampled_splits"
 """Names of the numbers that sources of a trial report (`RunReport.nodes`)."""
 
 _INNER = "whole"
+_SHARE = "share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,6 @@ class _Sampled:
     def __init__(self, source: Source[Any], size: int, seed: int) -> None:
         self._source = source
         self._size, self._seed = size, seed
-        self._shares: dict[str, int] = {}
         self._spare = 0
 
     def install(self) -> None:
@@ -241,7 +241,9 @@ class _Sampled:
             split: Split, position: JsonValue, ctx: Context
         ) -> AsyncGenerator[Batch, None]:
             if position is None:
-                batch = await self._picked(split.key, generator_of(read, split, position, ctx))
+                share, manifest = split.manifest[_SHARE], split.manifest[_INNER]
+                whole = replace(split, manifest=manifest)
+                batch = await self._picked(split.key, share, generator_of(read, whole, position, ctx))
                 if batch is not None:
                     yield batch
 
@@ -254,20 +256,24 @@ class _Sampled:
         return Random(f"{self._seed}:{ctx.node}:{place}")  # noqa: S311 - to be repeated, not to be kept secret
 
     async def _choose(self, splits: AsyncIterator[Split]) -> list[Split]:
-        """Choose at most as many splits as records, in order, holding few of a long listing."""
+        """Choose at most as many splits as records, in order, holding few of a long listing.
+
+        The manifest of each holds its share, since a resume does not list again.
+        """
         random, chosen, seen = self._random("splits"), list[tuple[int, Split]](), 0
         async for split in splits:
             _reservoir(random, chosen, self._size, seen, (seen, split))
             seen += 1
         chosen.sort(key=lambda one: one[0])
         share, extra = divmod(self._size, max(1, len(chosen)))
-        for at, (_, split) in enumerate(chosen):
-            self._shares[split.key] = share + (at < extra)
         self._source.ctx.aggregate[SAMPLED_SPLITS] = len(chosen)
-        return [split for _, split in chosen]
+        return [
+            replace(split, manifest={_SHARE: share + (at < extra), _INNER: split.manifest})
+            for at, (_, split) in enumerate(chosen)
+        ]
 
-    async def _picked(self, key: str, batches: AsyncGenerator[Batch, None]) -> Batch | None:
-        share, self._spare = self._shares.get(key, self._size) + self._spare, 0
+    async def _picked(self, key: str, share: int, batches: AsyncGenerator[Batch, None]) -> Batch | None:
+        share, self._spare = share + self._spare, 0
         random, seen = self._random(key), 0
         chosen: list[tuple[int, Batch, Failure | None]] = []
         position: JsonValue = None

@@ -49,7 +49,6 @@ MAX_PATTERN: Final = 500
 
 _FORMAT: Final = re.compile(r"(?:[^{}]?[<>=^])?[+\- ]?#?0?\d{0,3}[,_]?(?:\.\d{1,2})?[bdeEfFgGosxX%]?")
 _REFUSED: Final = {
-    "Attribute": ("attributes are not allowed", "write customer['city'] for a field, upper(name) to call"),
     "Lambda": ("`lambda` is not allowed", ""),
     "NamedExpr": ("`:=` is not allowed", "write == to compare"),
     "SetComp": ("set comprehensions are not allowed", "write unique([…])"),
@@ -256,6 +255,15 @@ class _Compiler:
         self.fields.append(name)
         get = ast.copy_location(ast.Attribute(ast.Name("r", ast.Load()), "get", ast.Load()), node)
         return ast.Call(get, [ast.Constant(name)], [])
+
+    def _visit_Attribute(self, node: ast.Attribute) -> ast.expr:  # noqa: N802 - as above
+        """Refuse an attribute, with the place of a field that it may stand for."""
+        place, inner = f"['{node.attr}']", node.value
+        while isinstance(inner, ast.Attribute):
+            place, inner = f"['{inner.attr}']{place}", inner.value
+        whole = inner.id if isinstance(inner, ast.Name) else "value"
+        hint = f"write {whole}{place} for a field, upper(name) to call"
+        raise self._invalid(node, "attributes are not allowed", hint)
 
     def _visit_Subscript(self, node: ast.Subscript) -> ast.expr:  # noqa: N802 - as above
         if isinstance(node.slice, ast.Slice):

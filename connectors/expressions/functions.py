@@ -153,12 +153,14 @@ def to_bool(value: Any) -> Any:
 
 
 def number(text: Any, decimal: Any = ".") -> Any:
-    """The number in a text such as 1.234,50 € with `decimal=','`; grouping and currency signs are ignored."""
+    """The number in a text such as 1.234,50 € with `decimal=','`, or ($1,234.50), which is negative."""
     if isinstance(text, int | float | Decimal) and not isinstance(text, bool):
         return text
     text = _text("number", text)
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
+    if booked := _BOOKED.fullmatch(text.strip()):
+        return -_read_number("number", booked[1], decimal)
     return _read_number("number", text, decimal)
 
 
@@ -188,6 +190,9 @@ def _numbers(decimal: str, grouping: str) -> re.Pattern[str]:
         rf"(?:[{decimal}](?P<fraction>\d*))?(?P<exponent>[eE][+-]?\d+)?\s?{sign}"
     )
 
+
+_BOOKED: Final = re.compile(r"\(([^()+-]+)\)")
+"""A negative number as in accounts."""
 
 _NUMBERS: Final = {".": _numbers(".", ","), ",": _numbers(",", ".")}
 

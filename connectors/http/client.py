@@ -14,7 +14,7 @@ import anyio
 from connectors.http.connection import HttpConnection
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.unpacking import unpack_body
-from connectors.retry_after import retry_after_seconds
+from connectors.retry_after import reset_seconds, retry_after_seconds, server_time
 from connectors.transport import connection_failure, read_raw, transport_to
 from engine.contract.clock import Clock
 from engine.contract.imports import load_modules
@@ -33,6 +33,7 @@ _PARAMETER: Final = re.compile(rf';\s*([^\s=;,"]+)\s*(?:=\s*({_QUOTED}|[^\s;,"]*
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 _EXCERPT: Final = 200
+_MAX_WAIT: Final = 3600.0
 
 
 class TooLargeError(FatalError):
@@ -164,9 +165,12 @@ class HttpClient:
         """Return the error for an unsuccessful response."""
         said = f"{method} {url.partition('?')[0]} answered {answer.status}"
         status = answer.status
-        if status in (408, 423, 425, 429) or status >= 500:
-            wait = retry_after_seconds(answer.headers, self._clock.now())
-            return TransientError(said, retry_after=wait, throttled=status == 429)
+        wait = self._asked_wait(answer)
+        limited = status == 429 or (status == 403 and wait is not None)  # GitHub answers 403
+        if limited:
+            said += ": its rate limit is used up"
+        if limited or status in (408, 423, 425) or status >= 500:
+            return TransientError(said, retry_after=wait, throttled=limited)
         remedies = {
             401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",
             402: "the account requires a payment",
@@ -179,6 +183,13 @@ class HttpClient:
         remedy = remedies.get(status, "check `url` of the connection, `path` and the parameters")
         message = f"{said}: {remedy}{self.excerpt(answer)}"
         return FatalError(message, kind="auth" if status in (401, 403, 407) else "config")
+
+    def _asked_wait(self, answer: Answer) -> float | None:
+        """Return the seconds that an answer asks to wait, at most an hour; None if it does not say."""
+        now = server_time(answer.headers, self._clock.now())
+        wait = retry_after_seconds(answer.headers, now)
+        wait = reset_seconds(answer.headers, now) if wait is None else wait
+        return None if wait is None else min(max(wait, 0.0), _MAX_WAIT)
 
     def excerpt(self, answer: Answer) -> str:
         """Return the beginning of the API's error text, to append to a message."""

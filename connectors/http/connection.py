@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from connectors.addresses import address_without_credentials, http_address
+from connectors.credentials import Headers, Token
 
 __all__ = ["HttpConnection"]
 
@@ -19,13 +20,13 @@ _SENT_AS_IS: Final = "/?:@!$'()*,"
 class HttpConnection(BaseModel):
     """Connection to an HTTP API: its address and credentials."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str = Field(description="Base URL, such as `https://api.example.com/v1`; paths are appended to it")
-    token: SecretStr | None = Field(default=None, description="Sent as `Authorization: Bearer TOKEN`")
+    token: Token | None = Field(default=None, description="Sent as `Authorization: Bearer TOKEN`")
     user: str | None = Field(default=None, description="User of HTTP basic authentication")
     password: SecretStr | None = Field(default=None, description="Password of HTTP basic authentication")
-    headers: dict[str, SecretStr] = Field(
+    headers: Headers = Field(
         default={}, description="Headers of every request, e.g. `X-Api-Key`; never shown"
     )
     query_secrets: dict[str, SecretStr] = Field(
@@ -63,7 +64,7 @@ class HttpConnection(BaseModel):
     def all_headers(self) -> dict[str, str]:
         """Headers of every request, with the credentials."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        if self.token is not None:
+        if self.token is not None and self.token.get_secret_value():
             headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         elif self.user is not None:
             password = self.password.get_secret_value() if self.password is not None else ""

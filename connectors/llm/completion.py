@@ -23,6 +23,7 @@ _FILTERED: Final = frozenset(
 )  # fmt: skip
 _BROKEN_OFF: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
 _ERROR_FIELDS: Final = ("message", "detail", "errors", "error_msg", "base_resp", "msg", "fault", "Message")
+_NO_ERROR: Final = (None, "", 0, "0", 200, "200")  # codes
 _WRAPPERS: Final = ("data", "result", "output", "response")
 _MAX_TOKENS: Final = 10**9  # of a call; a larger or non-numeric value is a mistake
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
@@ -79,7 +80,7 @@ def read_completion(body: object) -> Reply | Refusal | None:
     choices = body.get("choices")
     choice = _choice(choices) if isinstance(choices, list) and choices else None
     error = body.get("error") or (choice.get("error") if isinstance(choice, Mapping) else None)
-    if error:
+    if _is_stated(error):
         return _refusal(error)
     if not isinstance(choice, Mapping):
         # a chat-completions endpoint without an answer now, or a different kind of endpoint
@@ -88,12 +89,12 @@ def read_completion(body: object) -> Reply | Refusal | None:
         return Refusal(502, "it answered without a choice") if "choices" in body else None
     message = choice.get("message") or choice.get("delta")
     message = message if isinstance(message, Mapping) else {"content": message}
-    finish = _finish(choice)
+    content = _content(message, choice)
+    finish = _finish(choice, content)
     if finish in _BROKEN_OFF:
         return Refusal(502, f"the answer broke off ({finish})")
     usage = stated_usage(body)
     tokens_in, tokens_out, known = _usage(usage)
-    content = _content(message, choice)
     thoughts = next((one for name in _THOUGHTS if (one := _text(message.get(name), thoughts=True))), "")
     return Reply(
         content=content or ("" if finish == "length" else thoughts),
@@ -105,6 +106,13 @@ def read_completion(body: object) -> Reply | Refusal | None:
         tokens_cached=min(_cached(usage), tokens_in),
         thinks=bool(thoughts) or "<think" in content or _thinks(usage),
     )
+
+
+def _is_stated(error: object) -> bool:
+    """Return whether there is an error; some gateways send one without content, or with the code 0."""
+    if not isinstance(error, Mapping):
+        return bool(error)
+    return error.get("code") not in _NO_ERROR or (error.get("code") is None and any(error.values()))
 
 
 def _choice(choices: Sequence[object]) -> object:
@@ -156,9 +164,23 @@ def _refusal(error: object) -> Refusal:
     return replace(refusal, status=404) if "nexpected endpoint" in refusal.message else refusal
 
 
-def _finish(choice: Mapping[str, Any]) -> str:
+def _finish(choice: Mapping[str, Any], content: str) -> str:
     reason = str(choice.get("finish_reason") or "").casefold().replace("-", "_")
-    return "length" if reason in _CUT else "content_filter" if reason in _FILTERED else reason
+    if reason in _CUT:
+        return "stop" if _has_ended(content) else "length"
+    return "content_filter" if reason in _FILTERED else reason
+
+
+def _has_ended(content: str) -> bool:
+    """Return whether JSON is complete before the white space that some models write up to the limit."""
+    text = content.rstrip()
+    if text == content or not text.endswith(("}", "]")):
+        return False
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _content(message: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
@@ -185,7 +207,7 @@ def _text(content: object, *, thoughts: bool = False) -> str:
         return content
     if isinstance(content, list):
         return "".join(_part(part, thoughts) for part in content)
-    return written(content) if isinstance(content, Mapping) else ""
+    return written(content) if isinstance(content, Mapping) and content else ""
 
 
 def _part(part: object, thoughts: bool) -> str:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr, field_validator
 
 from connectors.addresses import address_without_credentials, http_address
+from connectors.credentials import Headers, Token
 from engine.errors import FatalError
 
 __all__ = [
@@ -114,7 +106,6 @@ def compatible_address(url: str) -> str:
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 
 _DEPLOYMENT: Final = re.compile(r"(/openai/deployments/)[^/?]+")
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class LlmEndpoint(BaseModel):
@@ -125,7 +116,7 @@ class LlmEndpoint(BaseModel):
     base_url: str = Field(
         default="https://api.openai.com/v1", description="Base URL, usually including `/v1`"
     )
-    api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
+    api_key: Token = Field(default=SecretStr(""), description="API key; local servers often need none")
     model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
     api_version: str = Field(
         default="",
@@ -146,7 +137,7 @@ class LlmEndpoint(BaseModel):
             "Quota of tokens, prompts and answers together (default: as reported by the endpoint, if at all)"
         ),
     )
-    headers: dict[str, SecretStr] = Field(default={}, description="Additional headers of every request")
+    headers: Headers = Field(default={}, description="Additional headers of every request")
 
     @field_validator("base_url")
     @classmethod
@@ -154,14 +145,6 @@ class LlmEndpoint(BaseModel):
         parts = urlsplit(http_address(url.strip()))
         path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
         return urlunsplit(parts._replace(path=path, fragment=""))
-
-    @model_validator(mode="after")
-    def _header_values_fit(self) -> Self:
-        for name, value in self.headers.items():
-            text = value.get_secret_value()
-            if not _HEADER_NAME.fullmatch(name) or not text.isascii() or not text.isprintable():
-                raise ValueError(f"the header {name!r} has a character that no HTTP header can carry")
-        return self
 
     @property
     def address(self) -> str:
@@ -182,18 +165,6 @@ class LlmEndpoint(BaseModel):
     def version(self) -> str:
         """Azure's `api-version` from either place; "" without one."""
         return self.query.get("api-version", "")
-
-    @field_validator("api_key")
-    @classmethod
-    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
-        """Strip white space and a leading `Bearer` from a copied key."""
-        text = key.get_secret_value().strip().removeprefix("Bearer ").strip()
-        if not text.isascii() or not text.isprintable():
-            raise ValueError(
-                "the key has a character that no HTTP header can carry, such as a curly quote or a line"
-                " break; copy it again"
-            )
-        return SecretStr(text)
 
     @field_validator("base_url")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 from connectors.llm.answer_length import AnswerLength
 from connectors.llm.documents import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, Document, PackLimits, pack
@@ -63,14 +63,13 @@ def forecast(params: LlmParams, model: str, documents: Sequence[Document], total
     if price is None:
         prices = "`usd_per_million_input` and `usd_per_million_output`"
         notes.append(f"the price of {model!r} is unknown: set {prices}")
-    details: dict[str, Any] = {"model": model, "prompt": prompts[0].system if prompts else ""}
     cost = price.of(tokens_in, tokens_out) if price else None
     further = map(params.of_alternative, params.cascade)
     notes += [_asked_besides(one, tokens_in, tokens_out) for one in further]
     if params.fallbacks:
         names = ", ".join(one.model for one in params.fallbacks)
         notes.append(f"{model} answers; at other prices while it is unavailable: {names}")
-    return Estimate(calls, tokens_in, tokens_out, cost, notes, details)
+    return Estimate(calls, tokens_in, tokens_out, cost, notes)
 
 
 def _asked_besides(params: LlmParams, tokens_in: int, tokens_out: int) -> str:

@@ -18,9 +18,8 @@ from typing import Final
 
 import anyio
 
-from connectors.llm.waiting import until_seconds
 from connectors.llm.window import Window
-from connectors.retry_after import server_time
+from connectors.retry_after import server_time, until_seconds
 from engine.contract.allowances import Allowances, Draw
 from engine.contract.clock import Clock
 

@@ -17,7 +17,15 @@ _SLIP: Final = re.compile(
     r"|(?P<word>\b(?:None|True|False|undefined)\b)",
     re.DOTALL,
 )
-_STRING_OR_SLIP: Final = re.compile(f"{_STRING.pattern}|{_SLIP.pattern}", re.DOTALL)
+_QUOTES: Final = "'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
+_QUOTED: Final = re.compile(
+    r"(?P<quoted>'(?:[^'\\\n]|\\.)*+'|`[^`\n]*+`|[\u201c\u201d\u201e][^\u201c\u201d\u201e]*+[\u201c\u201d]|\u2018[^\u2018\u2019]*+\u2019|\u00ab[^\u00ab\u00bb]*+\u00bb)",
+    re.DOTALL,
+)
+_TEXT: Final = re.compile(f"{_STRING.pattern}|{_QUOTED.pattern}", re.DOTALL)
+_TEXT_OR_SLIP: Final = re.compile(f"{_TEXT.pattern}|{_SLIP.pattern}", re.DOTALL)
+_ESCAPE: Final = re.compile(r'\\.|"', re.DOTALL)
+_UNITS: Final = frozenset("%‰°$€£¥")
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 
@@ -77,17 +85,19 @@ def written(value: object) -> str:
 
 
 def repaired(text: str) -> Any | None:
-    """Parse a JSON text with mistakes: extra commas, single quotes, Python's literals, comments.
+    """Parse a JSON text with mistakes: extra commas, other quotes, Python's literals, comments.
 
-    None if it is cut off, is not JSON, or if a repair would lose a letter or digit.
+    None if it is cut off, is not JSON, or if a repair would lose a letter, digit or unit.
     """
     if not text.lstrip().startswith(("{", "[")) or not _is_closed(text):
         return None
-    tidy = _STRING_OR_SLIP.sub(_tidied, text)
+    tidy = _TEXT_OR_SLIP.sub(_tidied, text)
     try:
         return parse(tidy, strict=False)
     except ValueError:
         pass
+    if any(quote in _STRING.sub("", text) for quote in _QUOTES):
+        tidy = text  # an apostrophe may have ended a text, and what looks like a comment may be part of one
     # few replies need it
     from json_repair import repair_json
 
@@ -96,20 +106,24 @@ def repaired(text: str) -> Any | None:
         value = parse(mended) if isinstance(mended, str) and mended else None
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(value, dict | list) and _letters(json.dumps(value, ensure_ascii=False)) == _letters(
-        tidy
-    )
+    whole = isinstance(value, dict | list) and _kept(json.dumps(value, ensure_ascii=False)) == _kept(tidy)
     return value if whole else None
 
 
 def _tidied(match: re.Match[str]) -> str:
+    if match.lastgroup == "quoted":
+        return f'"{_ESCAPE.sub(_escaped, match[0][1:-1])}"'
     if match.lastgroup != "string":
         return _WORDS.get(match[0], "")
     return match[0] if match["closed"] else '"' + _SLIP.sub(_tidied, match[0][1:])
 
 
-def _letters(text: str) -> str:
-    return "".join(character for character in text if character.isalnum())
+def _escaped(match: re.Match[str]) -> str:
+    return {"\\'": "'", '"': '\\"'}.get(match[0], match[0])
+
+
+def _kept(text: str) -> str:
+    return "".join(character for character in text if character.isalnum() or character in _UNITS)
 
 
 def _is_closed(text: str) -> bool:
@@ -117,5 +131,7 @@ def _is_closed(text: str) -> bool:
     text = text.strip()
     if not text.endswith("}" if text.startswith("{") else "]"):
         return False
-    bare = _STRING.sub(lambda match: "" if match["closed"] else match[0], text)
+    bare = _TEXT.sub(
+        lambda match: match[0] if match.lastgroup == "string" and not match["closed"] else "", text
+    )
     return all(bare.count(opening) == bare.count(closing) for opening, closing in ("{}", "[]"))

@@ -229,14 +229,25 @@ class LlmParams(Params):
             raise ValueError("must be a number of USD, not true or false")
         return usd
 
+    @field_validator("extra_body")
+    @classmethod
+    def _adds_fields(cls, fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if "model" in fields:
+            raise ValueError("name the model with `model`: prices and the journal go by it")
+        if "messages" in fields:
+            raise ValueError("`messages` are the documents; add texts with `instructions`")
+        return fields
+
     @field_validator("redact")
     @classmethod
     def _are_expressions(cls, patterns: list[str]) -> list[str]:
         for pattern in patterns:
             try:
-                re.compile(pattern)
+                expression = re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+            if expression.fullmatch(""):
+                raise ValueError(f"{pattern!r} matches the empty text, and so between any two characters")
         return patterns
 
     @model_validator(mode="after")
@@ -302,6 +313,8 @@ class LlmParams(Params):
                 raise ValueError(f"`require_grounding`: `{unknown[0]}` is not one of the fields: {asked}")
             if self.spans_field in schema.model.model_fields:
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
+            if self.spans_field == self.id_field:
+                raise ValueError(f"`spans_field`: `{self.id_field}` has the id of the document; name another")
         return self
 
     def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:

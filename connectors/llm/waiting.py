@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from connectors.retry_after import duration_seconds, moment_of, retry_after_seconds, server_time
+from connectors.retry_after import (
+    duration_seconds,
+    is_used_up,
+    reset_seconds,
+    retry_after_seconds,
+    server_time,
+    until_seconds,
+)
 
-__all__ = ["UsedUp", "until_seconds", "used_up", "wait_seconds"]
+__all__ = ["UsedUp", "used_up", "wait_seconds"]
 
 _LONGEST: Final = 3600.0  # a wrong clock of a server must not stop a run
 _SAID: Final = re.compile(
@@ -31,7 +38,6 @@ _OF_DAYS: Final = re.compile(
 _OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
 _SHORT: Final = 60.0
 _MISTAKEN: Final = 32 * 86_400.0
-_POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)|\bremaining=0,\s*reset=(\d+)")
 _WAIT_FIELDS: Final = {
     "retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "estimatedtime": 1.0,
     "retryafterms": 0.001,
@@ -40,8 +46,6 @@ _RESETS: Final = (
     "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute",
     "tokens-minute",
 )  # fmt: skip
-_EPOCH_SECONDS: Final = 1_000_000_000.0  # larger numbers are timestamps, not durations
-_EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
         for kind in ("requests", "tokens")
-        if _is_used_up(headers.get(f"x-ratelimit-remaining-{kind}-day"))
+        if is_used_up(headers.get(f"x-ratelimit-remaining-{kind}-day"))
     ]
     if resets:
         return _until_then(max((one for one in resets if one is not None), default=None))
@@ -146,32 +150,10 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
             (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
             (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset"),
         ):
-            if _is_used_up(headers.get(remaining)):
+            if is_used_up(headers.get(remaining)):
                 waits.append(until_seconds(headers.get(reset, ""), now))
-    for prefix in ("x-ratelimit", "ratelimit", "x-rate-limit"):
-        if _is_used_up(headers.get(f"{prefix}-remaining")):
-            reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
-            waits.append(until_seconds(reset, now))
-    # the IETF's drafts use a single header: `"default";r=0;t=30`, or `limit=9, remaining=0, reset=30`
-    waits += [float(one or other) for one, other in _POLICY.findall(headers.get("ratelimit", ""))]
+    waits.append(reset_seconds(headers, now))
     return max((wait for wait in waits if wait is not None), default=None)
-
-
-def _is_used_up(remaining: str | None) -> bool:
-    return re.fullmatch(r"\s*(?:-\d+(?:\.\d*)?|0(?:\.0*)?)\s*", remaining or "") is not None
-
-
-def until_seconds(text: str, now: datetime) -> float | None:
-    """Return the seconds until a time: a duration, a date, or (milli-, micro-) seconds since 1970."""
-    seconds = duration_seconds(text)
-    if seconds is not None and _EPOCH_SECONDS <= seconds < math.inf:
-        while seconds >= _EPOCH_MILLISECONDS:
-            seconds /= 1000
-        return seconds - now.timestamp()
-    if seconds is not None:
-        return seconds
-    moment = moment_of(text)
-    return None if moment is None else (moment - now).total_seconds()
 
 
 def _of_message(message: str, now: datetime) -> float | None:

@@ -201,7 +201,7 @@ class _Parser:
         if row and len(row) != self._columns.width:
             if len(row) == 1 and not row[0].strip(_BLANK):
                 return [], None
-            what = f"the row has {len(row):,} fields, the header {self._columns.width:,}"
+            what = f"the row has {len(row):,} fields, the header {self._columns.width:,}{self._columns.hint}"
             return None, RecordError(f"{where}: {what}", kind="WrongWidth")
         return row, None
 

@@ -42,12 +42,14 @@ class CsvDialect:
         header: the first row names the columns.
         quote: character around fields, doubled inside them; None for no quoting.
         nulls: texts that mean null.
+        skip_lines: lines before the header, or before the first row without one.
     """
 
     delimiter: str | None = None
     header: bool = True
     quote: str | None = '"'
     nulls: frozenset[str] = frozenset({""})
+    skip_lines: int = 0
 
     def options(self) -> dict[str, Any]:
         """Return the arguments for `csv.reader`."""
@@ -67,12 +69,14 @@ class Columns:
     Args:
         types: type of each, and whether it was declared.
         header_lines: number of lines before the first row of values.
+        hint: remedy for rows of another width, if most of the first rows are.
     """
 
     dialect: CsvDialect
     names: Sequence[str]
     types: Sequence[tuple[ColumnType, bool]]
     header_lines: int
+    hint: str = ""
     _make: Callable[[Sequence[Sequence[Any]]], list[Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -183,7 +187,8 @@ def read_columns(
         raise RecordError(message, kind="WrongHeader")
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
-    lines = lines[1:] if separator else lines
+    skipped = max(dialect.skip_lines, int(separator is not None))
+    lines = lines[skipped:]
     if dialect.delimiter is None:
         delimiter = separator[2] if separator else _likeliest(lines, dialect, path)
         dialect = replace(dialect, delimiter=delimiter)
@@ -199,17 +204,20 @@ def read_columns(
     missing = sorted(set(types or ()) - set(named))
     if missing and named:
         raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
-    sample = [row for row in rows[int(dialect.header) :] if len(row) == len(named)]
+    values = rows[int(dialect.header) :]
+    sample = [row for row in values if len(row) == len(named)]
+    misplaced = dialect.header and not names and 2 * len(sample) < len(values)
+    hint = "; if the header is on a later line, set `skip_lines`" if misplaced else ""
     found: list[tuple[ColumnType, bool]] = []
     for at, name in enumerate(named):
         if types is not None and (name in types or not types):
             found.append((types.get(name, "text"), True))
             continue
-        values = [row[at] for row in sample if row[at] not in dialect.nulls]
-        kind = infer_type(values) if values else None
+        given = [row[at] for row in sample if row[at] not in dialect.nulls]
+        kind = infer_type(given) if given else None
         found.append((agree(name, kind) if agree is not None else kind or "text", False))
-    header_lines = int(separator is not None) + (first_row_lines if dialect.header else 0)
-    return Columns(dialect, named, found, header_lines)
+    header_lines = skipped + (first_row_lines if dialect.header else 0)
+    return Columns(dialect, named, found, header_lines, hint)
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:

@@ -166,6 +166,14 @@ NOT_TEXT: Final = {
     b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
 }
 """What is often called text by mistake: its first bytes, name and remedy."""
+_OF_OFFICE: Final = {
+    DOCX: "a Word file: read it with `format: document`",
+    f"{_OFFICE}.presentationml.presentation": "a presentation: read it with `format: document`",
+    **dict.fromkeys(
+        (f"{_OFFICE}.spreadsheetml.sheet", _BY_SUFFIX["ods"]),
+        "a workbook: save its sheets as CSV, or read its text with `format: document`",
+    ),
+}
 
 _HEAD = 8192
 _SURE = SURE_BYTES / 10  # puremagic's confidence in a signature of this length
@@ -251,8 +259,10 @@ def _suffix(name: str) -> str:
 
 def what_instead(head: bytes) -> str:
     """What it is instead, and what to do, as far as that is known."""
+    media_type = by_content(head, "")
+    if media_type in _OF_OFFICE:
+        return f" but {_OF_OFFICE[media_type]}"
     for signature, (kind, remedy) in NOT_TEXT.items():
         if head.startswith(signature):
             return f" but {kind}: {remedy}"
-    media_type = by_content(head, "")
     return f" but {media_type}" if media_type else ""

@@ -22,7 +22,7 @@ Format = Literal["document", "text", "binary", "lines", "jsonl", "json", "csv", 
 WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
 """Formats with one record per object."""
 
-_OF_CSV = ("delimiter", "header", "quote", "null_values", "columns", "types")
+_OF_CSV = ("delimiter", "header", "skip_lines", "quote", "null_values", "columns", "types")
 
 
 class ObjectParams(Params):
@@ -62,6 +62,9 @@ class ObjectParams(Params):
         description="CSV: delimiter (default: `,`, `;`, tab or `|`, detected from the first rows)",
     )
     header: bool = Field(default=True, description="CSV: the first row names the columns")
+    skip_lines: int = Field(
+        default=0, ge=0, le=1000, description="CSV: lines at the beginning that are not part of the table"
+    )
     quote: str | None = Field(
         default='"',
         min_length=1,

@@ -41,7 +41,7 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
         from connectors.objects.csv_header import CsvDialect
 
         nulls = frozenset(params.null_values)
-        dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls)
+        dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls, params.skip_lines)
         # None infers types; an empty mapping means text
         declared = params.types if isinstance(params.types, dict) and params.types else None
         types = {} if params.types == "text" else declared

@@ -1,11 +1,16 @@
-"""Encode rows in the text format of COPY, column by column, so that a batch is one write."""
+"""Encode rows in the text format of COPY, column by column, so that a batch is one write.
+
+Lists are written in PostgreSQL's notation of arrays: `{a,"b c",NULL}`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["copy_data"]
+import orjson
+
+__all__ = ["array_text", "copy_data"]
 
 _NULL: Final = "\\N"
 _SPECIAL: Final = "\\\t\n\r"
@@ -48,3 +53,27 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def array_text(sql: str, items: Sequence[Any]) -> str:
+    """Write a list as the text of an array of the type `sql`, such as `text[]`.
+
+    A list in it is a dimension, unless the items are JSON.
+    """
+    nests = not sql.startswith("json")
+    return f"{{{','.join([_item(sql, item, nests) for item in items])}}}"
+
+
+def _item(sql: str, item: Any, nests: bool) -> str:
+    if item is None:
+        return "NULL"
+    if nests and isinstance(item, list | tuple):
+        return array_text(sql, item)
+    if not nests or isinstance(item, dict):
+        item = orjson.dumps(item).decode()
+    if isinstance(item, bool):
+        return _BOOLEANS[item]
+    if isinstance(item, int | float):
+        return repr(item)
+    text = str(item).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

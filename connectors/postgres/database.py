@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from connectors.postgres.copying import array_text
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote_table
@@ -55,6 +56,7 @@ DIALECT: Final = Dialect(
     },
     max_name=63,
     reserved=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
+    array=array_text,
 )
 
 # a vanished server is noticed within 20 s, unless the URL overrides this

@@ -90,6 +90,7 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
         for name in self._order:
             if name not in (known := [column.name for column in columns]):
                 raise missing_column(name, known)
+        await _read_arrays(connection, [column.type_code for column in columns])
         types = await connection.execute(
             "SELECT format_type(oid, NULL) FROM unnest(%s::oid[]) WITH ORDINALITY AS t(oid, n) ORDER BY n",
             [[column.type_code for column in columns]],
@@ -180,3 +181,21 @@ def read_times(connection: Connection) -> None:
     for kind in ("time", "timetz"):
         connection.adapters.register_loader(kind, Time)
     connection.adapters.register_loader("date", Text)
+
+
+async def _read_arrays(connection: Connection, type_codes: Sequence[int]) -> None:
+    """Have a connection read arrays of the database's own types, such as enums, as lists."""
+    from psycopg.types import TypeInfo
+    from psycopg.types.array import register_array
+
+    unknown = [code for code in type_codes if connection.adapters.types.get(code) is None]
+    if not unknown:
+        return
+    arrays = await connection.execute(
+        "SELECT a.typname, coalesce(nullif(item.typbasetype, 0), item.oid), a.oid, item.typdelim "
+        "FROM pg_type a JOIN pg_type item ON item.oid = a.typelem "
+        "WHERE a.typcategory = 'A' AND a.oid = ANY(%s)",
+        [unknown],
+    )
+    for name, item, array, delimiter in await arrays.fetchall():
+        register_array(TypeInfo(name, item, array, delimiter=delimiter), connection)

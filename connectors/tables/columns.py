@@ -5,6 +5,7 @@ Pure functions: the database's connector names its types and executes the change
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -83,6 +84,7 @@ class Dialect:
         fold: names with equal folded forms are the same column.
         max_name: maximum length of a column name, in bytes; 0 for no limit.
         reserved: names of built-in columns of every table.
+        array: writes a list for a column of an array type, given that type (`text[]`); None: as JSON.
     """
 
     database: str
@@ -92,6 +94,7 @@ class Dialect:
     fold: Callable[[str], str] = str
     max_name: int = 0
     reserved: frozenset[str] = frozenset()
+    array: Callable[[str, Sequence[Any]], str] | None = None
 
     def column(self, name: str, sql: str) -> Column:
         """Return an existing or declared column."""
@@ -257,7 +260,7 @@ def fill(
         values[column.name] = fitted = []
         for index, value in enumerate(given):
             try:
-                fitted.append(None if value is None else _fit(column, value, scale))
+                fitted.append(None if value is None else _fit(column, value, scale, dialect))
             except (ValueError, TypeError) as error:
                 fitted.append(None)
                 failures.setdefault(index, _misfit(column, error))
@@ -346,7 +349,7 @@ def _exceeds(values: Sequence[Any], column: Column) -> bool:
     return bool(numbers) and (max(numbers) >= limit or min(numbers) < -limit)
 
 
-def _fit(column: Column, value: Any, scale: int | None) -> Any:
+def _fit(column: Column, value: Any, scale: int | None, dialect: Dialect) -> Any:
     """Convert the value for the column. Raises ValueError that describes the actual value."""
     if scale is not None:
         check_places(value, scale)
@@ -368,6 +371,8 @@ def _fit(column: Column, value: Any, scale: int | None) -> Any:
     if kind in (ValueType.TIMESTAMP, ValueType.DATE, ValueType.OTHER):
         if isinstance(value, date | datetime | time):
             return value.isoformat()
+        if dialect.array is not None and column.sql.endswith("[]") and isinstance(value, list | tuple):
+            return dialect.array(column.sql, value)
         if isinstance(value, dict | list | tuple):
             return _json(value)
         if kind is ValueType.OTHER or isinstance(value, str):
@@ -376,6 +381,8 @@ def _fit(column: Column, value: Any, scale: int | None) -> Any:
         return value  # the database parses or refuses it
     if kind is ValueType.BYTES and isinstance(value, bytearray | memoryview):
         return bytes(value)
+    if kind is ValueType.BYTES and isinstance(value, str):
+        return _bytes(value)
     if type(value) in _DIRECT[kind]:
         return value
     raise ValueError(_called(value))
@@ -402,6 +409,14 @@ def _text(value: Any) -> str:
     if isinstance(value, Decimal | UUID | int) and not isinstance(value, bool):
         return str(value)
     return _json(value)
+
+
+def _bytes(text: str) -> bytes:
+    """Decode Base64, as which sources read bytes."""
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("text that is not Base64") from None
 
 
 def _json(value: Any) -> str:

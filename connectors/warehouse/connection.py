@@ -6,9 +6,10 @@ from base64 import b64encode
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from connectors.addresses import http_address
+from connectors.credentials import Token
 
 __all__ = ["WarehouseConnection"]
 
@@ -16,12 +17,12 @@ __all__ = ["WarehouseConnection"]
 class WarehouseConnection(BaseModel):
     """Connection to an ingest service."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str = Field(
         description="Base URL of the service, such as `http://localhost:4200`; a path and a query are kept"
     )
-    token: SecretStr | None = Field(default=None, description="Bearer token; none is sent without it")
+    token: Token | None = Field(default=None, description="Bearer token; none is sent without it")
 
     @field_validator("url")
     @classmethod

@@ -14,8 +14,6 @@ import argparse
 from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import BookmarksOptions
 
-OPTIONS = BookmarksOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -13,8 +13,6 @@ import sys
 
 from engine.cli.options import CompletionOptions
 
-OPTIONS = CompletionOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

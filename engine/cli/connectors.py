@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from engine.contract.component import ComponentSpec
     from engine.registry import Registry
 
-OPTIONS = ConnectorsOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -15,8 +15,6 @@ from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import ControlOptions
 
-OPTIONS = ControlOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -22,8 +22,6 @@ from engine.cli.arguments import (
 )
 from engine.cli.options import DEFAULT_FILE, DlqOptions
 
-OPTIONS = DlqOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

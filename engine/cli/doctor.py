@@ -19,8 +19,6 @@ from engine.cli.options import DoctorOptions
 if TYPE_CHECKING:
     from engine.cli.checkup.findings import Finding
 
-OPTIONS = DoctorOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -22,8 +22,6 @@ from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
 from engine.cli.options import EvalOptions
 from engine.cli.record_files import Row, Rows, read_rows
 
-OPTIONS = EvalOptions
-
 MAX_NAMED = 5  # keys
 
 

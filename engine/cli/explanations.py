@@ -137,7 +137,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "ValueRefused": Explanation("The database rejects a value of the row", "The message names the column. Patch the dead letter, or cast the field with `map`."),
     "WrongHeader": Explanation("The first row of a CSV file is not the expected header", "Set `header: false` and `columns`, or another `format`, or exclude the file by pattern."),
     "WrongType": Explanation("A value does not fit the type of its column", "The message names the field. Cast it with `map`, or declare `columns`; then `dlq replay`."),
-    "WrongWidth": Explanation("A row has more or fewer fields than the header", "Look for the `delimiter` inside of a field without quotes; fix the file."),
+    "WrongWidth": Explanation("A row has more or fewer fields than the header", "Look for the `delimiter` inside of a field without quotes, and fix the file; or set `skip_lines` if the header is not on the first line."),
 }  # fmt: skip
 
 SECTIONS: Mapping[str, Mapping[str, Explanation]] = {

@@ -8,8 +8,6 @@ import sys
 from engine.cli.arguments import add_file_arguments
 from engine.cli.options import GraphOptions
 
-OPTIONS = GraphOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -12,8 +12,6 @@ import argparse
 
 from engine.cli.options import InitOptions
 
-OPTIONS = InitOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from engine.plan.model import Plan
     from engine.preview import Forecast
 
-OPTIONS = ForecastOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
@@ -80,6 +78,7 @@ async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None
     from engine.cli.state import store_of
     from engine.errors import StateMissingError
     from engine.plan.identity import difference
+    from engine.trial import reading_of, with_reading
 
     try:
         async with store_of(options) as store:
@@ -90,6 +89,7 @@ async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None
     if not runs:
         return None
     last = runs[-1]
+    plan = with_reading(plan, reading_of(last.operational_doc))  # a limit is not of the file
     return [
         *difference(last.identity_doc, plan.identity_doc),
         *difference(last.operational_doc, plan.operational_doc),

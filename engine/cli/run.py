@@ -15,8 +15,6 @@ import argparse
 from engine.cli.arguments import add_file_arguments, add_output_arguments, add_state_argument
 from engine.cli.options import RunOptions
 
-OPTIONS = RunOptions
-
 LATEST = ""
 
 

@@ -15,8 +15,6 @@ import argparse
 from engine.cli.arguments import add_interval_argument, add_limit_argument, add_state_argument
 from engine.cli.options import DEFAULT_FILE, RunsOptions
 
-OPTIONS = RunsOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

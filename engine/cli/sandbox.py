@@ -10,8 +10,6 @@ import argparse
 
 from engine.cli.options import SandboxOptions
 
-OPTIONS = SandboxOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -11,8 +11,6 @@ import sys
 
 from engine.cli.options import SchemaOptions
 
-OPTIONS = SchemaOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare no arguments."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from engine.service.settings import ServiceSettings
     from engine.service.tokens import TokenSettings
 
-OPTIONS = ServeOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

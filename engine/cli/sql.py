@@ -24,8 +24,6 @@ from engine.cli.options import SqlOptions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-OPTIONS = SqlOptions
-
 TIMEOUT = 60.0
 
 
@@ -34,8 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="?", metavar="QUERY", help="one SELECT; - reads it from stdin")
     parser.add_argument("--database", metavar="FILE", help="a DuckDB file to query instead of the warehouse")
     parser.add_argument("--limit", type=int, metavar="N", help="maximum rows, up to 10000 (default: 1000)")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--output", choices=("table", "json", "csv"), help="format of the rows (default: table)"
+    )
+    form.add_argument(
+        "--json", dest="output", action="store_const", const="json", help="the same as --output json"
     )
     parser.add_argument(
         "--snapshot", action="store_true", help="copy the warehouse to a file and print its path instead"

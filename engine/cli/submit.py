@@ -15,8 +15,6 @@ from engine.cli.arguments import add_file_arguments, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 from engine.cli.options import SubmitOptions
 
-OPTIONS = SubmitOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -22,8 +22,6 @@ import sys
 from engine.cli.arguments import add_change_arguments, add_state_argument
 from engine.cli.options import DEFAULT_FILE, TapOptions
 
-OPTIONS = TapOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -18,8 +18,6 @@ from engine.cli.options import TestOptions
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
 
-OPTIONS = TestOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -10,8 +10,6 @@ import argparse
 from engine.cli.arguments import add_interval_argument, add_state_argument
 from engine.cli.options import TopOptions
 
-OPTIONS = TopOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from engine.errors import Problem
     from engine.plan.model import Plan
 
-OPTIONS = ValidateOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
@@ -41,7 +39,7 @@ def execute(options: ValidateOptions) -> int:
     from engine.cli.display.numbers import counted
     from engine.contract.component import Params
     from engine.errors import ConfigError
-    from engine.plan.claims import own_output
+    from engine.plan.claims import own_output, replaced_by_changes
     from engine.plan.drawing import chains
 
     plans: dict[str, Plan] = {}
@@ -54,7 +52,7 @@ def execute(options: ValidateOptions) -> int:
             raise
         sys.stdout.write(_as_json({}, error.problems, warnings))
         return 2
-    warnings += own_output(plans.values())
+    warnings += [*own_output(plans.values()), *replaced_by_changes(plans.values())]
     if options.json:
         sys.stdout.write(_as_json(plans, (), warnings))
         return 0

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -213,7 +213,7 @@ def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
         from engine.cli.loading import resolve_alias
 
         arguments.pipeline = resolve_alias(arguments.pipeline, getattr(arguments, "file", None))
-    return parsed(module.OPTIONS, arguments)
+    return parsed(get_type_hints(module.execute)["options"], arguments)
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:

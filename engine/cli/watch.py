@@ -11,8 +11,6 @@ from engine.cli.arguments import add_progress_argument, add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import DurableOptions
 
-OPTIONS = DurableOptions
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""

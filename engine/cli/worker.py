@@ -12,8 +12,6 @@ from engine.cli.arguments import add_file_argument, add_state_argument, at_least
 from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import WorkerOptions
 
-OPTIONS = WorkerOptions
-
 ROLES = ("workflows", "planning", "work")
 
 

@@ -80,11 +80,12 @@ def _specs(registry: Registry) -> list[ComponentSpec]:
     return specs
 
 
-def _section(model: type[BaseModel], definitions: Schema) -> Schema:
+def _section(model: type[BaseModel], definitions: Schema, name: str = "") -> Schema:
     """Return a model's schema, with its definitions moved to the file's and text with `${…}` allowed."""
-    schema = model.model_json_schema(by_alias=True, ref_template=f"#/$defs/{model.__name__}.{{model}}")
-    for name, inner in schema.pop("$defs", {}).items():
-        definitions[f"{model.__name__}.{name}"] = _lenient(inner)
+    name = name or model.__name__
+    schema = model.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}.{{model}}")
+    for inner_name, inner in schema.pop("$defs", {}).items():
+        definitions[f"{name}.{inner_name}"] = _lenient(inner)
     return _lenient(schema)
 
 
@@ -116,10 +117,7 @@ def _allowing_text(part: Schema) -> Schema:
 def _arguments(spec: ComponentSpec, definitions: Schema) -> Schema:
     name = f"{spec.kind}.{spec.name}"
     if name not in definitions:
-        schema = spec.params.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}.{{model}}")
-        for inner_name, inner in schema.pop("$defs", {}).items():
-            definitions[f"{name}.{inner_name}"] = _lenient(inner)
-        schema = _lenient(schema)
+        schema = _section(spec.params, definitions, name)
         schema["description"] = spec.summary
         if spec.connection is not None:
             connection = {"type": "string", "description": "An entry of `connections`"}

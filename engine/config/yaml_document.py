@@ -261,7 +261,8 @@ def _structure_hint(error: yaml.YAMLError) -> str:
         return f"the quote in line {begun.line + 1}, column {begun.column + 1} is not closed"
     if what.endswith(("flow mapping", "flow sequence")):  # where a value is missing, the mark is that place
         opening = "{" if "mapping" in what else "["
-        return f"`{opening}` in line {begun.line + 1} is not closed before it"
+        unquoted = "; a value with brackets, braces or a comma needs quotes" if opening == "{" else ""
+        return f"`{opening}` in line {begun.line + 1} is not closed before it{unquoted}"
     if "block" in what:
         return f"indent it like its siblings; their block starts in line {begun.line + 1}"
     return ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.contract.acks import Ack, Origin
     from engine.contract.bookmarks import Bookmark
 
-__all__ = ["Batch", "DeadItem", "Drop", "Outcome", "join"]
+__all__ = ["Batch", "DeadItem", "Drop", "Outcome", "count_origins", "join"]
 
 
 class _MisuseError(FatalError, ValueError):
@@ -235,7 +235,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 def _select_origins(origins: Sequence[Origin], mask: Sequence[object], kept: int) -> Sequence[Origin]:
     if len(origins) == 1:
         return [(origins[0][0], kept)] if kept else []
-    return _count_origins(origins, list(map(bool, mask)))
+    return count_origins(origins, list(map(bool, mask)))
 
 
 def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence[Origin]:
@@ -286,7 +286,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     else:
         keys = batch.keys.select(counts, len(records))
     derived = Batch(records, keys)
-    derived.origins = _count_origins(batch.origins, counts)
+    derived.origins = count_origins(batch.origins, counts)
     derived.nbytes = batch.nbytes * len(records) // len(outcomes)
     if failures and (batch.failures or batch.dropped):
         raise _MisuseError(
@@ -343,7 +343,8 @@ def _owned(
     return counted
 
 
-def _count_origins(origins: Sequence[Origin], counts: Sequence[int]) -> Sequence[Origin]:
+def count_origins(origins: Sequence[Origin], counts: Sequence[int]) -> Sequence[Origin]:
+    """Return the origins of what these records have become, given the number of each."""
     counted: list[Origin] = []
     start = 0
     for ack, count in origins:

@@ -5,12 +5,12 @@ A component has such a method or not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from engine.contract.split import Split
-from engine.contract.types import JsonValue, Record
+from engine.contract.types import Record
 
 __all__ = ["DescribesTarget", "Estimate", "EstimatesCost", "MeasuresSplits", "SplitSize"]
 
@@ -40,7 +40,6 @@ class Estimate:
     tokens_out: int = 0
     cost_usd: float | None = None
     notes: Sequence[str] = ()
-    details: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @runtime_checkable

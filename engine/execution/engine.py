@@ -23,9 +23,7 @@ from engine.contract.arguments import expect
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock, SystemClock, timestamp
 from engine.contract.shared import Shared
-from engine.errors import (
-    ConfigError,
-)
+from engine.errors import ConfigError
 from engine.execution.events import Observer, null_observer
 from engine.execution.journal import Journal
 from engine.execution.lease import HeldLease

@@ -14,12 +14,7 @@ from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
 from engine.contract.verification import Check
-from engine.errors import (
-    EngineError,
-    LeaseLostError,
-    OutageError,
-    StateError,
-)
+from engine.errors import EngineError, LeaseLostError, OutageError, StateError
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
 from engine.execution.notifying import stored_result
 from engine.execution.report import RunReport, stored_report

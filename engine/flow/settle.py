@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from engine.contract.acks import Ack, Origin
-from engine.contract.batch import FILTERED, Batch
+from engine.contract.batch import FILTERED, Batch, count_origins
 
 __all__ = ["DropLabels", "settle_derived", "settle_dropped", "settle_written"]
 
@@ -82,16 +82,8 @@ def _by_ack(origins: Iterable[Origin]) -> dict[Ack, int]:
     return counts
 
 
-def _origins_at(origins: Sequence[Origin], wanted: Sequence[int]) -> list[Origin]:
-    found: list[Origin] = []
-    start = position = 0
-    for ack, count in origins:
-        stop = start + count
-        inside = 0
-        while position < len(wanted) and wanted[position] < stop:
-            inside += 1
-            position += 1
-        if inside:
-            found.append((ack, inside))
-        start = stop
-    return found
+def _origins_at(origins: Sequence[Origin], wanted: Sequence[int]) -> Sequence[Origin]:
+    marks = [0] * sum(count for _, count in origins)
+    for index in wanted:
+        marks[index] = 1
+    return count_origins(origins, marks)

@@ -11,7 +11,7 @@ from engine.contract.claims import Claim
 from engine.errors import ConfigError, Problem
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["check_claims", "check_together", "clashes_together", "own_output"]
+__all__ = ["check_claims", "check_together", "clashes_together", "own_output", "replaced_by_changes"]
 
 
 def check_claims(nodes: Sequence[tuple[PlanNode, NodeConfig]], problems: Problems) -> None:
@@ -51,6 +51,20 @@ def own_output(plans: Iterable[Plan]) -> list[Problem]:
         for plan in plans
         for (sink, written), (source, read) in product(_claims(plan), repeat=2)
         if read.reads and written.adds and _through(source) == _through(sink) and read.reads(written.adds)
+    ]
+
+
+def replaced_by_changes(plans: Iterable[Plan]) -> list[Problem]:
+    """Return warnings about sinks that replace all records by those that are new since the last run."""
+    return [
+        Problem(
+            f"`{plan.pipeline}.{sink.name}` replaces all that is there (`mode: replace`), but `{node.name}` "
+            "passes on only what earlier runs have not delivered: each run deletes what they delivered",
+            hint="use `mode: append`, or let each run read everything",
+        )
+        for plan in plans
+        for sink, node in product(plan.sinks, plan.nodes)
+        if sink.replaces and node.name in plan.ancestors(sink.name) and node.spec.keeps_bookmarks(node.params)
     ]
 
 

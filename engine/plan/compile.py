@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from engine.config.model import (
-    FileConfig,
-    NodeConfig,
-    PipelineConfig,
-)
+from engine.config.model import FileConfig, NodeConfig, PipelineConfig
 from engine.config.pipeline import FORWARD_NODE
 from engine.config.problems import Problems, unknown
 from engine.contract.component import Kind

@@ -9,11 +9,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from engine.config.model import (
-    NodeConfig,
-    NodeOptions,
-    Settings,
-)
+from engine.config.model import NodeConfig, NodeOptions, Settings
 from engine.config.problems import Problems
 from engine.contract.component import Component, ComponentSpec, Kind, Params
 from engine.contract.types import JsonValue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from stat import S_ISDIR
 from typing import Any
 
@@ -65,7 +65,6 @@ class NodeForecast:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the forecast as JSON-safe values."""
-        estimate = self.estimate
         document: dict[str, JsonValue] = {
             "kind": str(self.kind),
             "component": self.component,
@@ -76,14 +75,8 @@ class NodeForecast:
         }
         if self.listing is not None:
             document["listing"] = self.listing.to_json()
-        if estimate is not None:
-            document["estimate"] = {
-                "calls": estimate.calls,
-                "tokens_in": estimate.tokens_in,
-                "tokens_out": estimate.tokens_out,
-                "cost_usd": estimate.cost_usd,
-                "notes": list(estimate.notes),
-            }
+        if self.estimate is not None:
+            document["estimate"] = asdict(self.estimate)
         document |= {key: text for key, text in (("target", self.target), ("problem", self.problem)) if text}
         return {**document, "pays": self.pays, "over_budget": self.over_budget}
 

@@ -13,15 +13,7 @@ from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
-from engine.state.records import (
-    Acked,
-    Follower,
-    Notification,
-    Progress,
-    RunRecord,
-    RunStatus,
-    SplitRecord,
-)
+from engine.state.records import Acked, Follower, Notification, Progress, RunRecord, RunStatus, SplitRecord
 
 __all__ = [
     "ProgressRow",

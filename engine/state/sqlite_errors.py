@@ -12,12 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from engine.errors import (
-    StateCorruptError,
-    StateError,
-    StateFullError,
-    StateReadOnlyError,
-)
+from engine.errors import StateCorruptError, StateError, StateFullError, StateReadOnlyError
 from engine.state.encoding import RESTORE
 
 __all__ = ["is_busy", "translated"]

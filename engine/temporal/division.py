@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from engine.temporal.details import failures
-from engine.temporal.messages import (
-    Control,
-    PipelineRequest,
-    ShardRequest,
-    ShardResult,
-    Splits,
-    chunk_range,
-)
+from engine.temporal.messages import Control, PipelineRequest, ShardRequest, ShardResult, Splits, chunk_range
 
 __all__ = ["MAX_CHUNKS", "cut", "divide", "failures_of", "names_of_failed"]
 

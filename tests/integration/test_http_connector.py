@@ -293,6 +293,28 @@ async def test_passing_answers_say_how_long_to_wait() -> None:
         await read(unused_url())
 
 
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "7"}, 7.0),
+        ({"retry-after": "7"}, 7.0), ({"ratelimit-remaining": "0", "ratelimit-reset": "99999"}, 3600.0),
+        ({"x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "7"}, None),
+    ],
+)  # fmt: skip
+async def test_a_used_up_rate_limit_is_no_missing_permission(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    async with ScriptedServer(answers=[Answer(403, b"", headers)]).running() as server:
+        if wait is None:
+            with pytest.raises(FatalError, match="lack the permission"):
+                await read(server.url)
+        else:
+            with pytest.raises(TransientError, match="rate limit is used up") as found:
+                await read(server.url)
+            assert (found.value.retry_after, found.value.throttled) == (wait, True)
+
+
 async def test_redirects_within_the_host_are_followed() -> None:
     answers = [Answer(301, b"", {"location": "/v2/rows"}), Answer.of(ROWS)]
     async with ScriptedServer(answers=answers).running() as server:

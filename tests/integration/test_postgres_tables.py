@@ -308,6 +308,26 @@ async def test_rows_are_read_as_json_has_them(target: PostgresTarget) -> None:
     assert await target.read(query=query + ";", key="id") == [expected]
 
 
+async def test_arrays_and_bytes_are_written_as_they_are_read(target: PostgresTarget) -> None:
+    target.sql("CREATE TYPE tables.mood AS ENUM ('sad', 'so so'); CREATE DOMAIN tables.positive AS int")
+    target.sql(
+        "CREATE TABLE tables.t (id int, texts text[], matrix float8[], moods tables.mood[], docs jsonb[], "
+        "raw bytea, more tables.positive[], days date[])"
+    )
+    row = {
+        "id": 1, "texts": ["a", 'b"c', None, "{x}, \\\\\n", ""], "matrix": [[1.0, 2.5], [3.0, 4.0]],
+        "moods": ["so so"], "docs": [[1, "x"], {"a": None}], "raw": "3q2+7w==", "more": [2],
+        "days": ["2026-01-01"],
+    }  # fmt: skip
+
+    failures = await target.write([row, {"id": 2, "texts": [], "raw": None}, {"id": 3, "raw": "not Base64"}])
+
+    assert failures == {2: "WrongType"}
+    first, second = await target.read(query="SELECT * FROM tables.t ORDER BY id")
+    assert first == row
+    assert second == {**dict.fromkeys(row), "id": 2, "texts": []}
+
+
 async def test_times_beyond_the_calendar_of_python_stay_as_they_are(target: PostgresTarget) -> None:
     query = (
         "SELECT date 'infinity' AS day, timestamp '-infinity' AS since, timestamptz 'infinity' AS until, "

@@ -32,10 +32,9 @@ async def list_bookmarks(options: BookmarksOptions) -> int:
     if options.json:
         for one in each or scopes:
             sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
-    elif options.keys:
-        _print_each(each)
     else:
-        _print_scopes(scopes)
+        lines = _each(each) if options.keys else _scopes(scopes)
+        sys.stdout.writelines(printable(f"{line}\n") for line in lines)
     more = (
         f" ({count(len(each))} shown; use --limit 0 to show all)"
         if options.keys and len(each) < total
@@ -77,20 +76,14 @@ async def _nothing(store: StateStore, options: BookmarksOptions) -> str:
     return f"bookmarks reset: no bookmarks of a pipeline `{options.pipeline}`; {there}"
 
 
-def _print_scopes(scopes: Sequence[BookmarkScope]) -> None:
+def _scopes(scopes: Sequence[BookmarkScope]) -> list[str]:
     rows = [(f"{one.pipeline}/{one.node}", one.scope, count(one.count)) for one in scopes]
-    _print(("pipeline/node", "place", "bookmarks"), rows, numeric=2)
+    return aligned([("pipeline/node", "place", "bookmarks"), *rows], right={2}) if rows else []
 
 
-def _print_each(bookmarks: Sequence[BookmarkRecord]) -> None:
+def _each(bookmarks: Sequence[BookmarkRecord]) -> list[str]:
     rows = [
         (f"{one.pipeline}/{one.node}", one.scope, one.key, json.dumps(one.value), one.run_id)
         for one in bookmarks
     ]
-    _print(("pipeline/node", "place", "key", "delivered", "by run"), rows)
-
-
-def _print(titles: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = -1) -> None:
-    if not rows:
-        return
-    sys.stdout.write(printable("\n".join(aligned([titles, *rows], right={numeric})) + "\n"))
+    return aligned([("pipeline/node", "place", "key", "delivered", "by run"), *rows]) if rows else []

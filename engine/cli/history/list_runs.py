@@ -25,6 +25,7 @@ from engine.execution.lease import living
 from engine.plan.identity import difference
 from engine.plan.model import Plan
 from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore
+from engine.trial import reading_of, with_reading
 
 __all__ = ["Entry", "entry_of", "list_runs", "show_run"]
 
@@ -177,6 +178,7 @@ def _compare(record: RunRecord, options: RunsOptions) -> _Comparison:
         return _Comparison(note=f"no {file} here; name another file with --file")
     try:
         plan = _plan(record.pipeline, record.params, file)
+        plan = with_reading(plan, reading_of(record.operational_doc))  # a limit is not of the file
     except EngineError as error:
         if named:
             raise

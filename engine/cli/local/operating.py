@@ -37,12 +37,7 @@ from engine.service.operations import (
     SplitView,
     StageView,
 )
-from engine.state.records import (
-    DeadLetterFilter,
-    JournalFilter,
-    RunRecord,
-    RunStatus,
-)
+from engine.state.records import DeadLetterFilter, JournalFilter, RunRecord, RunStatus
 from engine.state.store import StateStore
 
 __all__ = ["PipelineOperations", "RunLog"]

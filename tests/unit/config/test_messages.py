@@ -33,7 +33,8 @@ CASES = {
         [
             (
                 "f.yaml:2:17: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}' "
-                "(`{` in line 2 is not closed before it)"
+                "(`{` in line 2 is not closed before it; a value with brackets, braces or a comma needs "
+                "quotes)"
             )
         ],
     ),

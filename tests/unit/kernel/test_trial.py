@@ -15,13 +15,13 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, NoParams, Source
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.errors import ConfigError, RecordError
+from engine.errors import ConfigError, FatalError, RecordError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.records import BookmarkFilter, DeadLetterFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
-from engine.testing import MemorySink, MemorySource, linear_plan
+from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan
 from engine.trial import (
     READ_AGAIN,
     SAMPLED,
@@ -129,6 +129,19 @@ async def test_a_sample_draws_from_few_of_many_splits() -> None:
 
     assert len(sink.records) == 10
     assert len({number // 2 for number in sink.records}) == 10
+
+
+async def test_a_resumed_sample_draws_no_more() -> None:
+    sink = FaultySink([None, FatalError("full")])
+    plan = with_reading(linear_plan(source(10), sink), Reading(sample=20))
+    async with Engine() as engine:
+        first = await engine.run(plan)
+        before = await engine.store.get_run(first.run_id)
+        async with engine.start(plan, resume=before) as going:
+            report = await going.wait()
+
+    assert (first.status, report.status) == (RunStatus.FAILED, RunStatus.COMPLETED)
+    assert len(set(sink.records)) == 20
 
 
 async def test_a_sample_of_everything_is_everything() -> None:

@@ -12,7 +12,7 @@ import engine
 from engine.cli import main
 from engine.config import load_mapping
 from engine.errors import ConfigError
-from engine.plan.claims import own_output
+from engine.plan.claims import own_output, replaced_by_changes
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
@@ -219,6 +219,26 @@ def test_validate_warns_of_a_pipeline_that_reads_its_output(source: Node, sink: 
 
     assert len(found) == int(again)
     assert all("`p.keep` writes" in str(one) and "which `read` reads" in str(one) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("source", "node", "mode", "deleted"),
+    [
+        (reading("jsonl", "in", mode="changed"), {"filter": "n > 0"}, "replace", ["read"]),
+        (reading("jsonl", "in", mode="changed"), {"filter": "n > 0"}, "append", []),
+        (reading("jsonl", "in"), {"filter": "n > 0"}, "replace", []),
+        (reading("jsonl", "in"), {"deduplicate": {"key": "n", "within": "all_runs"}}, "replace", ["change"]),
+    ],
+)
+def test_validate_warns_of_a_run_that_keeps_only_changes(
+    source: Node, node: Node, mode: str, deleted: list[str]
+) -> None:
+    keep = {**lines("out", mode=mode), "input": "change"}
+    nodes = {"read": source, "change": node, "keep": keep}
+
+    found = replaced_by_changes(compiled(p={"nodes": nodes}).values())
+
+    assert [str(one).split("`")[5] for one in found] == deleted
 
 
 async def test_pipelines_that_start_together_are_refused(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_a_missing_field_is_none_and_none_has_one_meaning(text: str, expected: o
         ("number('1,234') + number(\"-1'000\")", 234),
         ("[number('-1.469,06 €', ','), number('$1,200.5'), number('12,34,567.'), number('€ -.5')]",
          [-1469.06, 1200.5, 1234567.0, -0.5]),
+        ("[number('(45.10)'), number(' ($1,234) '), number('(0,5 €)', ',')]", [-45.1, -1234, -0.5]),
         ("[number('1e3'), number('007'), number('1 234 567,8', ','), number('99999999999999999999')]",
          [1000.0, 7, 1234567.8, 99999999999999999999]),
         ("[round(2.567, 2), round(2.5), floor(-1.5), ceil(1.2), abs(-3)]", [2.57, 2, -2, 2, 3]),
@@ -144,7 +145,8 @@ def test_functions_compute(text: str, expected: object) -> None:
     ("text", "message"),
     [
         ("", "the expression is empty"),
-        ("a.b", "attributes are not allowed at column 1 (write customer['city'] for a field"),
+        ("a.b.c", "attributes are not allowed at column 1 (write a['b']['c'] for a field"),
+        ("a[0].b", "(write value['b'] for a field"),
         ("x + name.upper()", "attributes are not allowed at column 5 (write upper(…))"),
         ("lenght(a)", "unknown function `lenght` at column 1 (did you mean `len`?)"),
         ("len(a, 3)", "len: too many positional arguments at column 1 (len(value))"),
@@ -205,6 +207,10 @@ def test_an_invalid_expression_shows_why_and_where(text: str, message: str) -> N
                 "",
                 "€",
                 "80-",
+                "(-80)",
+                "-(80)",
+                "()",
+                "(80",
                 "1,234 567",
                 ",5",
             )

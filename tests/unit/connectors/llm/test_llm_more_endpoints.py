@@ -319,3 +319,37 @@ def test_an_unknown_path_with_status_200_is_a_wrong_address() -> None:
     found = read_completion({"error": "Unexpected endpoint or method. (POST /chat/completions)"})
     assert isinstance(found, Refusal)
     assert found.status == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"extra_body": {"model": "other"}}, "`model`"),
+        ({"extra_body": {"messages": []}}, "`instructions`"),
+        ({"fields": {"who": None}, "spans_field": "id"}, "`id` has the id"),
+    ],
+)
+def test_parameters_that_would_replace_others_are_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        LlmParams.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [{}, {"message": "", "type": "", "code": None}, {"code": 0, "message": "ok"}, {"code": "200"}],
+)
+def test_an_error_that_says_nothing_is_none(error: object) -> None:
+    assert read({**completion(), "error": error}).content == '{"a":1}'
+
+
+def test_an_empty_refusal_is_none() -> None:
+    assert read(completion({"content": "{}", "refusal": {}})).refusal == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [('{"a":1}' + "\n" * 90, "stop"), ('{"a":1}', "length"), ('{"a":1}, \n', "length"), ("\n\n", "length")],
+    ids=["white-space", "closed", "open", "nothing"],
+)
+def test_white_space_up_to_the_limit_cuts_nothing(content: str, reason: str) -> None:
+    assert read(completion({"content": content}, finish_reason="length")).finish_reason == reason

@@ -66,6 +66,7 @@ def test_marks_without_an_end_take_linear_time(hostile: str) -> None:
 
 
 def test_a_text_without_an_end_takes_linear_time_to_repair() -> None:
+    assert repaired("{" + "'" * 40_001 + "}") == ["}"]
     assert repaired('{"' + '\\"' * 20_000 + "}") == ['"' * 20_000 + "}"]
 
 
@@ -197,6 +198,15 @@ def test_values_without_json_are_unreadable(content: str) -> None:
         ('{"a": 1, // why\n"b": 2}', {"a": 1, "b": 2}),
         ('{"a": "None, True,}"}', {"a": "None, True,}"}),
         ("{a: 1}", {"a": 1}),
+        ("{'url': 'https://a.example/b', 'who': 'Ann'}", {"url": "https://a.example/b", "who": "Ann"}),
+        ("{'a': 'x /* y */ z, }', 'b': None}", {"a": "x /* y */ z, }", "b": None}),
+        ("{'a': 'it is True', 'b': '5\" \\'x'}", {"a": "it is True", "b": "5\" 'x"}),
+        ("{'a': 'it's // fine', 'b': 'x'}", {"a": "it's // fine", "b": "x"}),
+        ("{“a”: “http://x/y”, “b”: 1}", {"a": "http://x/y", "b": 1}),
+        ('{”a”: ”x”, "b": «y», `c`: `z`}', {"a": "x", "b": "y", "c": "z"}),
+        ('{"a": "said “hi” // {"}', {"a": "said “hi” // {"}),
+        ('{"a": 12.5%}', None),
+        ('{"a": $12}', None),
         ("{'a': 'O''Neil'}", None),
         ('{"a": 1', None),
         ("no JSON", None),

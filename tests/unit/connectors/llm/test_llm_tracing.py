@@ -87,9 +87,12 @@ def test_traces_are_bounded_and_name_images_and_cut_replies() -> None:
     assert Tracer([]).trace(prompt, Reply("", "length", "no", 1, 1))[0][1] == "no\n[length]"
 
 
-def test_a_wrong_expression_is_named() -> None:
-    with pytest.raises(ValidationError, match=r"'\(' is not a regular expression"):
-        LlmParams(redact=["("])
+@pytest.mark.parametrize(
+    ("pattern", "told"), [("(", r"'\(' is not a regular expression"), ("x*", "matches the empty text")]
+)
+def test_a_wrong_expression_is_named(pattern: str, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        LlmParams(redact=[pattern])
 
 
 def test_texts_of_a_record_are_redacted_wherever_they_stand() -> None:

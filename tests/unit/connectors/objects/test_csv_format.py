@@ -267,6 +267,20 @@ async def test_rows_count_from_after_the_line_that_names_the_delimiter() -> None
     assert await rows("sep=;\na;b\n1;2\n3\n") == [(3, {"a": 1, "b": 2}), (4, "WrongWidth")]
 
 
+@pytest.mark.parametrize(("first", "skipped"), [("Account: 12", 3), ('"a;b', 3), ("sep=;", 3), ("sep=;", 0)])
+async def test_lines_before_the_table_are_skipped(first: str, skipped: int) -> None:
+    title = f"{first}\nFrom: 1, 2, 3\n\n" if skipped else f"{first}\n"
+    found = await rows(f"{title}id;amount\n7;1,5\n8\n", skip_lines=skipped)
+    line = title.count("\n") + 2
+    assert found == [(line, {"id": 7, "amount": "1,5"}), (line + 1, "WrongWidth")]
+
+
+async def test_a_header_unlike_most_rows_suggests_to_skip_lines() -> None:
+    for text, hint in (("Account;12\n\nid;n;m\n1;2;3\n", True), ("id,n\n1,2\n1,2\n1,2,3\n", False)):
+        (page,) = await pages_of(reader_of(text.encode()), format="csv")
+        assert ("set `skip_lines`" in str(page.failures[0][1])) is hint
+
+
 async def test_a_declared_column_has_to_be_there() -> None:
     with pytest.raises(RecordError, match="no column 'z'"):
         await rows("a,b\n1,2\n", types={"z": "integer"})
@@ -346,6 +360,7 @@ def test_times_read_together_are_those_read_alone(text: str) -> None:
         {"format": "csv", "quote": ",", "delimiter": ","},
         {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "header": False, "types": {"a": "text"}},
         {"format": "csv", "types": {"a": "money"}}, {"format": "tsv"}, {"format": "jsonl", "header": False},
+        {"format": "jsonl", "skip_lines": 1},
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:

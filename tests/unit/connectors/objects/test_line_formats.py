@@ -329,6 +329,11 @@ async def test_a_resumed_read_notices_a_missing_end(pack: Callable[[bytes], byte
         (b"%PDF-1.4\n1 0 obj\n", "a PDF file: read it with `format: document`"),
         (b"PAR1\x15\x04\x15\x10\n", "a Parquet file: read it with `format: parquet`"),
         (b"PK\x03\x04\x14\0", "a ZIP archive: unpack it first"),
+        (
+            b"PK\x03\x04\x14\0xl/workbook.xml",
+            "a workbook: save its sheets as CSV, or read its text with `format: document`",
+        ),
+        (b"PK\x03\x04\x14\0word/document.xml", "a Word file: read it with `format: document`"),
         (b"\x1f\x9d\x90a\x84\x8c", "packed by `compress`: unpack it first"),
         (b"\x04\x22\x4d\x18d@\xa7", "packed by LZ4: unpack it first"),
         (b"SQLite format 3\0" + bytes(80), "application/x-sqlite3"),
