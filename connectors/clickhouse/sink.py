@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from pydantic import BaseModel
@@ -38,6 +38,7 @@ from connectors.tables.params import (
 )
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component, operational
 from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
@@ -60,6 +61,14 @@ class ClickHouseSinkParams(TableSinkParams):
     )
 
 
+def _claim(params: ClickHouseSinkParams) -> Claim:
+    def located(connection: Mapping[str, Any]) -> tuple[object, str]:
+        table = Table.of(params.table, str(connection.get("database", "default")))
+        return str(connection.get("url")).rstrip("/"), table.sql
+
+    return table_claim(params, located=located)
+
+
 def _reach(params: ClickHouseSinkParams) -> Locality:
     # without transactions, two processes at one split cannot see each other's rows in time
     return Locality.ANYWHERE if params.mode is Mode.MERGE else Locality.MACHINE
@@ -73,7 +82,7 @@ def _reach(params: ClickHouseSinkParams) -> Locality:
     extra="clickhouse",
     locality=_reach,
     whole_run=needs_whole_run,
-    claim=table_claim,
+    claim=_claim,
 )
 class ClickHouseSink(TableSink[ClickHouseSinkParams]):
     """Writes records to a table of ClickHouse, through its HTTP interface.

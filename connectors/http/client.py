@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -161,15 +161,17 @@ class HttpClient:
             url, query = target, ()
         raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")
 
-    def failure(self, answer: Answer, method: str, url: str) -> TransientError | FatalError:
-        """Return the error for an unsuccessful response."""
+    def failure(
+        self, answer: Answer, method: str, url: str, *, retried: Collection[int] = ()
+    ) -> TransientError | FatalError:
+        """Return the error for an unsuccessful response; `retried` are further statuses that may pass."""
         said = f"{method} {url.partition('?')[0]} answered {answer.status}"
         status = answer.status
         wait = self._asked_wait(answer)
         limited = status == 429 or (status == 403 and wait is not None)  # GitHub answers 403
         if limited:
             said += ": its rate limit is used up"
-        if limited or status in (408, 423, 425) or status >= 500:
+        if limited or status in (408, 423, 425, *retried) or status >= 500:
             return TransientError(said, retry_after=wait, throttled=limited)
         remedies = {
             401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",

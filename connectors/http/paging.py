@@ -103,7 +103,7 @@ class CursorPaging(_Paging):
                 )
                 raise FatalError(message, kind="schema")
             return None
-        if not isinstance(cursor, str | int):
+        if not isinstance(cursor, str | int) or cursor is True:
             raise FatalError(f"the cursor at `{self.cursor}` is neither text nor a number", kind="schema")
         if self.parameter is not None:
             return cursor

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from connectors.http.client import Answer
 from connectors.objects.content import ObjectBody, StoredBody
+from connectors.objects.csv_format import CsvRows
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.pages import ObjectReader, RecordPlace
 from connectors.objects.params import ObjectParams
@@ -23,16 +24,17 @@ async def read_rows(
     types: Literal["infer", "text"] | dict[str, ColumnType],
     shown: str,
     known: dict[str, ColumnType],
+    columns: set[str],
 ) -> tuple[list[Any], Mapping[int, RecordError]]:
     """Return the records, and the errors of unreadable ones by index.
 
     Args:
         types: declared types of columns.
         shown: names the answer in errors.
-        known: types that earlier answers had; gets those of further columns.
+        known, columns: types and names of columns in earlier answers; get those of this one.
 
     Raises:
-        RecordError: the answer cannot be read.
+        RecordError: the answer cannot be read, or is CSV without the header of earlier ones.
     """
 
     @asynccontextmanager
@@ -47,7 +49,13 @@ async def read_rows(
     def agree(column: str, kind: ColumnType | None) -> ColumnType:
         return known.get(column, "text") if kind is None else known.setdefault(column, kind)
 
-    async with aclosing(record_format(params, agree).pages(reader, RecordPlace())) as pages:
+    rows = record_format(params, agree)
+    if isinstance(rows, CsvRows):
+        names = set((await rows.columns(reader)).names)
+        if names and columns and names.isdisjoint(columns):
+            raise RecordError("it has no header with the columns of earlier answers", kind="WrongHeader")
+        columns |= names
+    async with aclosing(rows.pages(reader, RecordPlace())) as pages:
         async for page in pages:
             failed |= {len(records) + index: error for index, error in page.failures}
             records += page.records

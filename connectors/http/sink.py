@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from hashlib import sha256
@@ -23,6 +24,7 @@ from engine.errors import BatchError, FatalError, RecordError, TransientError
 
 __all__ = ["HttpSink", "HttpSinkParams"]
 
+_NAME: Final = re.compile(r"[\w.-]+(?:\[-?\d+\])?")
 _MAX_ANSWER: Final = 1024 * 1024
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -63,7 +65,9 @@ class HttpSinkParams(Params):
         "service",
     )
     retry_statuses: list[int] = Field(
-        default=[], description="Statuses to retry, besides 408, 423, 425, 429 and 5xx"
+        default=[],
+        description="Statuses to retry (also of `record_statuses`), besides 408, 423, 425, 429, 5xx and a "
+        "rate limit that is used up",
     )
     health: str | None = operational(
         None,
@@ -98,6 +102,12 @@ class HttpSinkParams(Params):
             raise ValueError(
                 "with `batch: true` the `path` is the same for all records: it cannot have fields"
             )
+        for option in ("query", "headers"):
+            for name, value in getattr(self, option).items():
+                if found := [field for field in names_in(value) if _NAME.fullmatch(field)]:
+                    instead = f": write `?{name}={{{found[0]}}}` in `path`" if option == "query" else ""
+                    message = f"`{option}` is the same for all records: it cannot have fields{instead}"
+                    raise ValueError(message)
         return self
 
 
@@ -269,14 +279,11 @@ class HttpSink(Sink[HttpSinkParams]):
                     "of the connection, or set `html_is_success: true`"
                 )
             return
-        if status in params.record_statuses:
+        if status in params.record_statuses and status not in params.retry_statuses:
             raise RecordError(f"{said}{self._client.excerpt(answer)}", kind=f"Http{status}")
-        if status in params.retry_statuses:
-            raise TransientError(said)
         # the template, not the URL, which contains values of the record
-        raise self._client.failure(
-            answer, params.method, f"{self._connected().base}/{params.path.lstrip('/')}"
-        )
+        url = f"{self._connected().base}/{params.path.lstrip('/')}"
+        raise self._client.failure(answer, params.method, url, retried=params.retry_statuses)
 
     def _body(self, row: Mapping[str, Any]) -> bytes:
         document = row if self.params.body is None else fill(self.params.body, row)

@@ -101,6 +101,10 @@ class HttpSourceParams(Params):
                 f"a cursor is in a JSON document, and the format is `{self.format}`: use `paging` of the "
                 "type `link`, `offset` or `page`"
             )
+        if twice := sorted(self.query.keys() & dict(self.paging.query(self.paging.first())).keys()):
+            raise ValueError(
+                f"`query` has {twice[0]!r}, which `paging` sends in every request: leave it out there"
+            )
         return self
 
     def notes(self) -> list[str]:
@@ -135,6 +139,7 @@ class HttpSource(Source[HttpSourceParams]):
         self.distinct_keys = params.key is None
         self._client: HttpClient | None = None
         self._types: dict[str, ColumnType] = {}  # of CSV columns, inferred from the answers so far
+        self._columns: set[str] = set()  # of these answers
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the HTTP client."""
@@ -169,6 +174,7 @@ class HttpSource(Source[HttpSourceParams]):
         since = split.manifest["since"]
         place, pages, before, greatest, *inferred = position or (self.params.paging.first(), 0, 0, since)
         self._types = dict(*inferred)
+        self._columns = set(self._types)
         seen: set[bytes] = set()
         while position is None or place is not None:
             if pages >= self.params.max_pages:
@@ -237,13 +243,15 @@ class HttpSource(Source[HttpSourceParams]):
         own = paging.address(place)
         url = own or self._url
         # the address of a page includes the parameters of the first request
-        query = [] if own else [(name, spelled(value)) for name, value in self.params.query.items()]
+        query = {} if own else {name: spelled(value) for name, value in self.params.query.items()}
         if self.params.incremental is not None and since is not None and not own:
             value = self.params.incremental.template.replace("{value}", str(since))
-            query.append((self.params.incremental.parameter, value))
-        query += paging.query(place)
+            query[self.params.incremental.parameter] = value
+        query |= paging.query(place)
         try:
-            answer = await self._client.send("GET", url, query=query, max_answer=self.params.max_answer_bytes)
+            answer = await self._client.send(
+                "GET", url, query=list(query.items()), max_answer=self.params.max_answer_bytes
+            )
         except TooLargeError as error:
             raise FatalError(f"{error}: ask for smaller pages, or raise `max_answer_bytes`") from None
         if number and answer.status == 404 and paging.type == "page":
@@ -265,7 +273,9 @@ class HttpSource(Source[HttpSourceParams]):
         from connectors.http.rows import read_rows
 
         try:
-            return await read_rows(answer, self.params.format, self.params.types, self._said, self._types)
+            return await read_rows(
+                answer, self.params.format, self.params.types, self._said, self._types, self._columns
+            )
         except RecordError as error:
             kind = answer.headers.get("content-type", "no content type")
             raise FatalError(
@@ -346,7 +356,7 @@ class HttpSource(Source[HttpSourceParams]):
             value = at_path(record, path)
             if value is MISSING or value is None:
                 continue
-            if not isinstance(value, str | int | float):
+            if not isinstance(value, str | int | float) or isinstance(value, bool):
                 raise FatalError(f"a value of {path!r} is neither text nor a number", kind="schema")
             if greatest is not None and isinstance(value, str) is not isinstance(greatest, str):
                 raise FatalError(

@@ -53,11 +53,12 @@ def interpret_answer(answer: Answer, count: int, request: str, *, any_success: b
     """
     if answer.status >= 300:
         return _refused(answer, count, request)
-    results = _results(answer)
-    if results is None:
+    try:
+        results = Results.model_validate_json(answer.body)
+    except ValidationError:
         if any_success or answer.body.strip(b' \t\r\n"').upper() == b"SUCCESS":
             return Verdict({}, per_record=False)
-        raise _not_ingest(answer, request)
+        raise _not_ingest(answer, request) from None
     failures = {
         item.index: RecordError(item.error_message, kind=item.error_type, stage="service")
         for item in results.dead
@@ -68,13 +69,6 @@ def interpret_answer(answer: Answer, count: int, request: str, *, any_success: b
             kind="schema",
         )
     return Verdict(failures, per_record=True)
-
-
-def _results(answer: Answer) -> Results | None:
-    try:
-        return Results.model_validate_json(answer.body)
-    except ValidationError:
-        return None
 
 
 def _not_ingest(answer: Answer, request: str) -> FatalError:

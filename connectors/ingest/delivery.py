@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from urllib.parse import quote
 
 import anyio
 
 from connectors.ingest.answers import Verdict, interpret_answer
 from connectors.ingest.columns import COLUMNS_TYPE, offered_columns
-from connectors.ingest.epoch import Epoch
 from connectors.ingest.local_validation import remark_on_unknown_model
 from connectors.ingest.payload import Body, idempotency_key
 from connectors.warehouse.client import NoSuchRouteError, UncertainError, WarehouseClient
 from engine.contract.batch import Batch
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["Delivery", "Fates", "ReplayMarks", "origin_header"]
+__all__ = ["Delivery", "Epoch", "Fates", "ReplayMarks", "epoch_scope", "origin_header"]
 
+_PER_ATTEMPT = 1_000_000_000  # more uncertain answers than one attempt can wait for
+_MAX_SCOPE = 200
+_DIGEST = 65  # characters of a digest and its prefix
 _MAX_MARKS = 100_000
 _MAX_ORIGIN = 1_000
 _MAX_BEFORE_OFFER = 1_000
@@ -38,6 +41,45 @@ class Fates:
     confirmed: bool = True
     sizes: dict[int, int] = field(default_factory=dict)
     """Bytes sent for each record, on average over its request; kept only when asked for."""
+
+
+class Epoch:
+    """A number that grows with each attempt of a run and each request whose outcome is unknown.
+
+    A request that was sent before it grew may still arrive later. Its lower number tells the service that its
+    records may have been delivered again meanwhile.
+
+    Args:
+        scope: scope within which numbers are compared; see `epoch_scope`.
+        attempt: number of the attempt at the run, or at any part of it.
+    """
+
+    def __init__(self, scope: str, attempt: int) -> None:
+        self._scope = scope
+        self._number = attempt * _PER_ATTEMPT
+
+    @property
+    def header(self) -> str:
+        """The value of `X-ODW-Epoch` for a request that is sent now."""
+        return f"{self._scope} {self._number}"
+
+    def advance(self) -> None:
+        """Increment the epoch after a request with an unknown outcome."""
+        self._number += 1
+
+
+def epoch_scope(run_id: str, node: str, chunk: str = "") -> str:
+    """Encode a node of a run or chunk as 1 to 200 characters without spaces, for a header.
+
+    Chunks of a run share no records, so a chunk's requests (`run/node#chunk`) are compared with each other
+    and with those of the run as a whole.
+    """
+    whole = f"{quote(run_id, safe='')}/{quote(node, safe='')}"
+    part = f"#{quote(chunk, safe='')}" if chunk else ""
+    if len(whole) + max(len(part), _DIGEST) <= _MAX_SCOPE:
+        return whole + part
+    whole = whole if len(whole) + _DIGEST <= _MAX_SCOPE else sha256(whole.encode()).hexdigest()
+    return f"{whole}#{sha256(part.encode()).hexdigest()}" if part else whole
 
 
 class ReplayMarks:
@@ -74,6 +116,7 @@ class Delivery:
     """Sends requests of one model. `origin` is the value of `X-ODW-Origin`, "" for none.
 
     Attributes:
+        client: sends the requests.
         gives_results: whether the service reports the outcome of each record; None until its first answer.
         max_body: maximum bytes of a request; reduced after the service has refused one as too large.
     """
@@ -96,7 +139,7 @@ class Delivery:
         self._columns: dict[str, str] | None = {}  # none yet; None: none ever
         self._before_offer: set[tuple[str, str]] = set()
         self.marks = ReplayMarks()
-        self._client = client
+        self.client = client
         self._path = f"/ingest/{model}"
         self._model = model
         self._scope = scope
@@ -174,7 +217,7 @@ class Delivery:
             content = await anyio.to_thread.run_sync(_gzip, content)
         limit = _ANSWER_BASE + _ANSWER_PER_RECORD * count
         try:
-            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+            answer = await self.client.post(self._path, content, headers, max_answer=limit)
         except NoSuchRouteError as error:
             raise FatalError(f"{error}{remark_on_unknown_model(self._model)}") from error
         except UncertainError:
@@ -211,7 +254,7 @@ class Delivery:
             return False
         content, headers, limit = self._last
         try:
-            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+            answer = await self.client.post(self._path, content, headers, max_answer=limit)
         except (TransientError, FatalError):
             return False
         return answer.status < 300

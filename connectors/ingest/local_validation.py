@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from engine.contract.checking import RecordCheck
     from engine.contract.types import Record
     from engine.service.models import IngestModel, Row
-    from engine.service.validation import BodyValidator
 
 __all__ = ["LocalValidator", "local_validator", "record_check", "remark_on_unknown_model"]
 
@@ -24,28 +23,44 @@ __all__ = ["LocalValidator", "local_validator", "record_check", "remark_on_unkno
 class LocalValidator:
     """Validates encoded records of one model [1.4 us a record while all are good]."""
 
-    def __init__(self, validator: BodyValidator) -> None:
-        self._validator = validator
+    def __init__(self, model: IngestModel) -> None:
+        from engine.service.validation import BodyValidator
 
-    def failures(self, content: bytes, indices: Sequence[int]) -> dict[int, RecordError]:
-        """Find the records that the model rejects; `indices` are their positions in the batch."""
+        self._model = model
+        self._validator = BodyValidator(model.model)
+
+    def failures(
+        self, content: bytes, indices: Sequence[int], *, with_transform: bool = False
+    ) -> dict[int, RecordError]:
+        """Find the records that the model rejects; `indices` are their positions in the batch.
+
+        Raises FatalError if the model's transform fails.
+        """
         from engine.service.validation import TooManyRecordsError
 
         try:
-            found = self._validator.read(content).failures
+            read = self._validator.read(content)
         except TooManyRecordsError:
             return {}  # left to the service
-        return {indices[place]: _invalid(message) for place, message in found.items()}
+        found = {
+            indices[place]: RecordError(message, kind="ValidationError", stage="before sending")
+            for place, message in read.failures.items()
+        }
+        if with_transform:
+            good = [index for index in indices if index not in found]
+            refused = _untransformable(self._model, read.records)
+            found |= {good[place]: error for place, error in refused.items()}
+        return found
 
 
-def local_validator(model: str) -> LocalValidator | None:
-    """Return the validator of an installed ingest model, or None if only the service knows the model."""
+def local_validator(model: str, declared: Sequence[IngestModel] = ()) -> LocalValidator | None:
+    """Return the validator of a declared or installed model, or None if only the service knows the model."""
     # Imported here: it loads every installed model.
     from engine.service.models import load_ingest_models
-    from engine.service.validation import BodyValidator
 
-    known = next((item for item in load_ingest_models() if _is_called(item, model)), None)
-    return LocalValidator(BodyValidator(known.model)) if known is not None else None
+    served = (*declared, *load_ingest_models())
+    known = next((item for item in served if _is_called(item, model)), None)
+    return LocalValidator(known) if known is not None else None
 
 
 def record_check(
@@ -55,26 +70,15 @@ def record_check(
 
     None if only the service knows the model. The function raises FatalError if the model's transform fails.
     """
-    from engine.service.models import load_ingest_models
-    from engine.service.validation import BodyValidator, TooManyRecordsError
-
-    served = (*declared, *load_ingest_models())
-    known = next((item for item in served if _is_called(item, model)), None)
-    if known is None:
+    validator = local_validator(model, declared)
+    if validator is None:
         return None
-    validator = BodyValidator(known.model)
 
     def refused(records: Sequence[Record]) -> dict[int, RecordError]:
         payload = encode(records, max_body=max_body, max_record=max_record)
         found = dict(payload.failures)
         for body in payload.bodies:
-            try:
-                read = validator.read(body.content)
-            except TooManyRecordsError:  # left to the service
-                continue
-            found |= {body.indices[place]: _invalid(text) for place, text in read.failures.items()}
-            good = [index for place, index in enumerate(body.indices) if place not in read.failures]
-            found |= {good[place]: error for place, error in _untransformable(known, read.records).items()}
+            found |= validator.failures(body.content, body.indices, with_transform=True)
         return found
 
     return refused
@@ -93,10 +97,6 @@ def _untransformable(model: IngestModel, records: list[Row]) -> dict[int, Record
         for place, result in enumerate(results)
         if isinstance(result, Exception)
     }
-
-
-def _invalid(message: str) -> RecordError:
-    return RecordError(message, kind="ValidationError", stage="before sending")
 
 
 def remark_on_unknown_model(model: str) -> str:

@@ -38,20 +38,20 @@ class Body:
     def without(self, indices: Container[int], records: Sequence[Record]) -> Body | None:
         """Return this body without the records at these positions, or None if nothing is left."""
         kept = [index for index in self.indices if index not in indices]
-        return Body(_dumps([records[index] for index in kept]), kept) if kept else None
+        return _json_body(records, kept) if kept else None
 
     def as_json(self, records: Sequence[Record]) -> Body:
         """Return the same records as a JSON array."""
-        return Body(_dumps([records[index] for index in self.indices]), self.indices)
+        return _json_body(records, self.indices)
 
     def halves(self, records: Sequence[Record]) -> tuple[Body, Body]:
         """Split the records into two bodies."""
         middle = len(self.indices) // 2
-        first, second = self.indices[:middle], self.indices[middle:]
-        return (
-            Body(_dumps([records[index] for index in first]), first),
-            Body(_dumps([records[index] for index in second]), second),
-        )
+        return _json_body(records, self.indices[:middle]), _json_body(records, self.indices[middle:])
+
+
+def _json_body(records: Sequence[Record], indices: Sequence[int]) -> Body:
+    return Body(_dumps([records[index] for index in indices]), indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ def idempotency_key(content: bytes, *scope: str) -> str:
 
 def _encode_each(records: Sequence[Record], max_body: int, max_record: int) -> Payload:
     failures: dict[int, RecordError] = {}
-    group = _Group(max_body)
+    groups: list[dict[int, bytes]] = []
+    room = 0
     for index, record in enumerate(records):
         try:
             item = _dumps(record)
@@ -102,33 +103,14 @@ def _encode_each(records: Sequence[Record], max_body: int, max_record: int) -> P
                 f"the record has {len(item):,} bytes, more than the {max_record:,} that may be sent",
                 kind="RecordTooLarge",
             )
-        else:
-            group.add(item, index)
-    group.close()
-    return Payload(group.bodies, failures)
-
-
-class _Group:
-    """Packs encoded records into bodies, in order."""
-
-    def __init__(self, max_body: int) -> None:
-        self.bodies: list[Body] = []
-        self._max_body = max_body
-        self._items: list[bytes] = []
-        self._indices: list[int] = []
-        self._size = 2  # the brackets
-
-    def add(self, item: bytes, index: int) -> None:
-        if self._items and self._size + len(item) > self._max_body:
-            self.close()
-        self._items.append(item)
-        self._indices.append(index)
-        self._size += len(item) + 1
-
-    def close(self) -> None:
-        if self._items:
-            self.bodies.append(Body(b"[" + b",".join(self._items) + b"]", self._indices))
-            self._items, self._indices, self._size = [], [], 2
+            continue
+        if not groups or len(item) > room:
+            groups.append({})
+            room = max_body - 2  # the brackets
+        groups[-1][index] = item
+        room -= len(item) + 1
+    bodies = [Body(b"[" + b",".join(group.values()) + b"]", list(group)) for group in groups]
+    return Payload(bodies, failures)
 
 
 def _plain(value: object) -> object:

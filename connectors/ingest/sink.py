@@ -13,13 +13,12 @@ from pydantic import BaseModel
 from connectors.forwarding import forward_row
 from connectors.ingest.columns import encode_columns
 from connectors.ingest.counting import count_deliveries, newest_delivery
-from connectors.ingest.delivery import Delivery, Fates, origin_header
-from connectors.ingest.epoch import Epoch, epoch_scope
+from connectors.ingest.delivery import Delivery, Epoch, Fates, epoch_scope, origin_header
 from connectors.ingest.local_validation import LocalValidator, local_validator, record_check
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode
 from connectors.ingest.visibility import VisibilityCheck
-from connectors.warehouse.client import WarehouseClient, open_client
+from connectors.warehouse.client import open_client
 from connectors.warehouse.rows import consumption_api
 from engine.contract.batch import Batch
 from engine.contract.checking import RecordCheck
@@ -59,7 +58,6 @@ class IngestSink(Sink[IngestParams]):
 
     def __init__(self, params: IngestParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._client: WarehouseClient | None = None
         self._delivery: Delivery | None = None
         self._visibility: VisibilityCheck | None = None
         self._validator: LocalValidator | None = None
@@ -73,7 +71,6 @@ class IngestSink(Sink[IngestParams]):
         client = await stack.enter_async_context(
             open_client(connection, concurrency=params.concurrency, longest=params.timeout, clock=clock)
         )
-        self._client = client
         scope = self._scope()
         self._epoch_scope = epoch_scope(scope, self.ctx.node, self.ctx.chunk)
         self._delivery = Delivery(
@@ -99,7 +96,6 @@ class IngestSink(Sink[IngestParams]):
                 clock=clock,
                 seed=f"{self.ctx.seed}/{self.ctx.node}",
             )
-        stack.callback(setattr, self, "_client", None)
         stack.callback(setattr, self, "_delivery", None)
 
     @classmethod
@@ -149,7 +145,7 @@ class IngestSink(Sink[IngestParams]):
         """
         fates = await self._deliver(batch)
         if self._visibility is not None:
-            await self._await_visible(batch, fates)
+            await self._await_visible(self._visibility, batch, fates)
         if fates.failures:
             raise _error(fates, len(batch))
         return Receipt(confirmed=fates.confirmed)
@@ -182,10 +178,8 @@ class IngestSink(Sink[IngestParams]):
         Raises:
             TransientError: the service is not available now.
         """
-        if self._client is None:
-            raise RuntimeError("the ingest sink is used outside of `async with`")
         return await count_deliveries(
-            self._client,
+            self._open_delivery().client,
             delivered,
             model=self.params.model,
             scope=self._epoch_scope,
@@ -235,9 +229,7 @@ class IngestSink(Sink[IngestParams]):
                 bodies.append(good)
         return bodies
 
-    async def _await_visible(self, batch: Batch, fates: Fates) -> None:
-        if self._visibility is None:
-            return
+    async def _await_visible(self, check: VisibilityCheck, batch: Batch, fates: Fates) -> None:
         places: dict[str, list[int]] = {}
         sizes: dict[str, int] = {}
         for index, size in fates.sizes.items():
@@ -247,7 +239,7 @@ class IngestSink(Sink[IngestParams]):
                 sizes[identity] = sizes.get(identity, 0) + size
         if not places:
             return
-        unseen = await self._visibility.wait(sizes)
+        unseen = await check.wait(sizes)
         for identity, error in unseen.items():
             fates.failures.update(dict.fromkeys(places[identity], error))
         late = [places[identity] for identity, error in unseen.items() if isinstance(error, TransientError)]

@@ -97,10 +97,9 @@ class VisibilityCheck:
         try:
             answer = await self._client.get("/dead-letters", query, max_answer=limit)
         except FatalError:
+            answer = None
+        if answer is None or answer.status >= 300:
             self._has_dead_letters = False  # a service without that API: wait for the time limit
-            return {}
-        if answer.status >= 300:
-            self._has_dead_letters = False
             return {}
         return {
             str(item.get("record_id")): RecordError(

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from pydantic import BaseModel
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["PostgresSink", "PostgresSinkParams"]
 
 _STAGE: Final = "_odw_stage"
+_SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?(\w+)")
 _LOOKS: Final = 5
 
 
@@ -54,7 +57,14 @@ class PostgresSinkParams(TableSinkParams):
 
 
 def _claim(params: PostgresSinkParams) -> Claim:
-    return table_claim(params, params.table.removeprefix("public."))
+    def located(connection: Mapping[str, Any]) -> tuple[object, str]:
+        url = urlsplit(str(connection.get("url")))
+        options = " ".join(parse_qs(url.query).get("options", []))
+        schema = found[1] if (found := _SEARCH_PATH.search(options)) else "public"
+        named = params.table if "." in params.table else f"{schema}.{params.table}"
+        return (url.netloc.rpartition("@")[2].removesuffix(":5432"), url.path), named
+
+    return table_claim(params, located=located)
 
 
 @component(

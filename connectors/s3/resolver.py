@@ -97,7 +97,7 @@ class S3WildcardResolver:
             if error.kind != "ObjectVanished":
                 return S3Object(key, "", -1)  # reading it reports the error
             if pattern.exact:
-                raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)") from error
+                raise _missing(pattern) from error
             return None  # one of several alternatives may be missing, as in a listing
         except (TransientError, FatalError):
             return await self._look_up_in_listing(pattern, key)
@@ -118,8 +118,15 @@ class S3WildcardResolver:
             if entry.get("Key") == key:
                 return _object(key, entry)
         if pattern.exact:
-            raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)")
+            raise _missing(pattern)
         return None
+
+
+def _missing(pattern: ObjectPattern) -> FatalError:
+    return FatalError(
+        f"{pattern.uri} does not exist (or its bucket does not); if it is a folder, `{pattern.uri}/**` "
+        "matches the objects in it"
+    )
 
 
 def _left(pattern: ObjectPattern, after: str) -> tuple[Sequence[str], Sequence[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, Self
@@ -114,11 +114,16 @@ def needs_whole_run(params: TableSinkParams) -> bool:
     return params.mode is Mode.REPLACE
 
 
-def table_claim(params: TableSinkParams, place: str = "") -> Claim:
-    """Return the claim of a sink on a table; `place` identifies it if its name does not."""
+def table_claim(
+    params: TableSinkParams,
+    place: str = "",
+    located: Callable[[Mapping[str, Any]], tuple[object, str]] | None = None,
+) -> Claim:
+    """Return the claim of a sink on a table; `place` or `located` identify it if its name does not."""
     alone = "`mode: replace` deletes the rows of the other" if params.mode is Mode.REPLACE else ""
     remedy = "choose another table, or let one node write all records"
-    return Claim(place or params.table, f"writes the table {params.table}", alone, remedy)
+    use = f"writes the table {params.table}"
+    return Claim(place or params.table, use, alone, remedy, located=located)
 
 
 class TableSourceParams(Params):

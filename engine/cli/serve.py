@@ -15,8 +15,8 @@ from engine.cli.arguments import port
 from engine.cli.options import ServeOptions
 
 if TYPE_CHECKING:
+    from engine.service.auth import TokenSettings
     from engine.service.settings import ServiceSettings
-    from engine.service.tokens import TokenSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +114,7 @@ def _tokens() -> TokenSettings | None:
         ConfigError: part of it is missing.
     """
     from engine.errors import ConfigError
-    from engine.service.tokens import TokenSettings
+    from engine.service.auth import TokenSettings
 
     names = ("ODW_JWT_PUBLIC_KEY", "ODW_JWT_ISSUER", "ODW_JWT_AUDIENCE")
     values = [os.environ.get(name, "") for name in names]

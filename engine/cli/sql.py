@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.options import SqlOptions
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    pass
 
 TIMEOUT = 60.0
 
@@ -96,33 +95,22 @@ def _asked(url: str, path: str, content: dict[str, object]) -> dict[str, Any]:
     raise ConfigError(message) if response.status_code < 500 else ServiceError(message)
 
 
-class _File:
-    """A DuckDB file, opened read-only."""
-
-    def __init__(self, path: Path) -> None:
-        import duckdb
-
-        from engine.service.storage import state_error
-
-        try:
-            self._connection = duckdb.connect(str(path), read_only=True)
-        except duckdb.Error as error:
-            raise state_error(error, path) from error
-        for setting in ("enable_external_access = false", "lock_configuration = true"):
-            self._connection.execute(f"SET {setting}")
-
-    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        return self._connection.cursor()
-
-
 def _from_file(options: SqlOptions, query: str) -> dict[str, Any]:
+    import duckdb
+
     from engine.errors import ConfigError
-    from engine.service.sql import QueryError, run_query
+    from engine.service.sql import QueryError, read_only, run_query
+    from engine.service.storage import state_error
 
     path = _database(options.database) if options.database else _warehouse(options)
     try:
+        connection = read_only(path)
+    except duckdb.Error as error:
+        raise state_error(error, path) from error
+    try:
         # only the warehouse keeps replaced rows
-        return run_query(_File(path), query, options.limit, is_current=bool(options.database)).to_json()
+        is_current = bool(options.database)
+        return run_query(connection.cursor, query, options.limit, is_current=is_current).to_json()
     except QueryError as error:
         raise ConfigError(str(error)) from error
 

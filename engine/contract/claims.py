@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Claim"]
 
@@ -20,6 +21,8 @@ class Claim:
         reads: tests whether it reads the file at this place; None if it reads no files.
         adds: place of a file that it adds to or creates, such as any of a folder; "" for none.
         deletes: tests whether it deletes the file at this place, which another node has written.
+        located: returns the server, which all connections to it have in common, and the place on it, given
+            the fields of the connection; None if only the same connection leads to the same place.
     """
 
     place: str
@@ -29,3 +32,4 @@ class Claim:
     reads: Callable[[str], bool] | None = None
     adds: str = ""
     deletes: Callable[[str], bool] | None = None
+    located: Callable[[Mapping[str, Any]], tuple[object, str]] | None = None

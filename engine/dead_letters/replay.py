@@ -103,20 +103,24 @@ class ReplaySource(Source[NoParams]):
     ) -> None:
         super().__init__(NoParams())
         self.closed: set[str] = set()
-        self._records = list(records)
-        self._letters = list(letters)
+        self._to_send = list(zip(letters, records, strict=True))
         self._still_open = still_open
         self._in_flight: list[tuple[Batch, list[DeadLetter]]] = []
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         if self._still_open is not None:
-            self._leave_out(await self._still_open())
-        for start in range(0, len(self._records), PAGE):
-            letters = self._letters[start : start + PAGE]
-            keys = KeyList([same[-1].key for same in letters])
-            page, end = self._records[start : start + PAGE], start + len(keys)
-            batch = Batch(page, keys, position=[ctx.attempt, end])  # other attempts count other letters
-            self._in_flight.append((batch, [letter for same in letters for letter in same]))
+            open_now = await self._still_open()
+            keys = {same[-1].key for same, _ in self._to_send}
+            self._to_send = [
+                (same, record) for same, record in self._to_send if letter_id(same[-1]) in open_now
+            ]
+            self.closed = keys - {same[-1].key for same, _ in self._to_send}
+        for start in range(0, len(self._to_send), PAGE):
+            page = self._to_send[start : start + PAGE]
+            page_keys = KeyList([same[-1].key for same, _ in page])
+            place = [ctx.attempt, start + len(page)]  # other attempts count other letters
+            batch = Batch([record for _, record in page], page_keys, position=place)
+            self._in_flight.append((batch, [letter for same, _ in page for letter in same]))
             yield batch
 
     def settled(self) -> list[DeadLetter]:
@@ -129,13 +133,6 @@ class ReplaySource(Source[NoParams]):
             else:
                 self._in_flight.append((batch, letters))
         return found
-
-    def _leave_out(self, open_now: Collection[LetterId]) -> None:
-        kept = [place for place, same in enumerate(self._letters) if letter_id(same[-1]) in open_now]
-        keys = {same[-1].key for same in self._letters}
-        self._records = [self._records[place] for place in kept]
-        self._letters = [self._letters[place] for place in kept]
-        self.closed = keys - {same[-1].key for same in self._letters}
 
 
 def letter_id(letter: DeadLetter) -> LetterId:

@@ -8,19 +8,22 @@ are matched by pipeline, node and key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
-from engine.service.client import IDS_A_REQUEST, ServiceClient, ServiceDeadLetter
+from engine.service.client import ServiceClient, ServiceDeadLetter
 from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
 __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters", "search_service_letters"]
 
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
+
+Copies: TypeAlias = "dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]"
 
 Identity = tuple[str, ...]
 """(model, record id) of a rejected record, or (pipeline, node, key) of a forwarded copy."""
@@ -169,7 +172,7 @@ async def search_service_letters(
 async def _engine_letters(
     store: StateStore,
     models: _Models,
-    copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+    copies: Copies,
     services: Sequence[ServiceClient],
     query: DeadLetterQuery,
 ) -> list[DeadLetterMatch]:
@@ -195,9 +198,9 @@ async def _other_copies(
     services: Sequence[ServiceClient],
     letters: Sequence[DeadLetter],
     identities: Sequence[Sequence[Identity]],
-    copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+    copies: Copies,
     query: DeadLetterQuery,
-) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
+) -> Copies:
     """Return copies of these letters that the query does not find in the services.
 
     They are closed there while the letter is open here, or do not name their run.
@@ -210,23 +213,14 @@ async def _other_copies(
                 record_ids.append(own[0][1])
             if _is_narrow(query):
                 keys.append(letter.key)
-    others: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
+    others: Copies = {}
     for service in services:
-        async for copy in _by_name(service, record_ids, keys):
+        found = [copy async for copy in service.letters(ids=record_ids)] if record_ids else []
+        found += [copy async for copy in service.letters(keys=keys)] if keys else []
+        for copy in found:
             if copy.status != "open" or query.status in ("", "open"):
                 others[_origin(copy)] = (copy, service)
     return others
-
-
-async def _by_name(
-    service: ServiceClient, record_ids: Sequence[str], keys: Sequence[str]
-) -> AsyncGenerator[ServiceDeadLetter, None]:
-    for start in range(0, len(record_ids), IDS_A_REQUEST):
-        async for copy in service.letters(ids=record_ids[start : start + IDS_A_REQUEST]):
-            yield copy
-    for start in range(0, len(keys), IDS_A_REQUEST):
-        async for copy in service.letters(keys=keys[start : start + IDS_A_REQUEST]):
-            yield copy
 
 
 def _is_narrow(query: DeadLetterQuery) -> bool:
@@ -238,10 +232,8 @@ def _belongs(copy: ServiceDeadLetter, query: DeadLetterQuery) -> bool:
     return all(wanted in ("", name) for wanted, name in asked)
 
 
-async def _copies(
-    services: Sequence[ServiceClient], query: DeadLetterQuery
-) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
-    copies: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
+async def _copies(services: Sequence[ServiceClient], query: DeadLetterQuery) -> Copies:
+    copies: Copies = {}
     if query.status not in SERVICE_STATUSES:
         return copies
     for service in services:
@@ -283,18 +275,16 @@ class _Models:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        self._nodes: dict[str, Mapping[str, JsonValue]] = {}
+        self._plans: dict[str, JsonValue] = {}
 
     async def of(self, run_id: str, node: str) -> str:
         """Return the model's name; "" when the node has none."""
-        if run_id not in self._nodes:
+        if run_id not in self._plans:
             try:
-                document = (await self._store.get_run(run_id)).identity_doc
+                self._plans[run_id] = (await self._store.get_run(run_id)).identity_doc
             except RunNotFoundError:
-                document = None
-            nodes = document.get("nodes") if isinstance(document, dict) else None
-            self._nodes[run_id] = nodes if isinstance(nodes, dict) else {}
-        entry = self._nodes[run_id].get(node)
-        params = entry.get("params") if isinstance(entry, dict) else None
-        model = params.get("model") if isinstance(params, dict) else None
-        return model if isinstance(model, str) else ""
+                self._plans[run_id] = None
+        found = self._plans[run_id]
+        for name in ("nodes", node, "params", "model"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else ""

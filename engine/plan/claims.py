@@ -50,7 +50,10 @@ def own_output(plans: Iterable[Plan]) -> list[Problem]:
         )
         for plan in plans
         for (sink, written), (source, read) in product(_claims(plan), repeat=2)
-        if read.reads and written.adds and _through(source) == _through(sink) and read.reads(written.adds)
+        if read.reads
+        and written.adds
+        and _located(source, read)[0] == _located(sink, written)[0]
+        and read.reads(written.adds)
     ]
 
 
@@ -80,7 +83,7 @@ def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, 
         if claim is None:
             continue
         for other, user, earlier in before:
-            if (alone := _exclusive(earlier, claim)) and _through(user) == _through(node):
+            if alone := _exclusive((user, earlier), (node, claim)):
                 same = f"so does `{name}`" if claim.use == earlier.use else f"`{name}` {claim.use}"
                 message = f"`{other}` {earlier.use} already, and {same}: {alone.alone}"
                 both_write = all(one.use.startswith("writes") for one in (earlier, claim))
@@ -89,13 +92,17 @@ def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, 
         before.append((name, node, claim))
 
 
-def _exclusive(earlier: Claim, later: Claim) -> Claim | None:
+def _exclusive(one: tuple[PlanNode, Claim], other: tuple[PlanNode, Claim]) -> Claim | None:
     """Return the claim that does not allow the other, if any."""
-    pairs = ((later, earlier), (earlier, later))
-    if earlier.place == later.place:
-        return next((one for one, _ in pairs if one.alone), None)
+    (server, place), (other_server, other_place) = _located(*one), _located(*other)
+    if server != other_server:
+        return None
+    pairs = ((other[1], one[1]), (one[1], other[1]))
+    if place == other_place:
+        return next((claim for claim, _ in pairs if claim.alone), None)
     return next((one for one, other in pairs if one.deletes and other.adds and one.deletes(other.adds)), None)
 
 
-def _through(node: PlanNode) -> dict[str, object] | None:
-    return dict(node.connection.values) if node.connection else None
+def _located(node: PlanNode, claim: Claim) -> tuple[object, str]:
+    values = dict(node.connection.values) if node.connection else None
+    return (values, claim.place) if claim.located is None or values is None else claim.located(values)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 _TAIL_BYTES = 8 * 1024
 _MAX_LINE_LENGTH = 64 * 1024
@@ -40,9 +40,8 @@ class ChildProcess:
             env=dict(env),
             start_new_session=True,
         )
-        self._stdin = _opened(self._process.stdin)
-        self._stdout = _opened(self._process.stdout)
-        self._stderr = _opened(self._process.stderr)
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        self._stdin, self._stdout, self._stderr = cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", pipes)
         self._readers = (
             threading.Thread(target=self._read_output, name="sandbox-stdout", daemon=True),
             threading.Thread(target=self._read_errors, name="sandbox-stderr", daemon=True),
@@ -131,11 +130,6 @@ def environment() -> dict[str, str]:
         return dict(os.environ)
     paths = [root, os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-
-
-def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None, "Popen opens every pipe that it was asked for"
-    return pipe
 
 
 def _chunks(pipe: IO[bytes]) -> Iterator[bytes]:

@@ -70,7 +70,8 @@ async def _start(
             wanted.remove("ingest")
         if not wanted:
             return found, None
-        child = ChildProcess(_command(wanted, state_dir, samples), _environment(warehouse))
+        declared = {DECLARED: warehouse.to_json()} if warehouse is not None else {}
+        child = ChildProcess(_command(wanted, state_dir, samples), {**environment(), **declared})
         try:
             found |= await _addresses(child, deadline)
         except BaseException as error:
@@ -119,11 +120,6 @@ def _command(services: list[str], state_dir: Path, samples: Path | None) -> list
     command = [sys.executable, "-m", "engine", "sandbox", "--services", ",".join(services)]
     command += ["--state-dir", str(state_dir)]
     return command if samples is None else [*command, "--samples", str(samples)]
-
-
-def _environment(warehouse: Declared | None) -> dict[str, str]:
-    declared = {DECLARED: warehouse.to_json()} if warehouse is not None else {}
-    return {**environment(), **declared}
 
 
 async def _addresses(child: ChildProcess, deadline: float) -> Addresses:

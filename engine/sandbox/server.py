@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+
+import anyio
 
 from engine.errors import ConfigError, EngineError
 from engine.sandbox.packaged import SAMPLES
 from engine.sandbox.sharing import Leases, offer_leases
+from engine.service.server import running_service, serving_app, set_at_signals
 
 SHARED = "shared"  # this line means: input has ended, but other runs still use the ingest service
 SERVICES = ("s3", "llm", "ingest")
@@ -65,34 +67,29 @@ async def run_sandbox(
     parent leaves nothing behind. With `watch_stdin=False` only a signal ends it.
     """
     check_services(services)
-    parent_gone, signalled = asyncio.Event(), asyncio.Event()
+    parent_gone, over = asyncio.Event(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        stack.enter_context(_signals(signalled))
+        stack.enter_context(set_at_signals(over))
         if watch_stdin:
             _set_at_end_of_stdin(parent_gone)
         # before the service is announced, so that every client that finds it can also take a lease
         leases = await stack.enter_async_context(offer_leases(state_dir)) if "ingest" in services else None
         ready(await stack.enter_async_context(serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES)))
-        await _first_of(signalled.wait(), _all_gone(parent_gone, leases, shared))
+        async with anyio.create_task_group() as group:
+            group.start_soon(_set_when_gone, over, parent_gone, leases, shared)
+            await over.wait()
+            group.cancel_scope.cancel()
 
 
-async def _all_gone(parent_gone: asyncio.Event, leases: Leases | None, shared: Callable[[], None]) -> None:
+async def _set_when_gone(
+    over: asyncio.Event, parent_gone: asyncio.Event, leases: Leases | None, shared: Callable[[], None]
+) -> None:
     await parent_gone.wait()
     if leases is not None:
         if leases.are_open:
             shared()
         await leases.ended()
-
-
-async def _first_of(*waits: Coroutine[object, object, object]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
+    over.set()
 
 
 def check_services(services: Collection[str]) -> None:
@@ -118,17 +115,15 @@ def _start_s3(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
 async def _start_llm(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
     from engine.sandbox.llm.app import LlmStandIn
     from engine.sandbox.llm.wire import API_KEY, MODEL
-    from engine.sandbox.loopback import serve_loopback
 
     stand_in = LlmStandIn(read_transcripts(samples))
-    url = await stack.enter_async_context(serve_loopback(stand_in.app))
+    url = await stack.enter_async_context(serving_app(stand_in.app))
     return {"base_url": f"{url}/v1", "api_key": API_KEY, "model": MODEL}
 
 
 async def _start_ingest(stack: AsyncExitStack, state_dir: Path) -> dict[str, str]:
     from engine.service.declared import DECLARED, Declared
     from engine.service.models import load_ingest_models
-    from engine.service.server import running_service
 
     text = os.environ.get(DECLARED)
     models = (*load_ingest_models(), *(Declared.from_json(text).models() if text else ()))
@@ -151,19 +146,6 @@ def read_transcripts(samples: Path) -> dict[str, str]:
         return {}
     except ValidationError as error:
         raise ConfigError(f"{path} is not a mapping of SHA-256 sums to texts") from error
-
-
-@contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def _set_at_end_of_stdin(stop: asyncio.Event) -> None:

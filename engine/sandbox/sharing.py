@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 _GRANTED = b"ok\n"
@@ -95,12 +95,9 @@ def take_lease(state_dir: Path, pid: int) -> socket.socket | None:
         return None  # a file left behind by a killed process with the same id
     except OSError as error:
         raise LeaseRefusedError from error
-    try:
+    with suppress(OSError):
         if lease.recv(len(_GRANTED)) == _GRANTED:
             return lease
-    except OSError as error:
-        lease.close()
-        raise LeaseRefusedError from error
     lease.close()
     raise LeaseRefusedError
 

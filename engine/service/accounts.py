@@ -108,7 +108,6 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
     of_scope: list[object] = [model, scope, scope]
     batches = f"_odw_batches WHERE model = ? AND {_OF_SCOPE}"
     dead = _dead(reader, batches, of_scope)
-    replaced, overtaken, taken = _replaced(reader, table, scope)
     present = doubled = 0
     acknowledged = number_of(reader, f"SELECT sum(written) FROM {batches}", *of_scope)  # noqa: S608 -- marks
     if table is None:
@@ -120,23 +119,16 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
             key = quote(table.key)
             twice = f"SELECT {key} FROM {quote(table.name)} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608 -- quoted
             doubled = number_of(reader, f"SELECT count(*) FROM {rows} AND {key} IN ({twice})", *of_scope)  # noqa: S608 -- quoted
-    return Account(
-        acknowledged=acknowledged,
-        present=present,
-        replaced=replaced,
-        overtaken=overtaken,
-        taken=taken,
-        doubled=doubled,
-        dead=len(dead),
-        letters=number_of(
-            reader,
-            "SELECT count(*) FROM (SELECT dead_letter_id FROM _odw_dead_letters UNION "
-            "SELECT dead_letter_id FROM _odw_removed_letters) WHERE dead_letter_id IN "
-            "(SELECT unnest(?::VARCHAR[]))",
-            list(dead),
-        ),
-        since=_since(reader),
+    letters = number_of(
+        reader,
+        "SELECT count(*) FROM (SELECT dead_letter_id FROM _odw_dead_letters UNION "
+        "SELECT dead_letter_id FROM _odw_removed_letters) WHERE dead_letter_id IN "
+        "(SELECT unnest(?::VARCHAR[]))",
+        list(dead),
     )
+    since = reader.execute("SELECT max(accounts_since) FROM _odw_meta").fetchall()[0][0]
+    replaced = _replaced(reader, table, scope)
+    return Account(acknowledged, present, *replaced, doubled, len(dead), letters, since)
 
 
 def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:
@@ -157,9 +149,3 @@ def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int
         [*[scope] * 12, table.name],
     ).fetchone()
     return (int(found[0]), int(found[1]), int(found[2])) if found else (0, 0, 0)
-
-
-def _since(reader: Reader) -> datetime | None:
-    found = reader.execute("SELECT max(accounts_since) FROM _odw_meta").fetchone()
-    since: datetime | None = found[0] if found else None
-    return since

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,14 +19,13 @@ from engine.service.ingest import ingest
 from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
 from engine.service.openapi import openapi_of
-from engine.service.operations import Operations, OperationsError
+from engine.service.operations import Operations, OperationsError, RunHost
 from engine.service.page.live import SharedOverview
 from engine.service.page.overview import show_overview
 from engine.service.page.rendering import problem
 from engine.service.page.routes import page_routes, wants_html
 from engine.service.query import query_warehouse, take_snapshot
-from engine.service.routing import needing, route
-from engine.service.runs import RunHost
+from engine.service.routing import answer, needing, route
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
 from engine.service.workflows import administrate, list_workflows
@@ -80,7 +78,7 @@ def create_app(
 
 
 async def _show_openapi(request: Request, context: ServiceContext) -> Response:
-    return Response(orjson.dumps(openapi_of(context)), media_type="application/json")
+    return answer(openapi_of(context))
 
 
 async def _show_status(request: Request, context: ServiceContext) -> Response:

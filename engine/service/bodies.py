@@ -46,24 +46,19 @@ class InflightBytes:
     """Bytes of all bodies being read.
 
     A request's share grows with the bytes received, so one that declares much and sends little holds little.
-    When there is no room, the request that has been idle longest is ended.
+    When there is no room, the request that has been idle longest is ended. `used` are the bytes held now.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._used = 0
+        self.used = 0
         self._shares: set[Share] = set()
         self._freed = anyio.Event()
 
     @property
-    def used(self) -> int:
-        """Bytes currently held."""
-        return self._used
-
-    @property
     def has_room(self) -> bool:
         """Return whether another body may start."""
-        return self._used < self._limit
+        return self.used < self._limit
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -74,7 +69,7 @@ class InflightBytes:
             yield share
         finally:
             self._shares.discard(share)
-            self._used -= share.size
+            self.used -= share.size
             freed, self._freed = self._freed, anyio.Event()
             freed.set()
 
@@ -87,7 +82,7 @@ class InflightBytes:
                     await self._freed.wait()
         if not self.has_room:
             raise BodyError(429, "Too many requests")
-        self._used += size
+        self.used += size
 
     def make_room(self) -> None:
         """End the request that has been idle longest, if for more than two seconds."""

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from engine.service.addresses import is_loopback
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["IDS_A_REQUEST", "DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
+__all__ = ["DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
 
 PAGE = 500
 TIMEOUT = 30.0
@@ -127,17 +128,17 @@ class ServiceClient:
         """
         asked = {"status": status, "pipeline": pipeline, "run": run, "node": node}
         chosen = {name: value for name, value in asked.items() if value}
-        offset = 0
-        while True:
-            place = {"limit": str(PAGE), "offset": str(offset)}
-            query = {**place, **chosen, "id": list(ids), "key": list(keys)}
-            answer = await self._request("GET", "/dead-letters", params=query)
-            page = _parsed(_Page, answer, self.url)
-            for letter in page.items:
-                yield letter
-            offset += len(page.items)
-            if not page.items or offset >= page.total:
-                return
+        for some_ids, some_keys in product(_parts(ids), _parts(keys)):
+            offset, is_last = 0, False
+            while not is_last:
+                place = {"limit": str(PAGE), "offset": str(offset)}
+                query = {**place, **chosen, "id": some_ids, "key": some_keys}
+                answer = await self._request("GET", "/dead-letters", params=query)
+                page = _parsed(_Page, answer, self.url)
+                for letter in page.items:
+                    yield letter
+                offset += len(page.items)
+                is_last = not page.items or offset >= page.total
 
     async def newest(self, model: str) -> int | None:
         """Return the number of the latest delivery of a model; None if the service does not report it."""
@@ -150,11 +151,9 @@ class ServiceClient:
 
     async def still_open(self, ids: Sequence[str]) -> set[str]:
         """Return the given dead letters that are still open, by their ids."""
-        found: set[str] = set()
-        for start in range(0, len(ids), IDS_A_REQUEST):
-            some = ids[start : start + IDS_A_REQUEST]
-            found |= {letter.dead_letter_id async for letter in self.letters(status="open", ids=some)}
-        return found
+        if not ids:
+            return set()
+        return {letter.dead_letter_id async for letter in self.letters(status="open", ids=ids)}
 
     async def send(
         self, model: str, records: Sequence[JsonValue], *, unless_newer: int | None = None
@@ -228,6 +227,12 @@ async def open_service(url: str, token: str = "") -> AsyncGenerator[ServiceClien
         trust_env=not is_loopback(parts.hostname or ""),
     ) as http:
         yield ServiceClient(http, shown)
+
+
+def _parts(names: Sequence[str]) -> list[list[str]]:
+    """Divide names into those of one request each; one without names if there are none."""
+    starts = range(0, max(len(names), 1), IDS_A_REQUEST)
+    return [list(names[start : start + IDS_A_REQUEST]) for start in starts]
 
 
 def _requests(records: Sequence[JsonValue]) -> list[list[bytes]]:

@@ -28,7 +28,7 @@ from engine.service.appending import arrow_type, has_arrow
 from engine.service.models import IngestModel
 from engine.service.splitting import MAX_VALUES, InvalidBodyError, TooManyRecordsError
 from engine.service.tables import Table
-from engine.service.wire_types import has_plain_fields, is_nullable
+from engine.service.wire_types import has_plain_fields, is_nullable, unwrapped
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -152,14 +152,9 @@ def _is_plain(name: str) -> bool:
 
 def _field_of(name: str, info: FieldInfo) -> _Field | None:
     """Return the constraints of a field; None for a field with special rules or formats."""
-    if info.metadata or info.exclude:
+    nullable, (annotation, metadata) = is_nullable(info.annotation), unwrapped(info.annotation)
+    if metadata or info.metadata or info.exclude:
         return None
-    annotation, nullable = info.annotation, is_nullable(info.annotation)
-    if nullable:
-        rest = [part for part in get_args(annotation) if part is not type(None)]
-        if len(rest) != 1:
-            return None
-        annotation = rest[0]
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal and all(type(part) is str for part in parts):
         return _Field(name, "VARCHAR", nullable, parts)

@@ -1,4 +1,4 @@
-"""Columns of Pydantic models: SQL types of fields, and values that fit."""
+"""Columns of Pydantic models: SQL types of fields, values that fit, and what a model asks of stored ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from engine.contract.plain import has_sets, with_sets_in_order
-from engine.service.wire_types import is_nullable
+from engine.service.wire_types import is_nullable, unwrapped
 
-__all__ = ["AS_TEXT", "JSON", "UUID_TEXT", "Column", "columns_of", "fits", "spelling_of"]
+__all__ = [
+    "AS_TEXT",
+    "JSON",
+    "UUID_TEXT",
+    "Column",
+    "allowed_by",
+    "columns_of",
+    "fits",
+    "spelling_of",
+    "takes_null",
+]
 
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
@@ -55,11 +65,11 @@ class Column:
 def columns_of(model: type[BaseModel]) -> list[Column]:
     """Return the columns of a model's rows, in field order."""
     fields = model.model_fields.items()
-    return [_column(name, info.annotation, model.model_config) for name, info in fields if _is_stored(info)]
-
-
-def _is_stored(field: FieldInfo) -> bool:
-    return field.exclude is not True
+    return [
+        _column(name, info.annotation, model.model_config)
+        for name, info in fields
+        if info.exclude is not True
+    ]
 
 
 def fits(sql_type: str, value: Any) -> bool:
@@ -118,16 +128,10 @@ _COMPARED: dict[object, str] = {float: _NUMBER, Decimal: _DECIMAL}
 
 
 def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
-    if get_origin(annotation) is Annotated:
-        return _column(name, get_args(annotation)[0], config)
+    annotation, _ = unwrapped(annotation)
     if annotation in _SCALARS:
         return Column(name, *_SCALARS[annotation], compared=_COMPARED.get(annotation, AS_TEXT))
-    parts = get_args(annotation)
-    if is_nullable(annotation):
-        rest = [part for part in parts if part is not type(None)]
-        if len(rest) == 1:
-            return _column(name, rest[0], config)
-    origin = get_origin(annotation)
+    origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal and all(type(part) is str for part in parts):
         return Column(name, "VARCHAR")
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -191,17 +195,12 @@ def spelling_of(annotation: Any, column: Column) -> Callable[[str], str] | None:
 
     None if each text is a value of its own. Texts that are no value of the type are unchanged.
     """
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation, _ = unwrapped(annotation)
     if column.asked is not None:
         return column.asked
     if annotation in _SCALARS and annotation is not str:
-        return _as_stored(annotation, column.convert or _unchanged)
+        return _as_stored(annotation, column.stored)
     return None
-
-
-def _unchanged(value: object) -> object:
-    return value
 
 
 def _as_json(value: object) -> str:
@@ -231,3 +230,51 @@ def _written(plain: object) -> str:
 
 def _plain(value: object) -> object:
     return _ANYTHING.dump_python(value, mode="json")
+
+
+_BOUNDS = {"ge": "{0} >= {1}", "gt": "{0} > {1}", "le": "{0} <= {1}", "lt": "{0} < {1}"}
+_LENGTHS = {"min_length": "length({0}) >= {1}", "max_length": "length({0}) <= {1}"}
+
+
+def allowed_by(field: FieldInfo) -> tuple[str, ...]:
+    """Return conditions over `{0}`, a stored value, for the listed texts, bounds and lengths of a field."""
+    annotation, metadata = unwrapped(field.annotation)
+    texts = _listed(annotation)
+    if texts:
+        return (f"{{0}} IN ({', '.join(map(_quoted, texts))})",)
+    known = _BOUNDS if annotation in (int, float) else _LENGTHS if annotation is str else {}
+    limits = [
+        (sql, getattr(one, name, None)) for one in (*field.metadata, *metadata) for name, sql in known.items()
+    ]
+    return tuple(
+        sql.format("{0}", limit)
+        for sql, limit in limits
+        if isinstance(limit, int | float) and abs(limit) < 2**63
+    )
+
+
+def takes_null(field: FieldInfo) -> bool:
+    """Return whether rows may have null in this field; also if only code of the user could tell."""
+    if is_nullable(field.annotation) or any(hasattr(one, "func") for one in field.metadata):
+        return True
+    try:
+        TypeAdapter(cast(Any, field.annotation)).validate_python(None)
+    except ValidationError:
+        return False
+    except Exception:  # noqa: BLE001 - a type of the user's own, which a model may know how to read
+        return True
+    return True
+
+
+def _listed(annotation: Any) -> list[str]:
+    values: list[Any] = []
+    if get_origin(annotation) is Literal:
+        values = list(get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        values = [member.value for member in annotation]
+    return values if all(type(one) is str for one in values) else []
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("'", "''").replace("{", "{{").replace("}", "}}")
+    return f"'{escaped}'"

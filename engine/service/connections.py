@@ -18,6 +18,7 @@ __all__ = ["bounded_protocol"]
 
 _MAX_HEAD = 64 * 1024
 _UPGRADE = re.compile(rb"(\r\nconnection:[^\r\n]*?)upgrade", re.IGNORECASE)
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _OTHER_FILES = 100  # file descriptors that the process needs in addition to connections
 _TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large")
 _NO_REQUEST = (400, "Bad Request", "This is not a valid request of HTTP/1.1")
@@ -67,6 +68,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._first = b""
         self._rest = b""
+        self._in_first_line = False
         self.idle_since = 0.0
 
     @property
@@ -89,9 +91,9 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel its timers."""
-        for timer in (self._timer, self._stalled):
-            if timer is not None:
-                timer.cancel()
+        self._stop_timer()
+        if self._stalled is not None:
+            self._stalled.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,9 +102,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         size = len(data)
         if self._expects_head:
-            self._first = ((self._first if self._in_head else b"") + data)[:8]
-            data, self._rest = _whole_lines(self._rest + data)
-            data = _without_upgrade(data)
+            data = self._readable(data)
             if self._timer is None:
                 self._expect_head()
         if data:
@@ -111,6 +111,18 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._head_size += size
             if self._head_size > _MAX_HEAD:
                 self._refuse(*_TOO_LARGE)
+
+    def _readable(self, data: bytes) -> bytes:
+        """Return bytes of a head as the parser takes them: whole lines, without a request to upgrade."""
+        self._first = ((self._first if self._in_head else b"") + data)[:8]
+        data, self._rest = _whole_lines(self._rest + data)
+        data = _without_upgrade(data)
+        self._in_first_line = self._in_first_line or not self._in_head
+        if self._in_first_line:
+            line, end, rest = data.partition(b"\r\n")
+            self._in_first_line = not end
+            data = _NOT_ASCII.sub(_encoded, line) + end + rest
+        return data
 
     def send_400_response(self, msg: str) -> None:
         """Answer data that is not a request of HTTP/1.1."""
@@ -127,9 +139,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request, unless its headers are too large."""
         self._in_head = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > _MAX_HEAD:
             self._refuse(*_TOO_LARGE)
@@ -145,9 +155,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         """The request has arrived completely."""
         if self._is_refused:
             return
-        if self.cycle.response_complete and self._timer is not None:  # a request that was not read has ended
-            self._timer.cancel()
-            self._timer = None
+        if self.cycle.response_complete:  # a request that was not read has ended
+            self._stop_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -175,6 +184,11 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._end)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _end(self) -> None:
         self._timer = None
@@ -204,7 +218,14 @@ def _whole_lines(data: bytes) -> tuple[bytes, bytes]:
     """Divide the beginning of a head before its last line, which may be incomplete; a whole head is kept."""
     end = len(data) if b"\r\n\r\n" in data else data.rfind(b"\r\n")
     end = len(data) - data.endswith(b"\r") if end < 0 else end  # the first line needs not be complete
+    if data.count(b"\n", end) > 1:
+        end = len(data)  # it does not end its lines as HTTP/1.1 does, which the parser reports
     return data[:end], data[end:]
+
+
+def _encoded(byte: re.Match[bytes]) -> bytes:
+    """Percent-encode a byte of an address: curl sends letters beyond ASCII as they are."""
+    return b"%%%02X" % byte[0][0]
 
 
 def _without_upgrade(data: bytes) -> bytes:

@@ -13,19 +13,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import AS_TEXT, JSON, Column
-from engine.service.page_views import page_views
-from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
+from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter, parse_count
 from engine.service.reading_routes import EVENTS, OF_EVERY_ROUTE, PAGE_VIEWS, ConsumptionQuery
 from engine.service.routing import READS, not_allowed
 from engine.service.tables import SEQUENCE, Table, quote
-from engine.service.triggers import trigger
+from engine.service.workflows import trigger
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
+    from engine.service.storage import Reader
 
-__all__ = ["consume"]
+__all__ = ["MAX_DAYS", "consume"]
 
 
+MAX_DAYS = 100_000
+_VIEW_COLUMNS = ("view_date", "total_pageviews", "unique_visitors")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _EXACT_URI = "source_uri"
 
@@ -41,17 +43,18 @@ async def consume(request: Request, context: ServiceContext) -> Response:
         return not_allowed("GET", "POST")
     if request.method == "POST":
         return not_allowed(*READS)
-    if name.lower() == PAGE_VIEWS.lower() and EVENTS in context.warehouse.tables:
-        return await _consume_page_views(request, context)
+    tables, parameters = context.warehouse.tables, request.query_params
     spec = context.queries.get(name.lower())
-    if spec is None:
-        return _not_found(request)
-    table = context.warehouse.tables[spec.table]
     try:
-        page = Page.of(request.query_params)
-        query = _query(spec, table, request.query_params)
-        if request.query_params.get("order"):
-            _read_through(query, spec, context.warehouse.tables, request.query_params)
+        if name.lower() == PAGE_VIEWS.lower() and EVENTS in tables:
+            query = _page_views(tables[EVENTS], parameters)
+            return await answer_page(context, query, Page.of(parameters))
+        if spec is None:
+            return _not_found(request)
+        table, page = tables[spec.table], Page.of(parameters)
+        query = _query(spec, table, parameters)
+        if parameters.get("order"):
+            _read_through(query, spec, tables, parameters)
     except ParameterError as error:
         return bad_parameter(error)
     return await answer_page(context, query, page, _shape_of(table, as_text=spec.as_text))
@@ -63,12 +66,27 @@ def _not_found(request: Request) -> Response:
     return PlainTextResponse("Consumption API not found.", 404)
 
 
-async def _consume_page_views(request: Request, context: ServiceContext) -> Response:
-    try:
-        query, page = page_views(context.warehouse.tables, request.query_params)
-    except ParameterError as error:
-        return bad_parameter(error)
-    return await answer_page(context, query, page)
+def _page_views(table: Table, parameters: QueryParams) -> Query:
+    """Return the query of page views and visitors per day, newest first; `days_back` leaves out earlier days.
+
+    It counts the current rows, without replaced ones. Raises ParameterError.
+    """
+    days = parse_count(parameters, "days_back")
+    if days is not None and days > MAX_DAYS:
+        raise ParameterError(f"days_back must be a whole number from 0 to {MAX_DAYS}")
+
+    def source(reader: Reader) -> str:
+        day = "CAST(TRY_CAST(timestamp AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS DATE)"
+        counted = "count(*) AS total_pageviews, count(DISTINCT distinct_id) AS unique_visitors"
+        return (
+            f"(SELECT {day} AS view_date, {counted} FROM {reader.rows_of(table)} "  # noqa: S608 -- quoted
+            f"WHERE event_name = 'pageview' AND {day} IS NOT NULL GROUP BY ALL)"
+        )
+
+    query = Query(source, _VIEW_COLUMNS, "view_date DESC")
+    if days is not None:
+        query.where("view_date >= CAST(now() AT TIME ZONE 'UTC' AS DATE) - CAST(? AS INTEGER)", days)
+    return query
 
 
 def _shape_of(table: Table, *, as_text: bool) -> Callable[[dict[str, object]], dict[str, object]] | None:
@@ -105,33 +123,27 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
 
 def _filter(query: Query, table: Table, name: str, values: Iterable[str]) -> None:
     """Keep the rows whose column has one of the values, in any spelling."""
-    column = _column_of(table, name)
-    asked = [_as_answered(table, name, value) for value in values]
+    column = next(one for one in table.columns if one.name == name)
+    asked = [_as_answered(column, value) for value in values]
     if column.asked is None and column.compared != AS_TEXT:
         stored, sent = (column.compared.format(text) for text in (quote(name), "asked"))
         query.where(f"{stored} IN (SELECT {sent} FROM (SELECT unnest(?::VARCHAR[]) AS asked))", asked)  # noqa: S608
     elif len(asked) == 1:  # a subquery would cost more
-        query.where(f"{_text_of(table, name)} = ?", asked[0])
+        query.where(f"{_text_of(column)} = ?", asked[0])
     else:
-        query.where(f"{_text_of(table, name)} IN (SELECT unnest(?::VARCHAR[]))", asked)
+        query.where(f"{_text_of(column)} IN (SELECT unnest(?::VARCHAR[]))", asked)
 
 
-def _text_of(table: Table, name: str) -> str:
+def _text_of(column: Column) -> str:
     """Return SQL for a column as its text in an answer."""
-    column = quote(name)
-    if _column_of(table, name).sql_type == "TIMESTAMP":
-        return f"replace(strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000+', '+')"
-    return f"CAST({column} AS VARCHAR)"
+    name = quote(column.name)
+    if column.sql_type == "TIMESTAMP":
+        return f"replace(strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000+', '+')"
+    return f"CAST({name} AS VARCHAR)"
 
 
-def _column_of(table: Table, name: str) -> Column:
-    (column,) = (found for found in table.columns if found.name == name)
-    return column
-
-
-def _as_answered(table: Table, name: str, value: str) -> str:
+def _as_answered(column: Column, value: str) -> str:
     """Return a requested value, such as a moment in any zone, as an answer writes it."""
-    column = _column_of(table, name)
     if column.asked is not None:
         return column.asked(value)
     if column.sql_type == "BOOLEAN":
@@ -173,10 +185,11 @@ def _read_through(
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     # by the text of the id, whatever its type, since clients compare texts
-    key = quote(table.key) if table.columns[0].sql_type == "VARCHAR" else _text_of(table, table.key)
+    column = table.columns[0]
+    key = quote(table.key) if column.sql_type == "VARCHAR" else _text_of(column)
     query.order = key
     if after := parameters.get("after"):
-        query.where(f"{key} > ?", _as_answered(table, table.key, after))
+        query.where(f"{key} > ?", _as_answered(column, after))
     if other := parameters.get("without"):
         if other not in tables or tables[other].key is None:
             raise ParameterError(f"without must name a table with ids, got {other}")

@@ -10,20 +10,18 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from engine.service.auth import KeyCheck
+from engine.service.auth import AdminCheck, KeyCheck
 from engine.service.bodies import BodyLimits, InflightBytes
 from engine.service.column_bodies import ColumnReader, column_reader
 from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, check_names
-from engine.service.operations import Operations
+from engine.service.operations import Operations, RunHost
 from engine.service.page.access import Access
 from engine.service.reading_routes import queries_of
-from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryLimits
 from engine.service.storage import Reader
 from engine.service.tables import Table
-from engine.service.tokens import AdminCheck
 from engine.service.validation import BodyValidator
 from engine.service.warehouse import Warehouse
 
@@ -96,7 +94,7 @@ class ServiceContext:
         return (
             not self.is_stopping
             and self.warehouse.problem is None
-            and not self.warehouse.is_full
+            and not self.warehouse.writer.is_full
             and self.inflight.has_room
         )
 

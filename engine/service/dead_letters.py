@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -17,21 +17,25 @@ from engine.service.paging import Page, ParameterError, Query, answer_page, bad_
 from engine.service.submission import AuditEntry, NotStoredError, Submission
 from engine.service.tables import spelled_ids
 
-__all__ = ["close_dead_letters", "list_dead_letters"]
+__all__ = ["ClosedLetters", "close_dead_letters", "list_dead_letters"]
 
 _MAX_DISCARDED = 1_000
 _MAX_REQUEST = 256 * 1024
 
 
-class _Closed(BaseModel):
+class ClosedLetters(BaseModel):
     """Ids of dead letters to discard, or to mark as recovered, with a reason."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["discard"]}, {"required": ["recovered"]}]}
+    )
 
     discard: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
     recovered: list[str] = Field(default=[], max_length=_MAX_DISCARDED)
     reason: str = Field(min_length=1, max_length=2_000, pattern=r"\S")
 
     @model_validator(mode="after")
-    def _names_some(self) -> _Closed:
+    def _names_some(self) -> ClosedLetters:
         if self.model_fields_set.isdisjoint(("discard", "recovered")):
             raise ValueError("without ids")
         return self
@@ -91,7 +95,7 @@ async def close_dead_letters(request: Request, context: ServiceContext) -> Respo
     try:
         with context.accepted(), context.inflight.share() as share:
             body = await read_body(request, limits, share)
-            wanted = _Closed.model_validate_json(body)
+            wanted = ClosedLetters.model_validate_json(body)
             audit = [AuditEntry("API", "discarded", one, wanted.reason) for one in wanted.discard]
             audit += [AuditEntry("API", "recovered", one, wanted.reason) for one in wanted.recovered]
             discard = (wanted.discard, wanted.reason)

@@ -10,9 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.accounts import Account, account_of
 from engine.service.context import Endpoint, ServiceContext
+from engine.service.routing import answer
 from engine.service.storage import Reader
 from engine.service.submission import WarehouseDownError
-from engine.service.system_tables import DIRTY_OF
 from engine.service.tables import SEQUENCE, number_of, quote
 
 __all__ = ["count_deliveries"]
@@ -33,14 +33,14 @@ async def count_deliveries(request: Request, context: ServiceContext) -> Respons
     try:
         if not scope:
             newest = await context.read(lambda reader: _newest(reader, endpoint))
-            return Response(orjson.dumps({"newest": newest}), media_type="application/json")
+            return answer({"newest": newest})
         account = await context.in_thread(lambda: _account(context, endpoint, scope))
     except WarehouseDownError as error:
         return PlainTextResponse(f"Error: {error}", 503, _RETRY_SOON)
     if account is None:
         return PlainTextResponse("The table is being written to; try again", 503, _RETRY_SOON)
-    answer = {**asdict(account), "remembered_days": context.settings.ledger_days}
-    body = orjson.dumps(answer, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
+    counts = {**asdict(account), "remembered_days": context.settings.ledger_days}
+    body = orjson.dumps(counts, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
     return Response(body, media_type="application/json")
 
 
@@ -48,7 +48,7 @@ def _account(context: ServiceContext, endpoint: Endpoint, scope: str) -> Account
     """Return the counts; None if the table did not stay clean until counting began."""
     for _ in range(_TRIES):
         with context.warehouse.reading() as reader:
-            if not _is_dirty(reader, endpoint):
+            if endpoint.table is None or not reader.is_dirty(endpoint.table):
                 return account_of(reader, endpoint.model.name, endpoint.table, scope)
         context.warehouse.compact()
     return None
@@ -59,10 +59,3 @@ def _newest(reader: Reader, endpoint: Endpoint) -> int:
         return 0
     sql = f"SELECT coalesce(max({SEQUENCE}), 0) FROM {quote(endpoint.table.name)}"  # noqa: S608 -- quoted
     return number_of(reader, sql)
-
-
-def _is_dirty(reader: Reader, endpoint: Endpoint) -> bool:
-    if endpoint.table is None:
-        return False
-    found = reader.execute(DIRTY_OF, [endpoint.table.name]).fetchone()
-    return bool(found and found[0])

@@ -71,13 +71,8 @@ def announce(state_dir: Path, address: ServiceAddress) -> None:
 
 def withdraw(state_dir: Path, address: ServiceAddress) -> None:
     """Remove the file if it is still this service's."""
-    if _read(state_dir) == address:
+    if announced(state_dir) == address:
         service_file(state_dir).unlink(missing_ok=True)
-
-
-def announced(state_dir: Path) -> ServiceAddress | None:
-    """Return the content of the file, without checking that the service still runs."""
-    return _read(state_dir)
 
 
 def find_running(state_dir: Path) -> ServiceAddress | None:
@@ -85,14 +80,17 @@ def find_running(state_dir: Path) -> ServiceAddress | None:
 
     A file of an ended process, or with an address that does not answer, is ignored.
     """
-    address = _read(state_dir)
+    address = announced(state_dir)
     if address is None or not _is_alive(address.pid) or not _answers(address.url):
         return None
     return address
 
 
-def _read(state_dir: Path) -> ServiceAddress | None:
-    """Return the content of the file, if only this user can have written it and it names this machine."""
+def announced(state_dir: Path) -> ServiceAddress | None:
+    """Return the content of the file, without checking that the service still runs.
+
+    None unless only this user can have written it and it names this machine.
+    """
     path = service_file(state_dir)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -71,9 +71,8 @@ class Guard:
                 "Set ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY to serve it under another name"
             )
         origin = headers.get("origin")
-        if origin is not None and not self._is_known_origin(origin, hosts):
-            return "This service has no keys, so pages of other hosts may not use it"
-        if headers.get("sec-fetch-site") == "cross-site" and path != "/":
+        is_strange = origin is not None and not self._is_known_origin(origin, hosts)
+        if is_strange or (headers.get("sec-fetch-site") == "cross-site" and path != "/"):
             return "This service has no keys, so pages of other hosts may not use it"
         return None
 

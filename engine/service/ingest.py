@@ -19,6 +19,7 @@ from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader,
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
+from engine.service.routing import answer
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
     AuditEntry,
@@ -81,7 +82,7 @@ def _columns_of(request: Request, endpoint: Endpoint) -> ColumnReader | None:
 async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) -> Response:
     if context.is_stopping:
         return PlainTextResponse("The service is stopping", 503, _RETRY_LATER)
-    if context.warehouse.is_full:
+    if context.warehouse.writer.is_full:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     try:
         with context.accepted(), context.inflight.share() as share:
@@ -242,7 +243,11 @@ class _Ingestion:
             return PlainTextResponse(f"Invalid {'JSON' if self._columns is None else 'Arrow'}: {error}", 400)
         if validated.failures and not is_detailed:
             return await self._refuse(validated)
-        letters = await self._in_thread_if_many(len(validated.failures), lambda: self._api_letters(validated))
+        originals, failures = validated.originals or [], validated.failures
+        letters = await self._in_thread_if_many(
+            len(failures),
+            lambda: [self.rejected(index, originals[index], text) for index, text in failures.items()],
+        )
         rows, places = self._transform(validated, letters)
         receipt = Receipt(0)
         if rows or letters:
@@ -304,10 +309,6 @@ class _Ingestion:
         if letters:
             await self._write([], letters)
         return PlainTextResponse(f"Invalid JSON: {message}", 400)
-
-    def _api_letters(self, validated: ValidatedBody) -> list[RejectedRecord]:
-        originals = validated.originals or []
-        return [self.rejected(index, originals[index], text) for index, text in validated.failures.items()]
 
     def rejected(
         self,
@@ -374,6 +375,7 @@ class _Ingestion:
         columns: pa.Table | None = None,
     ) -> Receipt:
         reached("request_accepted")
+        has_key = self._terms.key is not None  # the hash tells a repeat from another request of the same key
         receipt = await self._warehouse.write(
             Submission(
                 model=self._endpoint.model.name,
@@ -383,7 +385,7 @@ class _Ingestion:
                 letters=letters,
                 delivery=self._terms.delivery,
                 key=self._terms.key,
-                body_hash=self._body_hash(),
+                body_hash=hashlib.sha256(self._sent, usedforsecurity=False).hexdigest() if has_key else None,
                 epoch=self._terms.epoch,
                 unless_newer=self._terms.unless_newer,
                 refuse=origins.refuse if origins is not None else None,
@@ -397,18 +399,11 @@ class _Ingestion:
             metrics.history.add(receipt.written, len(receipt.dead))
         return receipt
 
-    def _body_hash(self) -> str | None:
-        """Return the hash that identifies a repeat of this request; None without a key."""
-        if self._terms.key is None:
-            return None
-        return hashlib.sha256(self._sent, usedforsecurity=False).hexdigest()
-
 
 def _answer_to(receipt: Receipt, is_detailed: bool) -> Response:
     if not is_detailed:
         return PlainTextResponse("SUCCESS")
-    answer = {"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate}
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return answer({"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate})
 
 
 class _Origins:

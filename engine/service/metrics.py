@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.requests import Request
@@ -26,13 +26,12 @@ class RateHistory:
     STEP = 10
     STEPS = 360
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._steps: deque[list[int]] = deque(maxlen=self.STEPS)
 
     def add(self, written: int, dead: int) -> None:
         """Count records that were just stored."""
-        step = int(self._clock()) // self.STEP
+        step = int(time.time()) // self.STEP
         if not self._steps or self._steps[-1][0] != step:
             self._steps.append([step, 0, 0])
         self._steps[-1][1] += written
@@ -40,7 +39,7 @@ class RateHistory:
 
     def rates(self, minutes: int = 60) -> list[tuple[float, float, float]]:
         """Return (seconds since 1970, written and dead per second) of every step, the current one last."""
-        now = int(self._clock()) // self.STEP
+        now = int(time.time()) // self.STEP
         known = {step: (written, dead) for step, written, dead in self._steps}
         first = now - minutes * 60 // self.STEP + 1
         found = ((step, *known.get(step, (0, 0))) for step in range(first, now + 1))
@@ -116,9 +115,9 @@ async def show_metrics(request: Request, context: ServiceContext) -> Response:
         *_counter("odw_ingest_bytes_total", "model", metrics.bytes),
         *_counter("odw_runs_started_total", "pipeline", metrics.runs),
         *_counter("odw_runs_ended_total", "pipeline status", metrics.ended),
-        *_counter("odw_rows_removed_total", "table", +context.warehouse.removed),
+        *_counter("odw_rows_removed_total", "table", +context.warehouse.writer.removed),
         *_gauge("odw_ingest_ready", "1 while records are accepted.", float(context.takes_records)),
-        *_gauge("odw_queued_requests", "Requests waiting for the writer.", context.warehouse.queued),
+        *_gauge("odw_queued_requests", "Requests waiting for the writer.", context.warehouse.writer.queued),
         *_gauge("odw_inflight_bytes", "Bytes of bodies being read.", context.inflight.used),
     ]
     return PlainTextResponse("\n".join(lines) + "\n", media_type=_TYPE)

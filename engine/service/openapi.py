@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from engine.service.page_views import MAX_DAYS
+from engine.service.consumption import MAX_DAYS
+from engine.service.dead_letters import ClosedLetters
+from engine.service.query import Question
 from engine.service.reading_routes import EVENTS, PAGE_VIEWS
-from engine.service.sql import MAX_ROWS, MAX_SQL
 from engine.service.tables import Table
 
 if TYPE_CHECKING:
@@ -253,17 +254,6 @@ def _dead_letters() -> Document:
 
 
 def _close_dead_letters() -> Document:
-    ids = {"type": "array", "items": _STRING, "maxItems": 1_000}
-    wanted = {
-        "type": "object",
-        "required": ["reason"],
-        "anyOf": [{"required": ["discard"]}, {"required": ["recovered"]}],
-        "properties": {
-            "discard": ids,
-            "recovered": ids,
-            "reason": {"type": "string", "minLength": 1, "maxLength": 2_000, "pattern": r"\S"},
-        },
-    }
     refusals = {
         "400": "not the ids and a reason",
         "408": "the body came too slowly",
@@ -273,19 +263,12 @@ def _close_dead_letters() -> Document:
         "503": "the warehouse cannot be written",
     }
     summary = "Discard dead letters, or mark them as recovered"
-    return _operation("done", _TEXT, refusals, summary=summary, requestBody=_body(wanted))
+    return _operation(
+        "done", _TEXT, refusals, summary=summary, requestBody=_body(ClosedLetters.model_json_schema())
+    )
 
 
 def _sql() -> Document:
-    question = {
-        "type": "object",
-        "required": ["sql"],
-        "additionalProperties": False,
-        "properties": {
-            "sql": {"type": "string", "minLength": 1, "maxLength": MAX_SQL},
-            "limit": {"type": "integer", "minimum": 1, "maximum": MAX_ROWS},
-        },
-    }
     rows = _json({"type": "object", "required": ["columns", "rows", "truncated", "seconds"]})
     refusals = {
         "400": "not one SELECT, or a wrong one",
@@ -294,5 +277,5 @@ def _sql() -> Document:
         "429": "too much is waiting",
         "503": "the warehouse cannot be read",
     }
-    body = _body(question)
+    body = _body(Question.model_json_schema())
     return _operation("rows", rows, refusals, refused=_OBJECT, summary="Run one SELECT", requestBody=body)

@@ -1,22 +1,22 @@
-"""Pipelines and runs as values for the operator's page, and the protocol that provides them.
+"""Runs over HTTP, and pipelines and runs as values for the operator's page, with protocols of their hosts.
 
-The page is part of the service, which knows neither plans nor state stores: the host of the runs implements
-`Operations`, and returns values without secrets.
+The service knows neither plans nor state stores: the host of the runs implements `RunHost` and `Operations`,
+and returns values without secrets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from engine.service.models import Origin
-from engine.service.runs import RunHost
 
 __all__ = [
     "CallView",
     "DeadRecord",
+    "HostedRun",
     "LetterView",
     "LetterWhere",
     "NodeView",
@@ -25,11 +25,69 @@ __all__ = [
     "ParameterView",
     "PipelineView",
     "RunDetail",
+    "RunHost",
+    "RunStartError",
+    "RunState",
     "RunView",
     "ScheduleView",
     "SplitView",
     "StageView",
+    "StartedRun",
 ]
+
+
+RunState = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELED", "TERMINATED"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A started run. `workflow_id` names the pipeline, and its parameters, if any were given."""
+
+    pipeline: str
+    workflow_id: str
+    run_id: str
+    params: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class HostedRun:
+    """A run, in progress or ended. Times have a time zone."""
+
+    pipeline: str
+    workflow_id: str
+    run_id: str
+    state: RunState
+    started_at: datetime
+    ended_at: datetime | None
+    error: str = ""
+
+
+class RunStartError(Exception):
+    """A run could not be started. `is_callers`: the request is at fault, not the service."""
+
+    def __init__(self, message: str, *, is_callers: bool = False) -> None:
+        super().__init__(message)
+        self.is_callers = is_callers
+
+
+class RunHost(Protocol):
+    """Has pipelines, and runs them."""
+
+    def parameters(self, name: str) -> Collection[str] | None:
+        """Return the names of a pipeline's parameters; None when no pipeline has this name or alias."""
+        ...
+
+    async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
+        """Start a run and return once it is in the state store. Raises RunStartError."""
+        ...
+
+    async def list_runs(self, limit: int, states: Collection[RunState] = ()) -> list[HostedRun]:
+        """Return the latest runs, newest first, in one of these `states`."""
+        ...
+
+    async def terminate(self, name: str) -> HostedRun | None:
+        """End the latest unfinished run of a workflow or pipeline; return None when there is none."""
+        ...
 
 
 class OperationsError(Exception):

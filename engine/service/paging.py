@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,13 +81,13 @@ class _Cursor:
         self._page = page
         self._fetch: Callable[[], list[tuple[object, ...]]] = list
         self._names: list[str] = []
-        self._reader: Reader | None = None
+        self._opened = ExitStack()
         self._source = ""
         self.total = 0
 
     def count(self) -> int:
         """Open the query, count all matches, and return the number of rows on the page."""
-        self._reader = self._reading.__enter__()
+        self._reader = self._opened.enter_context(self._reading)
         query, page = self._query, self._page
         condition = f" WHERE {' AND '.join(query.conditions)}" if query.conditions else ""
         self._source = f"{query.source(self._reader)}{condition}"
@@ -97,7 +97,6 @@ class _Cursor:
 
     def first(self) -> list[dict[str, object]]:
         """Fetch the first rows, after `count`."""
-        assert self._reader is not None
         query, page = self._query, self._page
         limit = f" LIMIT {page.limit}" if page.limit is not None else ""
         result = self._reader.execute(
@@ -115,9 +114,7 @@ class _Cursor:
 
     def close(self) -> None:
         """End the read of the tables, if it has begun."""
-        if self._reader is not None:
-            self._reader = None
-            self._reading.__exit__(None, None, None)
+        self._opened.close()
 
 
 async def answer_page(

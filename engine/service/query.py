@@ -12,13 +12,15 @@ from engine.errors import StateError
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
 from engine.service.query_process import answer_query
+from engine.service.routing import answer
 from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult
-from engine.service.triggers import answer
 
-__all__ = ["ask", "query_warehouse", "take_snapshot"]
+__all__ = ["Question", "ask", "query_warehouse", "take_snapshot"]
 
 
-class _Question(BaseModel):
+class Question(BaseModel):
+    """The body of `POST /sql`."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sql: str = Field(min_length=1, max_length=MAX_SQL)
@@ -31,7 +33,7 @@ async def query_warehouse(request: Request, context: ServiceContext) -> Response
     try:
         with context.inflight.share() as share:
             body = await read_body(request, limits, share)
-        question = _Question.model_validate_json(body)
+        question = Question.model_validate_json(body)
         found = await ask(context, question.sql, question.limit)
         return answer(found.to_json())
     except BodyError as error:

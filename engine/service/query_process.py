@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from engine.service.sql import (
     current_views,
     explained,
     only_select,
+    read_only,
     run_query,
     too_long,
 )
@@ -36,13 +38,17 @@ from engine.service.storage import Reader
 from engine.service.tables import quote
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from engine.service.warehouse import Warehouse
 
 __all__ = ["answer_query", "main"]
 
 _TO_START = 10.0  # seconds that the process may take in addition to the query
+_CONFIG: Mapping[str, str | int] = {
+    "threads": 2,
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "temp_directory": "",
+}
 _KEPT = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TZ")
 
 
@@ -52,8 +58,8 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
     with warehouse.query_cursor() as cursor, explained():
         text, tree = only_select(cursor, sql)
     if is_watchable(tree):
-        return run_query(warehouse, sql, limit, limits)
-    with warehouse.working_folder() as folder:
+        return run_query(warehouse.query_cursor, sql, limit, limits)
+    with warehouse.storage.working_folder() as folder:
         file = _copied(warehouse, text, folder, limits)
         left = max(limits.seconds - (time.monotonic() - began), 0.1)
         try:
@@ -87,13 +93,7 @@ def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) 
 
 def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
     """Run a query on the tables of a file in another process. Blocks. Raises QueryError."""
-    question = {
-        "file": str(file),
-        "sql": sql,
-        "limit": limit,
-        "seconds": limits.seconds,
-        "memory": limits.memory,
-    }
+    question = {"file": str(file), "sql": sql, "limit": limit, "limits": limits}
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     environment["MALLOC_ARENA_MAX"] = "1"  # each further thread would reserve 64 MiB of its address space
@@ -113,47 +113,21 @@ def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryRe
     with suppress(orjson.JSONDecodeError):
         answer = orjson.loads(done.stdout)
     if "rows" in answer:
-        columns = [(str(name), str(kind)) for name, kind in answer["columns"]]
-        return QueryResult(columns, answer["rows"], answer["truncated"], answer["seconds"])
+        return QueryResult(**answer)
     # a process that ends without output could not even allocate an error message
     raise QueryError(str(answer.get("error", TOO_MUCH)), int(answer.get("status", 413)))
-
-
-class _Copy:
-    """The tables of the file, opened read-only."""
-
-    def __init__(self, file: str, memory: int) -> None:
-        import duckdb
-
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 2,
-            "memory_limit": f"{memory}B",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "temp_directory": "",
-        }
-        self._connection = duckdb.connect(file, read_only=True, config=config)
-        for setting in ("enable_external_access = false", "lock_configuration = true"):
-            self._connection.execute(f"SET {setting}")
-
-    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        return self._connection.cursor()
 
 
 def main() -> None:
     """Answer the query on standard input."""
     question = orjson.loads(sys.stdin.buffer.read())
-    limits = QueryLimits(question["seconds"], question["memory"])
+    limits = QueryLimits(**question["limits"])
+    answer: QueryResult | dict[str, object]
     try:
-        copy = _Copy(question["file"], limits.memory)
+        config = {**_CONFIG, "memory_limit": f"{limits.memory}B"}
+        connection = read_only(Path(question["file"]), config)
         _limit(limits)
-        found = run_query(copy, question["sql"], question["limit"], limits, is_current=True)
-        answer: dict[str, Any] = {
-            "columns": found.columns,
-            "rows": found.rows,
-            "truncated": found.truncated,
-            "seconds": found.seconds,
-        }
+        answer = run_query(connection.cursor, question["sql"], question["limit"], limits, is_current=True)
     except QueryError as error:
         answer = {"error": str(error), "status": error.status}
     except MemoryError:

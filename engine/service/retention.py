@@ -90,7 +90,8 @@ class Trimmer:
         else:
             self.postpone()
             for place, total in (+self._pass).items():
-                _log.info("retention removed %s %s", f"{total:,}", _what(place))
+                what = "closed dead letters" if place == DEAD_LETTERS else f"rows of {place}"
+                _log.info("retention removed %s %s", f"{total:,}", what)
             self._pass.clear()
 
     def _remove(self, connection: DuckDBPyConnection) -> tuple[str, int]:
@@ -99,10 +100,6 @@ class Trimmer:
             if count := _remove_rows(connection, self._tables[name], keep):
                 return name, count
         return DEAD_LETTERS, _remove_letters(connection, self._retention.dead_letters)
-
-
-def _what(place: str) -> str:
-    return "closed dead letters" if place == DEAD_LETTERS else f"rows of {place}"
 
 
 def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> int:

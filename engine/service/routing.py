@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -12,7 +13,7 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["READS", "Handler", "needing", "not_allowed", "route"]
+__all__ = ["READS", "Handler", "answer", "needing", "not_allowed", "route"]
 
 READS = ("GET", "HEAD")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -24,7 +25,7 @@ def route(path: str, *, read: Handler | None = None, post: Handler | None = None
     """Return a route that answers GET and HEAD with `read`, POST with `post`, and other methods with 405."""
     handlers = {method: read for method in READS if read} | ({"POST": post} if post else {})
 
-    async def answer(request: Request) -> Response:
+    async def handle(request: Request) -> Response:
         handler = handlers.get(request.method)
         if handler is not None:
             return await handler(request, request.app.state.context)
@@ -32,7 +33,12 @@ def route(path: str, *, read: Handler | None = None, post: Handler | None = None
             return Response(headers={"Allow": ", ".join((*handlers, "OPTIONS"))})
         return not_allowed(*handlers)
 
-    return Route(path, answer, methods=_METHODS)
+    return Route(path, handle, methods=_METHODS)
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """Create a JSON answer."""
+    return Response(orjson.dumps(content, default=str), status, media_type="application/json")
 
 
 def not_allowed(*methods: str) -> Response:

@@ -26,8 +26,7 @@ from engine.service.discovery import (
     withdraw,
 )
 from engine.service.models import IngestModel, fields_of, load_ingest_models
-from engine.service.operations import Operations
-from engine.service.runs import RunHost
+from engine.service.operations import Operations, RunHost
 from engine.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -36,8 +35,9 @@ if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.warehouse import Warehouse
 
-__all__ = ["RunningService", "run", "running_service", "serve", "serving_app"]
+__all__ = ["RunningService", "run", "running_service", "serve", "serving_app", "set_at_signals"]
 
+_BRIEF = ServiceSettings(stop_timeout=2)
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that clients close first
 
 
@@ -101,8 +101,10 @@ async def running_service(
 
 
 @asynccontextmanager
-async def serving_app(app: object, host: str, port: int, settings: ServiceSettings) -> AsyncIterator[str]:
-    """Serve a stateless application alongside the service; yield its URL. Raises ServiceError."""
+async def serving_app(
+    app: object, host: str = "127.0.0.1", port: int = 0, settings: ServiceSettings = _BRIEF
+) -> AsyncIterator[str]:
+    """Serve a stateless application in this event loop; yield its URL. Raises ServiceError."""
     listener = _listen(host, port)
     with listener:
         server = _server(app, settings)
@@ -151,7 +153,7 @@ def run(
 
     async def main() -> None:
         stop = asyncio.Event()
-        with _signals(stop):
+        with set_at_signals(stop):
             await serve(state_dir, host, port, models=models, settings=settings, on_ready=on_ready, stop=stop)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -167,7 +169,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 @contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def set_at_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set the event at SIGINT and SIGTERM during the block."""
     loop = asyncio.get_running_loop()
     installed = []
     for number in (signal.SIGINT, signal.SIGTERM):

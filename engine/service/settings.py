@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.service.tokens import TokenSettings
+    from engine.service.auth import TokenSettings
 
 __all__ = ["Keep", "Retention", "ServiceSettings"]
 

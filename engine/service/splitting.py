@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import orjson
 
@@ -124,26 +124,14 @@ def kept_text(record: bytes, identity: str | None) -> str:
 
 
 def _is_common(record: bytes) -> bool:
-    if record.count(b"[") + record.count(b"{") > _MAX_KEPT_DEPTH and _is_deep(record):
+    brackets = record.count(b"[") + record.count(b"{")
+    if brackets > _MAX_KEPT_DEPTH and any(depth > _MAX_KEPT_DEPTH for depth, _ in _depths(record)):
         return False
     try:
         orjson.loads(record)
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _is_deep(record: bytes) -> bool:
-    depth = 0
-    for token in _BRACKETS.finditer(record):
-        first = record[token.start()]
-        if first in b"[{":
-            depth += 1
-            if depth > _MAX_KEPT_DEPTH:
-                return True
-        elif first in b"]}":
-            depth -= 1
-    return False
 
 
 def _refuse_constant(name: str) -> object:
@@ -206,16 +194,20 @@ def _end_of_value(body: bytes, start: int, message: str) -> int:
 
 
 def _end_of_nested(body: bytes, start: int, message: str) -> int:
+    for depth, end in _depths(body, start):
+        if depth == 0:
+            return end
+    raise InvalidBodyError(message)
+
+
+def _depths(body: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the depth of nesting after each bracket, and the place after it."""
     depth = 0
     for token in _BRACKETS.finditer(body, start):
         first = body[token.start()]
-        if first in b"[{":
-            depth += 1
-        elif first in b"]}":
-            depth -= 1
-            if depth == 0:
-                return token.end()
-    raise InvalidBodyError(message)
+        if first != b'"'[0]:
+            depth += 1 if first in b"[{" else -1
+            yield depth, token.end()
 
 
 def _after_space(body: bytes, position: int) -> int:

@@ -11,17 +11,18 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from engine.service.sql_functions import nodes_of
+from engine.service.sql_functions import TABLE_FUNCTIONS, nodes_of
 from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, quote
 
@@ -36,11 +37,11 @@ __all__ = [
     "QueryError",
     "QueryLimits",
     "QueryResult",
-    "Queryable",
     "bounded",
     "current_views",
     "explained",
     "only_select",
+    "read_only",
     "run_query",
     "too_long",
 ]
@@ -53,23 +54,6 @@ _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
 _CHECK_EVERY = 0.02
 _INEXACT = re.compile(r"TIME ZONE|\bINTERVAL\b|_NS\b")
-
-TABLE_FUNCTIONS: Final = frozenset(
-    (
-        *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
-        *("generate_series", "json_each", "json_tree", "pragma_table_info", "range", "repeat", "summary"),
-        *("unnest", "unnest_rewrite"),
-    )
-)
-"""Functions that read only their arguments or the catalogue; others could checkpoint or log."""
-
-
-class Queryable(Protocol):
-    """The target of queries."""
-
-    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
-        """Return a cursor for one query, without a transaction."""
-        ...
 
 
 class QueryError(Exception):
@@ -110,7 +94,7 @@ class QueryResult:
 
 
 def run_query(
-    warehouse: Queryable,
+    cursor_of: Callable[[], AbstractContextManager[DuckDBPyConnection]],
     sql: str,
     limit: int = 1_000,
     limits: QueryLimits | None = None,
@@ -119,6 +103,8 @@ def run_query(
 ) -> QueryResult:
     """Run one SELECT and return at most `limit` rows. Blocks, so use it in a worker thread.
 
+    `cursor_of` returns a cursor for one query, without a transaction.
+
     Tables show their current rows, without the duplicates of dirty tables; `is_current` means that there are
     none.
 
@@ -126,13 +112,23 @@ def run_query(
         QueryError: it is not one SELECT, it is wrong, or it exceeds its limits.
     """
     began = time.monotonic()
-    with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits or QueryLimits()):
+    with cursor_of() as cursor, explained(), bounded(cursor, limits or QueryLimits()):
         statement, _ = only_select(cursor, sql)
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         head = "" if is_current else current_views(Reader(cursor))
         columns, result = _execute(cursor, head, f"(\n{statement}\n)", min(limit, MAX_ROWS) + 1)
         rows, truncated = _fetch(result, min(limit, MAX_ROWS))
     return QueryResult(columns, rows, truncated, time.monotonic() - began)
+
+
+def read_only(file: Path, config: Mapping[str, str | int] | None = None) -> DuckDBPyConnection:
+    """Open a file for queries of its tables only, without access to anything else. Raises duckdb.Error."""
+    import duckdb
+
+    connection = duckdb.connect(str(file), read_only=True, config={**(config or {})})
+    for setting in ("enable_external_access = false", "lock_configuration = true"):
+        connection.execute(f"SET {setting}")
+    return connection
 
 
 @contextmanager
@@ -178,8 +174,9 @@ def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
     except orjson.JSONDecodeError:  # the only possible error with DuckDB's own output
         raise QueryError("The query is nested too deeply") from None
     if not tree.get("error"):  # DESCRIBE and SHOW have no serialised form, and no functions
-        for name in _table_functions(tree):
-            if name.lower() not in TABLE_FUNCTIONS:
+        for node in nodes_of(tree):
+            name = str(node.get("function", {}).get("function_name", ""))
+            if node.get("type") == "TABLE_FUNCTION" and name.lower() not in TABLE_FUNCTIONS:
                 raise QueryError(f"The table function {name} cannot be used here")
     elif not text.lower().startswith(("describe", "desc", "show", "summarize")):
         raise QueryError("Only SELECT, DESCRIBE, SHOW and SUMMARIZE can be run here")
@@ -195,12 +192,6 @@ def _without_end(sql: str) -> str:
         if kind == duckdb.token_type.operator and text[place : place + 1] == b";" and text[:place].strip():
             return text[:place].decode().strip()
     return sql.strip()
-
-
-def _table_functions(tree: Any) -> Iterator[str]:
-    for node in nodes_of(tree):
-        if node.get("type") == "TABLE_FUNCTION":
-            yield str(node.get("function", {}).get("function_name", ""))
 
 
 def current_views(reader: Reader) -> str:

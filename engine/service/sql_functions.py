@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["is_watchable", "nodes_of"]
+__all__ = ["TABLE_FUNCTIONS", "is_watchable", "nodes_of"]
 
 _HARMLESS: Final = """
 + - * / // % ** ^ & | << >> ~ @ ~~ !~~ ~~* !~~* ~~~ <-> ->> = != < > <= >= abs ceil ceiling floor round
@@ -53,13 +53,16 @@ _MAX_GROUPINGS: Final = 16
 """Limits of a query planned in this process, since planning cannot be interrupted. 3,000 conditions take
 gigabytes, and a WITH part is planned again wherever it is named."""
 
-_TABLES: Final = frozenset(
+_SMALL_TABLES: Final = frozenset(
     (
         *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
         *("generate_series", "pragma_table_info", "range", "unnest"),
     )
 )
 """Table functions with small rows."""
+
+TABLE_FUNCTIONS: Final = _SMALL_TABLES | {"json_each", "json_tree", "repeat", "summary", "unnest_rewrite"}
+"""Functions that read only their arguments or the catalogue; others could checkpoint or log."""
 
 
 def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
@@ -125,7 +128,7 @@ def is_watchable(tree: Any) -> bool:
             continue
         name = str(node["function_name"]).lower()
         if id(node) in of_tables:
-            if name not in _TABLES:
+            if name not in _SMALL_TABLES:
                 return False
         elif name in _PACKING:
             packing += 1

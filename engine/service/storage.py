@@ -20,8 +20,8 @@ from engine.errors import (
     StateReadOnlyError,
     StateVersionError,
 )
-from engine.service.system_tables import DIRTY_OF, create_tables
-from engine.service.tables import Table, quote
+from engine.service.system_tables import create_tables
+from engine.service.tables import Table, number_of, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -41,10 +41,14 @@ class Reader:
         """Run a statement; fetch from the result before running the next one."""
         return self._connection.execute(sql, parameters or [])
 
+    def is_dirty(self, table: Table) -> bool:
+        """Return whether the table may contain duplicate ids."""
+        dirty = "SELECT count(*) FROM _odw_tables WHERE dirty AND table_name = ?"
+        return number_of(self, dirty, table.name) > 0
+
     def rows_of(self, table: Table) -> str:
         """Return SQL for the current rows: the table, or while it is dirty the newest row of each id."""
-        found = self.execute(DIRTY_OF, [table.name]).fetchone()
-        if not (found and found[0] and table.key):
+        if not (table.key and self.is_dirty(table)):
             return quote(table.name)
         return (
             f"(SELECT * FROM {quote(table.name)} QUALIFY row_number() OVER "  # noqa: S608 -- quoted
@@ -87,14 +91,12 @@ class Storage:
                 shutil.rmtree(left, ignore_errors=True)
             self._close_off(connection)
             self._file = os.stat(self._path)
-        except (OSError, duckdb.Error) as error:
+        except (OSError, duckdb.Error, EngineError) as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, EngineError):
+                raise
             raise state_error(error, self._path) from error
-        except EngineError:
-            assert connection is not None
-            connection.close()
-            raise
         self._root = connection
 
     @property

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
-    "DIRTY_OF",
     "BatchLedger",
     "DeadLetterStore",
     "EpochStore",
@@ -87,8 +86,6 @@ _FROM_VERSION = {
     4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
     5: ("ALTER TABLE _odw_dead_letters ADD COLUMN record_key VARCHAR",),
 }
-
-DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
 
 
 def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
@@ -167,13 +164,9 @@ class BatchLedger:
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
         # includes all keys in the table; a query of the table costs as much as appending 500 rows
-        self._hashes: set[int] | None = self._read_hashes()
-
-    def _read_hashes(self) -> set[int] | None:
-        found = self._connection.execute(
-            "SELECT model, key FROM _odw_batches LIMIT ?", [MAX_KNOWN_KEYS + 1]
-        ).fetchall()
-        return set(map(hash, found)) if len(found) <= MAX_KNOWN_KEYS else None
+        some_keys = "SELECT model, key FROM _odw_batches LIMIT ?"
+        found = connection.execute(some_keys, [MAX_KNOWN_KEYS + 1]).fetchall()
+        self._hashes = set(map(hash, found)) if len(found) <= MAX_KNOWN_KEYS else None
 
     def find(self, submissions: Sequence[Submission]) -> dict[RequestKey, tuple[Receipt, str | None]]:
         """Return the receipts of known keys, each with the hash of its body."""

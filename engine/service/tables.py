@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
-from engine.service.columns import JSON, Column, columns_of, fits, spelling_of
-from engine.service.limits import allowed_by, has_no_validators, takes_null
+from engine.service.columns import JSON, Column, allowed_by, columns_of, fits, spelling_of, takes_null
 from engine.service.models import IngestModel, ModelError, Row
-from engine.service.wire_types import is_nullable
+from engine.service.wire_types import has_validators, is_nullable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -82,13 +81,8 @@ class Table:
         return [column.name for column in self.columns]
 
     @property
-    def stored_names(self) -> list[str]:
-        """All columns, in the order of `encode`'s tuples."""
-        return [*self.names, SEQUENCE]
-
-    @property
     def stored_types(self) -> dict[str, str]:
-        """The SQL type of each of `stored_names`."""
+        """The SQL type of each column, in the order of `encode`'s tuples."""
         return {column.name: column.sql_type for column in self.columns} | {SEQUENCE: "BIGINT"}
 
     @property
@@ -107,7 +101,7 @@ class Table:
         return f"{SEQUENCE} DESC, rowid DESC" if self.has_rowid else f"{SEQUENCE} DESC"
 
     def encode(self, rows: Sequence[Row], sequence: int) -> list[tuple[Any, ...]]:
-        """Return the rows as tuples in the order of `stored_names`. Fills missing fields with defaults.
+        """Return the rows as tuples in the order of `stored_types`. Fills missing fields with defaults.
 
         Raises one of `ENCODING_ERRORS` for a row that lacks a field without default or cannot be converted.
         """
@@ -119,7 +113,7 @@ class Table:
             row[SEQUENCE] = sequence
         if any(column.convert is not None for column in self.columns):
             rows = [self._converted(row) for row in rows]
-        return list(map(itemgetter(*self.stored_names), rows))
+        return list(map(itemgetter(*self.names, SEQUENCE), rows))
 
     def encode_checked(self, row: Row, sequence: int) -> tuple[Any, ...]:
         """Return one row as a tuple, checking that every value fits its column. Raises MisfitError."""
@@ -247,7 +241,7 @@ def _table_of(owner: IngestModel, name: str) -> Table:
         # earlier versions left null in stored rows where a factory makes the default of a new field
         frozenset(one for one, field in stored.items() if not (field.default_factory or takes_null(field))),
         frozenset((one, condition) for one, field in stored.items() for condition in allowed_by(field)),
-        owner.transform is None and has_no_validators(model),
+        owner.transform is None and not has_validators(model),
         spelling_of(fields[_KEY].annotation, first) if has_key else None,
         tuple(factories),
     )

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from engine.service.context import ServiceContext
 from engine.service.guard import Guard
 from engine.service.paging import ParameterError, bad_parameter, parse_count
-from engine.service.routing import needing, route
+from engine.service.routing import answer, needing, route
 from engine.service.storage import Reader
 
 __all__ = ["create_topic_app"]
@@ -44,13 +44,13 @@ async def _messages(request: Request, context: ServiceContext) -> Response:
         return bad_parameter(error)
     topic = request.path_params["topic"].lower()
     if not topic.endswith(_SUFFIX) or request.query_params.get("partition", "0") != "0":
-        return Response(b"[]", media_type="application/json")
+        return answer([])
     limit = min(_DEFAULT_COUNT if count is None else count, _MAX_COUNT)
     rows = await context.read(lambda reader: _rows(reader, topic.removesuffix(_SUFFIX), offset, limit))
     messages = [
         {"partition": 0, "offset": offset + place, "message": _message(row)} for place, row in enumerate(rows)
     ]
-    return Response(orjson.dumps(messages), media_type="application/json")
+    return answer(messages)
 
 
 def _rows(reader: Reader, model: str, offset: int, limit: int) -> list[tuple[Any, ...]]:

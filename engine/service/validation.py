@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, FailFast, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -59,47 +59,27 @@ class ValidatedBody:
     originals: list[bytes] | None = None
 
 
-class _Reader(Protocol):
-    """Converts JSON text to plain records; raises pydantic's ValidationError."""
+class _Reader(NamedTuple):
+    """Functions that convert JSON text to one plain record, or to several; they raise ValidationError."""
 
-    def one(self, body: bytes) -> Row: ...
-
-    def many(self, body: bytes) -> list[Row]: ...
-
-
-class _DictReader:
-    """For models that are just their fields: directly into dicts."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        record: Any = record_type(model)
-        self.one = cast("TypeAdapter[Row]", TypeAdapter(record)).validate_json
-        self.many = cast(
-            "TypeAdapter[list[Row]]", TypeAdapter(Annotated[list[record], FailFast()])
-        ).validate_json
-
-
-class _ModelReader:
-    """For models with validators, aliases or extras: through model instances."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
-        many: Any = Annotated[list[model], FailFast()]  # type: ignore[valid-type]
-        self._list: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
-
-    def one(self, body: bytes) -> Row:
-        return self._model.model_validate_json(body, strict=True, extra=self._extra).model_dump()
-
-    def many(self, body: bytes) -> list[Row]:
-        return [item.model_dump() for item in self._list.validate_json(body, strict=True, extra=self._extra)]
-
-    @property
-    def _extra(self) -> Any:
-        return "allow" if self._model.model_config.get("extra") == "allow" else "ignore"
+    one: Callable[[bytes], Row]
+    many: Callable[[bytes], list[Row]]
 
 
 @functools.cache  # pydantic takes some milliseconds for each
 def _reader_of(model: type[BaseModel]) -> _Reader:
-    return _DictReader(model) if has_plain_fields(model) else _ModelReader(model)
+    plain = has_plain_fields(model)
+    record: Any = record_type(model) if plain else model
+    single: TypeAdapter[Any] = TypeAdapter(record)
+    several: TypeAdapter[list[Any]] = TypeAdapter(Annotated[list[record], FailFast()])
+    if plain:  # directly into dicts
+        return _Reader(single.validate_json, several.validate_json)
+    # models with validators, aliases or extras make instances first
+    read: Any = {"strict": True, "extra": "allow" if model.model_config.get("extra") == "allow" else "ignore"}
+    return _Reader(
+        lambda body: single.validate_json(body, **read).model_dump(),
+        lambda body: [item.model_dump() for item in several.validate_json(body, **read)],
+    )
 
 
 class BodyValidator:
@@ -161,7 +141,8 @@ class BodyValidator:
         except RecursionError:
             raise _RecordRefusedError("nested too deeply") from None
         except ValueError as error:
-            raise _RecordRefusedError(_describe_number(error)) from None
+            known = "JSON number" in str(error)
+            raise _RecordRefusedError(str(error) if known else "a number with too many digits") from None
         if not isinstance(value, dict):
             raise _RecordRefusedError(f"invalid type: {json_type(value)}, expected an object")
         try:
@@ -184,10 +165,6 @@ class BodyValidator:
 
 class _RecordRefusedError(Exception):
     """One record is not valid; the text is its message."""
-
-
-def _describe_number(error: ValueError) -> str:
-    return str(error) if "JSON number" in str(error) else "a number with too many digits"
 
 
 def _dumps(value: object) -> bytes:

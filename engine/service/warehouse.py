@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -32,8 +31,8 @@ class Warehouse:
     """Use `open`, which creates what is missing. Methods may be called from any thread."""
 
     def __init__(self, storage: Storage, writer: Writer, tables: dict[str, Table]) -> None:
-        self._storage = storage
-        self._writer = writer
+        self.storage = storage
+        self.writer = writer
         self._snapshot_lock = threading.Lock()
         self.tables = tables
 
@@ -63,32 +62,17 @@ class Warehouse:
         return cls(storage, writer, tables)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a write would now be rejected."""
-        return self._writer.is_full
-
-    @property
-    def removed(self) -> Counter[str]:
-        """Numbers of rows and dead letters that the retention has removed, by table."""
-        return self._writer.removed
-
-    @property
-    def queued(self) -> int:
-        """Number of requests waiting for the writer."""
-        return self._writer.queued
-
-    @property
     def problem(self) -> str | None:
         """Why writing fails, or would fail; None if it works."""
         try:
-            self._storage.check_in_place()
+            self.storage.check_in_place()
         except StateError as error:
             return str(error)
-        return self._writer.problem
+        return self.writer.problem
 
     def submit(self, submission: Submission) -> Future[Receipt]:
         """Queue a submission; see `Writer.submit`."""
-        return self._writer.submit(submission)
+        return self.writer.submit(submission)
 
     async def write(self, submission: Submission) -> Receipt:
         """Submit and wait for the commit; a cancellation does not withdraw the submission.
@@ -99,15 +83,11 @@ class Warehouse:
 
     def reading(self) -> AbstractContextManager[Reader]:
         """Provide a consistent view of the tables; blocking, so use it in a worker thread."""
-        return self._storage.reading()
+        return self.storage.reading()
 
     def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
         """Return a cursor for a user's query; see `sql.run_query`."""
-        return self._storage.query_cursor()
-
-    def working_folder(self) -> AbstractContextManager[Path]:
-        """Provide a folder for a query's files; see `Storage.working_folder`."""
-        return self._storage.working_folder()
+        return self.storage.query_cursor()
 
     def snapshot(self) -> Path:
         """Copy the warehouse into a file that other processes can open, and return it. Blocks.
@@ -116,18 +96,18 @@ class Warehouse:
         """
         with self._snapshot_lock:
             self.compact()
-            folder = self._storage.snapshots
+            folder = self.storage.snapshots
             path = folder / f"warehouse-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.duckdb"
-            self._storage.snapshot(path)
+            self.storage.snapshot(path)
             for old in sorted(folder.glob("warehouse-*.duckdb"))[:-KEPT_SNAPSHOTS]:
                 old.unlink(missing_ok=True)
             return path
 
     def compact(self) -> None:
         """Remove the duplicates of dirty tables now instead of when idle. Blocks."""
-        self._writer.compact().result()
+        self.writer.compact().result()
 
     def close(self) -> None:
         """Write accepted submissions, then close the file. Blocks; idempotent."""
-        self._writer.stop()
-        self._storage.close()
+        self.writer.stop()
+        self.storage.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, Union, cast, get_args, get_origin
@@ -39,8 +39,10 @@ __all__ = [
     "declared_names",
     "has_decimals",
     "has_plain_fields",
+    "has_validators",
     "is_nullable",
     "record_type",
+    "unwrapped",
     "wire_names",
 ]
 
@@ -56,20 +58,19 @@ _DECIMAL = re.compile(
 
 def has_plain_fields(model: type[BaseModel]) -> bool:
     """Return whether the model is just its fields, without validators, aliases, extras or post-init."""
-    decorators = model.__pydantic_decorators__
-    has_validators = (
-        decorators.validators
-        or decorators.field_validators
-        or decorators.root_validators
-        or decorators.model_validators
-    )
     return not (
-        has_validators
+        has_validators(model)
         or issubclass(model, RootModel)
         or model.__pydantic_post_init__
         or model.model_config.get("extra") == "allow"
         or any(field.validation_alias or field.alias for field in model.model_fields.values())
     )
+
+
+def has_validators(model: type[BaseModel]) -> bool:
+    """Return whether more than the types of a model determines its values."""
+    found = model.__pydantic_decorators__
+    return bool(found.validators or found.field_validators or found.root_validators or found.model_validators)
 
 
 def wire_names(name: str, field: FieldInfo) -> tuple[str, ...]:
@@ -84,7 +85,12 @@ def wire_names(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 def declared_names(model: type[BaseModel]) -> frozenset[str]:
     """Return all names that the model declares for paths into its records."""
-    return frozenset(name for found in _models_in(model) for name in _field_names(found))
+    return frozenset(
+        wire
+        for found in _models_in(model)
+        for name, info in found.model_fields.items()
+        for wire in wire_names(name, info)
+    )
 
 
 def has_decimals(model: type[BaseModel]) -> bool:
@@ -94,11 +100,6 @@ def has_decimals(model: type[BaseModel]) -> bool:
         for found in _models_in(model)
         for info in found.model_fields.values()
     )
-
-
-def _field_names(model: type[BaseModel]) -> Iterator[str]:
-    for name, info in model.model_fields.items():
-        yield from wire_names(name, info)
 
 
 def _models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
@@ -155,6 +156,20 @@ def is_nullable(annotation: object) -> bool:
         or annotation is type(None)
         or (_is_union(annotation) and any(is_nullable(part) for part in get_args(annotation)))
     )
+
+
+def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return the type without null, if that leaves one, and without metadata; and the metadata."""
+    metadata: list[Any] = []
+    while True:
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        if get_origin(annotation) is Annotated:
+            annotation, *more = parts
+            metadata += [one for part in more for one in getattr(part, "metadata", [part])]
+        elif is_nullable(annotation) and len(parts) == 1:
+            annotation = parts[0]
+        else:
+            return annotation, metadata
 
 
 def _is_union(annotation: object) -> bool:

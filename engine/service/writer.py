@@ -76,7 +76,7 @@ class Writer:
         self._by_key: dict[RequestKey, _Item] = {}
         self._changed = threading.Condition()
         self._stopping = False
-        self._problem: str | None = None
+        self.problem: str | None = None  # the storage error of the last commit
         self._compact_at = 0.0
         self._trimmer: Trimmer | None = None
         if settings.retention.is_set:
@@ -88,11 +88,6 @@ class Writer:
         self._commit = GroupCommit(self._connect(), self._tables)
         self._commit.compact(self._settings.ledger_days)
         self._thread.start()
-
-    @property
-    def problem(self) -> str | None:
-        """The storage error of the last commit; None if there was none."""
-        return self._problem
 
     @property
     def removed(self) -> Counter[str]:
@@ -118,8 +113,7 @@ class Writer:
         submission whose key is still queued or being written waits for the earlier one instead.
         """
         with self._changed:
-            if self._stopping:
-                raise WarehouseDownError("the warehouse is closing")
+            self._refuse_late()
             key = submission.request_key
             if key is not None and (first := self._by_key.get(key)) is not None:
                 assert first.submission is not None
@@ -138,10 +132,13 @@ class Writer:
         """Request a compaction of the dirty tables, after queued submissions. Raises WarehouseDownError."""
         item = _Item(None)
         with self._changed:
-            if self._stopping:
-                raise WarehouseDownError("the warehouse is closing")
+            self._refuse_late()
             self._enqueue(item)
         return item.future
+
+    def _refuse_late(self) -> None:
+        if self._stopping:
+            raise WarehouseDownError("the warehouse is closing")
 
     def _enqueue(self, item: _Item) -> None:
         item.future.set_running_or_notify_cancel()  # it cannot be cancelled from here on
@@ -189,7 +186,7 @@ class Writer:
     @property
     def _wants_compaction(self) -> bool:
         # a compaction tests whether a problem is over; writes are rejected until then
-        return self._commit is None or bool(self._commit.dirty) or self._problem is not None
+        return self._commit is None or bool(self._commit.dirty) or self.problem is not None
 
     @property
     def _is_compaction_due(self) -> bool:
@@ -213,7 +210,7 @@ class Writer:
         commit = self._connected()
         if commit is None:
             for item in group:
-                self._fail(item, WarehouseDownError(self._problem or "the warehouse is down"))
+                self._fail(item, WarehouseDownError(self.problem or "the warehouse is down"))
             return
         encoded: list[tuple[_Item, Encoded]] = []
         for item in group:
@@ -246,9 +243,9 @@ class Writer:
                 error = failure
                 self._recover(failure)
             except StateError as failure:
-                self._problem = str(failure)
+                self.problem = str(failure)
             else:
-                self._problem = None
+                self.problem = None
                 for (item, _), receipt in zip(pairs, receipts, strict=True):
                     if isinstance(receipt, KeyReusedError):
                         self._fail(item, receipt)
@@ -260,7 +257,7 @@ class Writer:
             down = error is None or _is_storage(error)
             if not down and self._commit_fitting(*pairs[0]):
                 return True
-            text = self._problem if down else f"the warehouse rejected the rows: {type(error).__name__}"
+            text = self.problem if down else f"the warehouse rejected the rows: {type(error).__name__}"
             kind = WarehouseDownError if down else WriteFailedError
             self._fail(pairs[0][0], kind(text or "the warehouse is down"))
         return False
@@ -276,10 +273,10 @@ class Writer:
                 self._recover(error)
                 commit = None
             else:
-                self._problem = None
+                self.problem = None
         for item in group:
             if commit is None:
-                self._fail(item, WarehouseDownError(self._problem or "the compaction failed"))
+                self._fail(item, WarehouseDownError(self.problem or "the compaction failed"))
             else:
                 item.future.set_result(Receipt(0))
 
@@ -301,7 +298,7 @@ class Writer:
         import duckdb
 
         if _is_storage(error):
-            self._problem = f"the warehouse's storage fails: {str(error).strip().splitlines()[0][:200]}"
+            self.problem = f"the warehouse's storage fails: {str(error).strip().splitlines()[0][:200]}"
         if not isinstance(error, duckdb.FatalException) and self._commit is not None:
             try:
                 self._commit.rollback()
@@ -322,7 +319,7 @@ class Writer:
                 self._reconnect()
                 self._commit = GroupCommit(self._connect(), self._tables)
         except (duckdb.Error, EngineError) as error:
-            self._problem = str(error).strip().splitlines()[0][:300]
+            self.problem = str(error).strip().splitlines()[0][:300]
             return None
         return self._commit
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from engine.sandbox.loopback import serve_loopback
+from engine.service.server import serving_app
 from tests.contract.component_cases import Case, SourceCase
 from tests.contract.outside_world import BUCKET, Api, World, beside, fill, lake
 from tests.servers.minio import refill
@@ -65,7 +65,7 @@ def world(
         yield made
     elif case.needs == "http":
         made.api = Api()
-        with _portal.wrap_async_context_manager(serve_loopback(made.api)) as made.http:
+        with _portal.wrap_async_context_manager(serving_app(made.api)) as made.http:
             yield made
     elif case.needs == "postgres":
         server = request.getfixturevalue("postgres")

@@ -22,8 +22,7 @@ from starlette.requests import Request as HttpRequest
 
 from connectors.models import INGEST_MODELS
 from engine.sandbox.llm.app import LlmStandIn
-from engine.sandbox.loopback import serve_loopback
-from engine.service.server import running_service
+from engine.service.server import running_service, serving_app
 from tests.servers.clickhouse import ClickHouse
 
 BUCKET = "contract"
@@ -114,7 +113,7 @@ def fill(address: str, objects: dict[str, bytes]) -> None:
 def beside(portal: BlockingPortal, needs: str, folder: Path) -> Iterator[str]:
     """The address of a model endpoint ("llm") or an ingest service, in the portal's thread."""
     if needs == "llm":
-        with portal.wrap_async_context_manager(serve_loopback(LlmStandIn().app)) as url:
+        with portal.wrap_async_context_manager(serving_app(LlmStandIn().app)) as url:
             yield url
     else:
         service = running_service(folder / "service", models=INGEST_MODELS)

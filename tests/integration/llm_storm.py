@@ -25,7 +25,7 @@ from engine.execution.report import RunReport
 from engine.sandbox.llm.answer import answer_for
 from engine.sandbox.llm.documents import parse_documents
 from engine.sandbox.llm.wire import ChatRequest
-from engine.sandbox.loopback import serve_loopback
+from engine.service.server import serving_app
 from engine.state import DeadLetterFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import MemorySink, MemorySource, linear_plan
@@ -148,7 +148,7 @@ async def storm(records: int, seed: int, share: float = SHARE, batch_size: int =
     """Extract this many memos through a storm."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that break off are meant to
     endpoint, sink, store = StormyEndpoint(seed, share), MemorySink(), MemoryStateStore()
-    async with serve_loopback(endpoint) as url, Engine(store=store) as engine:
+    async with serving_app(endpoint) as url, Engine(store=store) as engine:
         connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="m")
         params = LlmParams(batch_size=batch_size, usd_per_million_input=1, usd_per_million_output=1)
         plan = linear_plan(

@@ -15,7 +15,7 @@ from typing import Self
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
-from engine.sandbox.loopback import serve_loopback
+from engine.service.server import serving_app
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ScriptedServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        async with serve_loopback(self) as url:
+        async with serving_app(self) as url:
             self.url = url
             yield self
 

@@ -23,8 +23,7 @@ from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateFullError
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.injected_errors import Fault, OmitSlot, SwapSlots
-from engine.sandbox.loopback import serve_loopback
-from engine.service.server import running_service
+from engine.service.server import running_service, serving_app
 from engine.state.records import DeadLetterFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
 from engine.state.store import StateStore
@@ -380,7 +379,7 @@ def model_pipeline(folder: Path, url: str, key: str = KEY) -> Path:
 
 
 async def test_a_wrong_key_of_the_model_stops_the_run_and_is_not_shown(tmp_path: Path) -> None:
-    async with serve_loopback(LlmStandIn(api_key=KEY).app) as url:
+    async with serving_app(LlmStandIn(api_key=KEY).app) as url:
         report, letters = await run(model_pipeline(tmp_path, url, key="sk-hush-hush"))
     assert report.status is RunStatus.FAILED
     assert "node 'extract' failed" in report.error
@@ -399,7 +398,7 @@ async def test_a_model_that_mixes_up_its_answers_costs_no_record(
     tmp_path: Path, fault: Fault, calls: int
 ) -> None:
     model = LlmStandIn(api_key=KEY, faults=[fault])
-    async with serve_loopback(model.app) as url:
+    async with serving_app(model.app) as url:
         report, letters = await run(model_pipeline(tmp_path, url))
     assert report.status is RunStatus.COMPLETED
     assert (report.tally.written, report.tally.dead, letters) == (4, 0, [])

@@ -100,6 +100,15 @@ async def test_columns_of_csv_have_one_type_in_all_answers() -> None:
     assert resumed[0].records == batches[2].records
 
 
+@pytest.mark.parametrize("types", ["infer", "text"])
+@pytest.mark.parametrize("second", [b"2,x\n", b"2,x\n3,y\n"])
+async def test_csv_without_the_header_of_earlier_answers_stops(second: bytes, types: str) -> None:
+    answers = [Answer(200, b"id,name\n1,w\n"), Answer(200, second), Answer(200)]
+    async with ScriptedServer(answers=answers).running() as server:
+        with pytest.raises(FatalError, match="no header with the columns of earlier answers"):
+            await read(server.url, format="csv", types=types, paging={"type": "page"})
+
+
 async def test_an_unreadable_line_of_an_answer_fails_alone() -> None:
     answer = Answer(200, b'{"id": 1, "at": 1}\n{"id":\n{"id": 3, "at": 3}\n')
     async with ScriptedServer(answers=[answer]).running() as server:
@@ -133,6 +142,7 @@ async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"query": {"limit": 9}, "paging": {"type": "offset"}}, "`query` has 'limit', which `paging` sends"),
         ({"format": "csv", "records": "data"}, "`records` is a path in JSON, and the format is `csv`"),
         ({"format": "jsonl", "paging": {"type": "cursor", "cursor": "a"}}, "a cursor is in a JSON document"),
         ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
@@ -339,6 +349,21 @@ async def test_pages_that_would_never_end_stop_the_run(script: Any, paging: dict
             await read(server.url, records="rows", paging=paging)
 
 
+async def test_a_cursor_replaces_the_one_in_the_query() -> None:
+    async with ScriptedServer(by_cursor).running() as server:
+        paging = {"type": "cursor", "cursor": "meta.next", "parameter": "after"}
+        assert await read(server.url, records="rows", query={"after": 10, "z": 1}, paging=paging) == ROWS[10:]
+    assert server.requests[1].query == "after=20&z=1"
+
+
+async def test_a_cursor_of_true_is_none() -> None:
+    async with ScriptedServer(lambda _: Answer.of({"rows": ROWS, "next": True})).running() as server:
+        with pytest.raises(FatalError, match="neither text nor a number"):
+            await read(
+                server.url, records="rows", paging={"type": "cursor", "cursor": "next", "parameter": "a"}
+            )
+
+
 async def test_a_misspelt_field_for_more_pages_is_named() -> None:
     async with ScriptedServer(by_cursor).running() as server:
         paging = {"type": "cursor", "cursor": "meta.next", "parameter": "after", "more": "has_mor"}
@@ -370,6 +395,7 @@ async def test_milliseconds_among_seconds_are_no_bookmark(values: list[int]) -> 
     [
         ([1, "a"], "some are text, others are not; .*: python -m engine bookmarks reset p$"),
         ([{"a": 1}], "a value of 'at' is neither text nor a number"),
+        ([True], "a value of 'at' is neither text nor a number"),
     ],
 )
 async def test_incremental_values_that_cannot_be_compared_are_named(values: list[Any], message: str) -> None:
@@ -621,11 +647,24 @@ async def test_passing_answers_are_those_of_their_records() -> None:
 
 
 async def test_statuses_mean_what_the_file_says() -> None:
-    answers = [Answer(409), Answer(404), Answer(418)]
-    params = {"ok_statuses": [409], "record_statuses": [404], "retry_statuses": [418], "concurrency": 1}
+    answers = [Answer(409), Answer(404), Answer(418, b"", {"retry-after": "7"})]
+    params = {"ok_statuses": [409], "record_statuses": [404, 418], "retry_statuses": [418], "concurrency": 1}
     async with ScriptedServer(answers=answers).running() as server:
         failures = await send(server.url, [{"id": 0}, {"id": 1}, {"id": 2}], **params)
-    assert {index: type(error) for index, error in failures.items()} == {1: RecordError, 2: TransientError}
+    assert failures.keys() == {1, 2}
+    assert isinstance(failures[1], RecordError)
+    assert isinstance(failures[2], TransientError)
+    assert failures[2].retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [("query", r"`query` is the same .* write `\?of={id}` in `path`"), ("headers", "`headers` is the same")],
+)
+def test_fields_where_they_are_not_filled_in_are_refused(option: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        HttpSinkParams.model_validate({option: {"of": "{id}"}})
+    HttpSinkParams.model_validate({option: {"of": '{"literal": true}'}})
 
 
 async def test_a_lone_bad_record_dies_where_the_api_says_it_takes_records() -> None:

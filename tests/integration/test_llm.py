@@ -30,8 +30,8 @@ from engine.sandbox.llm.injected_errors import (
     Truncated,
     rate_limited,
 )
-from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
+from engine.service.server import serving_app
 from engine.testing import ScriptedClock
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
@@ -69,7 +69,7 @@ async def open_extract(url: str, key: str = KEY, **params: Any) -> AsyncIterator
 @asynccontextmanager
 async def stand_in(*faults: Fault | None, **params: Any) -> AsyncIterator[tuple[LlmStandIn, LlmExtract]]:
     model = LlmStandIn(faults=faults)
-    async with serve_loopback(model.app) as url, open_extract(url, **params) as extract:
+    async with serving_app(model.app) as url, open_extract(url, **params) as extract:
         yield model, extract
 
 
@@ -172,7 +172,7 @@ async def test_refused_pack_is_split_and_only_the_refused_one_dies() -> None:
         return Refusal() if any("Person 3" in document.text for document in documents) else None
 
     model = LlmStandIn(faults=refuse_third)
-    async with serve_loopback(model.app) as url, open_extract(url) as extract:
+    async with serving_app(model.app) as url, open_extract(url) as extract:
         derived = await extract.apply(batch_of(*FOUR))
     assert sorted(names(derived)) == ["unstr_1", "unstr_2", "unstr_4"]
     assert [(index, error.kind) for index, error in derived.failures] == [(2, "Refused")]
@@ -192,7 +192,7 @@ async def test_a_rate_limit_on_one_pack_leaves_the_answers_of_the_others() -> No
         return rate_limited(2) if any("Person 3" in document.text for document in documents) else None
 
     model = LlmStandIn(faults=limit_second)
-    async with serve_loopback(model.app) as url, open_extract(url, batch_size=2) as extract:
+    async with serving_app(model.app) as url, open_extract(url, batch_size=2) as extract:
         derived = await extract.apply(batch_of(*FOUR))
     assert sorted(names(derived)) == ["unstr_1", "unstr_2"]
     assert [index for index, _ in derived.failures] == [2, 3]
@@ -201,7 +201,7 @@ async def test_a_rate_limit_on_one_pack_leaves_the_answers_of_the_others() -> No
 
 async def test_a_wrong_key_stops_the_run_and_is_not_shown() -> None:
     model = LlmStandIn()
-    async with serve_loopback(model.app) as url, open_extract(url, key="sk-geheim") as extract:
+    async with serving_app(model.app) as url, open_extract(url, key="sk-geheim") as extract:
         with pytest.raises(FatalError) as caught:
             await extract.apply(batch_of(*FOUR))
     assert f"{url}/v1 answered 401 (invalid_api_key): " in str(caught.value)
@@ -267,7 +267,7 @@ async def test_an_endpoint_that_was_there_before_is_waited_for() -> None:
 async def test_a_prompt_too_long_for_the_model_is_halved_until_it_fits() -> None:
     long = staged(2, text="Patient: Person 2\n" + "filler " * 6_000)
     model = LlmStandIn(context_tokens=3_000)
-    async with serve_loopback(model.app) as url, open_extract(url, pack_tokens=100_000) as extract:
+    async with serving_app(model.app) as url, open_extract(url, pack_tokens=100_000) as extract:
         derived = await extract.apply(batch_of(staged(1), long, staged(3), staged(4)))
     assert sorted(names(derived)) == ["unstr_1", "unstr_3", "unstr_4"]
     assert [(index, error.kind) for index, error in derived.failures] == [(1, "DocumentTooLong")]
@@ -728,7 +728,7 @@ async def test_an_answer_is_read_in_any_shape(choice: object, usage: object) -> 
 @pytest.mark.parametrize("body", [b'{"id": "c", "choices": [{"index": 0, "mess', b'{"id": "\xff\xfe"}', b""])
 async def test_an_answer_damaged_on_its_way_is_asked_for_again(body: bytes) -> None:
     server = ScriptedServer(answers=[Answer(200, body, {"content-type": "application/json"})])
-    async with serve_loopback(server) as url, open_extract(url) as extract:
+    async with serving_app(server) as url, open_extract(url) as extract:
         with pytest.raises(TransientError, match="other than a chat completion"):
             await extract.apply(batch_of(staged(1)))
 
@@ -744,7 +744,7 @@ async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
         }
         for path in truth
     ]
-    async with serve_loopback(model.app) as url, open_extract(url) as extract:
+    async with serving_app(model.app) as url, open_extract(url) as extract:
         derived = await extract.apply(batch_of(*records))
     fields = target_schema("Medical").fields
     found = {row["id"]: {name: row[name] for name in fields} for row in derived.records}
@@ -758,7 +758,7 @@ async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
 
 async def test_the_service_works_without_a_pipeline() -> None:
     model = LlmStandIn()
-    async with serve_loopback(model.app) as url:
+    async with serving_app(model.app) as url:
         connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr(KEY), model="sandbox-extractor")
         async with get_llm_service(connection=connection) as llm:
             good = Document.of_text("a.txt", str(staged(1)["extracted_data"]))
@@ -956,7 +956,7 @@ async def test_an_estimate_is_within_a_tenth_of_the_bill(batch_size: int) -> Non
     records = [staged(number) for number in range(1, 10)]
     prices: dict[str, Any] = {"usd_per_million_input": 2.0, "usd_per_million_output": 8.0}
     model = LlmStandIn()
-    async with serve_loopback(model.app) as url:
+    async with serving_app(model.app) as url:
         async with open_extract(url, batch_size=batch_size, **prices) as extract:
             estimate = await extract.estimate(records[:3], 10)
             assert model.stats.calls == 0

@@ -28,10 +28,9 @@ from engine.execution.failure_types import report_failure
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
-from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.s3 import s3_server
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
-from engine.service.server import running_service
+from engine.service.server import running_service, serving_app
 from engine.state.memory import MemoryStateStore
 from engine.state.records import DeadLetterFilter, RunStatus
 from engine.testing import ScriptedClock
@@ -149,14 +148,12 @@ async def opened(folder: Path, lake: str) -> AsyncIterator[World]:
         model = LlmStandIn(read_transcripts(DEFAULT_SAMPLES))
         behind = {
             "ingest": service.url,
-            "llm": await stack.enter_async_context(serve_loopback(model.app)),
+            "llm": await stack.enter_async_context(serving_app(model.app)),
             "s3": lake,
         }
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=300))
         gates = {name: Gate(url, client, clock) for name, url in behind.items()}
-        urls = {
-            name: await stack.enter_async_context(serve_loopback(gate.app)) for name, gate in gates.items()
-        }
+        urls = {name: await stack.enter_async_context(serving_app(gate.app)) for name, gate in gates.items()}
         yield World(gates, urls, clock)
 
 

@@ -30,9 +30,8 @@ from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
 from engine.sandbox.llm.injected_errors import Fault, Refusal, Truncated
-from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
-from engine.service.server import running_service
+from engine.service.server import running_service, serving_app
 from engine.state import JournalFilter, RunStatus, open_store
 from engine.state.memory import MemoryStateStore
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan
@@ -95,7 +94,7 @@ async def world(folder: Path, model: Model) -> AsyncIterator[tuple[Gate, dict[st
         httpx.AsyncClient(timeout=300) as client,
     ):
         gate = Gate(service.url, client)
-        async with serve_loopback(gate.app) as ingest, serve_loopback(model.app) as llm:
+        async with serving_app(gate.app) as ingest, serving_app(model.app) as llm:
             yield (
                 gate,
                 {
@@ -168,7 +167,7 @@ async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: P
     records = [staged(number) for number in range(4)]
     options: dict[str, Any] = {"batch_size": 1, "instructions_file": str(prompt)}
     options |= {"usd_per_million_input": 1000, "usd_per_million_output": 1000}
-    async with serve_loopback(model.app) as url, Engine() as engine:
+    async with serving_app(model.app) as url, Engine() as engine:
         prompt.write_text("Dates as ISO.")
         first = await engine.run(plan(url, records, sink, **options))
         prompt.write_text("Names in capitals.")
@@ -192,7 +191,7 @@ async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: P
 async def test_identical_documents_of_a_run_pay_once_and_each_gets_its_row() -> None:
     model, sink = Model(), MemorySink()
     records = [staged(number, content=number % 3) for number in range(30)]
-    async with serve_loopback(model.app) as url, Engine() as engine:
+    async with serving_app(model.app) as url, Engine() as engine:
         report = await engine.run(plan(url, records, sink, batch_size=2))
     assert report.tally.written == 30
     assert sorted(sink.keys) == sorted(f"all/{number}" for number in range(30))
@@ -206,7 +205,7 @@ async def test_two_runs_at_once_in_an_engine_pay_once(tmp_path: Path) -> None:
     model, sinks, reports = Model(latency=0.02), [MemorySink(), MemorySink()], []
     records = [staged(number) for number in range(20)]
 
-    async with serve_loopback(model.app) as url, Engine(state_dir=tmp_path) as engine:
+    async with serving_app(model.app) as url, Engine(state_dir=tmp_path) as engine:
 
         async def run(sink: MemorySink, pipeline: str) -> None:
             reports.append(await engine.run(plan(url, records, sink, pipeline=pipeline)))
@@ -224,7 +223,7 @@ async def test_two_runs_at_once_in_an_engine_pay_once(tmp_path: Path) -> None:
 async def test_a_resume_in_the_same_process_pays_for_nothing_again() -> None:
     model, store = Model(), MemoryStateStore()
     records = [staged(number) for number in range(8)]
-    async with serve_loopback(model.app) as url, Engine(store=store) as engine:
+    async with serving_app(model.app) as url, Engine(store=store) as engine:
         broken, mended = FaultySink([FatalError("disk")]), MemorySink()
         first = await engine.run(plan(url, records, broken))
         assert first.status is RunStatus.FAILED
@@ -241,7 +240,7 @@ async def test_a_refused_document_dies_again_without_being_paid_for_again() -> N
     model, store = Model(), MemoryStateStore()
     model.fault = {"Person 2": Refusal(), "Person 3": Truncated()}
     records = [staged(number) for number in range(5)]
-    async with serve_loopback(model.app) as url, Engine(store=store) as engine:
+    async with serving_app(model.app) as url, Engine(store=store) as engine:
         first = await engine.run(plan(url, records, FaultySink([FatalError("disk")])))
         calls = model.stand_in.stats.calls
         redone = await engine.run(plan(url, records, MemorySink()), resume=await store.get_run(first.run_id))
@@ -260,7 +259,7 @@ async def test_a_budget_counts_what_earlier_attempts_of_the_run_have_paid() -> N
     records = [staged(number) for number in range(10)]
     prices: dict[str, Any] = {"usd_per_million_input": 1.0, "usd_per_million_output": 1.0}
     limits: dict[str, Any] = {"batch_size": 1, "concurrency": 1, "budget_usd": 0.002}
-    async with serve_loopback(model.app) as url, Engine(store=store) as engine:
+    async with serving_app(model.app) as url, Engine(store=store) as engine:
         first = await engine.run(plan(url, records, MemorySink(), **prices, **limits))
         assert "budget" in first.error
         calls = model.stand_in.stats.calls

@@ -22,9 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from connectors.models import INGEST_MODELS
 from engine.sandbox.llm.app import LlmStandIn
-from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
-from engine.service.server import running_service
+from engine.service.server import running_service, serving_app
 from engine.state import RunStatus, open_store
 from tests.servers.warm_start import ended
 
@@ -132,14 +131,14 @@ def s3() -> Iterator[str]:
 async def world(s3: str, folder: Path) -> AsyncIterator[World]:
     async with (
         running_service(folder / "service", models=INGEST_MODELS) as service,
-        serve_loopback(LlmStandIn(read_transcripts(DEFAULT_SAMPLES)).app) as llm,
+        serving_app(LlmStandIn(read_transcripts(DEFAULT_SAMPLES)).app) as llm,
         httpx.AsyncClient(timeout=300) as client,
     ):
         gates = [Gate(target, client) for target in (s3, service.url, llm)]
         async with (
-            serve_loopback(gates[0]) as lake_url,
-            serve_loopback(gates[1]) as ingest_url,
-            serve_loopback(gates[2]) as model_url,
+            serving_app(gates[0]) as lake_url,
+            serving_app(gates[1]) as ingest_url,
+            serving_app(gates[2]) as model_url,
         ):
             env = {
                 **os.environ,

@@ -102,7 +102,7 @@ def records_at(report: RunReport, node: str) -> Check:
 
 
 def tamper(service: RunningService, sql: str) -> None:
-    service.warehouse._storage.cursor().execute(sql)
+    service.warehouse.storage.cursor().execute(sql)
 
 
 @pytest.mark.parametrize("source", ["new", "same"])

@@ -70,11 +70,11 @@ class _Lent(Warehouse):
         self._free: list[Storage] | None = free
 
     def close(self) -> None:
-        self._writer.stop()
+        self.writer.stop()
         free, self._free = self._free, None
         if free is not None:
-            _empty(self._storage)
-            free.append(self._storage)
+            _empty(self.storage)
+            free.append(self.storage)
 
 
 def _empty(storage: Storage) -> None:

@@ -18,7 +18,7 @@ from engine.plan.model import Plan, PlanNode
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
 from engine.sandbox.llm.injected_errors import Fault, rate_limited
-from engine.sandbox.loopback import serve_loopback
+from engine.service.server import serving_app
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family
@@ -84,7 +84,7 @@ async def test_storm_of_429_fails_nothing_and_pays_once(
 ) -> None:
     throttling = Throttling(accepted=8, refused=16)
     model, sink = LlmStandIn(faults=throttling), MemorySink()
-    async with serve_loopback(model.app) as url, AsyncExitStack() as stack:
+    async with serving_app(model.app) as url, AsyncExitStack() as stack:
         shop = await stack.enter_async_context(workshop(server, extracting(url, sink)))
         for client in server.clients:  # two workers, four chunks each, four calls each
             await stack.enter_async_context(shop.worker(client=client, slots=4))

@@ -23,7 +23,7 @@ from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.registry import Registry
-from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
+from engine.service.operations import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.records import RunRecord, RunStatus
 
 if TYPE_CHECKING:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.llm.extraction import extract_fields
-from engine.sandbox.llm.labels import ALIASES
+from engine.sandbox.llm.labels import ALIASES, find_labelled, labelled_values, strip_mail_header
+from engine.sandbox.llm.prose import find_in_prose
 from engine.sandbox.llm.schema import JsonObject, coerce, properties, resolve, slots
+
+_AGE = re.compile(r"^(\d{1,3})\s*(?:years?(?:\s+old)?|yrs?\.?|y/?o|jahre)?\s*$", re.IGNORECASE)
 
 
 def answer_for(
@@ -47,3 +50,17 @@ def _text(document: PromptDocument | None, transcripts: Mapping[str, str]) -> st
         return ""
     seen = (transcripts.get(hashlib.sha256(image).hexdigest(), "") for image in document.images)
     return "\n".join([document.text, *seen])
+
+
+def extract_fields(text: str, fields: Collection[str]) -> dict[str, str | None]:
+    """Return every field's value as the document spells it, or None if it has none.
+
+    A labelled value wins over running text; an age loses its "years", since the field asks for the number.
+    """
+    body = strip_mail_header(text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff"))
+    values = labelled_values(body)
+    found = {field: find_labelled(field, values) or find_in_prose(field, body) for field in fields}
+    age = found.get("patient_age")
+    if age is not None and (match := _AGE.match(age)):
+        found["patient_age"] = match[1]
+    return found

@@ -100,17 +100,15 @@ class LlmStandIn:
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/stats", self._stats),
-            ]
+            ],
+            exception_handlers={_RefusedError: _answer},
         )
 
     async def _stats(self, _request: Request) -> JSONResponse:
         return JSONResponse(dataclasses.asdict(self.stats), headers=_HEADERS)
 
     async def _models(self, request: Request) -> JSONResponse:
-        try:
-            self._authorize(request)
-        except _RefusedError as refused:
-            return _error(refused)
+        self._authorize(request)
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": STAND_IN}
         return JSONResponse({"object": "list", "data": [model]}, headers=_HEADERS)
 
@@ -122,9 +120,9 @@ class LlmStandIn:
         try:
             self._authorize(request)
             return await self._complete(await _read(request))
-        except _RefusedError as refused:
+        except _RefusedError:
             stats.refused += 1
-            return _error(refused)
+            raise
         finally:
             stats.in_flight -= 1
 
@@ -217,7 +215,8 @@ def _content(answer: dict[str, object], fault: Fault | None, limit: int | None) 
     return content, "stop"
 
 
-def _error(refused: _RefusedError) -> JSONResponse:
+async def _answer(_request: Request, refused: Exception) -> JSONResponse:
+    assert isinstance(refused, _RefusedError)
     headers = dict(_HEADERS)
     if refused.retry_after is not None:
         headers["retry-after"] = f"{refused.retry_after:g}"

@@ -11,11 +11,13 @@ JsonObject = Mapping[str, object]
 
 _SLOT = re.compile(r"r\d+")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
-_SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
-_DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
-_MONTH_FIRST = re.compile(r"([A-Za-z]{3})[a-z]*\.? (\d{1,2})\w*,? (\d{4})")
-_DAY_FIRST = re.compile(r"(\d{1,2})\w*\.? ([A-Za-z]{3})[a-z]* (\d{4})")
+_DATES = (
+    re.compile(r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"),
+    re.compile(r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})"),
+    re.compile(r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})"),
+    re.compile(r"(?P<month>[A-Za-z]{3})[a-z]*\.? (?P<day>\d{1,2})\w*,? (?P<year>\d{4})"),
+    re.compile(r"(?P<day>\d{1,2})\w*\.? (?P<month>[A-Za-z]{3})[a-z]* (?P<year>\d{4})"),
+)
 
 
 def is_object(value: object) -> TypeGuard[JsonObject]:
@@ -80,20 +82,12 @@ def coerce(value: str | None, schema: JsonObject) -> object:
 
 def iso_date(value: str) -> str | None:
     """Convert a written date to YYYY-MM-DD, else None; month first with slashes, day first with dots."""
-    if match := _ISO.search(value):
-        year, month, day = match.groups()
-    elif match := _SLASHED.search(value):
-        month, day, year = match.groups()
-    elif match := _DOTTED.search(value):
-        day, month, year = match.groups()
-    elif match := _MONTH_FIRST.search(value):
-        month, day, year = match.groups()
-    elif match := _DAY_FIRST.search(value):
-        day, month, year = match.groups()
-    else:
+    match = next((found for pattern in _DATES if (found := pattern.search(value))), None)
+    if match is None:
         return None
+    month = match["month"]
     try:
         number = _MONTHS.index(month.lower()) + 1 if month.isalpha() else int(month)
-        return dt.date(int(year), number, int(day)).isoformat()
+        return dt.date(int(match["year"]), number, int(match["day"])).isoformat()
     except ValueError:
         return None

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from engine.service.operations import NodeView, SplitView
+from engine.service.page.rendering import cut, draw
 
 __all__ = ["bars", "graph", "in_brief", "rates", "split_grid"]
 
@@ -30,22 +31,38 @@ def graph(nodes: Sequence[NodeView], bottleneck: str = "") -> Markup:
     rows = max(row for _, row in place.values()) + 1
     width = columns * (_WIDTH + _ACROSS) - _ACROSS + 2 * _MARGIN
     height = rows * (_HEIGHT + _DOWN) - _DOWN + 2 * _MARGIN
-    parts = [
-        Markup(
-            '<svg class="graph{}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
-        ).format(" fits" if width <= _FITS else "", width, height, width, height, _in_words(nodes))
-    ]
-    for node in nodes:
-        parts += [_edge(place[name], place[node.name], node.state) for name in node.inputs if name in place]
-    parts += [_box(node, *place[node.name], is_slowest=node.name == bottleneck) for node in nodes]
-    return Markup("").join([*parts, Markup("</svg>")])
+    corners = {
+        name: (_MARGIN + column * (_WIDTH + _ACROSS), _MARGIN + row * (_HEIGHT + _DOWN))
+        for name, (column, row) in place.items()
+    }
+    return draw(
+        "graph",
+        width=width,
+        height=height,
+        fits=width <= _FITS,
+        label="; ".join(f"{one.name}, {one.kind} {one.component}, {one.state}" for one in nodes),
+        bottleneck=bottleneck,
+        box_width=_WIDTH,
+        box_height=_HEIGHT,
+        edges=[
+            {"state": node.state, **_edge(*corners[name], *corners[node.name])}
+            for node in nodes
+            for name in node.inputs
+            if name in corners
+        ],
+        boxes=[
+            {"node": one, "x": x, "y": y, "name": _abridged(one.name), "figures": _figures(one)}
+            for one in nodes
+            for x, y in [corners[one.name]]
+        ],
+    )
 
 
 def in_brief(nodes: Sequence[NodeView]) -> str:
     """Return the flow in one line; nodes at the same distance from a source are joined by commas."""
     columns: dict[int, list[str]] = {}
     for name, (column, _) in _places(nodes).items():
-        columns.setdefault(column, []).append(_cut(name, 40))
+        columns.setdefault(column, []).append(cut(name, 40))
     return " → ".join(_shortened([", ".join(_shortened(columns[column])) for column in sorted(columns)]))
 
 
@@ -54,10 +71,6 @@ def _shortened(names: list[str]) -> list[str]:
     if len(names) <= _BRIEF:
         return names
     return [*names[: _BRIEF - 2], f"… {len(names) - _BRIEF + 1} more …", names[-1]]
-
-
-def _in_words(nodes: Sequence[NodeView]) -> str:
-    return "; ".join(f"{one.name}, {one.kind} {one.component}, {one.state}" for one in nodes)
 
 
 def _places(nodes: Sequence[NodeView]) -> Mapping[str, tuple[int, int]]:
@@ -73,51 +86,12 @@ def _places(nodes: Sequence[NodeView]) -> Mapping[str, tuple[int, int]]:
     return place
 
 
-def _corner(column: int, row: int) -> tuple[int, int]:
-    return _MARGIN + column * (_WIDTH + _ACROSS), _MARGIN + row * (_HEIGHT + _DOWN)
-
-
-def _edge(begin: tuple[int, int], end: tuple[int, int], state: str) -> Markup:
-    x, y = _corner(*begin)
-    x, y = x + _WIDTH, y + _HEIGHT // 2
-    to_x, to_y = _corner(*end)
-    to_y += _HEIGHT // 2
+def _edge(x: int, y: int, to_x: int, to_y: int) -> dict[str, str]:
+    """Return the paths of the line and its tip between the boxes at these corners."""
+    x, y, to_y = x + _WIDTH, y + _HEIGHT // 2, to_y + _HEIGHT // 2
     bend = max(24, (to_x - x) // 2)
-    line = Markup('<path class="edge {}" d="M{} {}C{} {} {} {} {} {}"/>').format(
-        state, x, y, x + bend, y, to_x - bend, to_y, to_x - 5, to_y
-    )
-    tip = Markup('<path class="tip {}" d="M{} {}l-8 -4.5v9z"/>').format(state, to_x, to_y)
-    return line + tip
-
-
-def _box(node: NodeView, column: int, row: int, *, is_slowest: bool) -> Markup:
-    x, y = _corner(column, row)
-    marked = " slowest" if is_slowest else ""
-    figures = _figures(node)
-    title = f"{node.name}: {node.kind} {node.component}, {node.state}{figures and f'; {figures}'}"
-    parts = [
-        Markup('<g class="node {} {}{}"><title>{}</title>').format(node.kind, node.state, marked, title),
-        Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="10"/>').format(x, y, _WIDTH, _HEIGHT),
-        Markup('<circle class="state" cx="{}" cy="{}" r="4.5"/>').format(x + _WIDTH - 15, y + 17),
-        Markup('<text class="kind" x="{}" y="{}">{}</text>').format(x + 14, y + 19, node.kind),
-        Markup('<text class="name" x="{}" y="{}">{}</text>').format(x + 14, y + 36, _abridged(node.name)),
-        Markup('<text class="component" x="{}" y="{}">{}</text>').format(
-            x + 14, y + 51, _cut(node.component, 20)
-        ),
-        Markup('<text class="figures" x="{}" y="{}">{}</text>').format(x + 14, y + 68, _cut(figures, 23)),
-    ]
-    if node.share is not None:
-        parts.append(
-            Markup('<rect class="track" x="{}" y="{}" width="{}" height="4" rx="2"/>').format(
-                x + 14, y + 76, _WIDTH - 28
-            )
-        )
-        parts.append(
-            Markup('<rect class="share" x="{}" y="{}" width="{:.1f}" height="4" rx="2"/>').format(
-                x + 14, y + 76, (_WIDTH - 28) * node.share
-            )
-        )
-    return Markup("").join([*parts, Markup("</g>")])
+    line = f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x - 5} {to_y}"
+    return {"line": line, "tip": f"M{to_x} {to_y}l-8 -4.5v9z"}
 
 
 def _figures(node: NodeView) -> str:
@@ -134,10 +108,6 @@ def _figures(node: NodeView) -> str:
 def _abridged(name: str) -> str:
     """Shorten a name in the middle, since names of neighbours often begin alike."""
     return name if len(name) <= _NAME else f"{name[: _NAME - 7]}…{name[-6:]}"
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 _WIDE, _HIGH = 600, 150
@@ -158,28 +128,17 @@ def rates(points: Sequence[tuple[float, float, float]], label: str) -> Markup:
             f"{(when - begin) / ((end - begin) or 1) * _WIDE:.1f} {_HIGH - value / highest * (_HIGH - 4):.1f}"
         )
 
-    written = "L".join(at(when, value) for when, value, _ in points)
-    dead = "L".join(at(when, value) for when, _, value in points)
-    has_dead = any(value for _, _, value in points)
-    drawing = Markup(
-        '<svg viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">'
-        '<path class="grid" d="M0 {top}H{w}M0 {middle}H{w}M0 {h}H{w}"/>'
-        '<path class="area" d="M{written}L{w} {h}L0 {h}Z"/><path class="line" d="M{written}"/>{dead}</svg>'
-    ).format(
+    most = max(written for _, written, _ in points)
+    return draw(
+        "rates",
         w=_WIDE,
         h=_HIGH,
-        top=4,
-        middle=_HIGH // 2 + 2,
-        label=f"{label}: {_short(points[-1][1])} now, at most {_short(max(one for _, one, _ in points))}",
-        written=written,
-        dead=Markup('<path class="line dead" d="M{}"/>').format(dead) if has_dead else "",
-    )
-    heights = [_short(highest * share) for share in (1, 0.5, 0)]
-    times = [datetime.fromtimestamp(begin + (end - begin) * share, UTC) for share in (0, 0.5, 1)]
-    return Markup('<div class="chart"><div class="ys">{}</div>{}<div class="xs">{}</div></div>').format(
-        Markup("").join(Markup("<span>{}</span>").format(text) for text in heights),
-        drawing,
-        Markup("").join(Markup("<span>{}</span>").format(f"{when:%H:%M:%S}") for when in times),
+        label=f"{label}: {_short(points[-1][1])} now, at most {_short(most)}",
+        written="L".join(at(when, value) for when, value, _ in points),
+        dead="L".join(at(when, value) for when, _, value in points),
+        has_dead=any(value for _, _, value in points),
+        heights=[_short(highest * share) for share in (1, 0.5, 0)],
+        times=[datetime.fromtimestamp(begin + (end - begin) * share, UTC) for share in (0, 0.5, 1)],
     )
 
 
@@ -201,17 +160,7 @@ def bars(causes: Sequence[tuple[str, str, int]], limit: int = 6) -> Markup:
     """Draw (where, cause, number) as horizontal bars, most frequent first."""
     shown = causes[:limit]
     highest = max((number for _, _, number in shown), default=1)
-    rows = [
-        Markup(
-            '<li><span class="cause">{cause} <span class="soft">{where}</span></span>'
-            '<span class="number">{number}</span>'
-            '<svg width="100%" height="8" aria-hidden="true">'
-            '<rect class="track" width="100%" height="8" rx="4"/>'
-            '<rect class="bar" width="{share:.1f}%" height="8" rx="4"/></svg></li>'
-        ).format(cause=cause, where=where, number=f"{number:,}", share=max(1.5, number / highest * 100))
-        for where, cause, number in shown
-    ]
-    return Markup('<ol class="bars">{}</ol>').format(Markup("").join(rows)) if rows else Markup("")
+    return draw("bars", causes=shown, highest=highest) if shown else Markup("")
 
 
 _CELL, _PER_ROW = 14, 48
@@ -221,19 +170,12 @@ def split_grid(splits: Sequence[SplitView]) -> Markup:
     """Draw a square for each split."""
     if not splits:
         return Markup("")
-    columns = min(len(splits), _PER_ROW)
-    rows = -(-len(splits) // _PER_ROW)
-    done = sum(one.state == "done" for one in splits)
-    parts = [
-        Markup('<svg class="splits" viewBox="0 0 {} {}" width="{}" role="img" aria-label="{}">').format(
-            columns * _CELL, rows * _CELL, columns * _CELL, f"{done} of {len(splits)} splits done"
-        )
-    ]
-    for index, split in enumerate(splits):
-        row, column = divmod(index, _PER_ROW)
-        parts.append(
-            Markup(
-                '<rect class="{}" x="{}" y="{}" width="11" height="11" rx="2"><title>{}</title></rect>'
-            ).format(split.state, column * _CELL, row * _CELL, f"{split.node}: {split.key}, {split.state}")
-        )
-    return Markup("").join([*parts, Markup("</svg>")])
+    return draw(
+        "splits",
+        splits=splits,
+        width=min(len(splits), _PER_ROW) * _CELL,
+        height=-(-len(splits) // _PER_ROW) * _CELL,
+        done=sum(one.state == "done" for one in splits),
+        per_row=_PER_ROW,
+        cell=_CELL,
+    )

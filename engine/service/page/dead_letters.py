@@ -20,7 +20,6 @@ from engine.service.submission import AuditEntry, NotStoredError, Submission
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
-    from engine.service.storage import Reader
 
 __all__ = ["discard", "discard_many", "replay", "show_letter", "show_letters"]
 
@@ -38,14 +37,16 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
     where = {name: query.get(name, "") for name in ("place", "cause", "before")}
     where["status"] = query.get("status", "open")
     status = "" if where["status"] == "all" else where["status"]
+    page = LetterWhere(where["place"], where["cause"], status, before=where["before"], limit=PAGE + 1)
     if store == "engine" and context.operations is not None:
-        page = LetterWhere(where["place"], where["cause"], status, before=where["before"], limit=PAGE + 1)
         found: list[Any] = await context.operations.letters(page)
         causes = await context.operations.causes()
         last = found[PAGE - 1].id if len(found) > PAGE else ""
     else:
         store = "service"
-        found, causes = await context.read(lambda reader: _own(reader, where, status))
+        found, causes = await context.read(
+            lambda reader: (letters.list_letters(reader, page), letters.causes_of(reader))
+        )
         last = found[PAGE - 1].place if len(found) > PAGE else ""
     asked: dict[str, Any] = {"store": store, **where}
     more = address(request, "/ui/letters", **{**asked, "before": last}) if last else ""
@@ -63,24 +64,7 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
     )
 
 
-def _own(reader: Reader, where: dict[str, str], status: str) -> tuple[list[Any], list[tuple[str, str, int]]]:
-    found = letters.list_letters(
-        reader,
-        model=where["place"],
-        cause=where["cause"],
-        status=status,
-        before=where["before"],
-        limit=PAGE + 1,
-    )
-    return found, letters.causes_of(reader)
-
-
-async def show_letter(request: Request, context: ServiceContext) -> Response:
-    """Show one dead letter."""
-    return await _letter_page(request, context)
-
-
-async def _letter_page(
+async def show_letter(
     request: Request,
     context: ServiceContext,
     *,
@@ -88,6 +72,7 @@ async def _letter_page(
     record: str | None = None,
     status: int = 200,
 ) -> Response:
+    """Show one dead letter, with the record as edited, and why that was rejected."""
     store, letter_id = request.path_params["store"], request.path_params["id"]
     letter = await _find(context, store, letter_id)
     if letter is None:
@@ -159,7 +144,7 @@ async def replay(request: Request, context: ServiceContext, form: dict[str, str]
     except NotStoredError:
         errors, status = [_BUSY], 503
     if any(errors):
-        return await _letter_page(request, context, errors=errors, record=record, status=status)
+        return await show_letter(request, context, errors=errors, record=record, status=status)
     return RedirectResponse(address(request, f"/ui/letters/{store}/{letter_id}", said=said), 303)
 
 

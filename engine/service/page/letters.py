@@ -11,7 +11,7 @@ import orjson
 
 from engine.service.ingest import store_again
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord
+from engine.service.operations import DeadRecord, LetterWhere
 from engine.service.submission import AuditEntry
 
 if TYPE_CHECKING:
@@ -69,23 +69,25 @@ class ServiceLetter:
         return f"{self.sequence}.{self.index}.{self.id}"
 
 
-def list_letters(
-    reader: Reader, *, model: str = "", cause: str = "", status: str = "", before: str = "", limit: int = 50
-) -> list[ServiceLetter]:
-    """Return dead letters, newest first, after the place `before`. Blocks."""
+def list_letters(reader: Reader, where: LetterWhere) -> list[ServiceLetter]:
+    """Return dead letters, newest first; `where.pipeline` is the model, `where.before` a place. Blocks."""
     conditions, values = ["true"], list[Any]()
-    for column, value in (("lower(model)", model.lower()), ("error_type", cause), ("status", status)):
+    for column, value in (
+        ("lower(model)", where.pipeline.lower()),
+        ("error_type", where.cause),
+        ("status", where.status),
+    ):
         if value:
             conditions.append(f"{column} = ?")
             values.append(value)
-    place = before.split(".", 2)
+    place = where.before.split(".", 2)
     if len(place) == 3 and all(part.isascii() and part.isdigit() and len(part) < 19 for part in place[:2]):
         conditions.append(f"{_ORDER} < (?, ?, ?)")
         values += [int(place[0]), int(place[1]), place[2]]
     rows = reader.execute(
         f"SELECT {_COLUMNS} FROM _odw_dead_letters WHERE {' AND '.join(conditions)} "  # noqa: S608 -- constants
         "ORDER BY commit_sequence DESC, batch_index DESC, dead_letter_id DESC LIMIT ?",
-        [*values, limit],
+        [*values, where.limit],
     ).fetchall()
     return [ServiceLetter(*row) for row in rows]
 
@@ -122,12 +124,11 @@ def records_of(reader: Reader, ids: Sequence[str]) -> list[DeadRecord]:
     return [DeadRecord(Origin(*origin), record_id) for *origin, record_id in found]
 
 
-def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]]:
-    """Return (model, error type, number), most frequent first. Blocks."""
+def causes_of(reader: Reader) -> list[tuple[str, str, int]]:
+    """Return (model, error type, number) of open ones, most frequent first. Blocks."""
     return reader.execute(
-        "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = ? "
-        "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50",
-        [status],
+        "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = 'open' "
+        "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50"
     ).fetchall()
 
 

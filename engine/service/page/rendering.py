@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from engine.service.page.charts import in_brief
 from engine.service.workflows import duration_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = ["HEADERS", "address", "cell_text", "cut", "fragment", "moment", "problem", "render", "static_file"]
+__all__ = [
+    "HEADERS",
+    "address",
+    "cell_text",
+    "cut",
+    "draw",
+    "fragment",
+    "moment",
+    "problem",
+    "render",
+    "static_file",
+]
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -73,6 +84,11 @@ def fragment(request: Request, template: str, **values: Any) -> str:
     return _environment().get_template(template).render(base=_base(context), **values)
 
 
+def draw(name: str, **values: Any) -> Markup:
+    """Render a drawing of `templates/drawings`."""
+    return Markup(_environment().get_template(f"drawings/{name}.html").render(**values))  # noqa: S704 -- escaped by it
+
+
 def address(request: Request, path: str, **query: str) -> str:
     """Return the path of another page, with the service's prefix; empty values are left out."""
     given = {name: value for name, value in query.items() if value}
@@ -109,6 +125,8 @@ def _version() -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from engine.service.page.charts import in_brief
+
     environment = Environment(
         loader=PackageLoader("engine.service.page"),
         autoescape=True,
@@ -144,13 +162,11 @@ def _show_controls(value: object) -> object:
 
 def moment(text: object) -> datetime | None:
     """Parse a time of the state store or the warehouse, with a zone; None for none."""
-    if isinstance(text, datetime):
-        return text if text.tzinfo is not None else text.replace(tzinfo=UTC)
-    if not isinstance(text, str) or not text:
-        return None
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text) if isinstance(text, str) else text
     except ValueError:
+        return None
+    if not isinstance(found, datetime):
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
@@ -191,6 +207,7 @@ def _when(value: object) -> str:
 
 
 _NONE = "\N{EN DASH}"
+_SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -208,12 +225,9 @@ def _ago(value: object) -> str:
 
 
 def _took(begun: datetime, ended: datetime | None) -> str:
-    return duration_text((ended or datetime.now(UTC)) - begun) if begun else str(timedelta())
+    return duration_text((ended or datetime.now(UTC)) - begun)
 
 
 def _bytes(value: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1024 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return ""
+    size, unit = next(((size, unit) for size, unit in _SIZES if value >= size), (1, "B"))
+    return f"{value:.0f} B" if unit == "B" else f"{value / size:.1f} {unit}"

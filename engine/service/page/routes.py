@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.service.bodies import BodyError, read_body
-from engine.service.page import dead_letters, records, runs, system, tables
+from engine.service.page import dead_letters, overview, records, runs, tables
 from engine.service.page.access import COOKIE, LIFETIME
 from engine.service.page.live import stream
 from engine.service.page.rendering import HEADERS, address, problem, render, static_file
@@ -56,8 +56,8 @@ def page_routes() -> list[BaseRoute]:
         _route("/ui/tables/{name}", tables.show_table),
         _route("/ui/query", tables.show_query, tables.run),
         _route("/ui/records", records.show_record),
-        _route("/ui/schedules", system.show_schedules),
-        _route("/ui/health", system.show_health),
+        _route("/ui/schedules", overview.show_schedules),
+        _route("/ui/health", overview.show_health),
     ]
 
 

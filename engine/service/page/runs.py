@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from engine.service.operations import OperationsError
+from engine.service.operations import OperationsError, RunStartError
 from engine.service.page import charts
 from engine.service.page.rendering import address, problem, render
-from engine.service.runs import RunStartError
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -63,18 +62,11 @@ async def show_run(request: Request, context: ServiceContext) -> Response:
     return render(request, "run.html", **values)
 
 
-async def show_pipeline(request: Request, context: ServiceContext) -> Response:
-    """Show a pipeline with its graph, and a form to start it."""
-    return await _pipeline_page(request, context, request.path_params["name"])
-
-
-async def _pipeline_page(
-    request: Request,
-    context: ServiceContext,
-    name: str,
-    error: str = "",
-    given: dict[str, str] | None = None,
+async def show_pipeline(
+    request: Request, context: ServiceContext, error: str = "", given: dict[str, str] | None = None
 ) -> Response:
+    """Show a pipeline with its graph, and a form to start it, as filled in before an error."""
+    name = request.path_params["name"]
     found = context.operations.pipelines() if context.operations is not None else ()
     pipeline = next((one for one in found if one.name == name), None)
     if context.operations is None or pipeline is None:
@@ -100,7 +92,7 @@ async def start_run(request: Request, context: ServiceContext, form: dict[str, s
     try:
         started = await context.operations.start(name, given)
     except RunStartError as error:
-        return await _pipeline_page(request, context, name, str(error), given)
+        return await show_pipeline(request, context, str(error), given)
     context.metrics.runs[started.pipeline] += 1
     return RedirectResponse(address(request, f"/ui/runs/{started.run_id}"), 303)
 

@@ -29,7 +29,7 @@ from engine.execution.report import RunReport
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.loopback import serve_loopback
+from engine.service.server import serving_app
 from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 
@@ -150,7 +150,7 @@ async def _model(latency: float) -> AsyncIterator[tuple[Counter[str], str]]:
         asked.update(document.text.split("\n")[0] for document in documents)
 
     model = LlmStandIn(faults=see, latency=latency)
-    async with serve_loopback(model.app) as url:
+    async with serving_app(model.app) as url:
         yield asked, url
 
 

@@ -24,8 +24,7 @@ from engine.execution.events import RunEvent
 from engine.execution.report import RunReport
 from engine.execution.session import Session
 from engine.service.models import Origin
-from engine.service.operations import DeadRecord, LetterWhere, OperationsError
-from engine.service.runs import RunStartError
+from engine.service.operations import DeadRecord, LetterWhere, OperationsError, RunStartError
 from engine.state.memory import MemoryStateStore
 from engine.state.records import DeadLetterFilter, RunStatus
 

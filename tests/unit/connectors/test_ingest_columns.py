@@ -11,8 +11,7 @@ import pytest
 
 from connectors.ingest import IngestConnection, IngestParams, IngestSink
 from connectors.ingest.columns import COLUMNS_TYPE
-from connectors.ingest.delivery import Delivery
-from connectors.ingest.epoch import Epoch
+from connectors.ingest.delivery import Delivery, Epoch
 from connectors.warehouse.client import Answer
 from engine.contract.batch import Batch
 

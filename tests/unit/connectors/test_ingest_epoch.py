@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.ingest.epoch import Epoch, epoch_scope
+from connectors.ingest.delivery import Epoch, epoch_scope
 
 
 def test_a_chunk_lies_within_its_run() -> None:

@@ -29,8 +29,8 @@ async def key_of(node: str, *, attempt: int = 1) -> str:
     )
     sink.ctx = Context(run_id="r1", node=node, attempt=attempt, epoch=attempt)
     async with sink:
-        assert sink._client is not None
-        sink._client.post = post  # type: ignore[assignment, method-assign]
+        assert sink._delivery is not None
+        sink._delivery.client.post = post  # type: ignore[assignment, method-assign]
         with pytest.raises(FatalError, match="enough"):
             await sink.write(Batch([{"id": "a", "name": "x"}], KeyRange("k/", 0, 1)))
     return seen[0]

@@ -43,9 +43,19 @@ def postgres(connection: str, **params: Any) -> Node:
     return {"sink": "postgres", "input": "read", "with": {"connection": connection, "table": "t"} | params}
 
 
+def clickhouse(connection: str, **params: Any) -> Node:
+    return {"sink": "clickhouse", "input": "read", "with": {"connection": connection, "table": "t"} | params}
+
+
 def compiled(**pipelines: Any) -> dict[str, Plan]:
     connections: dict[str, Any] = {name: {"endpoint": f"http://{name}:9000"} for name in ("lake", "other")}
     connections |= {name: {"url": f"postgresql://{name}/db"} for name in ("db", "db2")}
+    connections |= {
+        "db_as_other": {"url": "postgresql://me:pw@db:5432/db"},
+        "db_sales": {"url": "postgresql://db/db?options=-csearch_path%3Dsales,public"},
+        "click": {"url": "http://click:8123"},
+        "click_shop": {"url": "http://click:8123/", "database": "shop", "user": "me"},
+    }
     file = load_mapping({"version": 1, "connections": connections, "pipelines": pipelines}, environ={})
     return compile_file(file, Registry.installed())
 
@@ -109,6 +119,22 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
             postgres("db"),
             "`one` writes the table public.t already",
         ),
+        (postgres("db"), postgres("db_as_other", mode="replace"), "`one` writes the table t already"),
+        (
+            postgres("db", table="sales.t"),
+            postgres("db_sales", mode="replace"),
+            "`one` writes the table sales.t already",
+        ),
+        (
+            clickhouse("click", table="shop.t", mode="replace"),
+            clickhouse("click_shop"),
+            "`one` writes the table shop.t already",
+        ),
+        (
+            clickhouse("click"),
+            clickhouse("click_shop", table="default.t", mode="replace"),
+            "`one` writes the table t already",
+        ),
     ],
     ids=[
         "replace",
@@ -123,6 +149,10 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
         "partition of a bucket",
         "schema main",
         "schema public",
+        "another user",
+        "schema of the search path",
+        "database of the connection",
+        "default database",
     ],
 )
 def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: Node, message: str) -> None:
@@ -135,6 +165,8 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
     ("first", "second"),
     [
         (lines("a"), lines("a")),
+        (postgres("db"), postgres("db_sales", mode="replace")),
+        (clickhouse("click"), clickhouse("click_shop", mode="replace")),
         (lines("a", mode="replace"), lines("b", mode="replace")),
         (lines("-"), lines("-")),
         (lines("/dev/null", mode="replace"), lines("/dev/null", mode="replace")),
@@ -153,6 +185,8 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
     ],
     ids=[
         "append",
+        "two schemas",
+        "two databases of a server",
         "two files",
         "output",
         "device",

@@ -11,7 +11,7 @@ import docx
 import pypdfium2
 import pytest
 
-from engine.sandbox.llm.extraction import extract_fields
+from engine.sandbox.llm.answer import extract_fields
 from engine.sandbox.server import DEFAULT_SAMPLES
 
 TRUTH: dict[str, dict[str, str] | str] = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())

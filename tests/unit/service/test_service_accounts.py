@@ -199,7 +199,7 @@ def test_ids_that_are_there_twice_are_noticed(client_of_note: Client, notes: Not
 
 def test_lost_rows_show_as_a_gap_in_the_account(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
-    client_of_note.warehouse._storage.cursor().execute("DELETE FROM \"Note\" WHERE id = 'b'")
+    client_of_note.warehouse.storage.cursor().execute("DELETE FROM \"Note\" WHERE id = 'b'")
 
     assert client_of_note.counts("run/load") == (3, 2, 0, 0, 0)
 
@@ -221,7 +221,7 @@ def test_dead_letters_of_a_scope_are_counted_once_each(client_of_note: Client) -
     found = client_of_note.account("run/load")
     assert (found.dead, found.letters) == (2, 2)
 
-    client_of_note.warehouse._storage.cursor().execute("DELETE FROM _odw_dead_letters WHERE record_id = 'a'")
+    client_of_note.warehouse.storage.cursor().execute("DELETE FROM _odw_dead_letters WHERE record_id = 'a'")
     found = client_of_note.account("run/load")
     assert (found.dead, found.letters) == (2, 1)
 
@@ -333,7 +333,7 @@ class TestRoute:
         self, client: httpx.AsyncClient, warehouse: Warehouse
     ) -> None:
         await client.post("/ingest/NoteSource", json=[{"id": "a", "text": "x"}])
-        await asyncio.to_thread(warehouse._writer.stop)
+        await asyncio.to_thread(warehouse.writer.stop)
 
         answer = await client.get("/deliveries", params=WHERE)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -42,8 +42,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         body += message["body"]
         if not message["more_body"]:
             break
-    length = str(len(body)).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    headers = [(b"content-length", str(len(body)).encode()), (b"x-query", scope["query_string"])]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -88,6 +88,17 @@ async def test_other_protocols_are_known_from_small_pieces(sent: bytes, answered
     written = await answer_to(*in_pieces(sent, size))
     assert answered in written
     assert written.count(b"\r\n\r\n") == 1
+
+
+@pytest.mark.parametrize("size", [1, 3, 500])
+async def test_an_address_beyond_ascii_is_read(size: int) -> None:
+    head = "GET /a?pattern=é* HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    written = await answer_to(*2 * in_pieces(head, size))
+    assert written.count(b"HTTP/1.1 200") == written.count(b"x-query: pattern=%C3%A9*") == 2
+
+
+async def test_lines_that_end_in_two_ways_are_refused_at_once() -> None:
+    assert (await answer_to(b"GET / HTTP/1.1\r\nHost: a\n\n")).startswith(b"HTTP/1.1 400 ")
 
 
 async def test_a_line_without_end_is_too_large() -> None:

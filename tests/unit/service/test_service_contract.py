@@ -16,12 +16,11 @@ from connectors.models import INGEST_MODELS
 from engine.service.app import create_app
 from engine.service.auth import hash_of
 from engine.service.context import ServiceContext
-from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
+from engine.service.operations import HostedRun, RunStartError, RunState, StartedRun
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
-from engine.service.triggers import parameters_of
 from engine.service.warehouse import Warehouse
-from engine.service.workflows import duration_text
+from engine.service.workflows import duration_text, parameters_of
 from tests.servers.kept_warehouse import Opening
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -314,7 +314,7 @@ async def test_a_full_queue_is_429_and_a_stopping_service_503(path: Path, models
     ) as client:
         waiting = asyncio.create_task(post(client, GOOD))
         async with asyncio.timeout(300):
-            while not warehouse.is_full:  # noqa: ASYNC110 - nothing announces it
+            while not warehouse.writer.is_full:  # noqa: ASYNC110 - nothing announces it
                 await asyncio.sleep(0.001)
         refused = await post(client, GOOD)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")

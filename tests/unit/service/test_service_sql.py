@@ -160,25 +160,29 @@ async def test_an_odd_limit_is_refused(client: httpx.AsyncClient, limit: object)
 
 def test_a_query_that_runs_too_long_is_ended(warehouse: Warehouse) -> None:
     with pytest.raises(QueryError, match="longer than") as caught:
-        run_query(warehouse, "SELECT count(*) FROM range(1000000000000)", limits=QueryLimits(seconds=0.05))
+        run_query(
+            warehouse.query_cursor,
+            "SELECT count(*) FROM range(1000000000000)",
+            limits=QueryLimits(seconds=0.05),
+        )
     assert caught.value.status == 408
-    assert run_query(warehouse, "SELECT 1").rows == [[1]]
+    assert run_query(warehouse.query_cursor, "SELECT 1").rows == [[1]]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured on Linux only")
 @pytest.mark.parametrize("value", ["range(2000)", "{'a': range(2000)}", "[[repeat('x', 20000)]]"])
 def test_a_result_that_is_too_large_is_refused(warehouse: Warehouse, value: str) -> None:
     with pytest.raises(QueryError, match="larger than 8 MiB") as caught:
-        run_query(warehouse, f"SELECT {value} FROM range(500)", limits=QueryLimits(seconds=600))
+        run_query(warehouse.query_cursor, f"SELECT {value} FROM range(500)", limits=QueryLimits(seconds=600))
     assert caught.value.status == 413
 
 
 def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> None:
     grow = "WITH RECURSIVE t AS (SELECT 'x' AS a UNION ALL SELECT a || a FROM t) SELECT length(a) FROM t"
     with pytest.raises(QueryError) as caught:
-        run_query(warehouse, grow, limits=QueryLimits(seconds=600, memory=32 * 1024 * 1024))
+        run_query(warehouse.query_cursor, grow, limits=QueryLimits(seconds=600, memory=32 * 1024 * 1024))
     assert caught.value.status in (400, 413)
-    assert run_query(warehouse, "SELECT 1").rows == [[1]]
+    assert run_query(warehouse.query_cursor, "SELECT 1").rows == [[1]]
 
 
 @given(text=st.text(max_size=40), place=st.sampled_from(FORBIDDEN))
@@ -186,7 +190,7 @@ def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> No
 def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place: str) -> None:
     for sql in (text, text + place, place + text):
         with suppress(QueryError):
-            run_query(warehouse, sql, limits=QueryLimits(seconds=1))
+            run_query(warehouse.query_cursor, sql, limits=QueryLimits(seconds=1))
 
 
 async def test_queries_need_the_key_for_reading(path: Path, models: tuple[IngestModel, ...]) -> None:

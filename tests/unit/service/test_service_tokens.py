@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from engine.errors import ConfigError
-from engine.service.auth import hash_of
-from engine.service.tokens import AdminCheck, TokenCheck, TokenSettings
+from engine.service.auth import AdminCheck, TokenCheck, TokenSettings, hash_of
 
 Token = Callable[..., str]
 

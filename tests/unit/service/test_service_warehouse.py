@@ -250,7 +250,7 @@ def test_a_key_that_failed_may_be_tried_again(desk: Desk, note: Note) -> None:
 def test_a_full_queue_refuses_and_a_closed_one_too(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     futures = [desk.warehouse.submit(desk.submission([note(str(n))], "fresh")) for n in range(4)]
-    assert desk.warehouse.is_full
+    assert desk.warehouse.writer.is_full
     with pytest.raises(QueueFullError):
         desk.put([note("more")])
     writer.start()
@@ -574,7 +574,7 @@ class TestTheFileIsGone:
 
     def test_a_database_that_broke_is_not_replaced(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
-        desk.warehouse._writer._commit = None  # as after an error that DuckDB does not recover from
+        desk.warehouse.writer._commit = None  # as after an error that DuckDB does not recover from
         path.unlink()
 
         self.refused(desk, note("b"))
