@@ -180,11 +180,7 @@ def read_columns(
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
-    if _MARKUP.match(text):
-        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
-    if dialect.header and not names and _JSON.match(text):
-        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
-        raise RecordError(message, kind="WrongHeader")
+    _check_form(text, path, may_be_json=not dialect.header or bool(names))
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     skipped = max(dialect.skip_lines, int(separator is not None))
@@ -218,6 +214,15 @@ def read_columns(
         found.append((agree(name, kind) if agree is not None else kind or "text", False))
     header_lines = skipped + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines, hint)
+
+
+def _check_form(text: str, path: str, *, may_be_json: bool) -> None:
+    """Raise RecordError if a file is of another format."""
+    if _MARKUP.match(text):
+        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
+    if not may_be_json and _JSON.match(text):
+        message = f"{path}: it is JSON, not a CSV file; read it with `format: jsonl` or `json`"
+        raise RecordError(message, kind="WrongHeader")
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
