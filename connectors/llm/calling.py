@@ -18,7 +18,7 @@ from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.replies import Reading, match_slots, normalise, read_lone
-from connectors.llm.schema import TargetSchema
+from connectors.llm.schema import RECORDS, TargetSchema
 from connectors.llm.tracing import Tracer
 from engine.contract.allowances import NoSpending, Spending
 from engine.contract.journal import AnswerJournal, JournalEntry
@@ -74,6 +74,8 @@ class Caller:
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """Return the outcome for the values of a slot."""
         fields = normalise(values, self.schema)
+        if self.schema.items and RECORDS in values:
+            fields.setdefault(RECORDS, [])  # null is an answer: the document has none
         missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
         if missing:
             return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")

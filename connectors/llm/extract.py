@@ -335,7 +335,7 @@ class LlmExtract(Transform[LlmParams]):
                 made.append(DeadItem(self._dead_letter(staged, item, number), found))
             else:
                 self.ctx.count("bad_items")
-        return made or Drop("no records in the document")
+        return made or Drop(f"no {'valid ' if any(items or []) else ''}records in the document")
 
     def _item(self, record: Mapping[str, object], document: Document) -> Outcome:
         """Validate one of many records whose dead letter is replayed, perhaps patched, without a call."""

@@ -180,7 +180,7 @@ def read_columns(
     cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
-    _check_form(text, path, may_be_json=not dialect.header or bool(names))
+    _check_kind(text, path, may_be_json=bool(names) or not dialect.header)
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     skipped = max(dialect.skip_lines, int(separator is not None))
@@ -216,8 +216,8 @@ def read_columns(
     return Columns(dialect, named, found, header_lines, hint)
 
 
-def _check_form(text: str, path: str, *, may_be_json: bool) -> None:
-    """Raise RecordError if a file is of another format."""
+def _check_kind(text: str, path: str, *, may_be_json: bool) -> None:
+    """Raise `RecordError` for a page or a JSON document."""
     if _MARKUP.match(text):
         raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
     if not may_be_json and _JSON.match(text):

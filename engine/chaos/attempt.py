@@ -115,16 +115,13 @@ class _Disturbed:
         self._random = Random(seed)  # noqa: S311 - to be repeated, not to be kept secret
 
     def plan(self, plan: Plan) -> Plan:
-        """Return the plan with disturbed calls, without retries, followers and forwarded dead letters."""
+        """Return the plan with disturbed calls, without forwarded dead letters."""
         return replace(
             plan,
             nodes=tuple(map(self._node, plan.nodes)),
             dead_letters=DeadLetterSettings(),
             settings=replace(
                 plan.settings,
-                retries=0,
-                on_complete=(),
-                on_cancel=(),
                 if_running="allow",
                 outage_limit=min(plan.settings.outage_limit, _OUTAGE_LIMIT),
             ),

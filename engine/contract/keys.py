@@ -151,23 +151,16 @@ class _Claimed(Keys):
         return _Claimed(self.base, self.indices[start:stop])
 
     def take(self, indices: Sequence[int]) -> Keys:
-        own = self.indices
-        return _Claimed(self.base, [own[index] for index in indices])
+        return _Claimed(self.base, [self.indices[index] for index in indices])
 
 
-class _Masked(_Claimed):
-    """Keys where a mask is true; their indices are computed when they are needed."""
-
-    __slots__ = ("count", "mask")
+class _Masked(Keys):
+    __slots__ = ("base", "count", "mask")
 
     def __init__(self, base: Keys, mask: Sequence[object], count: int) -> None:
         self.base = base
         self.mask = mask
         self.count = count
-
-    @property
-    def indices(self) -> Sequence[int]:  # type: ignore[override]  # nothing sets it
-        return list(compress(range(len(self.base)), self.mask))
 
     def __len__(self) -> int:
         return self.count
@@ -177,6 +170,22 @@ class _Masked(_Claimed):
 
     def ordinals(self) -> Sequence[int]:
         return list(compress(self.base.ordinals(), self.mask))
+
+    def place(self, index: int) -> str:
+        return self.base.place(self._indices()[index])
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return _chosen(self.base, self._indices())
+
+    def _indices(self) -> list[int]:
+        return list(compress(range(len(self.base)), self.mask))
+
+    def slice(self, start: int, stop: int) -> Keys:
+        return _Claimed(self.base, self._indices()[start:stop])
+
+    def take(self, indices: Sequence[int]) -> Keys:
+        kept = self._indices()
+        return _Claimed(self.base, [kept[index] for index in indices])
 
 
 class _Suffixed(Keys):

@@ -50,9 +50,10 @@ def check_topology(
         place = by_name[cycle[0]].inputs[0].place
         problems.add(place, f"the nodes form a cycle: {' → '.join(f'`{name}`' for name in cycle)}")
         return False
-    reached = _check_reachable(nodes, problems)
+    order = [by_name[name] for name in ordered(edges)]
+    reached = _check_reachable(nodes, order, problems)
     taken = _check_taken(nodes, taps, problems)
-    return _check_keys(nodes, branches, problems) and reached and taken
+    return _check_keys(order, branches, problems) and reached and taken
 
 
 def find_cycle(edges: Edges) -> list[str]:
@@ -79,13 +80,12 @@ def ordered(edges: Edges) -> list[str]:
     return order
 
 
-def _check_reachable(nodes: Sequence[NodeConfig], problems: Problems) -> bool:
+def _check_reachable(nodes: Sequence[NodeConfig], order: Sequence[NodeConfig], problems: Problems) -> bool:
     """Check that every transform and sink has a source upstream."""
-    by_name = {node.name: node for node in nodes}
-    reached = {node.name for node in nodes if node.kind is Kind.SOURCE}
-    for name in ordered({node.name: [given.name for given in node.inputs] for node in nodes}):
-        if any(given.name in reached for given in by_name[name].inputs):
-            reached.add(name)
+    reached: set[str] = set()
+    for node in order:
+        if node.kind is Kind.SOURCE or any(given.name in reached for given in node.inputs):
+            reached.add(node.name)
     valid = True
     for node in nodes:
         if node.name not in reached:
@@ -113,17 +113,16 @@ Choices: TypeAlias = Mapping[str, frozenset[str]]
 """The branches of exclusive routers through which records may have come."""
 
 
-def _check_keys(nodes: Sequence[NodeConfig], branches: KnownBranches, problems: Problems) -> bool:
+def _check_keys(order: Sequence[NodeConfig], branches: KnownBranches, problems: Problems) -> bool:
     """Check that records of one source that reach a node on two paths have different keys there.
 
     Follows the paths from each source; if two inputs of a node have the same path, the keys collide, unless
     the records have come through different branches of an exclusive router.
     """
-    by_name = {node.name: node for node in nodes}
     arriving: dict[str, dict[Way, Choices]] = {}
     valid = True
-    for name in ordered({node.name: [given.name for given in node.inputs] for node in nodes}):
-        node = by_name[name]
+    for node in order:
+        name = node.name
         ways: dict[Way, list[tuple[InputConfig, Choices]]] = {}
         for given in node.inputs:
             for way, choices in arriving[given.name].items():

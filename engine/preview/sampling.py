@@ -75,9 +75,7 @@ async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
             *taps,
         ),
         dead_letters=DeadLetterSettings(),
-        settings=replace(
-            counting.settings, on_complete=(), on_cancel=(), retries=0, require_match=False, outage_limit=0
-        ),
+        settings=replace(counting.settings, require_match=False, outage_limit=0),
     )
     report = await engine.run(tapped)
     letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))

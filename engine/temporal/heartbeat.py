@@ -17,7 +17,7 @@ from engine.errors import OutageError, StalledError
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.temporal.messages import Trouble
 
-__all__ = ["Cursor", "Heartbeat", "OutageTimer", "Progress", "progress_of"]
+__all__ = ["Cursor", "OutageTimer", "Progress", "beat_while_moving", "progress_of"]
 
 Mark = tuple[float, ...]
 
@@ -49,45 +49,34 @@ class Progress:
     excused: bool = False
 
 
-class Heartbeat:
-    """Watches one piece of work.
+async def beat_while_moving(
+    look: Callable[[], Progress],
+    beat: Callable[[Mapping[str, Any]], None],
+    stop: Callable[[StalledError], None],
+    *,
+    every: float,
+    stall_after: float,
+) -> None:
+    """Beat until the work stalls. Short work needs no beat, and each beat may cost money.
 
     Args:
-        look: returns the progress.
+        look: returns the progress of the work.
         beat: called with the cursor, as a mapping, at every beat.
         stop: called once, after too long without progress.
         every: seconds before the first beat, and between two of them.
         stall_after: seconds without any progress.
     """
-
-    def __init__(
-        self,
-        look: Callable[[], Progress],
-        beat: Callable[[Mapping[str, Any]], None],
-        stop: Callable[[StalledError], None],
-        *,
-        every: float = 5.0,
-        stall_after: float = 600.0,
-    ) -> None:
-        self._look = look
-        self._beat = beat
-        self._stop = stop
-        self._every = every
-        self._stall_after = stall_after
-
-    async def watch(self) -> None:
-        """Beat until the work stalls. Short work needs no beat, and each beat may cost money."""
-        seen, since = self._look().mark, anyio.current_time()
-        while True:
-            await anyio.sleep(self._every)
-            now = self._look()
-            if now.mark != seen or now.excused:
-                seen, since = now.mark, anyio.current_time()
-            elif anyio.current_time() - since >= self._stall_after:
-                where = now.waits_for or "an unknown cause"
-                self._stop(StalledError(f"no progress for {self._stall_after:g} s; waiting for {where}"))
-                return
-            self._beat(asdict(now.cursor))
+    seen, since = look().mark, anyio.current_time()
+    while True:
+        await anyio.sleep(every)
+        now = look()
+        if now.mark != seen or now.excused:
+            seen, since = now.mark, anyio.current_time()
+        elif anyio.current_time() - since >= stall_after:
+            where = now.waits_for or "an unknown cause"
+            stop(StalledError(f"no progress for {stall_after:g} s; waiting for {where}"))
+            return
+        beat(asdict(now.cursor))
 
 
 def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progress:

@@ -14,7 +14,7 @@ from temporalio import activity
 from engine.errors import StalledError
 from engine.execution.report import RunReport
 from engine.execution.run import Run
-from engine.temporal.heartbeat import Cursor, Heartbeat, OutageTimer, Progress, progress_of
+from engine.temporal.heartbeat import Cursor, OutageTimer, Progress, beat_while_moving, progress_of
 from engine.temporal.metrics import ChunkMeter
 from engine.temporal.trouble import TroubleWatch
 
@@ -43,11 +43,11 @@ class Patience:
         look: Callable[[], Progress],
         beat: Callable[[Mapping[str, Any]], None],
         stop: Callable[[StalledError], None],
-    ) -> Heartbeat:
-        """Return a heartbeat that beats often enough for the server's heartbeat timeout."""
+    ) -> Coroutine[Any, Any, None]:
+        """Return what beats often enough for the server's heartbeat timeout, see `beat_while_moving`."""
         limit = activity.info().heartbeat_timeout
         every = min(self.beat_every, limit.total_seconds() / 4) if limit else self.beat_every
-        return Heartbeat(look, beat, stop, every=every, stall_after=self.stall_after)
+        return beat_while_moving(look, beat, stop, every=every, stall_after=self.stall_after)
 
 
 async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch) -> int:
@@ -77,8 +77,7 @@ async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch)
         return Progress((found,), Cursor(found, trouble=trouble.current), node, excused=away)
 
     work = asyncio.ensure_future(run.list_splits(node, on_page=note))
-    heartbeat = patience.heartbeat(look, activity.heartbeat, stop)
-    async with _running_alongside(heartbeat.watch(), trouble.watch()):
+    async with _running_alongside(patience.heartbeat(look, activity.heartbeat, stop), trouble.watch()):
         try:
             return await work
         except asyncio.CancelledError:
@@ -118,7 +117,7 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer, troubl
         return progress_of(snapshot, trouble.current)
 
     heartbeat = patience.heartbeat(look, beat, stop)
-    async with _running_alongside(heartbeat.watch(), trouble.watch(), _drain_in_time(run)):
+    async with _running_alongside(heartbeat, trouble.watch(), _drain_in_time(run)):
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stalled.done():

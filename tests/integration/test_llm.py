@@ -886,6 +886,18 @@ async def test_a_bad_record_of_many_may_be_left_out() -> None:
     assert derived.dead_items is None
 
 
+@pytest.mark.parametrize(
+    ("found", "told"), [(None, "no records"), ([], "no records"), (FOUND[:1], "no valid records")]
+)
+async def test_a_document_without_valid_records_is_dropped(found: object, told: str) -> None:
+    async with (
+        scripted_values({"records": found}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, on_bad_item="keep_valid") as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1)))
+    assert derived.drops == {f"{told} in the document": 1}
+
+
 async def test_a_bad_record_of_many_is_a_dead_letter_that_costs_nothing_to_replay() -> None:
     async with (
         scripted_values({"records": FOUND}).running() as server,

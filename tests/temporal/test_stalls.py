@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Receipt
 from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
-from engine.temporal.heartbeat import Heartbeat, Progress
+from engine.temporal.heartbeat import Progress
 from engine.temporal.supervision import Patience
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
@@ -47,7 +47,7 @@ async def test_hanging_chunk_is_stopped_and_another_attempt_succeeds(
     records: list[Any] = []
     usual = Patience.heartbeat
 
-    def heartbeat(self: Patience, look: Callable[[], Progress], *others: Any) -> Heartbeat:
+    def heartbeat(self: Patience, look: Callable[[], Progress], *others: Any) -> Coroutine[Any, Any, None]:
         """On a busy machine, the attempts that do not hang may stand still for as long."""
         token = activity.info().task_token
         return usual(self, lambda: replace(look(), excused=token not in calls[:1]), *others)

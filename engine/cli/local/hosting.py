@@ -210,17 +210,13 @@ class PipelineHost:
             raise RunStartError(f"`{_BATCH_SIZE}` must be at most {MAX_BATCH_SIZE:,}", is_callers=True)
         while True:
             try:
-                return self._compiled(pipeline, used), {**used}
+                texts = tuple(f"{pipeline}.{name}={value}" for name, value in used.items())
+                return self._load(Overrides(param_texts=texts), only=[pipeline])[1], {**used}
             except ConfigError as error:
                 size = used.get(_BATCH_SIZE, "")
                 if not (size.isascii() and size.isdigit() and int(size) > 1):
                     raise RunStartError(_without_option(str(error)), is_callers=True) from error
-                smaller = {**used, _BATCH_SIZE: str(int(size) // 2)}
-                used = smaller
-
-    def _compiled(self, pipeline: str, params: Mapping[str, str]) -> dict[str, Plan]:
-        texts = tuple(f"{pipeline}.{name}={value}" for name, value in params.items())
-        return self._load(Overrides(param_texts=texts), only=[pipeline])[1]
+                used = {**used, _BATCH_SIZE: str(int(size) // 2)}
 
     def compiled_with(self, pipeline: str, params: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Plan]:
         """Compile a pipeline of the current file, with its followers. Raises ConfigError.

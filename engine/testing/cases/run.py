@@ -132,12 +132,8 @@ def _plan(case: Case, sinks: dict[str, MemorySink]) -> Plan:
     plan = compile_file(config, Registry.installed())[name]
     _check_names(case, plan)
     nodes = tuple(_in_memory(case, node, sinks) for node in plan.nodes)
-    return replace(
-        plan,
-        nodes=nodes,
-        dead_letters=DeadLetterSettings(),  # the case itself states how many die
-        settings=replace(plan.settings, on_complete=(), on_cancel=(), retries=0),
-    )
+    # the case itself states how many die
+    return replace(plan, nodes=nodes, dead_letters=DeadLetterSettings())
 
 
 def _check_names(case: Case, plan: Plan) -> None:

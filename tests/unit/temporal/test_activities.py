@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from engine.execution.events import null_observer
 from engine.plan.model import Plan
 from engine.state.records import Lease, RunStatus
 from engine.temporal.activities import Activities
-from engine.temporal.heartbeat import Heartbeat, Progress
+from engine.temporal.heartbeat import Progress
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -60,7 +60,7 @@ class PatientUntil(Patience):
 
     event: anyio.Event
 
-    def heartbeat(self, look: Callable[[], Progress], *others: Any) -> Heartbeat:
+    def heartbeat(self, look: Callable[[], Progress], *others: Any) -> Coroutine[Any, Any, None]:
         def unless_slow() -> Progress:
             now = look()
             return dataclasses.replace(now, excused=now.excused or not self.event.is_set())
