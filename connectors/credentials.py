@@ -1,4 +1,4 @@
-"""Tokens and headers of connections, checked before a request is made."""
+"""Tokens, keys and headers of connections, checked before a request is made."""
 
 from __future__ import annotations
 

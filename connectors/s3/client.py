@@ -15,6 +15,7 @@ from urllib.request import getproxies
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.addresses import address_without_credentials, http_address
+from connectors.credentials import Token
 from engine.contract.imports import load_modules
 from engine.errors import FatalError
 
@@ -45,9 +46,9 @@ class S3Connection(BaseModel):
         description="URL of an S3-compatible server (`http://localhost:9000`); "
         "empty or `https://s3.amazonaws.com`: AWS",
     )
-    access_key: SecretStr | None = Field(default=None, description="Access key id")
+    access_key: Token | None = Field(default=None, description="Access key id")
     secret_key: SecretStr | None = Field(default=None, description="Secret access key")
-    session_token: SecretStr | None = Field(default=None, description="Token of temporary credentials")
+    session_token: Token | None = Field(default=None, description="Token of temporary credentials")
     region: str | None = Field(
         default=None, description="Region of the bucket (default: the machine's setting, otherwise us-east-1)"
     )

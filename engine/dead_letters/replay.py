@@ -90,6 +90,7 @@ class ReplaySource(Source[NoParams]):
         still_open: filters out dead letters that are no longer open; None sends all.
 
     Attributes:
+        begun: whether it was read; not if another process has completed the run meanwhile.
         closed: the keys that were left out.
     """
 
@@ -102,12 +103,14 @@ class ReplaySource(Source[NoParams]):
         still_open: StillOpen | None = None,
     ) -> None:
         super().__init__(NoParams())
+        self.begun = False
         self.closed: set[str] = set()
         self._to_send = list(zip(letters, records, strict=True))
         self._still_open = still_open
         self._in_flight: list[tuple[Batch, list[DeadLetter]]] = []
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        self.begun = True
         if self._still_open is not None:
             open_now = await self._still_open()
             keys = {same[-1].key for same, _ in self._to_send}

@@ -131,7 +131,7 @@ pipelines:
   lines:
     dead_letters: {max: 100%}
     nodes:
-      read: {source: jsonl, with: {path: in.jsonl}}
+      read: {source: jsonl, with: {path: in.jsonl, mode: changed}}
       number: {map: {set: {number: "int(text)"}}}
       keep: {sink: jsonl, with: {path: out.jsonl}}
 """
@@ -143,9 +143,12 @@ def test_a_killed_replay_is_completed_by_the_next_one(tmp_path: Path, verb: Verb
     assert verb("run").returncode == 0
     replay = ("dlq", "replay", "--patch", "text=1")
     assert verb(*replay, **{VARIABLE: "batch_written:2"}).returncode == -signal.SIGKILL
+    with (tmp_path / "in.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write('{"text":"y"}\n')
+    assert verb("run").returncode == 0  # its letter is younger than the killed replay
     done = verb(*replay)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out.jsonl").read_text().splitlines() == ['{"text":"1","number":1}'] * 600
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == ['{"text":"1","number":1}'] * 601
     assert "nothing to replay" in verb(*replay).stderr
 
 

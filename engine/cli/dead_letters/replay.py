@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from engine.cli.dead_letters.discard import close_copies
 from engine.cli.dead_letters.find import collect, plans_of, query_of
@@ -19,6 +20,7 @@ from engine.cli.local.run import exit_code, watched
 from engine.cli.local.signals import SignalWatch
 from engine.cli.options import DEFAULT_FILE, DlqOptions, PlaceOptions
 from engine.cli.state import store_of
+from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
 from engine.dead_letters.replay import (
@@ -77,7 +79,9 @@ async def replay(options: DlqOptions) -> int:
         engine = await stack.enter_async_context(
             Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
         )
-        code = await _replay_groups(engine, groups, found, options, output)
+        regrouped = partial(_grouped, plans=plans, patches=patches, guard=guard)
+        runs = await _continued(engine, groups, regrouped) if guard else [(one, None) for one in groups]
+        code = await _replay_groups(engine, runs, found, options, output)
         if code >= SIGNALLED:
             return code
         codes += [ExitCode(code), await _send_to_services(alone, patches, output, force=options.force)]
@@ -123,9 +127,15 @@ def _guard(store: StateStore, found: Sequence[DeadLetterMatch], options: DlqOpti
     return still_open
 
 
+def _grouped(
+    letters: list[DeadLetter], plans: dict[str, Plan], patches: Sequence[Patch], guard: StillOpen | None
+) -> list[ReplayGroup]:
+    return group_dead_letters(letters, plans, patches, guard)[0]
+
+
 async def _replay_groups(
     engine: Engine,
-    groups: Sequence[ReplayGroup],
+    runs: Sequence[tuple[ReplayGroup, RunRecord | None]],
     found: Sequence[DeadLetterMatch],
     options: DlqOptions,
     output: Output,
@@ -135,14 +145,14 @@ async def _replay_groups(
     group_id = REPLAY_GROUP + new_group(engine)
     reports: list[RunReport] = []
     codes: list[int] = []
-    for group in groups:
-        resumes = {} if options.force else await _unfinished(engine, group)
+    for group, before in runs:
+        resumes = {group.pipeline: before} if before is not None else {}
         session = Session(engine, {group.pipeline: group.plan}, [group.pipeline], resumes, group_id=group_id)
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)
         for report in session.reports.values():
             reports.append(report)
-            if report.ok:
+            if report.ok and group.source.begun:
                 await engine.store.mark_dead_letters(group.replayed, "replayed")
                 await _close_copies(engine.store, group, copies, report, output)
                 if closed := len(group.letters) - len(group.replayed):
@@ -164,21 +174,35 @@ async def _replay_groups(
     return signalled[0] if signalled else most_serious(map(ExitCode, codes))
 
 
-async def _unfinished(engine: Engine, group: ReplayGroup) -> dict[str, RunRecord]:
-    """Return the latest unfinished replay that may have sent some of these dead letters, by pipeline.
+async def _continued(
+    engine: Engine, groups: Sequence[ReplayGroup], grouped: Callable[[list[DeadLetter]], list[ReplayGroup]]
+) -> list[tuple[ReplayGroup, RunRecord | None]]:
+    """Return the runs to make, each with the unfinished replay that it continues.
 
-    Its sinks know the records that it has delivered but not committed. Dead letters that are younger, such as
-    its own, may hold other records under the same keys.
+    The sinks of an unfinished replay know the records that it has delivered but not committed. Records that
+    have died since, also in the replay itself, may differ from those under the same keys: they get a new run.
     """
-    newest = max(letter.last_failed_at for letter in group.letters)
+    runs: list[tuple[ReplayGroup, RunRecord | None]] = []
+    for group in groups:
+        taken = {run.run_id for _, run in runs if run is not None}
+        before = await _unfinished(engine, group, taken)
+        since = before.started_at if before is not None else ""
+        died_since = {letter.key for letter in group.letters if letter.last_failed_at > since}
+        older = [letter for letter in group.letters if letter.key not in died_since]
+        runs += [(one, before) for one in grouped(older)]
+        runs += [(one, None) for one in grouped([one for one in group.letters if one.key in died_since])]
+    return runs
+
+
+async def _unfinished(engine: Engine, group: ReplayGroup, taken: Container[str]) -> RunRecord | None:
+    """Return the latest replay from the same node that has not ended, and has records left to send."""
     for run in reversed(await engine.store.list_runs(pipeline=group.pipeline)):
         is_same = run.group_id.startswith(REPLAY_GROUP) and run.identity == group.plan.identity
-        if not (is_same and run.status.resumable and newest <= run.started_at):
-            continue
-        finished, _ = await engine.store.count_splits(run.run_id)  # then it would read no more
-        if not finished and await living(engine.store, engine.clock, run.run_id) is None:
-            return {group.pipeline: run}
-    return {}
+        if is_same and run.status.resumable and run.run_id not in taken:
+            finished, _ = await engine.store.count_splits(run.run_id)
+            if not finished and await living(engine.store, engine.clock, run.run_id) is None:
+                return run
+    return None
 
 
 async def _close_copies(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.http.connection import HttpConnection
 from connectors.llm.connection import LlmConnection
+from connectors.s3.client import S3Connection
 from connectors.warehouse.connection import WarehouseConnection
 
 URL = "https://service.example"
@@ -16,8 +17,11 @@ WITH_TOKEN: list[tuple[type[BaseModel], dict[str, Any], str]] = [
     (HttpConnection, {"url": URL}, "token"),
     (LlmConnection, {"base_url": URL}, "api_key"),
     (WarehouseConnection, {"url": URL}, "token"),
+    (S3Connection, {}, "access_key"),
+    (S3Connection, {}, "session_token"),
 ]
-MODELS = pytest.mark.parametrize(("model", "given", "name"), WITH_TOKEN, ids=["http", "llm", "warehouse"])
+IDS = ["http", "llm", "warehouse", "s3", "s3-token"]
+MODELS = pytest.mark.parametrize(("model", "given", "name"), WITH_TOKEN, ids=IDS)
 
 
 @MODELS
