@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.clickhouse.connection import ClickHouseConnection
+from connectors.clickhouse.client import ClickHouseConnection
 from connectors.clickhouse.sink import ClickHouseSink, ClickHouseSinkParams
 
 __all__ = ["ClickHouseConnection", "ClickHouseSink", "ClickHouseSinkParams"]

@@ -7,17 +7,43 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from connectors.clickhouse.connection import ClickHouseConnection
-from connectors.proxies import proxy_for
+from connectors.addresses import address_without_credentials, http_address
 from connectors.tables.isolation import RowsRefusedError
+from connectors.transport import connection_failure, transport_to
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Client", "text"]
+__all__ = ["ClickHouseConnection", "Client", "text"]
+
+
+class ClickHouseConnection(BaseModel):
+    """Connection to the HTTP interface of a ClickHouse server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(description="`http://HOST:8123`, or `https://HOST:8443` with TLS")
+    database: str = Field(default="default", min_length=1, description="Database of tables named without one")
+    user: str = Field(default="default", description="User")
+    password: SecretStr = Field(default=SecretStr(""), description="Password of the user")
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        url = http_address(address_without_credentials(url))
+        if "?" in url or "#" in url:
+            raise ValueError("must end before the ?: the other fields say the rest")
+        return url
+
+    @property
+    def place(self) -> str:
+        """Server and database, for messages."""
+        return f"{self.url}, database {self.database}"
+
 
 _TIMEOUT: Final = 300.0
 _MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -104,7 +130,8 @@ class Client:
         except httpx.DecodingError:
             raise TransientError(f"{url} answered with a damaged body") from None
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
-            raise self._broken(error) from None
+            lost = TransientError(f"lost the connection to {url} ({type(error.__cause__ or error).__name__})")
+            raise connection_failure(error, url) or lost from None
         if got.status_code != 200:
             raise self._failed(got.status_code, answer)
         return answer
@@ -117,20 +144,6 @@ class Client:
                 raise FatalError(f"{self._connection.place}: an answer has more than 64 MiB")
             parts.append(part)
         return b"".join(parts)
-
-    def _broken(self, error: Exception) -> Exception:
-        import aiohttp
-
-        cause, base = error.__cause__ or error, self._connection.url
-        if isinstance(cause, aiohttp.ClientSSLError):
-            return FatalError(
-                f"no secure connection to {base} ({type(cause).__name__}): check its certificate"
-            )
-        if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return TransientError(f"cannot resolve the host name of {base}")
-        if isinstance(cause, aiohttp.ClientConnectorError):
-            return TransientError(f"connection refused: no service is listening at {base}")
-        return TransientError(f"lost the connection to {base} ({type(cause).__name__})")
 
     def _failed(self, status: int, answer: bytes) -> Exception:
         place = self._connection.place
@@ -165,16 +178,9 @@ def _refused(code: int, name: str, said: str) -> RowsRefusedError:
 
 def _build(connection: ClickHouseConnection) -> httpx.AsyncClient:
     import httpx
-    from httpx_aiohttp import AiohttpTransport
 
-    proxy = proxy_for(connection.url)
-    transport = AiohttpTransport(
-        verify=any(url.startswith("https://") for url in (connection.url, proxy or "")),
-        limits=httpx.Limits(max_connections=1, keepalive_expiry=8.0),
-        proxy=httpx.Proxy(proxy) if proxy is not None else None,
-    )
     return httpx.AsyncClient(
-        transport=transport,
+        transport=transport_to(connection.url, connections=1, keepalive=8.0),
         auth=httpx.BasicAuth(connection.user, connection.password.get_secret_value()),
         headers={"User-Agent": "odw-engine"},
         timeout=_TIMEOUT,

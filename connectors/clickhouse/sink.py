@@ -11,8 +11,7 @@ from typing import Any, Final
 import anyio
 from pydantic import BaseModel
 
-from connectors.clickhouse.client import Client
-from connectors.clickhouse.connection import ClickHouseConnection
+from connectors.clickhouse.client import ClickHouseConnection, Client
 from connectors.clickhouse.ledger import Ledger
 from connectors.clickhouse.merging import INSERT, check_appends, check_merges, merge_rows
 from connectors.clickhouse.tables import (

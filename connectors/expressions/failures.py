@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from types import NoneType
+from typing import Final
 
 __all__ = ["EvaluationError", "InvalidExpressionError", "kind_of"]
 
@@ -17,24 +19,19 @@ class EvaluationError(Exception):
     """An operation does not work on these values; the message names only their types."""
 
 
+_KINDS: Final = (
+    (NoneType, "None"),
+    (bool, "a boolean"),
+    (int | float, "a number"),
+    (Decimal, "a decimal"),
+    (str, "text"),
+    (Mapping, "a mapping"),
+    (list | tuple | set | frozenset, "a list"),
+    (datetime, "a date with time"),
+    (date, "a date"),
+)
+
+
 def kind_of(value: object) -> str:
     """Return the kind of a value, for messages."""
-    if value is None:
-        return "None"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, Decimal):
-        return "a decimal"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple | set | frozenset):
-        return "a list"
-    if isinstance(value, datetime):
-        return "a date with time"
-    if isinstance(value, date):
-        return "a date"
-    return f"a {type(value).__name__}"
+    return next((name for kind, name in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")

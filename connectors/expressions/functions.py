@@ -347,10 +347,10 @@ def uuid_of(value: Any) -> Any:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, text_of(value)))
 
 
-def text_digest(value: Any, salt: str = "") -> str:
-    """The SHA-256 of a salt and a value's text (of its JSON if it is a list or mapping), in hex."""
+def text_digest(value: Any) -> str:
+    """The SHA-256 of a value's text (of its JSON if it is a list or mapping), in hex."""
     shown = to_json(value) if isinstance(value, Mapping | list | tuple) else text_of(value)
-    return hashlib.sha256((salt + shown).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(name: str, value: Any) -> str:

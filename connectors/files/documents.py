@@ -21,10 +21,10 @@ from connectors.files.finding import find_files
 from connectors.files.sharing import reads_files
 from connectors.files.walking import alternatives, displayed, path_matcher
 from connectors.objects.content import ObjectBody
+from connectors.objects.decoding import decode_whole
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.source import ObjectSource
-from connectors.objects.whole import decode_whole
 from engine.contract.claims import Claim
 from engine.contract.component import Context, Kind, Locality, component
 from engine.contract.params import check_file_name

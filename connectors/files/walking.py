@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from connectors.objects.selection import is_note
+from connectors.objects.listed import is_note
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
@@ -141,10 +141,11 @@ class _Search:
         else:
             for entry in self._entries(folder):
                 if _matches(first, entry.name):
+                    path = os.path.join(folder, entry.name)
                     if not rest:
-                        self._take(entry.path)
+                        self._take(path)
                     elif self._is_folder(entry):
-                        self.below(entry.path, rest)
+                        self.below(path, rest)
 
     def result(self) -> Walk:
         """Return the files found, each by one name."""
@@ -207,13 +208,12 @@ class _Search:
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder or ".") as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                return sorted(entries, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             self._refused[folder or "."] = error.strerror or str(error)
             return []
-        return found if folder else [_Here(entry) for entry in found]  # type: ignore[misc]
 
     def _folders(self, top: str) -> Iterator[str]:
         """Yield a folder and all below it: real ones first, then those that links lead to."""
@@ -236,8 +236,8 @@ class _Search:
                 seen.add(identity)
             yield folder
             inside = [entry for entry in self._entries(folder) if self._is_folder(entry)]
-            waiting += [entry.path for entry in reversed(inside) if not entry.is_symlink()]
-            links += [entry.path for entry in inside if entry.is_symlink()]
+            waiting += [os.path.join(folder, one.name) for one in reversed(inside) if not one.is_symlink()]
+            links += [os.path.join(folder, one.name) for one in inside if one.is_symlink()]
 
     def _identity_of(self, folder: str) -> _Identity | None:
         try:
@@ -254,20 +254,6 @@ class _Search:
             return entry.is_dir()
         except OSError:
             return False
-
-
-class _Here:
-    """An entry of the current folder: its path is its name, not `./name`."""
-
-    def __init__(self, entry: os.DirEntry[str]) -> None:
-        self._entry = entry
-        self.name = self.path = entry.name
-
-    def is_dir(self) -> bool:
-        return self._entry.is_dir()
-
-    def is_symlink(self) -> bool:
-        return self._entry.is_symlink()
 
 
 def _identity(info: os.stat_result) -> _Identity:

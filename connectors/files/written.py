@@ -7,14 +7,18 @@ twice in a run, the notes only record that the run has begun to write. A complet
 While lines are added, `.NAME.writing` has the file's inode and the offsets of their start and end. If a kill
 cuts the write short, whoever opens the file or adds the next lines removes the incomplete ones.
 
+A writer holds the lock of the file while it adds lines, so several can append, and none cuts off another's.
+
 Each attempt puts a new file in the place of the notes, so that a process that was taken for dead finds out
 before its next write.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -28,7 +32,57 @@ from engine.contract.component import Context
 from engine.contract.keys import Keys
 from engine.errors import LeaseLostError
 
-__all__ = ["WrittenLog", "log_path", "mark_replaced", "undo_cut_write", "whole_write"]
+__all__ = ["WrittenLog", "locked", "log_path", "mark_replaced", "undo_cut_write", "whole_write", "write_all"]
+
+try:
+    import fcntl
+except ImportError:  # Windows: only one process may append
+    fcntl = None  # type: ignore[assignment]
+
+
+WAIT = 30.0
+"""Seconds to wait for a writer that holds the lock, which takes about a millisecond per batch."""
+
+_POLL_EVERY = 0.001
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold the lock of an open file for the block; see flock(2). A killed process releases it.
+
+    On file systems without locks, the block runs without one.
+
+    Raises:
+        TimeoutError: another writer has held the lock for `WAIT` seconds.
+    """
+    held = fcntl is not None and _lock(descriptor)
+    try:
+        yield
+    finally:
+        if held:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _lock(descriptor: int) -> bool:
+    deadline = 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            deadline = deadline or time.monotonic() + WAIT
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"another process has held the lock for {WAIT:g} s"
+                ) from None
+            time.sleep(_POLL_EVERY)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return False
+            raise
+        else:
+            return True
+
 
 STANDALONE = Context().run_id
 MAX_NAME = 255 - len("..0123456789abcdef.written")
@@ -39,6 +93,13 @@ BEGUN = b"begun\n"
 
 REPLACED = b"replaced\n"
 """Replaces the notes if another run has replaced their file."""
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of the data. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def log_path(path: str, ctx: Context) -> Path | None:
@@ -166,13 +227,8 @@ class WrittenLog:
         """Replace the notes: other attempts of the run may still have the old file open."""
         new = self.path.with_name(f".{self.path.name[-len('0123456789abcdef.written') :]}.new")
         self._descriptor = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._put(data)
+        write_all(self._descriptor, data)
         os.replace(new, self.path)
-
-    def _put(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
 
     def _arrived(self, notes: list[_Note]) -> list[_Note]:
         """Return the notes whose lines are in the file: a kill may have cut off the last ones."""
@@ -208,12 +264,12 @@ class WrittenLog:
         undo = os.lseek(self._descriptor, 0, os.SEEK_END)
         if not self._keyed:
             if not undo:
-                self._put(BEGUN)
+                write_all(self._descriptor, BEGUN)
             return undo
         ranges = keys.ranges()
         note = [place, len(data), crc32(data), keys.to_list() if ranges is None else [], ranges or []]
         try:
-            self._put(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
+            write_all(self._descriptor, orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
         except OSError:
             self.take_back(undo)
             raise

@@ -12,9 +12,10 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 
 from connectors.http.connection import HttpConnection
-from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
-from connectors.proxies import proxy_for
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
+from connectors.objects.unpacking import unpack_body
 from connectors.retry_after import reset_seconds, retry_after_seconds, server_time
+from connectors.transport import connection_failure, read_raw, transport_to
 from engine.contract.clock import Clock
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, TransientError
@@ -88,15 +89,9 @@ async def open_client(
 
 def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
     import httpx
-    from httpx_aiohttp import AiohttpTransport
 
     headers = {"User-Agent": "odw-engine", "Accept": "application/json", **connection.all_headers}
-    proxy = proxy_for(connection.base)
-    transport = AiohttpTransport(
-        verify=any(url.startswith("https://") for url in (connection.base, proxy or "")),
-        limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0),
-        proxy=httpx.Proxy(proxy) if proxy is not None else None,
-    )
+    transport = transport_to(connection.base, connections=concurrency)
     return httpx.AsyncClient(transport=transport, headers={**headers, "Accept-Encoding": "gzip"})
 
 
@@ -244,7 +239,7 @@ class HttpClient:
             with anyio.fail_after(self._timeout):
                 response = await self._http.send(request, stream=True)
                 try:
-                    body = await _read(response, max_answer, said)
+                    body = await read_raw(response, max_answer, _too_large(said, max_answer))
                 finally:
                     await response.aclose()
                     # the response and its stream refer to each other, and so to the request with its body:
@@ -253,26 +248,11 @@ class HttpClient:
         except TimeoutError:
             raise TransientError(f"{said} did not answer within {self._timeout:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
-            raise self._broken(error, said) from None
+            cause = type(error.__cause__ or error).__name__
+            lost = TransientError(f"{said} failed: lost the connection ({cause})")
+            raise connection_failure(error, self._connection.base) or lost from None
         body = await _unpacked(body, response, max_answer, said)
         return Answer(response.status_code, response.headers, body)
-
-    def _broken(self, error: Exception, said: str) -> TransientError | FatalError:
-        """Return the error for a failed or lost connection, by its cause."""
-        import aiohttp
-
-        cause, base = error.__cause__ or error, self._connection.base
-        if isinstance(cause, aiohttp.InvalidURL):
-            return FatalError(f"{base} is not a valid address: check `url` of the connection")
-        if not isinstance(cause, aiohttp.ClientConnectorError):
-            return TransientError(f"{said} failed: lost the connection ({type(cause).__name__})")
-        if isinstance(cause, aiohttp.ClientSSLError):
-            return FatalError(
-                f"no secure connection to {base} ({type(cause).__name__}): check its certificate"
-            )
-        if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return TransientError(f"cannot resolve the host name of {base}")
-        return TransientError(f"connection refused: no service is listening at {base}")
 
 
 def same_origin(url: str, base: str) -> bool:
@@ -288,17 +268,8 @@ def same_origin(url: str, base: str) -> bool:
     return upgraded or (one.scheme == other.scheme and ports[0] == ports[1])
 
 
-async def _read(response: httpx.Response, limit: int, said: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > limit:
-            if response.status_code >= 300:
-                break  # an error page: its beginning is enough
-            raise TooLargeError(f"{said} answered with more than {limit:,} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _too_large(said: str, limit: int) -> TooLargeError:
+    return TooLargeError(f"{said} answered with more than {limit:,} bytes")
 
 
 async def _unpacked(body: bytes, response: httpx.Response, limit: int, said: str) -> bytes:
@@ -312,7 +283,7 @@ async def _unpacked(body: bytes, response: httpx.Response, limit: int, said: str
         if response.status_code >= 300:
             return b""  # the status says enough
         if isinstance(error, UnpackedTooLargeError):
-            raise TooLargeError(f"{said} answered with more than {limit:,} bytes") from None
+            raise _too_large(said, limit) from None
         raise DamagedError(f"{said} answered with a damaged body: {error}") from None
     except ImportError:
         raise FatalError(

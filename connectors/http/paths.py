@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from engine.errors import RecordError
 
-__all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in"]
+__all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in", "spelled"]
 
 MISSING: Final = object()
 
@@ -94,8 +94,11 @@ def _value(record: Mapping[str, Any], name: str) -> Any:
 def _plain(name: str, value: Any) -> str:
     if isinstance(value, Mapping | list):
         raise RecordError(f"the field {name!r} is neither text nor a number", kind="WrongType")
-    if value is None:
-        return ""
+    return "" if value is None else spelled(value)
+
+
+def spelled(value: object) -> str:
+    """Return a value as it is written in a URL; true and false as in JSON."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from connectors.http.client import Answer
-from connectors.objects.content import ObjectBody
+from connectors.objects.content import ObjectBody, StoredBody
 from connectors.objects.csv_format import CsvRows
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.pages import ObjectReader, RecordPlace
@@ -17,20 +16,6 @@ from connectors.objects.record_formats import record_format
 from engine.errors import RecordError
 
 __all__ = ["read_rows"]
-
-
-@dataclass(slots=True)
-class _Body:
-    """The body of an answer from some byte on."""
-
-    data: bytes
-    content_type: str | None
-    size: int
-    content_encoding: str | None = None  # the client has unpacked it
-
-    async def read(self) -> bytes:
-        data, self.data = self.data, b""
-        return data
 
 
 async def read_rows(
@@ -54,7 +39,7 @@ async def read_rows(
 
     @asynccontextmanager
     async def open_body(start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
-        yield _Body(answer.body[start:stop], answer.headers.get("content-type"), len(answer.body))
+        yield StoredBody(answer.body[start:stop], answer.headers.get("content-type"), len(answer.body))
 
     params = ObjectParams(format="csv", types=types) if format == "csv" else ObjectParams(format=format)
     reader = ObjectReader("", shown, len(answer.body), open_body)

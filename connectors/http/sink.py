@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from connectors.http.client import Answer, DamagedError, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
-from connectors.http.paths import check_path, fill, fill_path, names_in
+from connectors.http.paths import check_path, fill, fill_path, names_in, spelled
 from connectors.json_lines import plain
+from connectors.tables.isolation import deliver_all
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Kind, Params, Sink, component, operational
 from engine.contract.plain import model_to_json
@@ -228,25 +229,19 @@ class HttpSink(Sink[HttpSinkParams]):
         self, indices: list[int], bodies: Mapping[int, bytes], keys: Sequence[str]
     ) -> dict[int, RecordError | TransientError]:
         """Send all in one request; a refused one is halved until the record is found."""
-        failures: dict[int, RecordError | TransientError] = {}
-        waiting = [indices] if indices else []
-        while waiting:
-            part = waiting.pop()
+        late: dict[int, TransientError] = {}
+
+        async def send(part: Sequence[int]) -> None:
             content = b"[" + b",".join(bodies[index] for index in part) + b"]"
             if self.params.wrap is not None:
                 content = b"{" + orjson.dumps(self.params.wrap) + b":" + content + b"}"
             try:
                 async with self._turns:
                     await self._send(self.params.path, content, [keys[index] for index in part])
-            except RecordError as error:
-                if len(part) == 1:
-                    failures[part[0]] = error
-                else:
-                    middle = len(part) // 2
-                    waiting += [part[middle:], part[:middle]]
             except TransientError as error:
-                failures |= dict.fromkeys(part, error)
-        return failures
+                late.update(dict.fromkeys(part, error))
+
+        return {**await deliver_all(indices, send), **late}
 
     async def _send(self, path: str, content: bytes, keys: Sequence[str]) -> None:
         assert self._client is not None, "enter the sink first"
@@ -259,10 +254,7 @@ class HttpSink(Sink[HttpSinkParams]):
             content = b""
         if params.idempotency_header is not None:
             headers[params.idempotency_header] = self._idempotency_key(path, content, keys)
-        query = [
-            (name, str(value).lower() if isinstance(value, bool) else str(value))
-            for name, value in params.query.items()
-        ]
+        query = [(name, spelled(value)) for name, value in params.query.items()]
         try:
             answer = await self._client.send(
                 params.method, url, query=query, content=content, headers=headers, max_answer=_MAX_ANSWER

@@ -17,7 +17,7 @@ from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
-from connectors.http.paths import MISSING, at_path, check_path
+from connectors.http.paths import MISSING, at_path, check_path, spelled
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.csv_types import ColumnType
 from engine.contract.batch import Batch
@@ -243,7 +243,7 @@ class HttpSource(Source[HttpSourceParams]):
         own = paging.address(place)
         url = own or self._url
         # the address of a page includes the parameters of the first request
-        query = {} if own else {name: _said_as(value) for name, value in self.params.query.items()}
+        query = {} if own else {name: spelled(value) for name, value in self.params.query.items()}
         if self.params.incremental is not None and since is not None and not own:
             value = self.params.incremental.template.replace("{value}", str(since))
             query[self.params.incremental.parameter] = value
@@ -391,10 +391,6 @@ class HttpSource(Source[HttpSourceParams]):
         secret = self._connected().query_secrets
         kept = [(name, value) for name, value in url.params.multi_items() if name not in secret]
         return str(url.copy_with(query=str(httpx.QueryParams(tuple(kept))).encode() if kept else None))
-
-
-def _said_as(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _in_utf8(answer: Answer) -> bytes:

@@ -9,7 +9,7 @@ Answers, and final failures that were paid for, are in the journal before they a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -20,7 +20,6 @@ from connectors.llm.conversation import Conversation
 from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage
 from connectors.llm.questions import answer_entry, values_of
-from connectors.llm.replies import match_slots, read_lone
 from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.errors import RecordError, TransientError
 
@@ -93,7 +92,7 @@ class Asker(Caller):
                 self.attempts.of(key).paid = self.attempts.of(key).paid.plus(usage)
                 await claim.keep([], self.notes([key]))
             else:
-                entry = self._entry_of(key, values, usage, documents[index])
+                entry = self.booked(answer_entry(key, values), documents[index], usage)
                 await claim.keep([entry], self.notes([key]))
                 fates[index] = self.fate_of(values)
         return fates
@@ -109,25 +108,8 @@ class Asker(Caller):
             return None, None
         if reply.refusal or reply.finish_reason in ("length", "content_filter"):
             return None, reply  # it may be incomplete
-        slot, nonce = ordered.slot, ordered.nonce
-        reading = (
-            match_slots(reply.content, {slot: nonce}, self.schema.spellings)
-            if nonce
-            else read_lone(reply.content, slot, self.schema.spellings)
-        )
-        return (reading.answers.get(slot) if reading else None), reply
-
-    def _entry_of(
-        self, key: str, values: Mapping[str, object], usage: Usage, document: Document
-    ) -> JournalEntry:
-        return replace(
-            answer_entry(key, values),
-            model=self.questions.model,
-            record=document.record,
-            tokens_in=usage.tokens_in,
-            tokens_out=usage.tokens_out,
-            cost_usd=usage.cost_usd,
-        )
+        reading = self.reading(reply.content, {ordered.slot: ordered.nonce})
+        return (reading.answers.get(ordered.slot) if reading else None), reply
 
     async def known(self, documents: Sequence[Document]) -> dict[int, tuple[Fate, Usage]]:
         """Return outcomes from the journal by index, with the arguments for `OnHit`. Raises StateError."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,18 +24,18 @@ import anyio
 
 from connectors.llm.json_text import parse, written
 from connectors.llm.prompt import Prompt
-from connectors.llm.quoting import text_of, without_texts
-from connectors.llm.refusals import Cause, Refusal, cause_of
-from connectors.llm.settings import LlmParams
+from connectors.llm.refusals import Cause, Refusal, cause_of, text_of, without_texts
+from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import EndpointError, why_unreachable
 from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
-from engine.contract.journal import PENDING, AnswerJournal, JournalEntry
-from engine.contract.lease import Lease
+from engine.contract.journal import PENDING, JournalEntry
 from engine.errors import ComponentError, FatalKind, StateError, StoppingError, TransientError
 
 if TYPE_CHECKING:
     import openai
+
+    from connectors.llm.client import Contact
 
 __all__ = ["BatchJobs", "Ordered", "note_key"]
 
@@ -98,40 +98,25 @@ class BatchJobs:
     """The jobs of one model at one endpoint.
 
     Args:
-        url: address of the endpoint, for messages.
-        key: API key, which no message may repeat.
-        patient: treat an unreachable endpoint as an outage even at the first call.
-        journal: stores what has been ordered.
-        draining: returns true once the run should end. Jobs are not waited for then: a resume fetches their
-            answers.
-        on_look: called after each poll of an unfinished job, so that the caller does not appear stuck.
-        lease: confirmed before a job is created or cancelled.
+        contact: its `journal` stores what has been ordered; jobs are not waited for once `draining` is true,
+            since a resume fetches their answers.
     """
 
     def __init__(
         self,
         sdk: openai.AsyncOpenAI,
+        connection: LlmConnection,
         params: LlmParams,
         clock: Clock,
-        *,
-        url: str,
-        key: str,
-        patient: bool,
-        journal: AnswerJournal,
-        draining: Callable[[], bool],
-        on_look: Callable[[], None],
-        lease: Lease,
+        contact: Contact,
     ) -> None:
         self._sdk = sdk
-        self._url = url
-        self._key = key
-        self._reached = patient
+        self._url = connection.address
+        self._key = connection.api_key.get_secret_value()
+        self._reached = contact.patience is None
         self._params = params
         self._clock = clock
-        self._journal = journal
-        self._draining = draining
-        self._on_look = on_look
-        self._lease = lease
+        self._contact = contact
         self._open: _Job | None = None
         self._running: dict[str, None] = {}
         self._read: set[str] = set()
@@ -174,7 +159,7 @@ class BatchJobs:
             place = json.loads(entry.answer)
             # entries of earlier versions have no file
             lines = await self._of_earlier(
-                place["job"], place.get("file", ""), ours=self._journal.is_ours(entry)
+                place["job"], place.get("file", ""), ours=self._contact.journal.is_ours(entry)
             )
             line = lines.get(place["line"])
             self._read.add(wanted[key])
@@ -187,7 +172,7 @@ class BatchJobs:
         if not self._params.batch_cancel:
             return
         with anyio.move_on_after(_CANCELLING, shield=True), suppress(StateError):
-            await self._lease.confirm()  # or another process waits for the jobs
+            await self._contact.lease.confirm()  # or another process waits for the jobs
             for job_id in list(self._running):
                 try:
                     await self._api(self._sdk.batches.cancel(job_id))
@@ -215,14 +200,14 @@ class BatchJobs:
     async def _gather(self, job: _Job) -> None:
         """Wait until no further request has arrived for a while."""
         count = 0
-        while self._open is job and len(job.requests) > count and not self._draining():
+        while self._open is job and len(job.requests) > count and not self._contact.draining():
             count = len(job.requests)
             await self._rest(self._params.batch_linger)
         if self._open is job:
             self._open = None
 
     async def _submit(self, job: _Job) -> None:
-        if self._draining():
+        if self._contact.draining():
             raise StoppingError("the run was told to stop before the batch job was created")
         content = "".join(
             f"{json.dumps({'custom_id': str(number), 'method': 'POST', 'url': _URL, 'body': request.body})}\n"
@@ -231,7 +216,7 @@ class BatchJobs:
         file = ("requests.jsonl", content.encode(), "application/jsonl")
         uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"), job.requests)
         job.file = uploaded.id
-        await self._lease.confirm()  # gathering and uploading may have taken long
+        await self._contact.lease.confirm()  # gathering and uploading may have taken long
         await self._keep(_pending_entries(job))
         # they may have been in a job before; look up again where their answers are now
         self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))
@@ -250,7 +235,7 @@ class BatchJobs:
         """
         async with self._collecting:
             if token not in self._collected:
-                if self._draining():
+                if self._contact.draining():
                     raise StoppingError("the run was told to stop before a batch job was looked at")
                 job_id = await self._id_of(token, file)
                 if job_id and ours:
@@ -299,7 +284,7 @@ class BatchJobs:
                     self._running.pop(job_id, None)
                     return lines
                 failures = 0
-                self._on_look()
+                self._contact.on_look()
             except TransientError:
                 failures += 1
                 if failures >= _MAX_FAILURES:
@@ -310,13 +295,13 @@ class BatchJobs:
 
     async def _pause(self, seconds: float) -> None:
         await self._rest(seconds)
-        if self._draining():
+        if self._contact.draining():
             raise StoppingError("the run was told to stop while a batch job is not done; resume it later")
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, or less if the run should end."""
         until = self._clock.monotonic() + seconds
-        while (left := until - self._clock.monotonic()) > 0 and not self._draining():
+        while (left := until - self._clock.monotonic()) > 0 and not self._contact.draining():
             await self._clock.sleep(min(left, _LOOK))
 
     async def _lines(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
@@ -386,11 +371,11 @@ class BatchJobs:
         return kind(f"{said}; set `mode: direct` if the endpoint has no Batch API")
 
     async def _look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
-        async with self._journal.claim(keys) as claim:
+        async with self._contact.journal.claim(keys) as claim:
             return dict(claim.answers)
 
     async def _keep(self, entries: Sequence[JournalEntry]) -> None:
-        async with self._journal.claim(()) as claim:
+        async with self._contact.journal.claim(()) as claim:
             await claim.keep(entries)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -11,19 +11,17 @@ import anyio
 from connectors.llm.answer_length import THOUGHTS, AnswerLength
 from connectors.llm.batch_jobs import note_key
 from connectors.llm.client import ChatClient, Reply
-from connectors.llm.documents import Document
+from connectors.llm.documents import BYTES_PER_TOKEN, Document, PackLimits
 from connectors.llm.gate import Gate
 from connectors.llm.history import Attempts
-from connectors.llm.normalise import normalise
-from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
+from connectors.llm.replies import Reading, match_slots, normalise, read_lone
 from connectors.llm.schema import RECORDS, TargetSchema
-from connectors.llm.settings import BYTES_PER_TOKEN
 from connectors.llm.tracing import Tracer
 from engine.contract.allowances import NoSpending, Spending
-from engine.contract.journal import AnswerJournal
+from engine.contract.journal import AnswerJournal, JournalEntry
 from engine.errors import RecordError, TransientError
 
 __all__ = ["Caller", "Fate", "OnCount", "OnUsage", "too_long"]
@@ -82,6 +80,28 @@ class Caller:
         if missing:
             return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")
         return fields
+
+    def reading(self, content: str, nonces: Mapping[str, str]) -> Reading | None:
+        """Return the answers of a reply by slot; a lone slot has no nonce. None if the reply is not JSON."""
+        spellings, items = self.schema.spellings, self.schema.items
+        if list(nonces.values()) == [""]:
+            return read_lone(content, next(iter(nonces)), spellings, items)
+        return match_slots(content, nonces, spellings, items)
+
+    def booked(
+        self, entry: JournalEntry, document: Document, paid: Usage, prompt: str = "", reply: str = ""
+    ) -> JournalEntry:
+        """Return the entry with the answering model, and what was paid for which record."""
+        return replace(
+            entry,
+            prompt=prompt,
+            reply=reply,
+            model=self.questions.model,
+            record=document.record,
+            tokens_in=paid.tokens_in,
+            tokens_out=paid.tokens_out,
+            cost_usd=paid.cost_usd,
+        )
 
     def answer_limit(self, documents: Sequence[Document], *, longer: bool) -> int:
         """Return the maximum tokens of an answer. `longer`: an answer was cut off before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -17,14 +17,13 @@ from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
 from connectors.llm.prompt import Prompt
-from connectors.llm.quoting import text_of, without_texts
-from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
+from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window, text_of, without_texts
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import EndpointError, open_sdk, why_unreachable
 from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.contract.clock import Clock
-from engine.contract.journal import AnswerJournal, NoJournal
-from engine.contract.lease import Lease, NoLease
+from engine.contract.journal import AnswerJournal
+from engine.contract.lease import Lease
 from engine.errors import ComponentError, TransientError
 from engine.redaction import without_credentials
 
@@ -74,10 +73,10 @@ class Contact:
 
     patience: float | None
     probe: Prompt
-    journal: AnswerJournal = field(default_factory=NoJournal)
-    draining: Callable[[], bool] = lambda: False
-    on_look: Callable[[], None] = lambda: None
-    lease: Lease = field(default_factory=NoLease)
+    journal: AnswerJournal
+    draining: Callable[[], bool]
+    on_look: Callable[[], None]
+    lease: Lease
 
 
 @asynccontextmanager
@@ -88,18 +87,7 @@ async def open_chat(
     async with open_sdk(connection, params.longest) as sdk:
         chat = ChatClient(sdk, connection, params, clock, contact)
         if params.mode == "batch":
-            chat.jobs = BatchJobs(
-                sdk,
-                params,
-                clock,
-                url=connection.address,
-                key=connection.api_key.get_secret_value(),
-                patient=contact.patience is None,
-                journal=contact.journal,
-                draining=contact.draining,
-                on_look=contact.on_look,
-                lease=contact.lease,
-            )
+            chat.jobs = BatchJobs(sdk, connection, params, clock, contact)
         try:
             yield chat
         finally:

@@ -1,20 +1,107 @@
-"""Connections of `llm_extract`: endpoints of models."""
+"""Connections of `llm_extract`: endpoints of models, and the alternatives to a node's own model."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Collection
+from typing import Annotated, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr, field_validator
 
 from connectors.addresses import address_without_credentials, http_address
 from connectors.credentials import Headers, Token
-from connectors.llm.alternatives import Alternative
-from connectors.llm.native import compatible_address
 from engine.errors import FatalError
 
-__all__ = ["DEFAULT_MODEL", "LlmConnection", "LlmEndpoint"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Alternative",
+    "AlternativeModel",
+    "LlmConnection",
+    "LlmEndpoint",
+    "compatible_address",
+]
+
+
+class Alternative(BaseModel):
+    """A model to ask besides the node's own; parameters default to the node's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, description="Name of the model")
+    endpoint: str = Field(
+        default="", description="One of the connection's `endpoints` (default: the connection itself)"
+    )
+    reasoning_effort: str | None = Field(default=None, description="As the node's `reasoning_effort`")
+    extra_body: dict[str, JsonValue] | None = Field(default=None, description="As the node's `extra_body`")
+    usd_per_million_input: float | None = Field(
+        default=None, ge=0, description="Price of a million prompt tokens (default: known for most models)"
+    )
+    usd_per_million_output: float | None = Field(
+        default=None, ge=0, description="Price of a million answer tokens (default: known for most models)"
+    )
+
+    def misses(self, endpoints: Collection[str]) -> str:
+        """Return the message for an endpoint name that the connection does not have."""
+        return (
+            f"the model {self.model!r} names the endpoint {self.endpoint!r}, which is not one of the "
+            f"connection's `endpoints` ({', '.join(endpoints) or 'none'})"
+        )
+
+    def changes(self) -> dict[str, object]:
+        """Return the node parameters that differ for this model."""
+        own = {"reasoning_effort": self.reasoning_effort, "extra_body": self.extra_body}
+        return {
+            "model": self.model,
+            "usd_per_million_input": self.usd_per_million_input,
+            "usd_per_million_output": self.usd_per_million_output,
+            **{name: value for name, value in own.items() if value is not None},
+        }
+
+
+def _spelled_out(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
+AlternativeModel = Annotated[
+    Alternative, BeforeValidator(_spelled_out, json_schema_input_type=str | Alternative)
+]
+"""An alternative, or only the name of its model."""
+
+
+# vendors' own APIs, which reject chat completions, and their OpenAI-compatible ones
+_ADDRESSES: Final = tuple(
+    (re.compile(pattern), compatible)
+    for pattern, compatible in (
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/call-vertex-using-openai-library
+        (r"(.*/locations/[^/]+)/publishers/.*", r"\1/endpoints/openapi"),
+        # https://ai.google.dev/gemini-api/docs/openai
+        (r"(https?://generativelanguage\.googleapis\.com)(?!.*/openai).*", r"\1/v1beta/openai"),
+        (r"(.*)/v1(?:alpha|beta)?/models/[^/]+:\w+", r"\1/v1beta/openai"),
+        (r"(.*)/v1beta(?:/models)?", r"\1/v1beta/openai"),
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-chat-completions.html
+        (r"(https?://[^/]+)/model/[^/]+/(?:invoke|converse)(?:-\w+)*", r"\1/openai/v1"),
+        (r"(https?://(?:[^/]+\.)?bedrock-runtime[.-][^/]+)", r"\1/openai/v1"),
+        # https://docs.cohere.com/docs/compatibility-api
+        (r"https?://api\.cohere\.(?:ai|com)(?!/compatibility).*", r"https://api.cohere.ai/compatibility/v1"),
+        # Ollama, text-generation-inference, llama.cpp
+        (r"(.*)/api/(?:generate|chat|tags)", r"\1/v1"),
+        (r"(https?://[^/]+:11434)/api", r"\1/v1"),
+        (r"(.*?)(?:/v1)?/(?:generate|generate_stream|completion)", r"\1/v1"),
+        # https://platform.claude.com/docs/en/cli-sdks-libraries/libraries/openai-sdk, and OpenAI's other APIs
+        (r"(.*/v1)/(?:messages|responses|completions|embeddings)", r"\1"),
+    )
+)
+
+
+def compatible_address(url: str) -> str:
+    """Return the OpenAI-compatible base URL for the address of a vendor's own API; "" for any other."""
+    bare = url.partition("?")[0].rstrip("/")
+    for native, compatible in _ADDRESSES:
+        if found := native.fullmatch(bare):
+            return f"{found.expand(compatible)}/"
+    return ""
+
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 

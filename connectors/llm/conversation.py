@@ -17,13 +17,11 @@ from anyio.abc import TaskGroup
 
 from connectors.llm.calling import Caller, Fate, OnUsage, too_long
 from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
-from connectors.llm.documents import Document
+from connectors.llm.documents import Document, pack
 from connectors.llm.history import MAX_ALONE, History
-from connectors.llm.packing import pack
 from connectors.llm.prompt import Prompt
 from connectors.llm.questions import answer_entry, verdict_entry
-from connectors.llm.replies import Reading, match_slots, read_lone
-from connectors.llm.surrogates import whole_text
+from connectors.llm.spelling import whole_text
 from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
 from engine.fault_injection import reached
@@ -149,7 +147,7 @@ class Conversation:
         if reply.refusal or reply.finish_reason == "content_filter":
             await self._refused(group, indices, reply)
             return
-        reading = self._reading(prompt, reply)
+        reading = self._caller.reading(reply.content, prompt.nonces)
         if reading is None:
             malformed = RecordError(f"the answer is not a JSON object{_wrote(reply)}", kind="MalformedReply")
             await self._ask_again(group, indices, malformed, lone=prompt.lone)
@@ -167,13 +165,6 @@ class Conversation:
         rest = [index for index in indices if index not in found]
         await self._ask_again(group, rest, missing, lone=prompt.lone)
 
-    def _reading(self, prompt: Prompt, reply: Reply) -> Reading | None:
-        schema = self._caller.schema
-        if prompt.lone:
-            (slot,) = prompt.nonces
-            return read_lone(reply.content, slot, schema.spellings, schema.items)
-        return match_slots(reply.content, prompt.nonces, schema.spellings, schema.items)
-
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"
         refused = RecordError(f"the model refused the document{_wrote(reply)}", kind=kind)
@@ -185,19 +176,9 @@ class Conversation:
             await self._ask_in_halves(group, indices, refused)
 
     def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
-        """Return the entry with the answering model, and what was paid for which record."""
-        paid = self._history(index).paid
-        prompt, reply = self._traces.get(index, ("", ""))
-        return replace(
-            entry,
-            prompt=prompt,
-            reply=reply,
-            model=self._caller.questions.model,
-            record=self._documents[index].record,
-            tokens_in=paid.tokens_in,
-            tokens_out=paid.tokens_out,
-            cost_usd=paid.cost_usd,
-        )
+        """Return the entry with what was paid, and its trace if there is one."""
+        trace = self._traces.get(index, ("", ""))
+        return self._caller.booked(entry, self._documents[index], self._history(index).paid, *trace)
 
     async def _keep(self, entries: Sequence[JournalEntry]) -> None:
         if entries:

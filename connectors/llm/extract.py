@@ -8,20 +8,18 @@ from contextlib import AsyncExitStack
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
-from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.forecast import forecast
 from connectors.llm.grounding import Grounder, ungrounded_in
-from connectors.llm.invalid import details_of, reasons_of
-from connectors.llm.items import without_bad_items
+from connectors.llm.invalid import details_of, reasons_of, without_bad_items
 from connectors.llm.json_text import written
-from connectors.llm.merging import merged
 from connectors.llm.pricing import Usage
 from connectors.llm.schema import RECORDS, TRANSFORM_TIMESTAMP
 from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
-from connectors.llm.splitting import divided
+from connectors.llm.splitting import divided, merged
 from connectors.llm.tracing import redact_texts
+from connectors.llm.transport import check_endpoint
 from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, DeadItem, Drop, Outcome
 from engine.contract.clock import timestamp

@@ -8,13 +8,12 @@ from math import ceil
 from typing import Final
 
 from connectors.llm.answer_length import AnswerLength
-from connectors.llm.documents import Document
-from connectors.llm.packing import PackLimits, pack
+from connectors.llm.documents import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, Document, PackLimits, pack
 from connectors.llm.pricing import known_price
 from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.llm.service import instructions_for
-from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, LlmParams
+from connectors.llm.settings import LlmParams
 from connectors.llm.shapes import Nothing, Number, Shape, TrueOrFalse
 from connectors.llm.splitting import divided
 from connectors.llm.structures import Either, Entries, Fields, Items, Reference
@@ -87,9 +86,8 @@ def _parts(params: LlmParams, document: Document) -> Iterable[Document]:
 
 
 def _tokens_of(prompt: Prompt) -> int:
-    parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
-    images = sum(1 for part in parts if part["type"] != "text")
-    texts = [prompt.system, *(part["text"] for part in parts if part["type"] == "text")]
+    images = sum(1 for part in prompt.parts if part["type"] != "text")
+    texts = [prompt.system, *(part["text"] for part in prompt.parts if part["type"] == "text")]
     size: int = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return -(-size // BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE
 

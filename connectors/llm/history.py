@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.llm.pricing import Usage
-from engine.errors import RecordError
 
 __all__ = ["MAX_ALONE", "Attempts", "History"]
 
@@ -27,7 +26,6 @@ class History:
         alone: number of paid but unreadable answers from calls about it alone.
         longer: an answer was cut off, so the next one gets a higher limit.
         paid: cost of its calls.
-        error: reason for the missing answer.
     """
 
     size: int = 0
@@ -35,7 +33,6 @@ class History:
     alone: int = 0
     longer: bool = False
     paid: Usage = field(default_factory=Usage)
-    error: RecordError | None = None
 
 
 class Attempts:

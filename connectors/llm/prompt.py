@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 
 from connectors.llm.documents import Document
 from connectors.llm.schema import TargetSchema
-from connectors.llm.surrogates import whole_text
+from connectors.llm.spelling import whole_text
 from connectors.objects.documents import ImagePart, TextPart
 
 __all__ = ["Prompt", "PromptWriter"]
@@ -49,6 +49,11 @@ class Prompt:
     schema: JsonObject
     nonces: Mapping[str, str]
     questions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[JsonObject]:
+        """The user message as parts."""
+        return [_text(self.user)] if isinstance(self.user, str) else self.user
 
     @property
     def lone(self) -> bool:

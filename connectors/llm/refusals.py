@@ -1,16 +1,17 @@
-"""Interpret the errors of endpoints, which vendors and servers word differently."""
+"""Interpret the errors of endpoints, which are worded differently, and quote them without documents."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
 from connectors.llm.json_text import parse
+from connectors.llm.prompt import Prompt
 
-__all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window"]
+__all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window", "text_of", "without_texts"]
 
 _MAX_MESSAGE: Final = 2_000  # characters to examine; error pages of proxies are long
 
@@ -327,3 +328,30 @@ def room_in_window(message: str) -> int | None:
 
 def _number(text: str) -> int:
     return int(text.replace(",", ""))
+
+
+_SHINGLE: Final = 20  # shared characters in a row that are not a coincidence
+_STEP: Final = _SHINGLE // 2
+
+
+def text_of(prompt: Prompt) -> str:
+    """Return the text of documents in a prompt."""
+    return "\n".join(
+        part["text"] if part["type"] == "text" else part["image_url"]["url"] for part in prompt.parts
+    )
+
+
+def without_texts(words: str, texts: Iterable[str]) -> str:
+    """Cut a message off where it repeats one of the texts."""
+    end = len(words)
+    for text in texts:
+        # each repetition contains one of these steps entirely; the texts of a batch job are large
+        for at in range(0, len(words) - _STEP + 1, _STEP):
+            if words[at : at + _STEP] not in text:
+                continue
+            starts = range(max(at - _STEP, 0), min(at, len(words) - _SHINGLE) + 1)
+            repeats = (start for start in starts if words[start : start + _SHINGLE] in text)
+            if (start := next(repeats, None)) is not None:
+                end = min(end, start)
+                break
+    return words if end == len(words) else f"{words[:end]}…"

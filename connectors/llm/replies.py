@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from connectors.llm.json_text import NumberLiteral, parse, repaired
-from connectors.llm.names import folded_name
+from connectors.llm.schema import TargetSchema
+from connectors.llm.shapes import Choice
+from connectors.llm.spelling import by_name, folded_name, says_nothing
+from connectors.llm.structures import Field
 
-__all__ = ["Reading", "Values", "match_slots", "read_lone"]
+__all__ = ["Reading", "Values", "match_slots", "normalise", "read_lone"]
 
 Values: TypeAlias = Mapping[str, object]
 
@@ -245,3 +248,32 @@ def _end_of(text: str, start: int) -> int | None:
                 return place + 1
         place += 1
     return None
+
+
+def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
+    """Return the fields of `schema` that a reply states.
+
+    Other names and spellings of a field are accepted if its own name has no value. Placeholders ("N/A",
+    "unknown") count as no value, unless the field's values include them. Numbers become text in text fields
+    (an age of 34 is "34"); nothing is truncated. A nullable field without a default is null if not stated.
+    """
+    found: dict[str, object] = {}
+    values = by_name(values, schema.spellings)
+    for name, field in schema.fields.items():
+        for candidate in schema.names[name]:
+            value = _value(values.get(candidate), field)
+            if value is not None:
+                found[name] = value
+                break
+        else:
+            if field.required and field.shape.accepts_null:
+                found[name] = None
+    return found
+
+
+def _value(value: object, field: Field) -> object:
+    if isinstance(value, str) and says_nothing(value) and not field.shape.lists(value):
+        return None
+    if isinstance(value, str) and not (isinstance(field.shape, Choice) and field.shape.fits(value)):
+        value = value.strip()
+    return field.read(value)

@@ -17,9 +17,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 
 from connectors.llm.invalid import details_of
 from connectors.llm.json_text import written
-from connectors.llm.names import OTHER_NAMES
 from connectors.llm.shapes import JsonObject
 from connectors.llm.shaping import UnaskableError, fields_of
+from connectors.llm.spelling import OTHER_NAMES
 from connectors.llm.structures import Field, Fields, Items, as_told, object_schema
 from engine.errors import FatalError
 

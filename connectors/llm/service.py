@@ -16,12 +16,11 @@ from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
 from connectors.llm.chain import ModelChain
 from connectors.llm.client import Contact, Reply, open_chat
-from connectors.llm.documents import Document
+from connectors.llm.documents import Document, PackLimits
 from connectors.llm.examples import told
 from connectors.llm.gate import Gate
 from connectors.llm.history import Attempts
-from connectors.llm.packing import PackLimits
-from connectors.llm.pricing import Budget, Price, Usage, price_of
+from connectors.llm.pricing import Budget, Price, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
@@ -36,74 +35,58 @@ from engine.contract.shared import Shared
 __all__ = ["Fate", "LLMService", "get_llm_service"]
 
 
-def get_llm_service(
-    params: LlmParams | None = None,
-    connection: LlmConnection | None = None,
-    *,
-    clock: Clock | None = None,
-    journal: AnswerJournal | None = None,
-    on_count: OnCount | None = None,
-    patient: bool = False,
-    shared: Shared | None = None,
-    spending: Spending | None = None,
-    allowances: Allowances | None = None,
-    draining: Callable[[], bool] = lambda: False,
-    lease: Lease | None = None,
-) -> LLMService:
-    """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
+class LLMService:
+    """Extracts the fields of one schema from documents, several per call, with concurrent calls.
+
+    Use it as a context manager (default: `Medical` from OpenAI's endpoint).
 
     Args:
         journal: stores paid answers for later lookup (default: none).
         on_count: called with the names of things to report (`calls_without_usage`).
+        patient: treat an endpoint that is not listening as an outage even at the first call.
         shared: holds the gates that services of one engine share per endpoint.
         spending: budgets shared with other nodes.
         allowances: shares the quotas of endpoints with other processes.
         draining: returns true once the run should end, so that no batch job is waited for.
         lease: confirmed before a batch job is created or cancelled.
-        patient: treat an endpoint that is not listening as an outage even at the first call.
+
+    Attributes:
+        schema: target of the extraction.
+        budget: spent and maximum USD.
 
     Raises:
         FatalError: the schema cannot be imported or requested. On entering: a budget is set for a model of
             unknown price.
     """
-    service = LLMService(
-        params or LlmParams(), connection or LlmConnection(), clock or SystemClock(), journal or NoJournal()
-    )
-    service.on_count = on_count or service.on_count
-    service.patient = patient
-    service.shared = shared or service.shared
-    service.spending = spending or service.spending
-    service.allowances = allowances
-    service.draining = draining
-    service.lease = lease or service.lease
-    return service
-
-
-class LLMService:
-    """Extracts the fields of one schema from documents, several per call, with concurrent calls.
-
-    Attributes:
-        schema: target of the extraction.
-        budget: spent and maximum USD.
-        on_count, patient, shared, spending, allowances, draining, lease: see `get_llm_service`.
-    """
 
     def __init__(
-        self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
+        self,
+        params: LlmParams | None = None,
+        connection: LlmConnection | None = None,
+        *,
+        clock: Clock | None = None,
+        journal: AnswerJournal | None = None,
+        on_count: OnCount = lambda name, amount=1: None,
+        patient: bool = False,
+        shared: Shared | None = None,
+        spending: Spending | None = None,
+        allowances: Allowances | None = None,
+        draining: Callable[[], bool] = lambda: False,
+        lease: Lease | None = None,
     ) -> None:
-        self.schema: TargetSchema = params.asked_schema()
-        self.budget = Budget(params.budget_usd)
-        self.on_count: OnCount = lambda name, amount=1: None
-        self.patient = False
-        self.shared = Shared()
-        self.spending: Spending = NoSpending()
-        self.allowances: Allowances | None = None
-        self.draining: Callable[[], bool] = lambda: False
-        self.lease: Lease = NoLease()
-        self._params = params
-        self._connection = connection
-        self._clock = clock
-        self._journal = journal
+        self._params = params or LlmParams()
+        self._connection = connection or LlmConnection()
+        self.schema: TargetSchema = self._params.asked_schema()
+        self.budget = Budget(self._params.budget_usd)
+        self._clock = clock or SystemClock()
+        self._journal = journal or NoJournal()
+        self._on_count = on_count
+        self._patient = patient
+        self._shared = shared or Shared()
+        self._spending = spending or NoSpending()
+        self._allowances = allowances
+        self._draining = draining
+        self._lease = lease or NoLease()
         self._stack = AsyncExitStack()
         self._attempts = Attempts()
         self._chains: list[ModelChain] = []
@@ -122,7 +105,7 @@ class LLMService:
         async with AsyncExitStack() as stack:
             for stage in stages:
                 askers = [await self._asker(stack, *one) for one in stage]
-                self._chains.append(ModelChain(askers, self._clock.monotonic, self.on_count))
+                self._chains.append(ModelChain(askers, self._clock.monotonic, self._on_count))
             self._stack = stack.pop_all()
         return self
 
@@ -133,14 +116,14 @@ class LLMService:
 
     async def _asker(self, stack: AsyncExitStack, params: LlmParams, connection: LlmConnection) -> Asker:
         """Open a client for one model, with that model's `params` and `connection`."""
-        price = await anyio.to_thread.run_sync(price_of, connection.model, params, self.spending.limited)
+        price = await anyio.to_thread.run_sync(price_of, connection.model, params, self._spending.limited)
         contact = Contact(
-            None if self.patient else params.connect_patience,
+            None if self._patient else params.connect_patience,
             self._writer.write([_HARMLESS]),
             self._journal,
-            self.draining,
-            partial(self.on_count, "batch_looks"),
-            self.lease,
+            self._draining,
+            partial(self._on_count, "batch_looks"),
+            self._lease,
         )
         chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = partial(self._book_probe, price)
@@ -161,23 +144,23 @@ class LLMService:
             max_tokens=params.max_tokens,
             max_document_tokens=params.max_document_tokens,
             attempts=self._attempts,
-            spending=self.spending,
+            spending=self._spending,
             tracer=Tracer(params.redact) if params.trace else None,
             by_model=bool(params.fallbacks or params.cascade),
-            on_count=self.on_count,
+            on_count=self._on_count,
         )
 
     def _gate(self, connection: LlmConnection) -> Gate:
         """Return the gate shared by all users of this model, endpoint and key."""
         requests, tokens = connection.requests_per_minute, connection.tokens_per_minute
         key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
-        return self.shared.get(
+        return self._shared.get(
             (Gate, connection.address, connection.model, key, requests, tokens),
             lambda: Gate(
                 self._clock,
                 requests_per_minute=requests,
                 tokens_per_minute=tokens,
-                allowances=self.allowances,
+                allowances=self._allowances,
                 name=sha256("\n".join((connection.address, connection.model, key)).encode()).hexdigest()[:16],
             ),
         )
@@ -186,8 +169,8 @@ class LLMService:
         """Book a call that only probes what the endpoint accepts, which is paid for like any other."""
         usd = price.of(reply.tokens_in, reply.tokens_out)
         self.budget.settle(0.0, usd)
-        self.spending.book(usd)
-        self.on_count("probes")
+        self._spending.book(usd)
+        self._on_count("probes")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -199,8 +182,8 @@ class LLMService:
         self,
         documents: Sequence[Document],
         *,
-        on_usage: OnUsage | None = None,
-        on_hit: OnHit | None = None,
+        on_usage: OnUsage = lambda indices, usage: None,
+        on_hit: OnHit = lambda index, lost: None,
         stage: int = 0,
     ) -> list[Fate]:
         """Return the fields of each document, in order, or its error.
@@ -217,7 +200,7 @@ class LLMService:
         """
         if not self._chains:
             raise RuntimeError("the LLM service is used outside of `async with`")
-        return await self._chains[stage].ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
+        return await self._chains[stage].ask(documents, on_usage, on_hit)
 
     async def is_answering(self) -> bool:
         """Return whether a model answers a short prompt now; the call is paid for and counted."""
@@ -227,7 +210,7 @@ class LLMService:
         return False
 
     async def extract_structured_data(
-        self, document: Document, *, on_usage: OnUsage | None = None
+        self, document: Document, *, on_usage: OnUsage = lambda indices, usage: None
     ) -> dict[str, object]:
         """Return the fields of one document.
 
@@ -242,6 +225,10 @@ class LLMService:
         raise fate
 
 
+get_llm_service = LLMService
+"""The name under which programs create a service."""
+
+
 def instructions_for(params: LlmParams) -> str:
     """Return the prompt's text besides the fields: instructions, then examples."""
     examples = told(params.examples, params.target_schema().fields, many=params.many)
@@ -249,11 +236,3 @@ def instructions_for(params: LlmParams) -> str:
 
 
 _HARMLESS = Document.of_text("probe.txt", "There is nothing to extract from this text.")
-
-
-def _ignore(indices: Sequence[int], usage: Usage) -> None:
-    """Ignore usage, for callers without `on_usage`."""
-
-
-def _ignore_hit(index: int, lost: Usage) -> None:
-    """Ignore hits, for callers without `on_hit`."""

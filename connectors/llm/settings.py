@@ -16,34 +16,24 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.llm.alternatives import Alternative, AlternativeModel
-from connectors.llm.connection import DEFAULT_MODEL, LlmConnection, LlmEndpoint
+from connectors.llm.connection import DEFAULT_MODEL, Alternative, AlternativeModel, LlmConnection, LlmEndpoint
 from connectors.llm.declared_fields import DeclaredField, declared_model
 from connectors.llm.examples import Example, check_example, instructions_of
-from connectors.llm.merging import Merge
 from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
+from connectors.llm.splitting import Merge
 from connectors.llm.structures import takes_all
 from engine.contract.component import Params, operational
 from engine.errors import FatalError
 
 __all__ = [
-    "BYTES_PER_TOKEN",
     "DEFAULT_MODEL",
-    "TOKENS_PER_IMAGE",
     "LlmConnection",
     "LlmEndpoint",
     "LlmParams",
 ]
 
-BYTES_PER_TOKEN: Final = 4
-"""UTF-8 bytes per token: a documented estimate, because exact vocabularies are downloads. It is close for
-English and too low by up to two for other scripts, so limits should leave room."""
-
 FLEX_TIMEOUT: Final = 900.0
 """Seconds that a call of the tier `flex` may take by default."""
-
-TOKENS_PER_IMAGE: Final = 1_000
-"""Estimated tokens of an image; a page of 1024 x 1024 pixels takes 765 to 1,105 at OpenAI."""
 
 
 class LlmParams(Params):

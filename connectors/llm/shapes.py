@@ -12,8 +12,7 @@ from json import JSONDecodeError, loads
 from typing import Any, Final, TypeAlias
 
 from connectors.llm.json_text import NumberLiteral
-from connectors.llm.placeholders import says_nothing
-from connectors.llm.surrogates import whole_text
+from connectors.llm.spelling import says_nothing, whole_text
 
 __all__ = [
     "FEW_VALUES",

@@ -132,11 +132,7 @@ def _arguments(delta: Mapping[str, Any]) -> Iterator[tuple[object, str]]:
 def _first_choice(choices: object) -> Mapping[str, Any]:
     """Return an event's first choice; others may be interleaved."""
     parts = choices if isinstance(choices, list) else []
-    return _first([one for one in parts if not (isinstance(one, Mapping) and one.get("index"))])
-
-
-def _first(values: object) -> Mapping[str, Any]:
-    return _mapping(values[0] if isinstance(values, list) and values else None)
+    return _mapping(next((one for one in parts if not (isinstance(one, Mapping) and one.get("index"))), None))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.llm.json_text import parse, written
-from connectors.llm.names import by_name, folded_name
-from connectors.llm.placeholders import says_nothing
 from connectors.llm.shapes import (
     Choice,
     Definitions,
@@ -25,6 +23,7 @@ from connectors.llm.shapes import (
     as_text,
     is_number,
 )
+from connectors.llm.spelling import by_name, folded_name, says_nothing
 
 __all__ = [
     "Either",
@@ -61,10 +60,7 @@ class Items(Shape):
     unique: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
-        return {
-            "type": "array",
-            "items": _or_null(self.item, defs) if self.item.accepts_null else self.item.asked(defs),
-        }
+        return {"type": "array", "items": _asked(self.item, defs)}
 
     def fits(self, value: object) -> bool:
         return isinstance(value, list) and all(_fits(self.item, one) for one in value)
@@ -89,9 +85,8 @@ class Entries(Shape):
     form: str = ""
 
     def asked(self, defs: Definitions) -> JsonObject:
-        value = _or_null(self.value, defs) if self.value.accepts_null else self.value.asked(defs)
         key = self.key.asked(defs) if isinstance(self.key, Choice) else {"type": "string"}
-        return {"type": "array", "items": object_schema({"key": key, "value": value})}
+        return {"type": "array", "items": object_schema({"key": key, "value": _asked(self.value, defs)})}
 
     def fits(self, value: object) -> bool:
         if isinstance(value, Mapping):
@@ -129,9 +124,8 @@ class Places(Shape):
     def asked(self, defs: Definitions) -> JsonObject:
         properties: JsonObject = {}
         for name, place, title in zip(self._names(), self.places, self._titles(), strict=True):
-            asked = _or_null(place, defs) if place.accepts_null else place.asked(defs)
             told = ", ".join(one for one in (title, place.words()) if one)
-            properties[name] = _described(asked, told)
+            properties[name] = _described(_asked(place, defs), told)
         return object_schema(properties)
 
     def _names(self) -> list[str]:
@@ -171,7 +165,7 @@ class Field:
 
     def asked(self, defs: Definitions) -> JsonObject:
         """Return its strict JSON schema; null means that the document does not state it."""
-        schema = self.shape.asked(defs) if self.fixed else _or_null(self.shape, defs)
+        schema = self.shape.asked(defs) if self.fixed else nullable(self.shape.asked(defs))
         return _described(schema, self.described)
 
     def read(self, value: object) -> object:
@@ -393,8 +387,9 @@ def nullable(schema: JsonObject) -> JsonObject:
     return {"anyOf": [schema, dict(_NULL)]}
 
 
-def _or_null(shape: Shape, defs: Definitions) -> JsonObject:
-    return nullable(shape.asked(defs))
+def _asked(shape: Shape, defs: Definitions) -> JsonObject:
+    """Return the schema of a value inside another one, with null only if the model allows it there."""
+    return nullable(shape.asked(defs)) if shape.accepts_null else shape.asked(defs)
 
 
 def _described(schema: JsonObject, words: str) -> JsonObject:

@@ -11,7 +11,7 @@ from connectors.llm.completion import Reply
 from connectors.llm.json_text import written
 from connectors.llm.prompt import Prompt
 from connectors.llm.replies import match_slots
-from connectors.llm.surrogates import whole_text
+from connectors.llm.spelling import whole_text
 from engine.contract.types import JsonValue
 from engine.redaction import HIDDEN
 
@@ -41,10 +41,9 @@ class Tracer:
 
         Readers of a trace may read its document, but not others: of those it contains only the slots.
         """
-        parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
         user = "\n".join(
             part["text"] if part["type"] == "text" else f"[image of {len(str(part)):,} characters]"
-            for part in parts
+            for part in prompt.parts
         )
         answers = {} if prompt.lone else _answers(prompt, reply)
         traces = []

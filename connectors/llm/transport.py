@@ -1,4 +1,4 @@
-"""The HTTP side of calls: the SDK's client, what it may send, and errors of connections."""
+"""The HTTP side of calls: the SDK's client, what it may send, its errors, and a check at no cost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from connectors.addresses import proxy_for
 from connectors.llm.settings import LlmConnection
-from connectors.proxies import proxy_for
 from engine.contract.imports import load_modules
 from engine.errors import FatalError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import httpx
     import openai
 
-__all__ = ["CONNECT_TIMEOUT", "EndpointError", "open_sdk", "why_unreachable"]
+__all__ = ["CONNECT_TIMEOUT", "EndpointError", "check_endpoint", "open_sdk", "why_unreachable"]
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds
 
@@ -153,3 +153,35 @@ def _causes(error: BaseException | None) -> Iterator[Any]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+_CHECK_LIMIT = 20.0  # seconds
+
+
+async def check_endpoint(connection: LlmConnection, model: str, place: str = "") -> str:
+    """Return a summary of the endpoint's models.
+
+    Args:
+        place: prefix of every message, including errors.
+
+    Raises:
+        FatalError: it cannot be reached, refuses the key, or does not have the model.
+    """
+    async with open_sdk(connection, _CHECK_LIMIT) as sdk:
+        import openai
+
+        try:
+            names = [one.id async for one in sdk.models.list()]
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise FatalError(f"{place}the endpoint refuses the key (status {error.status_code})") from None
+        except openai.APIStatusError as error:
+            return f"{place}the endpoint answers, but does not list its models (status {error.status_code})"
+        except openai.APIConnectionError as error:
+            reason = why_unreachable(error, connection.address)
+            raise FatalError(f"{place}cannot reach the model endpoint: {reason}") from None
+        except openai.APIError as error:
+            raise FatalError(f"{place}the endpoint cannot be used: {type(error).__name__}") from None
+    # Gemini lists `models/NAME`, and Ollama `NAME:latest`
+    if names and not {model, f"models/{model}", f"{model}:latest"}.intersection(names):
+        raise FatalError(f"{place}the endpoint has {len(names)} models, and {model!r} is not among them")
+    return f"{place}takes the key" + (f", {len(names)} models, {model} among them" if names else "")

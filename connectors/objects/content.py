@@ -22,7 +22,7 @@ from connectors.objects.media_types import charset_of
 from connectors.objects.unpacking import MAX_LAYERS, StreamUnpacker, packed_kind
 from engine.errors import RecordError
 
-__all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "open_content"]
+__all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "StoredBody", "open_content"]
 
 HEAD_BYTES = 64 * 1024
 """Bytes of the beginning that are used to detect compression, encoding, and the columns of a CSV file."""
@@ -40,6 +40,21 @@ class ObjectBody(Protocol):
     async def read(self) -> bytes:
         """Return the next bytes, none at the end. Raises `TransientError` if the answer breaks off."""
         ...
+
+
+@dataclass(slots=True)
+class StoredBody:
+    """A body whose bytes have arrived. `size`: that of the whole object."""
+
+    data: bytes
+    content_type: str | None
+    size: int
+    content_encoding: str | None = None
+
+    async def read(self) -> bytes:
+        """Return all bytes, then none."""
+        data, self.data = self.data, b""
+        return data
 
 
 OpenBody = Callable[[int, int | None], AbstractAsyncContextManager[ObjectBody]]

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.charsets import UNKNOWN_CHARSET
-from connectors.objects.columns import record_maker
 from connectors.objects.content import HEAD_BYTES
 from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
 from connectors.objects.line_formats import INVALID
-from connectors.objects.pages import stub
+from connectors.objects.pages import record_maker, stub
 from engine.errors import RecordError
 
 __all__ = ["Agree", "Columns", "CsvDialect", "column_names", "read_columns"]

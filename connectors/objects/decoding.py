@@ -12,11 +12,13 @@ Binary content becomes a marker and a data URL (RFC 2397): `[IMAGE_DATA]data:ima
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import NamedTuple
 
 import anyio.to_thread
 
-from connectors.objects.charsets import Text, known_charset, read_text
+from connectors.objects.charsets import UNKNOWN_CHARSET, Text, known_charset, read_text
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.media_types import (
     DOCX,
     by_content,
@@ -24,10 +26,14 @@ from connectors.objects.media_types import (
     charset_of,
     is_text,
     media_type_of,
+    what_instead,
     without_charset,
 )
+from connectors.objects.params import ObjectParams
+from connectors.objects.unpacking import packed_kind, unpack_whole
+from engine.errors import RecordError
 
-__all__ = ["Decoded", "decode", "decode_in_turn", "known_charset", "marker_of"]
+__all__ = ["Decoded", "decode", "decode_in_turn", "decode_whole", "known_charset", "marker_of"]
 
 THREAD_ABOVE = 256 * 1024
 """Minimum size for decoding in a worker thread, in bytes."""
@@ -59,13 +65,17 @@ def decode(data: bytes, name: str, declared: str | None = None, charset: str | N
     """
     text = _as_text(data, name, declared, charset)
     if text is not None:
-        by_name = by_suffix(name)
-        stated = without_charset(declared) if declared else None
-        found = next((kind for kind in (by_name, stated) if is_text(kind)), None)
-        return Decoded(text.content, found or "text/plain", False, text.encoding, text.replaced, text.guessed)
+        return _decoded(text, name, declared)
     media_type = media_type_of(data, name, declared)
     encoded = base64.b64encode(data).decode("ascii")
     return Decoded(f"[{marker_of(media_type)}]data:{media_type};base64,{encoded}", media_type, is_binary=True)
+
+
+def _decoded(text: Text, name: str, declared: str | None) -> Decoded:
+    """Return a text with its media type: that of the name, or else the declared one."""
+    stated = without_charset(declared) if declared else None
+    found = next((kind for kind in (by_suffix(name), stated) if is_text(kind)), None)
+    return Decoded(text.content, found or "text/plain", False, text.encoding, text.replaced, text.guessed)
 
 
 async def decode_in_turn(
@@ -103,3 +113,56 @@ def _as_text(data: bytes, name: str, declared: str | None, charset: str | None) 
     if not textual:
         charset = stated = None
     return read_text(data, known_charset(charset), known_charset(stated), textual=textual)
+
+
+async def decode_whole(
+    data: bytes, key: str, path: str, content_type: str | None, params: ObjectParams
+) -> Decoded:
+    """Decode the content of an object according to its format.
+
+    `document`: text, or a marker and data URL. `text`: text, unpacked if compressed. `binary`: base64.
+
+    Args:
+        path: address, for messages.
+        content_type: Content-Type declared by the store.
+
+    Raises:
+        RecordError: `InvalidText`, `NotText`, `ObjectDamaged` or `ObjectTooLarge`.
+    """
+    if params.format == "binary":
+        media_type = media_type_of(data, key, content_type)
+        return Decoded(base64.b64encode(data).decode("ascii"), media_type, is_binary=True)
+    if params.format == "text":
+        work = partial(_text_of, data, key, path, content_type, params)
+        decoded = work() if len(data) <= THREAD_ABOVE else await anyio.to_thread.run_sync(work)
+    else:
+        decoded = await decode_in_turn(data, key, content_type, params.known_charset)
+    if decoded.replaced and params.strict_text:
+        raise RecordError(
+            f"{path}: {decoded.replaced:,} characters are not valid {decoded.encoding} (`strict_text`)",
+            kind="InvalidText",
+        )
+    return decoded
+
+
+def _text_of(data: bytes, key: str, path: str, content_type: str | None, params: ObjectParams) -> Decoded:
+    data = _unpacked(data, key, path, params)
+    declared = known_charset(charset_of(content_type))
+    text = read_text(data, params.known_charset, declared, textual=True)
+    if text is None:
+        instead = what_instead(data) or ("" if b"\0" in data else f": {UNKNOWN_CHARSET}")
+        raise RecordError(f"{path} is not text{instead}", kind="NotText")
+    return _decoded(text, key, content_type)
+
+
+def _unpacked(data: bytes, key: str, path: str, params: ObjectParams) -> bytes:
+    limit = min(params.max_object_bytes, params.max_unpacked_bytes)
+    try:
+        kind = packed_kind(data[:65536], key, None)
+        if kind is None:
+            return data
+        return unpack_whole(data, kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
+    except PackedError as error:
+        raise RecordError(f"{path}: {error}", kind="ObjectDamaged") from error
+    except UnpackedTooLargeError as error:
+        raise RecordError(f"{path}: {error} (`max_object_bytes`)", kind="ObjectTooLarge") from error

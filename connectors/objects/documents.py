@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from unicodedata import category
 
 from connectors.objects.charsets import UNKNOWN_CHARSET
@@ -21,19 +22,30 @@ from connectors.objects.markup import kind_of_markup, plain_text
 from connectors.objects.media_types import DOCX, is_text
 from connectors.objects.office import ODS, PPTX, XLS, XLSX
 from connectors.objects.pdf import PROTECTED
-from connectors.objects.pictures import CONVERTED
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DocumentPart", "ImagePart", "TextPart", "is_blank", "needs_opening", "parts"]
+__all__ = [
+    "CONVERTED",
+    "DocumentPart",
+    "ImagePart",
+    "TextPart",
+    "as_png_pages",
+    "is_blank",
+    "needs_opening",
+    "parts",
+]
 
 MAX_TEXT = 400_000
 """Maximum characters of a document, about 100,000 tokens; more is a permanent error, never truncated
 silently."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
+
+CONVERTED: Final = ("image/bmp", "image/tiff", "image/x-icon", "image/x-portable-pixmap")
+"""Types that models do not accept."""
 
 _OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, ODS, PPTX, *CONVERTED})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -110,7 +122,6 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
     # each pulls in a library that most runs never need
     from connectors.objects.office import read_pptx, read_spreadsheet
     from connectors.objects.pdf import read_pdf
-    from connectors.objects.pictures import as_png_pages
     from connectors.objects.word import read_docx
 
     workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - three times
@@ -177,3 +188,38 @@ def _payload(content: str, start: int, name: str) -> bytes:
         return base64.b64decode(content[start:], validate=True)
     except binascii.Error as error:
         raise RecordError(f"{name}: its base64 is invalid: {error}", kind="CorruptDocument") from error
+
+
+MAX_SIDE: Final = 2_048  # pixels; models scale larger ones down themselves
+MAX_PIXELS: Final = 100_000_000
+_MAX_PAGES: Final = 20
+
+
+def as_png_pages(data: bytes, name: str) -> list[str | bytes]:
+    """Return the pages of a picture as PNG, with sides of at most `MAX_SIDE`.
+
+    Raises:
+        RecordError: kind `CorruptDocument`, or `DocumentTooLarge` (pixels, pages).
+    """
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    pages: list[str | bytes] = []
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            for page in ImageSequence.Iterator(picture):
+                if page.width * page.height > MAX_PIXELS or len(pages) >= _MAX_PAGES:
+                    message = f"{name}: {page.width:,} x {page.height:,} pixels, or over {_MAX_PAGES} pages"
+                    raise RecordError(message, kind="DocumentTooLarge")
+                shown = page.convert("RGB")
+                shown.thumbnail((MAX_SIDE, MAX_SIDE))
+                written = io.BytesIO()
+                shown.save(written, "PNG")
+                pages.append(written.getvalue())
+    except UnidentifiedImageError as error:
+        message = f"{name}: cannot read the picture: it is not what its type says"
+        raise RecordError(message, kind="CorruptDocument") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise RecordError(f"{name}: cannot read the picture: {error}", kind="CorruptDocument") from error
+    except Image.DecompressionBombError as error:
+        raise RecordError(f"{name}: {error}", kind="DocumentTooLarge") from error
+    return pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +10,16 @@ from connectors.objects.content import OpenBody
 from engine.contract.keys import Keys
 from engine.errors import RecordError
 
-__all__ = ["SHOWN_BYTES", "ObjectReader", "PlaceKeys", "RecordFormat", "RecordPage", "RecordPlace", "stub"]
+__all__ = [
+    "SHOWN_BYTES",
+    "ObjectReader",
+    "PlaceKeys",
+    "RecordFormat",
+    "RecordPage",
+    "RecordPlace",
+    "record_maker",
+    "stub",
+]
 
 SHOWN_BYTES = 64 * 1024
 """Maximum length of unreadable input in a dead letter."""
@@ -123,3 +132,20 @@ def stub(path: str, number: int, content: str | bytes | None, error: RecordError
     return {
         "file_path": path, "line": number, "content": (content or "")[:SHOWN_BYTES], "error": str(error),
     }  # fmt: skip
+
+
+MAX_NAMED = 16
+"""Number of names up to which a dict display is two to three times faster than `dict(zip(…))`."""
+
+
+def record_maker(names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[dict[str, Any]]]:
+    """Return a function that turns columns, one per name, into a dict for each row."""
+    if not 0 < len(names) <= MAX_NAMED:
+        # all columns have equal length, and `strict` takes a third longer
+        return lambda columns: [dict(zip(names, row)) for row in zip(*columns)]  # noqa: B905
+    row = "".join(f"v{at}, " for at in range(len(names)))
+    items = ", ".join(f"{name!r}: v{at}" for at, name in enumerate(names))
+    made: Callable[[Sequence[Sequence[Any]]], list[dict[str, Any]]] = eval(  # noqa: S307 - `repr` of texts
+        f"lambda columns: [{{{items}}} for {row}in zip(*columns)]"
+    )
+    return made

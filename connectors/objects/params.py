@@ -10,7 +10,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 
 from connectors.objects.charsets import known_charset
 from connectors.objects.csv_types import ColumnType
-from connectors.objects.selection import Selection, in_utc
+from connectors.objects.listed import Selection, in_utc
 from engine.contract.component import Params, operational
 
 __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "WHOLE", "Format", "ObjectParams", "keeps_bookmarks", "listed"]

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
-from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
+from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, record_maker, stub
 from connectors.objects.parquet_values import UNREADABLE, MendedTexts, converter_of
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, RecordError

@@ -48,7 +48,7 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
         columns = params.columns
         return CsvRows(options, params.max_record_bytes, params.page_records, dialect, columns, types, agree)
     if params.format == "json":
-        from connectors.objects.json_values import JsonValues
+        from connectors.objects.line_formats import JsonValues
 
         return JsonValues(options, params.max_record_bytes, params.page_records)
     from connectors.objects.line_formats import JsonLines, TextLines

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from connectors.objects.content import ObjectBody
-from connectors.objects.fetching import ObjectFetcher, Reads, is_exhausted
+from connectors.objects.fetching import ObjectFetcher, is_exhausted
 from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.retry import Retry
 from engine.errors import TransientError
@@ -18,6 +19,7 @@ class ServerAwayError(TransientError):
     """An object used all its attempts while nothing else could be read, and nothing else can be read now."""
 
 
+@dataclass(frozen=True, slots=True)
 class ResumingBodies:
     """Opens one object. A body that breaks off is requested again from its next byte on.
 
@@ -25,13 +27,10 @@ class ResumingBodies:
         retry: retries in a row without receiving a byte; None for none.
     """
 
-    def __init__(
-        self, store: ObjectStore, fetcher: ObjectFetcher, found: ListedObject, retry: Retry | None
-    ) -> None:
-        self._store = store
-        self._fetcher = fetcher
-        self._found = found
-        self._retry = retry
+    store: ObjectStore
+    fetcher: ObjectFetcher
+    found: ListedObject
+    retry: Retry | None
 
     @asynccontextmanager
     async def open(self, start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
@@ -41,55 +40,15 @@ class ResumingBodies:
             await body.reopen()
             yield body
 
-    async def opened(self, stack: AsyncExitStack, start: int, stop: int | None) -> ObjectBody:
-        """Open a body of the store, closed by `stack`."""
-        return await stack.enter_async_context(self._store.open(self._found, start, stop))
-
-    def arrived(self) -> None:
-        """Record that bytes of the object have arrived."""
-        self._fetcher.read_some(self._found)
-
-    def answered(self, failed: int) -> None:
-        """Count an answer and the failed attempts before it."""
-        self._fetcher.answered(failed)
-
-    async def wait(self, tries: int, least: int, error: TransientError) -> bool:
-        """Back off, or return False if all attempts, and at least `least`, have been used."""
-        if self._retry is None or is_exhausted(self._retry, error, tries, least):
-            return False
-        await self._retry.wait(tries, error)
-        return True
-
-    @property
-    def reads(self) -> Reads:
-        """What the source has read so far, of any object."""
-        return self._fetcher.reads
-
-    async def further_tries(self, error: TransientError, tries: int, before: Reads) -> int | None:
-        """Return the least number of further attempts, None for none; `before`: reads before the first.
-
-        Raises:
-            ServerAwayError: other objects cannot be read either.
-        """
-        further = self._fetcher.further_tries(tries, before)
-        if self.reads.answered != before.answered:
-            return further if further > 0 else None
-        if not await self._fetcher.others_get_through({self._found.key}):
-            # the handler must not probe again: the server may be back by then
-            raise ServerAwayError(
-                str(error), retry_after=error.retry_after, throttled=error.throttled
-            ) from error
-        return further
-
 
 class _ResumingBody:
     def __init__(self, bodies: ResumingBodies, stack: AsyncExitStack, start: int, stop: int | None) -> None:
-        self._bodies = bodies
+        self._of = bodies
         self._stack = stack
         self._at, self._stop = start, stop
         self._body: ObjectBody | None = None
         self._tries = self._earlier = self._least = 0
-        self._before = bodies.reads
+        self._before = bodies.fetcher.reads
         self._fresh = False
         self.content_type: str | None = None
         self.content_encoding: str | None = None
@@ -99,7 +58,8 @@ class _ResumingBody:
         """Reopen at the next byte."""
         while True:
             try:
-                body = await self._bodies.opened(self._stack, self._at, self._stop)
+                opening = self._of.store.open(self._of.found, self._at, self._stop)
+                body = await self._stack.enter_async_context(opening)
             except TransientError as error:
                 await self._failed(error)
                 continue
@@ -121,22 +81,31 @@ class _ResumingBody:
                 continue
             if data:
                 if self._fresh:
-                    self._bodies.answered(self._earlier + self._tries)
-                self._bodies.arrived()
+                    self._of.fetcher.answered(self._earlier + self._tries)
+                self._of.fetcher.read_some(self._of.found)
                 self._tries = self._earlier = self._least = 0
                 self._fresh = False
                 self._at += len(data)
             return data
 
     async def _failed(self, error: TransientError) -> None:
+        """Back off before another attempt, or raise the error if none is due."""
+        retry, fetcher = self._of.retry, self._of.fetcher
         if not self._tries and not self._earlier:
-            self._before = self._bodies.reads
+            self._before = fetcher.reads
         self._tries += 1
-        if await self._bodies.wait(self._tries, self._least, error):
+        if retry is not None and not is_exhausted(retry, error, self._tries, self._least):
+            await retry.wait(self._tries, error)
             return
         if self._earlier:
             raise error
-        further = await self._bodies.further_tries(error, self._tries, self._before)
-        if further is None:
-            raise error
+        further = fetcher.further_tries(self._tries, self._before)
+        if fetcher.reads.answered != self._before.answered:
+            if further <= 0:
+                raise error
+        elif not await fetcher.others_get_through({self._of.found.key}):
+            # the handler must not probe again: the server may be back by then
+            raise ServerAwayError(
+                str(error), retry_after=error.retry_after, throttled=error.throttled
+            ) from error
         self._earlier, self._tries, self._least = self._tries, 0, further

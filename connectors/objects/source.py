@@ -12,11 +12,10 @@ import anyio
 from pydantic import BaseModel
 
 from connectors.objects.fetching import ObjectFetcher, Suspect
-from connectors.objects.groups import Group, judged
+from connectors.objects.groups import RECORD_OVERHEAD, Group, judged, plan_groups
 from connectors.objects.listed import FileRecord, ListedObject, ObjectStore
 from connectors.objects.pages import RecordFormat
 from connectors.objects.params import ObjectParams
-from connectors.objects.planning import RECORD_OVERHEAD, plan_groups
 from connectors.objects.record_formats import record_format
 from connectors.objects.streaming import Fetched, RecordStream
 from engine.contract.batch import Batch

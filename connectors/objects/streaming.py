@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from connectors.objects.content import ObjectBody, OpenBody
+from connectors.objects.content import ObjectBody, OpenBody, StoredBody
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.fetching import ObjectFetcher, Suspect, own_failure
 from connectors.objects.listed import ListedObject, ObjectRefusedError, ObjectStore
@@ -64,31 +64,6 @@ class StreamPosition:
         return [*numbers, *rest]
 
 
-class _Stored:
-    """A body that was fetched already."""
-
-    def __init__(self, data: bytes, like: ObjectBody) -> None:
-        self._data = data
-        self.content_type = like.content_type
-        self.content_encoding = like.content_encoding
-        self.size = len(data)
-
-    @asynccontextmanager
-    async def open(self, start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
-        yield _Slice(self, self._data[start:stop])
-
-
-class _Slice:
-    def __init__(self, whole: _Stored, data: bytes) -> None:
-        self.content_type, self.content_encoding = whole.content_type, whole.content_encoding
-        self.size = whole.size
-        self._data = data
-
-    async def read(self) -> bytes:
-        data, self._data = self._data, b""
-        return data
-
-
 async def fetch_small(
     store: ObjectStore, fetcher: ObjectFetcher, found: ListedObject, least: int = 1
 ) -> Fetched:
@@ -99,7 +74,13 @@ async def fetch_small(
         async with store.open(found) as body:
             while piece := await body.read():
                 pieces.append(piece)
-        return _Stored(b"".join(pieces), body).open
+        data = b"".join(pieces)
+
+        @asynccontextmanager
+        async def open_stored(start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
+            yield StoredBody(data[start:stop], body.content_type, len(data), body.content_encoding)
+
+        return open_stored
 
     return await fetcher.attempt(found, whole, least)
 

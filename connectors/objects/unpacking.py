@@ -1,7 +1,8 @@
-"""Decompress content chunk by chunk and within limits.
+"""Decompress content, whole or chunk by chunk, within limits.
 
 The compression is detected from the first bytes, even against a name or header. Deflate and Brotli have no
 signature and are decompressed only if the Content-Encoding names them. Concatenated members are one content.
+Truncated or damaged content is an error.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
+from connectors.json_lines import is_utf8
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, kind_of, unpacking_errors, zstd
 
-__all__ = ["MAX_LAYERS", "MAX_OUTPUT", "DerivedFile", "StreamUnpacker", "open_unpacked", "packed_kind"]
+__all__ = [
+    "MAX_LAYERS",
+    "DerivedFile",
+    "StreamUnpacker",
+    "open_unpacked",
+    "packed_kind",
+    "unpack_body",
+    "unpack_whole",
+]
 
 MAX_OUTPUT = 256 * 1024
 """Maximum output bytes per step."""
@@ -32,7 +42,7 @@ RATIO_FROM = 64 * 1024 * 1024
 
 _BZIP2_BLOCK = b"1AY&SY"
 _BZIP2_EMPTY = b"\x17\x72\x45\x38\x50\x90"
-_UNSIGNED = {"deflate": "deflate", "br": "br"}
+_UNSIGNED = {"deflate": "deflate", "br": "brotli"}
 
 
 class _Decompressor(Protocol):
@@ -55,7 +65,7 @@ def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | N
     if kind is not None or not head:
         return kind
     encodings = [one.strip().lower() for one in (content_encoding or "").split(",")]
-    unsigned = next((_UNSIGNED[one] for one in reversed(encodings) if one in _UNSIGNED), None)
+    unsigned = next((one for one in reversed(encodings) if one in _UNSIGNED), None)
     if unsigned is not None and not _is_text(head):
         return unsigned
     named = kind_of(name)
@@ -180,6 +190,63 @@ class StreamUnpacker:
             raise UnpackedTooLargeError(
                 f"it unpacks to more than {self._max_ratio:g} times its size, as only crafted files do"
             )
+
+
+def unpack_whole(data: bytes, kind: str, *, max_bytes: int, max_ratio: float = math.inf) -> bytes:
+    """Unpack all of a content; see `StreamUnpacker`.
+
+    Raises:
+        PackedError: it is damaged or truncated.
+        UnpackedTooLargeError: the output exceeds the limits.
+    """
+    unpacker = StreamUnpacker(kind, max_bytes=max_bytes, max_ratio=max_ratio)
+    pieces: list[bytes] = []
+    # zlib copies the remaining input at each step: feed it in small pieces
+    for start in range(0, len(data), MAX_OUTPUT):
+        unpacker.feed(data[start : start + MAX_OUTPUT])
+        pieces += iter(unpacker.take, b"")
+    unpacker.finish()
+    return b"".join(pieces)
+
+
+def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes | None:
+    """Undo the Content-Encoding of a body (RFC 9110, section 8.4).
+
+    None if the body is empty, was not encoded, or was already unpacked and only the header remains.
+
+    Raises:
+        PackedError: it is damaged or truncated.
+        UnpackedTooLargeError: more than `limit` bytes.
+    """
+    names = [one.strip().lower() for one in (content_encoding or "").split(",")] if data else []
+    unpacked = False
+    for name in reversed(names):
+        kind = name.removeprefix("x-")
+        if kind not in _DECOMPRESSORS:
+            continue
+        if kind in _UNSIGNED:
+            found = _unpack_unsigned(data, kind, limit)
+        else:
+            found = unpack_whole(data, kind, max_bytes=limit) if _by_magic(data) == kind else None
+        if found is None:
+            break
+        data, unpacked = found, True
+    return data if unpacked else None
+
+
+def _unpack_unsigned(data: bytes, kind: str, limit: int) -> bytes | None:
+    member = _DECOMPRESSORS[kind]()
+    try:
+        found = member.decompress(data, limit + 1)
+    except (zlib.error, EOFError) as error:
+        if kind == "deflate" or is_utf8(data):
+            return None  # they have no signature, but are hardly ever text
+        raise PackedError(f"its {_UNSIGNED[kind]} data is damaged") from error
+    if len(found) > limit:
+        raise UnpackedTooLargeError(f"it has more than {limit:,} bytes when unpacked")
+    if not member.eof:
+        raise PackedError(f"its {_UNSIGNED[kind]} data ends early")
+    return found
 
 
 def open_unpacked(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[Any]:

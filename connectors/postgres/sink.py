@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 from pydantic import BaseModel
 
-from connectors.postgres import target
 from connectors.postgres.copying import copy_data
 from connectors.postgres.database import (
     DIALECT,
     PostgresConnection,
     close,
     connect,
+    connected,
     table_columns,
     translated,
 )
@@ -105,12 +105,25 @@ class PostgresSink(TableSink[PostgresSinkParams]):
     async def check_connection(self) -> str:
         """Log in; see `ChecksConnection`."""
         assert isinstance(self.connection, PostgresConnection)
-        return await target.check(self.connection)
+        async with connected(self.connection) as opened:
+            cursor = await opened.execute("SELECT current_user, current_setting('server_version')")
+            ((user, version),) = await cursor.fetchall()
+        return f"logged in as {user}, PostgreSQL {version}"
 
     async def describe_target(self) -> str:
         """Describe the rows of the table; see `DescribesTarget`."""
         assert isinstance(self.connection, PostgresConnection)
-        return await target.describe(self.connection, self.params.table, str(self.params.mode))
+        params = self.params
+        named = f"table {params.table}, mode {params.mode}"
+        async with connected(self.connection) as opened:
+            columns = await table_columns(opened, params.table)
+            if not columns:
+                return f"{named}: not there yet"
+            if params.mode is Mode.REPLACE:
+                await check_replaceable(opened, params.table)
+            cursor = await opened.execute(f"SELECT count(*) FROM {quote_table(params.table)}".encode())
+            ((rows,),) = await cursor.fetchall()
+        return f"{named}: {rows:,} rows, {len(columns)} columns"
 
     async def _close(self) -> None:
         opened, self._open = self._open, None

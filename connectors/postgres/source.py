@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
 from connectors.postgres.database import PostgresConnection, connected
-from connectors.postgres.times import read_times
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote
 from connectors.tables.params import missing_column, unusable_key
@@ -20,7 +20,7 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
 
-__all__ = ["PostgresSource", "PostgresSourceParams"]
+__all__ = ["PostgresSource", "PostgresSourceParams", "read_times"]
 
 # types that need no conversion to JSON: bool, int8, int2, int4, text, json, float4, float8, char, varchar,
 # jsonb; and those that `read_times` reads as text
@@ -153,6 +153,34 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
 
 def _reader(type_code: int) -> Callable[[Any], Any] | None:
     return None if type_code in _PLAIN else json_value
+
+
+def read_times(connection: Connection) -> None:
+    """Have a connection read dates and times as text: `infinity` and a year BC are no error."""
+    from psycopg.adapt import Buffer, Loader
+
+    class Text(Loader):
+        def load(self, data: Buffer) -> str:
+            return str(data, "utf-8")
+
+    class Moment(Text):
+        kind: type[datetime | time] = datetime
+
+        def load(self, data: Buffer) -> str:
+            text = super().load(data)
+            try:
+                return self.kind.fromisoformat(text).isoformat()
+            except ValueError:
+                return text
+
+    class Time(Moment):
+        kind = time
+
+    for kind in ("timestamp", "timestamptz"):
+        connection.adapters.register_loader(kind, Moment)
+    for kind in ("time", "timetz"):
+        connection.adapters.register_loader(kind, Time)
+    connection.adapters.register_loader("date", Text)
 
 
 async def _read_arrays(connection: Connection, type_codes: Sequence[int]) -> None:

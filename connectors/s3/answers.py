@@ -20,7 +20,9 @@ from botocore import handlers  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 
-from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
+from connectors.json_lines import is_utf8
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
+from connectors.objects.unpacking import unpack_body
 from connectors.s3.errors import RedirectError
 
 __all__ = [
@@ -100,7 +102,7 @@ async def _read_odd_headers(
 ) -> None:
     """Tolerate headers that are not UTF-8, such as file names in Latin-1."""
     response = params.response
-    if any(not _is_utf8(name) or not _is_utf8(text) for name, text in response._raw_headers):
+    if any(not is_utf8(name) or not is_utf8(text) for name, text in response._raw_headers):
         # the SDK decodes them strictly, and has no earlier hook
         response._raw_headers = tuple(
             (name.decode("utf-8", "replace").encode(), text.decode("utf-8", "replace").encode())
@@ -141,14 +143,6 @@ def _retrieve(closed: asyncio.Future[None]) -> None:
     """Take the error of a closed connection, which asyncio would report otherwise."""
     if not closed.cancelled():
         closed.exception()
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class _TolerantParser(AioRestXMLParser):  # type: ignore[misc]

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
-from connectors.objects.decoding import Decoded
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
+from connectors.objects.decoding import Decoded, decode_whole
 from connectors.objects.listed import FileRecord
 from connectors.objects.params import DEFAULT_MAX_OBJECT_BYTES, ObjectParams
 from connectors.objects.pattern import ObjectPattern, PatternError, split_bucket
-from connectors.objects.whole import decode_whole
+from connectors.objects.unpacking import unpack_body
 from connectors.s3.client import S3Client
 from connectors.s3.errors import is_unsupported, s3_errors
 from connectors.s3.resolver import plain_etag

@@ -9,11 +9,11 @@ from functools import partial
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from connectors.objects.content import ObjectBody
+from connectors.objects.decoding import decode_whole
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.pattern import ObjectPattern
 from connectors.objects.source import ObjectSource
-from connectors.objects.whole import decode_whole
 from connectors.s3.client import S3Connection, open_client
 from connectors.s3.ranges import ParallelRanges
 from connectors.s3.reader import S3FileReader

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from connectors.objects.content import StoredBody
 from connectors.objects.listed import ListedObject
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
@@ -29,14 +30,14 @@ class S3ObjectStreams:
     @asynccontextmanager
     async def open(
         self, uri: str, found: ListedObject, start: int, stop: int | None
-    ) -> AsyncGenerator[S3Body | _Nothing, None]:
+    ) -> AsyncGenerator[S3Body | StoredBody, None]:
         """Open an object's bytes from `start` up to `stop` (exclusive; None: to the end).
 
         Raises:
             RecordError, ObjectRefusedError, TransientError, FatalError: as for `S3FileReader.read_file`.
         """
         if start and 0 <= found.size <= start:
-            yield _Nothing(found.size)
+            yield StoredBody(b"", None, found.size)
             return
         arguments = {"Bucket": self._bucket, "Key": found.key}
         if start or (stop is not None and found.size):
@@ -57,17 +58,6 @@ class S3ObjectStreams:
             answer["Body"].close()
             raise
         return answer
-
-
-class _Nothing:
-    content_type: str | None = None
-    content_encoding: str | None = None
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    async def read(self) -> bytes:
-        return b""
 
 
 class S3Body:

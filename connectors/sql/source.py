@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from connectors.sql.database import Database, SqlConnection, opened
-from connectors.sql.sqlite_kinds import check_kinds, kinds_of
 from connectors.sql.values import bound, json_values, order_texts, order_values
 from connectors.tables.names import quote
 from connectors.tables.params import missing_column, unusable_key
@@ -19,7 +18,7 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["SqlSource", "SqlSourceParams"]
+__all__ = ["SqlSource", "SqlSourceParams", "check_kinds", "kinds_of"]
 
 
 class SqlSourceParams(OrderedSourceParams):
@@ -154,3 +153,35 @@ def _places(first: int, end: int, step: int) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(range(first, end, step), pa.int64())
+
+
+_EXACT: Final = 2**53
+"""A float represents all integers up to this one."""
+
+_LONG: Final = "long integer"
+_CONVERTIBLE: Final = ({"integer", "real"}, {"integer", _LONG})
+
+
+def kinds_of(column: str) -> str:
+    """Return the SQL expression for the types of a column's values."""
+    long = f"typeof({column}) = 'integer' AND {column} NOT BETWEEN -{_EXACT} AND {_EXACT}"
+    return f"group_concat(DISTINCT CASE WHEN {long} THEN '{_LONG}' ELSE typeof({column}) END)"
+
+
+def check_kinds(found: Mapping[str, str | None]) -> None:
+    """Check the types of each column of SQLite, as returned by the database.
+
+    The driver converts a column to one type: 2.5 becomes "2.500000e+00" if there is a text, a text becomes
+    Base64 if there are bytes, and a long integer is rounded if there is a fraction.
+
+    Raises:
+        FatalError: the driver would change values.
+    """
+    for name, listed in found.items():
+        kinds = set((listed or "").split(",")) - {"", "null"}
+        if len(kinds) > 1 and not any(kinds <= one for one in _CONVERTIBLE):
+            raise FatalError(
+                f"the column {name!r} has values of several types ({', '.join(sorted(kinds))}), and the "
+                "driver would change some: cast it in `query`",
+                kind="schema",
+            )

@@ -21,8 +21,7 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.json_lines import dump_line, plain
-from connectors.tables.decimals import check_places, decimal_type, own_scale
-from connectors.tables.values import json_value
+from connectors.tables.values import check_places, decimal_type, json_value, own_scale
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -80,7 +79,8 @@ class Dialect:
     Args:
         database: name in messages.
         types: SQL types of new columns.
-        known: type and bits by the upper-case SQL type of an existing column; others are OTHER.
+        integers: bits of the SQL types of integers, in upper case.
+        known: other SQL types of existing columns, in upper case; the rest is OTHER.
         fold: names with equal folded forms are the same column.
         max_name: maximum length of a column name, in bytes; 0 for no limit.
         reserved: names of built-in columns of every table.
@@ -89,7 +89,8 @@ class Dialect:
 
     database: str
     types: Mapping[ValueType, str]
-    known: Mapping[str, tuple[ValueType, int]]
+    integers: Mapping[str, int]
+    known: Mapping[ValueType, Sequence[str]]
     fold: Callable[[str], str] = str
     max_name: int = 0
     reserved: frozenset[str] = frozenset()
@@ -98,8 +99,10 @@ class Dialect:
     def column(self, name: str, sql: str) -> Column:
         """Return an existing or declared column."""
         plain = sql.upper().partition("(")[0].strip()
-        kind, bits = self.known.get(plain, (ValueType.OTHER, 64))
-        return Column(name, kind, sql, bits)
+        if plain in self.integers:
+            return Column(name, ValueType.INTEGER, sql, self.integers[plain])
+        kind = next((kind for kind, known in self.known.items() if plain in known), ValueType.OTHER)
+        return Column(name, kind, sql)
 
     def refusal(self, name: str) -> str:
         """Return why no column can have this name; "" if it is valid."""

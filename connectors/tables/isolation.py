@@ -1,4 +1,4 @@
-"""Find the rows that a database refuses by halving refused batches."""
+"""Find the records that a database or service refuses by halving refused batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def deliver_all(
         part = waiting.pop()
         try:
             await write(part)
-        except RowsRefusedError as error:
+        except (RowsRefusedError, RecordError) as error:
             if len(part) == 1:
                 failures[part[0]] = RecordError(str(error), kind=error.kind)
             else:

@@ -11,8 +11,7 @@ from connectors.expressions import Expression, ExpressionError, ExpressionText, 
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS
 from connectors.transforms.expected import ExpectedFields
-from connectors.transforms.remembered import Candidate, RememberedKeys
-from connectors.transforms.seen import SeenKeys, digest
+from connectors.transforms.remembered import Candidate, RememberedKeys, SeenKeys, digest
 from engine.contract.acks import Ack
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Params, Transform, component

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
+from connectors.transport import connection_failure, read_raw, transport_to
 from connectors.warehouse.connection import WarehouseConnection
 from engine.contract.clock import Clock
 from engine.contract.imports import load_modules
@@ -106,18 +106,11 @@ async def open_client(
 def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
     # called in a thread: reading the certificates takes 0.05 s, which would block other pipelines
     import httpx
-    from httpx_aiohttp import AiohttpTransport
 
     headers = {"User-Agent": "odw-engine", "Accept": "application/json", "Accept-Encoding": "identity"}
     if connection.authorization is not None:
         headers["Authorization"] = connection.authorization
-    proxy = proxy_for(connection.base)
-    limits = httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0)
-    # No redirects are followed, so a plain http address never needs the certificates.
-    verify = any(url.startswith("https://") for url in (connection.base, proxy or ""))
-    transport = AiohttpTransport(
-        verify=verify, limits=limits, proxy=httpx.Proxy(proxy) if proxy is not None else None
-    )
+    transport = transport_to(connection.base, connections=concurrency)
     return httpx.AsyncClient(transport=transport, headers=headers)
 
 
@@ -171,11 +164,14 @@ class WarehouseClient:
         request = self._http.build_request(
             method, url, content=content, headers=headers, params=params, timeout=self._longest
         )
+        too_large = AnswerTooLargeError(
+            f"{method} {url} answered with more than {max_answer:,} bytes: not an ingest service"
+        )
         try:
             with anyio.fail_after(self._longest):
                 response = await self._http.send(request, stream=True)
                 try:
-                    body = await _read(response, max_answer, f"{method} {url}")
+                    body = await read_raw(response, max_answer, too_large)
                 finally:
                     await response.aclose()
                     # the response and its stream refer to each other, and so to the request with its body:
@@ -184,7 +180,9 @@ class WarehouseClient:
         except TimeoutError as error:
             raise UncertainError(f"{method} {url} did not answer within {self._longest:g} s") from error
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
-            raise self._broken(error, f"{method} {url}") from error
+            cause = type(error.__cause__ or error).__name__
+            lost = UncertainError(f"{method} {url} failed: lost the connection ({cause})")
+            raise connection_failure(error, self._url, "ingest service") or lost from error
         self._check(response, method, url)
         headers = response.headers
         body = _unpacked(body, headers.get("content-encoding", ""), max_answer)
@@ -192,22 +190,6 @@ class WarehouseClient:
         return Answer(
             response.status_code, headers.get("content-type", ""), body, headers.get("x-odw-columns", "")
         )
-
-    def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
-        """Return the error for a failed or lost connection, by its cause."""
-        import aiohttp
-
-        cause = error.__cause__ or error
-        if isinstance(cause, aiohttp.InvalidURL):
-            return FatalError(f"{self._url} is not a valid address: check `url` of the connection")
-        if not isinstance(cause, aiohttp.ClientConnectorError):
-            return UncertainError(f"{request} failed: lost the connection ({type(cause).__name__})")
-        if isinstance(cause, aiohttp.ClientSSLError):
-            reason = type(cause).__name__
-            return FatalError(f"no secure connection to {self._url} ({reason}): check its certificate")
-        if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return TransientError(f"cannot resolve the host name of {self._url}")
-        return TransientError(f"connection refused: no ingest service is listening at {self._url}")
 
     def _check(self, response: httpx.Response, method: str, url: str) -> None:
         status = response.status_code
@@ -229,21 +211,6 @@ class WarehouseClient:
         if status >= 400 and status not in _ABOUT_RECORDS:
             remedy = _REMEDIES.get(status, "that is about the service, not about a record")
             raise FatalError(f"{answer}: {remedy}")
-
-
-async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > limit:
-            if response.status_code >= 300:
-                break  # an error page: its beginning is enough
-            raise AnswerTooLargeError(
-                f"{request} answered with more than {limit:,} bytes: not an ingest service"
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from connectors.clickhouse import client as clients
-from connectors.clickhouse.client import Client
-from connectors.clickhouse.connection import ClickHouseConnection
+from connectors.clickhouse.client import ClickHouseConnection, Client
 from engine.errors import FatalError, TransientError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.transforms.deduplicating import Deduplicate, DeduplicateParams
-from connectors.transforms.seen import SeenKeys
+from connectors.transforms.remembered import SeenKeys
 from engine.config import load_mapping
 from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from connectors.proxies import proxy_for
+from connectors.addresses import proxy_for
 from connectors.warehouse.client import WarehouseClient
 from connectors.warehouse.connection import WarehouseConnection
 from engine.contract.clock import SystemClock

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.files.locking import locked
+from connectors.files.written import locked
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.errors import FatalError
@@ -70,7 +70,7 @@ async def test_half_a_line_of_a_writer_killed_meanwhile_is_removed(tmp_path: Pat
 async def test_a_writer_that_never_finishes_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.files.locking.WAIT", 0.01)
+    monkeypatch.setattr("connectors.files.written.WAIT", 0.01)
     path = tmp_path / "x.jsonl"
     async with sink(path) as out:
         descriptor = os.open(path, os.O_WRONLY)

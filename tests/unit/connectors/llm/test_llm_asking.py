@@ -12,9 +12,8 @@ import pytest
 
 from connectors.llm.asking import Asker
 from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
-from connectors.llm.documents import Document
+from connectors.llm.documents import Document, PackLimits
 from connectors.llm.gate import Gate
-from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions

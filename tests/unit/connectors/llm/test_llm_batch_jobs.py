@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
@@ -518,3 +518,24 @@ async def test_a_fallback_takes_over_when_a_job_fails(
     assert doctors(await world.ask(fallbacks=[fallback])) == WHOLE
     assert [job["lines"][0]["body"]["model"] for job in world.api.jobs.values()] == ["gpt-4o-mini", "spare"]
     assert world.counts["unavailable[gpt-4o-mini]"] == 1
+
+
+async def test_a_bare_list_in_an_earlier_job_is_its_records(world: World) -> None:
+    """As in a direct answer: with `many`, the list may be the whole reply."""
+
+    def listed(line: Mapping[str, Any]) -> dict[str, Any]:
+        found = completed(line)
+        message = found["response"]["body"]["choices"][0]["message"]
+        message["content"] = f"[{message['content']}]"
+        return found
+
+    world.api = BatchApi(listed)
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask(1, many=True)
+    world.stopping, world.api.after_created = False, lambda: None
+
+    (fate,) = await world.ask(1, many=True)
+    assert isinstance(fate, dict)
+    (record,) = cast("list[dict[str, object]]", fate["records"])
+    assert record["doctor"] == "text 0"
+    assert len(world.api.lines) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from connectors.llm.normalise import normalise
+from connectors.llm.replies import normalise
 from connectors.llm.settings import LlmParams
 
 FIELDS: dict[str, Any] = {

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
 from connectors.llm import Document, LlmParams, splitting
-from connectors.llm.items import without_bad_items
-from connectors.llm.merging import Merge, merged
+from connectors.llm.invalid import without_bad_items
 from connectors.llm.schema import schema_of
 from connectors.llm.service import instructions_for
-from connectors.llm.splitting import divided
+from connectors.llm.splitting import Merge, divided, merged
 from connectors.llm.structures import takes_all
 from connectors.objects.documents import TextPart
 from engine.config import load_mapping

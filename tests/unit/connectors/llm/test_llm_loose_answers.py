@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.json_text import parse
-from connectors.llm.normalise import normalise
 from connectors.llm.refusals import Cause, Refusal, cause_of
-from connectors.llm.replies import match_slots, read_lone
+from connectors.llm.replies import match_slots, normalise, read_lone
 from connectors.llm.schema import schema_of
 from engine.errors import FatalError
 

@@ -14,10 +14,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from connectors.llm.completion import Reply, read_body, read_completion
-from connectors.llm.normalise import normalise
 from connectors.llm.pricing import price_of
 from connectors.llm.refusals import Cause, Refusal, cause_of
-from connectors.llm.replies import match_slots, read_lone
+from connectors.llm.replies import match_slots, normalise, read_lone
 from connectors.llm.schema import schema_of
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.waiting import UsedUp, used_up, wait_seconds

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from connectors.llm.connection import LlmConnection
-from connectors.llm.native import compatible_address
+from connectors.llm.connection import LlmConnection, compatible_address
 
 PAGE = Path(__file__).parents[4] / "docs" / "connectors-llm.md"
 GEMINI = "https://generativelanguage.googleapis.com"

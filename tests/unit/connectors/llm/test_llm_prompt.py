@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.llm.documents import Document
-from connectors.llm.packing import PackLimits, pack
+from connectors.llm.documents import Document, PackLimits, pack
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.schema import target_schema
 from connectors.objects.documents import ImagePart, TextPart

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.llm.prompt import Prompt
-from connectors.llm.quoting import text_of, without_texts
-from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
+from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window, text_of, without_texts
 from connectors.llm.shapes import JsonObject
 from connectors.llm.waiting import wait_seconds
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.llm.json_text import MAX_DEPTH, parse, repaired, written
-from connectors.llm.normalise import normalise
 from connectors.llm.pricing import Price, price_of
-from connectors.llm.replies import match_slots, read_lone
+from connectors.llm.replies import match_slots, normalise, read_lone
 from connectors.llm.schema import target_schema
 from connectors.llm.settings import LlmParams
 from engine.errors import FatalError

@@ -32,7 +32,7 @@ from pydantic.alias_generators import to_camel
 
 from connectors.llm import schema as schema_module
 from connectors.llm.json_text import NumberLiteral, parse
-from connectors.llm.normalise import normalise
+from connectors.llm.replies import normalise
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.shaping import fields_of
 from engine.errors import FatalError

@@ -13,12 +13,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from connectors.llm import checking
-from connectors.llm.alternatives import Alternative
+from connectors.llm import transport
 from connectors.llm.client import ChatClient
-from connectors.llm.connection import LlmConnection
+from connectors.llm.connection import Alternative, LlmConnection
 from connectors.llm.settings import LlmParams
-from connectors.llm.transport import open_sdk, why_unreachable
+from connectors.llm.transport import check_endpoint, open_sdk, why_unreachable
 from engine.contract.clock import SystemClock
 from engine.errors import FatalError, TransientError
 
@@ -86,12 +85,12 @@ async def test_a_model_is_found_as_its_endpoint_lists_it(
     async def opened(*_: object) -> AsyncIterator[SimpleNamespace]:
         yield SimpleNamespace(models=SimpleNamespace(list=names))
 
-    monkeypatch.setattr(checking, "open_sdk", opened)
+    monkeypatch.setattr(transport, "open_sdk", opened)
     if listed == "other":
         with pytest.raises(FatalError, match="'m' is not among them"):
-            await checking.check_endpoint(LlmConnection(), "m")
+            await check_endpoint(LlmConnection(), "m")
     else:
-        assert "m among them" in await checking.check_endpoint(LlmConnection(), "m")
+        assert "m among them" in await check_endpoint(LlmConnection(), "m")
 
 
 AZURE = "https://x.openai.azure.com/openai/deployments"

@@ -20,9 +20,8 @@ from connectors.objects.compression import (
     PackedError,
     UnpackedTooLargeError,
     is_packed,
-    unpack_body,
 )
-from connectors.objects.unpacking import open_unpacked
+from connectors.objects.unpacking import open_unpacked, unpack_body
 
 zstd = compression.zstd()
 

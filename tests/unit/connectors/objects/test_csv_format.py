@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from connectors.files.documents import FilesParams, FilesSource
-from connectors.objects.columns import record_maker
 from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
-from connectors.objects.pages import RecordPlace
+from connectors.objects.pages import RecordPlace, record_maker
 from connectors.objects.params import ObjectParams
 from engine.errors import RecordError
 from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of

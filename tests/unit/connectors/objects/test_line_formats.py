@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.objects.decoding import decode_whole
 from connectors.objects.pages import RecordPlace
 from connectors.objects.params import ObjectParams
-from connectors.objects.whole import decode_whole
 from engine.errors import RecordError
 from tests.series import few
 from tests.unit.connectors.objects.reading import (

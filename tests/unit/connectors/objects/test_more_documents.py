@@ -23,9 +23,8 @@ from reportlab.lib.pdfencrypt import StandardEncryption  # type: ignore[import-u
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 
 from connectors.objects.decoding import decode
-from connectors.objects.documents import ImagePart, TextPart, needs_opening, parts
+from connectors.objects.documents import MAX_SIDE, ImagePart, TextPart, needs_opening, parts
 from connectors.objects.isolation import DocumentReader
-from connectors.objects.pictures import MAX_SIDE
 from engine.errors import RecordError
 
 

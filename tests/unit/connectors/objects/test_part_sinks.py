@@ -27,10 +27,9 @@ from connectors.files.documents import FilesParams, FilesSource
 from connectors.files.parts import FilesSink, FilesSinkParams, _FolderOfParts
 from connectors.files.walking import walk
 from connectors.objects.encoding import encode_csv
-from connectors.objects.listed import ListedObject
+from connectors.objects.listed import ListedObject, Selection
 from connectors.objects.parquet_encoding import MAX_DEPTH, encode_parquet
 from connectors.objects.part_files import run_token
-from connectors.objects.selection import Selection
 from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context

@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from puremagic import main as table
 
-from connectors.objects.media_types import by_content
-from connectors.objects.signatures import SURE_BYTES, has_signature
+from connectors.objects.media_types import SURE_BYTES, by_content, has_signature
 
 ROWS = [*table.magic_header_array, *table.magic_footer_array]
 SIGNATURES = sorted({row.byte_match for row in ROWS})

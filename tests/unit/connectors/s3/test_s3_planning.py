@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.objects.groups import GROUP_BYTES, GROUP_OBJECTS, RECORD_OVERHEAD, plan_groups, weight
 from connectors.objects.listed import ListedObject
-from connectors.objects.planning import GROUP_BYTES, GROUP_OBJECTS, RECORD_OVERHEAD, plan_groups, weight
 from connectors.s3 import S3Connection, S3Connector, S3Params
 
 LIMIT = 10_000_000

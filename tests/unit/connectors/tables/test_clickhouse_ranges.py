@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from connectors.clickhouse.ranges import check_ranges
-from connectors.clickhouse.tables import column_of
+from connectors.clickhouse.tables import check_ranges, column_of
 from connectors.tables.isolation import RowsRefusedError
 
 FIT = [

@@ -17,9 +17,16 @@ from pydantic import BaseModel, Field, field_validator
 
 from connectors.addresses import without_fields
 from connectors.files.errors import make_folder
-from connectors.files.locking import locked
 from connectors.files.sharing import writes_file
-from connectors.files.written import WrittenLog, log_path, mark_replaced, undo_cut_write, whole_write
+from connectors.files.written import (
+    WrittenLog,
+    locked,
+    log_path,
+    mark_replaced,
+    undo_cut_write,
+    whole_write,
+    write_all,
+)
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
@@ -224,7 +231,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
     def _append(self, data: bytes, keys: Keys) -> None:
         try:
             if not self._regular:
-                self._put(data)
+                write_all(self._descriptor, data)
             else:
                 with locked(self._descriptor):
                     self._append_to_file(data, keys)
@@ -252,17 +259,12 @@ class JsonlSink(Sink[JsonlSinkParams]):
         undo = self._log.note(keys, data, before) if self._log is not None and data else -1
         try:
             with whole_write(self._path, self._descriptor, before, end):
-                self._put(data)
+                write_all(self._descriptor, data)
         except OSError:
             if self._log is not None and undo >= 0:
                 self._log.take_back(undo)
             raise
         self._end = end
-
-    def _put(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
 
     def _refuse_own_lines(self) -> None:
         """Refuse to replace lines that may be this run's own, written by a version that kept no notes."""

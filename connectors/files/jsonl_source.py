@@ -16,7 +16,6 @@ from connectors.files.contents import is_wide
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart, any_readable, find_files, read_limit
 from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
-from connectors.files.line_keys import LineKeys
 from connectors.files.sharing import reads_files
 from connectors.json_lines import has_long_number, parse_line
 from connectors.objects.lines import LinePage, Place, ReadChunk, line_pages
@@ -29,7 +28,43 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import RecordError
 
-__all__ = ["JsonlSource", "JsonlSourceParams"]
+__all__ = ["JsonlSource", "JsonlSourceParams", "LineKeys"]
+
+
+class LineKeys(Keys):
+    """Keys `name:line` of consecutive lines, created on demand. `first` counts from 0.
+
+    `before` is the number of the source's records before the file.
+    """
+
+    __slots__ = ("before", "count", "first", "name")
+
+    def __init__(self, name: str, first: int, count: int, before: int = 0) -> None:
+        self.name = name
+        self.first = first
+        self.count = count
+        self.before = before
+
+    def __len__(self) -> int:
+        return self.count
+
+    def to_list(self) -> list[str]:
+        name, begin = self.name, self.first + 1
+        return [f"{name}:{line}" for line in range(begin, begin + self.count)]
+
+    def ordinals(self) -> range:
+        start = self.before + self.first
+        return range(start, start + self.count)
+
+    def place(self, index: int) -> str:
+        return f"line {self.first + index + 1} of {self.name}"
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return [(f"{self.name}:", self.first + 1, self.first + 1 + self.count)]
+
+    def slice(self, start: int, stop: int) -> Keys:
+        return LineKeys(self.name, self.first + start, stop - start, self.before)
+
 
 STDIN = "-"
 FILES_AT_ONCE = 1000

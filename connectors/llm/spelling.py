@@ -1,4 +1,4 @@
-"""Match field names that models spell differently when no schema is enforced."""
+"""What models write in other ways: names of fields, missing values, and texts that are not valid Unicode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,35 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["OTHER_NAMES", "by_name", "folded_name"]
+__all__ = ["OTHER_NAMES", "by_name", "folded_name", "is_whole", "says_nothing", "whole_text"]
+
+_PLACEHOLDERS: Final = frozenset(
+    {
+        "", "-", "--", "?", "n/a", "na", "none", "null", "nil", "unknown", "unspecified", "missing", "tbd",
+        "to be determined", "not available", "not applicable", "not found", "not given", "not known",
+        "not mentioned", "not provided", "not specified", "not stated", "no information",
+    }
+)  # fmt: skip
+
+
+def says_nothing(text: str) -> bool:
+    """Return whether a text is "N/A", "unknown" or the like."""
+    return text.strip().strip(" .[]()<>").casefold() in _PLACEHOLDERS
+
+
+def is_whole(text: str) -> bool:
+    """Return whether a text has no lone surrogate, which JSON and Python can represent, and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_text(text: str) -> str:
+    """Join surrogate pairs and replace lone surrogates by U+FFFD."""
+    return text if is_whole(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
 
 # Alternative names from models without strict decoding, for the fields of a medical memo.
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
