@@ -161,7 +161,7 @@ class _Limited:
             split: Split, position: JsonValue, ctx: Context
         ) -> AsyncGenerator[Batch, None]:
             spent = self._limit - self._left
-            self._spend(max(0, ctx.read_before - spent))  # once: afterwards more is spent than was read before
+            self._spend(max(0, ctx.read_before - spent))  # at first: later, more than that is spent
             if not self._left:
                 return
             async with aclosing(generator_of(read, split, position, ctx)) as batches:
