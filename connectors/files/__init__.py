@@ -1,6 +1,6 @@
 """Files of JSON lines on this machine: the source and the sink `jsonl`.
 
-The source `files`, which reads whole files, is in `connectors.files.documents`: it needs more than these do.
+The source `files`, which reads whole files, is in `connectors.files.source`: it needs more than these do.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.s3 import S3Connection, S3Connector, S3Params, open_client
-from connectors.s3.parts import PART_BYTES, S3Sink, S3SinkParams
+from connectors.s3.sink import PART_BYTES, S3Sink, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
@@ -106,7 +106,7 @@ async def test_lines_of_objects_of_every_size_come_back(minio: str, sizes: list[
 
 
 async def test_a_folder_and_a_bucket_give_the_same_records(minio: str, tmp_path: Path) -> None:
-    from connectors.files.documents import FilesParams, FilesSource
+    from connectors.files.source import FilesParams, FilesSource
 
     table = b"id,name\n" + b"".join(b"%d,name %d\n" % (number, number) for number in range(5000))
     files = {"a.csv": table, "b.csv.gz": gzip.compress(table)}

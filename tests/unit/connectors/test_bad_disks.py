@@ -16,7 +16,7 @@ import pytest
 
 from connectors.duckdb import DuckdbSink, DuckdbSinkParams
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.files.sink import FilesSink, FilesSinkParams
 from engine.contract.component import NoParams, Sink, Source
 from engine.errors import FatalError
 from engine.execution.engine import Engine

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.files.sink import FilesSink, FilesSinkParams
 from engine.contract.batch import Batch
 from engine.contract.clock import timestamp
 from engine.contract.component import Context, NoParams, Source

@@ -10,8 +10,8 @@ from typing import IO
 
 import pytest
 
-from connectors.files import documents
-from connectors.files.documents import FilesParams, FilesSource
+from connectors.files import source as files_source
+from connectors.files.source import FilesParams, FilesSource
 from connectors.objects.listed import ListedObject
 from engine.contract.component import Context
 
@@ -24,7 +24,7 @@ async def test_a_file_opened_after_its_reader_was_cancelled_is_closed(
     path.write_text("{}\n")
     opening, may_open, is_open = threading.Event(), threading.Event(), threading.Event()
     files: list[IO[bytes]] = []
-    really_open = documents._opened
+    really_open = files_source._opened
 
     def slow(found: ListedObject, start: int) -> IO[bytes]:
         opening.set()
@@ -33,7 +33,7 @@ async def test_a_file_opened_after_its_reader_was_cancelled_is_closed(
         is_open.set()
         return files[0]
 
-    monkeypatch.setattr(documents, "_opened", slow)
+    monkeypatch.setattr(files_source, "_opened", slow)
     source = FilesSource(FilesParams(pattern=str(path)), None)
     source.ctx = Context(node="read")
 

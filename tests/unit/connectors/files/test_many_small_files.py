@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from connectors.files import documents
-from connectors.files.documents import FilesParams, FilesSource
+from connectors.files import source as files_source
+from connectors.files.source import FilesParams, FilesSource
 from engine.contract.component import Context
 
 
@@ -48,7 +48,7 @@ async def test_a_file_is_listed_as_it_is_when_its_page_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not as it was when the first of 100,000 files was found: reading them takes a while."""
-    monkeypatch.setattr(documents, "PAGE_FILES", 1)
+    monkeypatch.setattr(files_source, "PAGE_FILES", 1)
     for name in "abc":
         (tmp_path / name).write_text(name)
     async with folder(f"{tmp_path}/*") as store, aclosing(store.pages()) as pages:

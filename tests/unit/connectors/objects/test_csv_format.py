@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from connectors.files.documents import FilesParams, FilesSource
+from connectors.files.source import FilesParams, FilesSource
 from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
 from connectors.objects.pages import RecordPlace, record_maker

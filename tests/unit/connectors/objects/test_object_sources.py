@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from connectors.files import documents
-from connectors.files.documents import FilesParams, FilesSource
+from connectors.files import source as files_source
+from connectors.files.source import FilesParams, FilesSource
 from connectors.objects.params import ObjectParams
 from connectors.objects.source import ObjectSource
 from connectors.s3 import S3Connector, S3Params
@@ -211,7 +211,7 @@ async def test_a_record_has_the_date_of_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [10**12, -(10**11), 2**62])
 def test_a_date_outside_of_the_calendar_is_unknown(seconds: int) -> None:
     info = os.stat_result([0] * 10, {"st_mtime": float(seconds)})
-    assert documents._modified(info) == ""
+    assert files_source._modified(info) == ""
 
 
 async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:

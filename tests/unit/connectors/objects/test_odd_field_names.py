@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.files.sink import FilesSink, FilesSinkParams
 from connectors.objects.encoding import encode_csv
 from connectors.objects.parquet_encoding import encode_parquet
 from engine.contract.batch import Batch

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.files.documents import FilesParams, FilesSource
-from connectors.files.parts import FilesSink, FilesSinkParams, _FolderOfParts
+from connectors.files.sink import FilesSink, FilesSinkParams, _FolderOfParts
+from connectors.files.source import FilesParams, FilesSource
 from connectors.files.walking import walk
 from connectors.objects.encoding import encode_csv
 from connectors.objects.listed import ListedObject, Selection
 from connectors.objects.parquet_encoding import MAX_DEPTH, encode_parquet
 from connectors.objects.part_files import run_token
-from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
+from connectors.s3.sink import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange

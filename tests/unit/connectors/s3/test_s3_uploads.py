@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from connectors.s3 import S3Connection, parts
-from connectors.s3.parts import S3Sink, S3SinkParams
+from connectors.s3 import S3Connection
+from connectors.s3 import sink as s3_sink
+from connectors.s3.sink import S3Sink, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
@@ -106,11 +107,11 @@ async def write(lake: Uploads) -> None:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_BYTES", 10)
+    monkeypatch.setattr(s3_sink, "PART_BYTES", 10)
 
 
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_BYTES", 1000)
+    monkeypatch.setattr(s3_sink, "PART_BYTES", 1000)
 
 
 @pytest.mark.parametrize("odd", [LOST, PAGE, NOTHING], ids=["error", "page", "nothing"])
