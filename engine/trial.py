@@ -141,7 +141,7 @@ def _install(source: Source[Any], name: str, method: Callable[..., Any]) -> None
 
 
 class _Limited:
-    """Ends the reading of a source after a number of records, over all its splits.
+    """Ends the reading of a source after a number of records, over all its splits and attempts at the run.
 
     `bookmarks`: a later run reads what no bookmark covers.
     """
@@ -160,6 +160,8 @@ class _Limited:
         async def limited_read(
             split: Split, position: JsonValue, ctx: Context
         ) -> AsyncGenerator[Batch, None]:
+            spent = self._limit - self._left
+            self._spend(max(0, ctx.read_before - spent))  # at first: later, more than that is spent
             if not self._left:
                 return
             async with aclosing(generator_of(read, split, position, ctx)) as batches:
@@ -181,7 +183,7 @@ class _Limited:
         _install(source, "extract", limited_extract)
 
     def _spend(self, count: int) -> None:
-        self._left -= count
+        self._left = max(0, self._left - count)
         if not self._left:
             self._source.ctx.aggregate[STOPPED_AFTER] = self._limit
             if self._bookmarks:

@@ -5,7 +5,7 @@ The source `files`, which reads whole files, is in `connectors.files.documents`:
 
 from __future__ import annotations
 
-from connectors.files.sink import JsonlSink, JsonlSinkParams
-from connectors.files.source import JsonlSource, JsonlSourceParams
+from connectors.files.jsonl_sink import JsonlSink, JsonlSinkParams
+from connectors.files.jsonl_source import JsonlSource, JsonlSourceParams
 
 __all__ = ["JsonlSink", "JsonlSinkParams", "JsonlSource", "JsonlSourceParams"]

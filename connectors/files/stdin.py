@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from connectors.files.source import STDIN, JsonlSource, JsonlSourceParams, reads_stdin
+from connectors.files.jsonl_source import STDIN, JsonlSource, JsonlSourceParams, reads_stdin
 from engine.contract.component import Kind, Locality, Params, component, operational
 
 __all__ = ["StdinSource", "StdinSourceParams"]

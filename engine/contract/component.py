@@ -108,6 +108,7 @@ class Context:
         bookmarks: bookmarks from earlier runs of this node; a source may read them in `splits` only.
         survives_errors: `on_error` makes unplanned exceptions fail their record only, see `unplanned_error`.
         retry: for a source that retries the parts of a split one by one; None without a pipeline.
+        read_before: records of this source that earlier attempts at the run have settled.
         listed: last stored split, after which `splits` may continue (`can_list_after`); None: from the
             beginning.
         shared: objects shared by the components of this engine, such as the limits of an endpoint.
@@ -134,6 +135,7 @@ class Context:
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
     survives_errors: bool = False
     retry: Retry | None = None
+    read_before: int = 0
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)
     allowances: Allowances | None = None

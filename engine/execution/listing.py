@@ -44,6 +44,8 @@ class Listing:
         pages = partial(SplitPages, self._store, self._ledger, identity.run_id, name)
         if (chunk := identity.chunk) is not None:  # other sources are read in other chunks
             return pages(first=chunk.first, total=chunk.count if name == chunk.node else 0)
+        if identity.resumed:
+            source.ctx.read_before = (await self._store.counts(identity.run_id, name)).read
         listed = partial(self._ledger.list_in_pages, name, source, source.ctx, page_splits=PAGE_SPLITS)
         return pages(total=await self._outage(runtime).through(listed))
 

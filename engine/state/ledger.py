@@ -64,7 +64,7 @@ _INSERT_ACK = f"INSERT INTO acks (start_position, end_position, tally, split) VA
 
 _SUM_COUNTS = f"""
 SELECT {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _COUNTS)}
-FROM progress JOIN splits ON splits.seq = progress.split WHERE run_id = ?
+FROM progress JOIN splits ON splits.seq = progress.split WHERE run_id = ?1 AND (?2 = '' OR node = ?2)
 """  # noqa: S608 - constant names
 
 _DELETE_INCOMPLETE = """
@@ -304,10 +304,10 @@ def sum_tally(connection: Connection, run_id: str) -> Tally:
     return total
 
 
-def sum_counts(connection: Connection, run_id: str) -> Tally:
-    """Return the sum of the numbers in the tallies, computed by the database."""
+def sum_counts(connection: Connection, run_id: str, node: str) -> Tally:
+    """Return the sum of the numbers in the tallies of a run, or of one source, computed by the database."""
     require_run(connection, run_id)
-    row = connection.execute(_SUM_COUNTS, (run_id,)).fetchone()
+    row = connection.execute(_SUM_COUNTS, (run_id, node)).fetchone()
     assert row is not None, "an aggregate has one row"
     total = Tally()
     for name in _COUNTS:  # PostgreSQL returns sums of integers as decimals

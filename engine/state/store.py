@@ -267,9 +267,12 @@ class StateStore:
         """Delete matching bookmarks and return their number; `limit` is ignored."""
         return await self._database.write(bookmarks.delete, where)
 
-    async def counts(self, run_id: str) -> Tally:
-        """Return the tally without drops by reason and counts by node; fast for any number of splits."""
-        return await self._database.read(ledger.sum_counts, run_id)
+    async def counts(self, run_id: str, node: str = "") -> Tally:
+        """Return the tally of a run, or of one source, without drops by reason and counts by node.
+
+        Fast for any number of splits.
+        """
+        return await self._database.read(ledger.sum_counts, run_id, node)
 
     async def put_dead_letters(
         self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""

@@ -94,7 +94,7 @@ def test_patched_replay_delivers_dead_records_exactly_once(tmp_path: Path, verb:
 
         tried = verb("dlq", "replay", "--patch", UNMARK, "--dry-run", INGEST_URL=url)
         assert tried.returncode == 0
-        assert "blobs: 200 letters → load, 200 changed by patches" in tried.stdout
+        assert "blobs: 200 dead letters → load, 200 changed by patches" in tried.stdout
         assert len(rows(url)) == 800
 
         replayed = verb("dlq", "replay", "--patch", UNMARK, INGEST_URL=url)
@@ -205,7 +205,9 @@ def test_letters_of_a_removed_pipeline_stay_and_are_explained(tmp_path: Path, ve
     (tmp_path / "pipelines.yaml").write_text(renamed, encoding="utf-8")
     done = verb("dlq", "replay")
     assert done.returncode == 1
-    assert "2 letters of blobs/load not replayed: the file no longer has a pipeline `blobs`" in done.stderr
+    assert (
+        "2 dead letters of blobs/load not replayed: the file no longer has a pipeline `blobs`" in done.stderr
+    )
     assert len(listed(verb("dlq", "list", "--json"))) == 2
 
 

@@ -66,6 +66,8 @@ def test_sql_reads_the_file_of_a_duckdb_sink(
 
     assert main(["sql", "--database", "w.duckdb", "SELECT sum(n) AS s FROM t"]) == 0
     assert capsys.readouterr().out.splitlines() == ["s", "-", "3", "(1 row)"]
+    assert main(["sql", "--database", "w.duckdb", "SELECT sum(n) AS s FROM t", "--json"]) == 0
+    assert '"rows": [[3]]' in capsys.readouterr().out
     for file, message in (("none", "file none does not exist"), ("other.txt", "is not a DuckDB file")):
         assert main(["sql", "--database", file, "SELECT 1"]) == 2
         assert message in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from connectors.files import JsonlSink
-from connectors.files.sink import JsonlSinkParams
+from connectors.files.jsonl_sink import JsonlSinkParams
 from connectors.models import INGEST_MODELS
 from engine.cli.exit_codes import ExitCode
 from engine.contract.verification import Check, Verdict

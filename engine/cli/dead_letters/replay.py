@@ -157,7 +157,7 @@ async def _replay_groups(
                 await engine.store.mark_dead_letters(group.replayed, "replayed")
                 await _close_copies(engine.store, group, copies, report, output)
                 if closed := len(group.letters) - len(group.replayed):
-                    output.say(_NOT_SENT.format(counted(closed, "letter")))
+                    output.say(_NOT_SENT.format(counted(closed, "dead letter")))
         codes.append(exit_code(session, watch.number))
         if session.draining:
             break
@@ -257,7 +257,7 @@ async def _send_to_services(
         if newest is not None:  # records delivered before that have closed their dead letters
             ids = await service.still_open([one.copy.dead_letter_id for one in found if one.copy is not None])
             if closed := len(found) - len(ids):
-                output.say(_NOT_SENT.format(counted(closed, "letter")))
+                output.say(_NOT_SENT.format(counted(closed, "dead letter")))
             found = [one for one in found if one.copy is not None and one.copy.dead_letter_id in ids]
         records = [apply_patches(one.record, patches) for one in found]
         dead = await service.send(model, records, unless_newer=newest)
@@ -285,7 +285,7 @@ def _announce(
 ) -> None:
     for group in groups:
         nodes = " → ".join(node.name for node in group.plan.nodes[1:])
-        sys.stdout.write(f"{group.pipeline}: {counted(len(group.letters), 'letter')} → {nodes}")
+        sys.stdout.write(f"{group.pipeline}: {counted(len(group.letters), 'dead letter')} → {nodes}")
         sys.stdout.write(f", {group.changed:,} changed by patches\n" if patches else "\n")
         _example(group.letters[0].record, patches)
     for (url, model), found in alone.items():
@@ -302,4 +302,4 @@ def _example(record: JsonValue, patches: Sequence[Patch]) -> None:
 def _obstacle_text(obstacle: Obstacle) -> str:
     first = obstacle.letters[0]
     where = f"{first.pipeline}/{first.node}"
-    return f"{counted(len(obstacle.letters), 'letter')} of {where} not replayed: {obstacle.reason}\n"
+    return f"{counted(len(obstacle.letters), 'dead letter')} of {where} not replayed: {obstacle.reason}\n"

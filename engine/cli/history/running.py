@@ -23,11 +23,11 @@ __all__ = ["show_running"]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A run at one moment; `per_second`: settled records per second, 0 in the first sample."""
+    """A run at one moment; `per_second`: records read per second, None in the first sample."""
 
     entry: Entry
     seconds: float
-    per_second: float
+    per_second: float | None
 
     def to_json(self) -> dict[str, JsonValue]:
         record, tally = self.entry.record, self.entry.tally
@@ -37,7 +37,7 @@ class _Row:
             "status": self.entry.status,
             "seconds": round(self.seconds, 1),
             "tally": tally.to_json(),
-            "records_per_second": round(self.per_second, 1),
+            "records_per_second": round(self.per_second or 0.0, 1),
         }
 
     def cells(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class _Row:
             count(tally.read),
             count(tally.written),
             count(tally.dead),
-            rate(self.per_second),
+            "-" if self.per_second is None else rate(self.per_second),
         )
 
 
@@ -78,9 +78,10 @@ async def _look(store: StateStore, rates: dict[str, Rate]) -> list[_Row]:
     for record in await store.list_runs():
         if record.status is RunStatus.RUNNING:
             entry = await entry_of(store, record)
-            meter = rates.setdefault(record.run_id, Rate())
+            known = record.run_id in rates
+            growth = rates.setdefault(record.run_id, Rate()).update(clock.monotonic(), entry.tally.read)
             seconds = (clock.now() - record.began).total_seconds()
-            rows.append(_Row(entry, seconds, meter.update(clock.monotonic(), entry.tally.read)))
+            rows.append(_Row(entry, seconds, growth if known else None))
     return rows
 
 

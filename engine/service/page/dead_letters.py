@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from engine.service.dead_letter_format import record_id_of
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
-from engine.service.page import charts, letters
+from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import address, problem, render
 from engine.service.submission import AuditEntry, NotStoredError, Submission
 
@@ -45,7 +45,10 @@ async def show_letters(request: Request, context: ServiceContext) -> Response:
     else:
         store = "service"
         found, causes = await context.read(
-            lambda reader: (letters.list_letters(reader, page), letters.causes_of(reader))
+            lambda reader: (
+                service_dead_letters.list_letters(reader, page),
+                service_dead_letters.causes_of(reader),
+            )
         )
         last = found[PAGE - 1].place if len(found) > PAGE else ""
     asked: dict[str, Any] = {"store": store, **where}
@@ -77,14 +80,14 @@ async def show_letter(
     letter = await _find(context, store, letter_id)
     if letter is None:
         return problem(request, _UNKNOWN, 404)
-    audit = await context.read(lambda reader: letters.audit_of(reader, letter_id))
+    audit = await context.read(lambda reader: service_dead_letters.audit_of(reader, letter_id))
     text = letter.record
     values: dict[str, Any] = {
         "letter": letter,
         "store": store,
         "record": record if record is not None else _pretty(text) if text is not None else "",
         "has_record": text is not None,
-        "schema": letters.schema_of(context, letter.model),
+        "schema": service_dead_letters.schema_of(context, letter.model),
         "audit": audit,
         "errors": errors,
         "said": request.query_params.get("said", "")[:300],
@@ -97,7 +100,7 @@ async def _find(context: ServiceContext, store: str, letter_id: str) -> Any:
         return await context.operations.letter(letter_id) if context.operations is not None else None
     if store != "service":
         return None
-    return await context.read(lambda reader: letters.letter_of_id(reader, letter_id))
+    return await context.read(lambda reader: service_dead_letters.letter_of_id(reader, letter_id))
 
 
 def _pretty(text: str) -> str:
@@ -128,7 +131,7 @@ async def replay(request: Request, context: ServiceContext, form: dict[str, str]
         if any(errors):
             said = ""
         elif store == "service":
-            errors = await letters.replay_letter(context, letter, record, _who(request, context))
+            errors = await service_dead_letters.replay_letter(context, letter, record, _who(request, context))
             if not errors and context.operations is not None:
                 await context.operations.close([letter.dead_record])
             said = "Stored: the row is in the warehouse now."
@@ -187,7 +190,7 @@ async def _discard(
         audit = [AuditEntry(who, "discarded", one, reason) for one in dict.fromkeys((*ids, *copies))]
         await context.warehouse.write(Submission(discard=(copies, reason), audit=audit))
         if store == "service" and operations is not None:
-            records = await context.read(lambda reader: letters.records_of(reader, ids))
+            records = await context.read(lambda reader: service_dead_letters.records_of(reader, ids))
             await operations.close(records, reason)
     except OperationsError as error:
         return _not_discarded(request, str(error), 409, reason)
@@ -210,4 +213,4 @@ def _dead_record(letter: LetterView) -> DeadRecord:
 
 async def _copies(context: ServiceContext, found: Sequence[LetterView]) -> list[str]:
     records = [_dead_record(one) for one in found]
-    return await context.read(lambda reader: letters.ids_of(reader, records))
+    return await context.read(lambda reader: service_dead_letters.ids_of(reader, records))

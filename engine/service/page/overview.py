@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from engine.service.page import charts, letters
+from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import address, render
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def overview_values(context: ServiceContext) -> dict[str, Any]:
     runs = await operations.recent(RECENT) if operations is not None else []
     working = await operations.recent(_MAX_WORKING, state="running") if operations is not None else []
     open_causes = await operations.causes() if operations is not None else []
-    own = await context.read(letters.causes_of)
+    own = await context.read(service_dead_letters.causes_of)
     points = context.metrics.history.rates()
     last = points[-7:-1]
     return {
@@ -79,7 +79,7 @@ async def show_health(request: Request, context: ServiceContext) -> Response:
         ("bytes of requests", context.inflight.used, settings.max_inflight_size),
         ("pages watching", context.viewers, 32),
     ]
-    audit = await context.read(lambda reader: letters.audit_of(reader, limit=30))
+    audit = await context.read(lambda reader: service_dead_letters.audit_of(reader, limit=30))
     access = [
         ("reading", bool(settings.consumption_api_key)),
         ("writing", bool(settings.ingest_api_key)),

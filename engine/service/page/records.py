@@ -20,7 +20,7 @@ from engine.service.operations import (
     NodeView,
     Operations,
 )
-from engine.service.page import charts, letters
+from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import cell_text, cut, moment, render
 from engine.service.tables import SEQUENCE, Table, quote, spelled_ids
 
@@ -55,7 +55,7 @@ class _Way:
     cells: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     letter: LetterView | None = None
-    own: letters.ServiceLetter | None = None
+    own: service_dead_letters.ServiceLetter | None = None
 
     @property
     def graph(self) -> Any:
@@ -112,7 +112,7 @@ async def _ids(operations: Operations, key: str) -> list[str]:
 
 def _look(
     reader: Reader, tables: Collection[Table], names: list[str]
-) -> tuple[list[_Way], list[letters.ServiceLetter]]:
+) -> tuple[list[_Way], list[service_dead_letters.ServiceLetter]]:
     """Return the rows of these ids, and the service's dead letters. Blocks."""
     rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
     ids = reader.execute(
@@ -120,7 +120,7 @@ def _look(
         "ORDER BY commit_sequence DESC LIMIT ?",
         [names, names, *spelled_ids(tables, names), names, _MAX_LETTERS],
     ).fetchall()
-    found = [letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
+    found = [service_dead_letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
     return rows, [one for one in found if one is not None]
 
 
@@ -149,7 +149,9 @@ def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     return way
 
 
-async def _dead(operations: Operations, keys: list[str], own: list[letters.ServiceLetter]) -> list[_Way]:
+async def _dead(
+    operations: Operations, keys: list[str], own: list[service_dead_letters.ServiceLetter]
+) -> list[_Way]:
     """Return the dead letters of these keys, merging the service's copies with those of pipelines."""
     found: dict[str, LetterView] = {}
     for key in list(dict.fromkeys(keys))[:_MAX_KEYS]:
@@ -168,7 +170,7 @@ async def _dead(operations: Operations, keys: list[str], own: list[letters.Servi
     return [*ways, *map(_of_service, own)]
 
 
-def _of_service(own: letters.ServiceLetter) -> _Way:
+def _of_service(own: service_dead_letters.ServiceLetter) -> _Way:
     return _Way(own.run or "", own.node or "", at=moment(own.failed_at), own=own)
 
 

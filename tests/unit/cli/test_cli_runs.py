@@ -358,6 +358,7 @@ def test_top_shows_runs_in_progress_and_killed_ones(capsys: pytest.CaptureFixtur
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["run", "status", "time", "read", "written", "dead", "records/s"]
     assert [line.split()[:2] for line in lines] == [["copy-killed", "killed"], ["copy-alive", "running"]]
+    assert {line.split()[-1] for line in lines} == {"-"}  # a rate needs two samples
 
     assert main(["top", "--once", "--json"]) == 0
     _, alive = json.loads(capsys.readouterr().out)

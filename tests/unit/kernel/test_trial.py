@@ -77,6 +77,20 @@ async def test_a_limit_stops_a_source_after_exactly_that_many() -> None:
         assert (STOPPED_AFTER in report.nodes[0].aggregate) == (limit <= 90)
 
 
+@pytest.mark.parametrize("limit", [10, 42])
+async def test_a_limit_counts_what_earlier_attempts_read(limit: int) -> None:
+    sink = FaultySink([None, None, FatalError("full")])
+    plan = with_reading(linear_plan(source(), sink), Reading(limit=limit))
+    async with Engine() as engine:
+        first = await engine.run(plan)
+        before = await engine.store.get_run(first.run_id)
+        async with engine.start(plan, resume=before) as going:
+            report = await going.wait()
+
+    assert (report.status, sink.records) == (RunStatus.COMPLETED, list(range(limit)))
+    assert report.nodes[0].aggregate[STOPPED_AFTER] == limit
+
+
 @pytest.mark.parametrize("limit", [3, 5, 8])
 async def test_a_limit_cuts_a_simple_source_within_a_list(limit: int) -> None:
     sink = MemorySink()

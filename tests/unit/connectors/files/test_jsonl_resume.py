@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.files import JsonlSink, JsonlSinkParams
+from connectors.files import JsonlSink, JsonlSinkParams, jsonl_sink
 from connectors.objects.key_set import KeySet, pack_keys
 from engine.contract.batch import Batch
 from engine.contract.component import Context
@@ -163,14 +163,14 @@ async def test_half_a_batch_of_a_full_disk_is_removed(
     path = tmp_path / "x.jsonl"
     out = sink(path)
 
-    def put(data: bytes) -> None:
-        os.write(out._descriptor, data[:12])
+    def put(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:12])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async with out:
         await out.write(numbers(0, 3))
         with monkeypatch.context() as patched:
-            patched.setattr(out, "_put", put)
+            patched.setattr(jsonl_sink, "write_all", put)
             with pytest.raises(FatalError, match="No space left"):
                 await out.write(numbers(3, 6))
             assert lines(path) == list(range(3))

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from connectors.duckdb.database import DuckdbParams
 from connectors.files import JsonlSource, JsonlSourceParams
 from connectors.files.documents import FilesParams
+from connectors.files.jsonl_sink import JsonlSinkParams
 from connectors.files.parts import FilesSinkParams
-from connectors.files.sink import JsonlSinkParams
 from connectors.objects.compression import zstd
 from connectors.transforms.enriching import EnrichParams
 from engine.cli.display.summary import summary
