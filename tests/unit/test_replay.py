@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engine.config.model import Settings
-from engine.contract.component import Kind, Params, Sink
+from engine.contract.component import Kind, Params
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters import replay
 from engine.dead_letters.patch import parse_patch
@@ -94,14 +94,16 @@ async def test_a_failed_replay_has_closed_what_it_has_settled(monkeypatch: pytes
 
 
 async def test_a_letter_stays_open_until_every_sink_has_its_record() -> None:
-    def fan(stage: Sink[Params], right: Sink[Params]) -> Plan:
-        nodes = {
-            "read": (MemorySource([[{"id": 1}]]), []),
-            "stage": (stage, ["read"]),
-            "left": (MemorySink(), ["stage"]),
-            "right": (right, ["stage"]),
-        }
-        return plan_of(nodes, dead_letters=DeadLetterSettings())
+    def fan(stage: MemorySink, right: MemorySink) -> Plan:
+        return plan_of(
+            {
+                "read": (MemorySource([[{"id": 1}]]), []),
+                "stage": (stage, ["read"]),
+                "left": (MemorySink(), ["stage"]),
+                "right": (right, ["stage"]),
+            },
+            dead_letters=DeadLetterSettings(),
+        )
 
     async with Engine() as engine:
         await engine.run(fan(FaultySink(poison=lambda record: True), MemorySink()))
