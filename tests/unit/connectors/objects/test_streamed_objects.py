@@ -123,7 +123,8 @@ async def test_an_object_that_never_works_fails_alone(tmp_path: Path, kind: str)
         assert ran.report.ok, ran.report.error
         assert ran.dead == {"b.jsonl": "ObjectUnreadable"}
         # twice its tries: while it had the first, nothing else was read, as in an outage
-        assert lake.gets("b.jsonl") <= 2 * 3
+        sampled = kind == "csv"  # its beginning was asked for once, to compare the types of columns
+        assert lake.gets("b.jsonl") <= 2 * 3 + sampled
 
 
 async def test_the_rest_of_an_object_that_breaks_dies_and_the_next_is_read(tmp_path: Path) -> None:
