@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from engine.contract.component import Kind
-from engine.dead_letters.replay import ReplaySource
+from engine.dead_letters.replay import ReplaySource, letter_id
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
@@ -30,8 +30,10 @@ class LateDeliveries:
     async def watch(self, runtimes: Collection[Runtime]) -> None:
         """Let every sink note which open dead letters its deliveries close. Raises StateError."""
         self._replays = [one.component for one in runtimes if isinstance(one.component, ReplaySource)]
+        replayed = {place for source in self._replays for place in source.letter_ids}  # closed once settled
         where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
         letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
+        letters = [one for one in letters if letter_id(one) not in replayed]
         if not letters:
             return
         for runtime in runtimes:

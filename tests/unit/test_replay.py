@@ -93,6 +93,29 @@ async def test_a_failed_replay_has_closed_what_it_has_settled(monkeypatch: pytes
     assert [one.status for one in found] == ["replayed"] * 2 + ["open"] * 4
 
 
+async def test_a_letter_stays_open_until_every_sink_has_its_record() -> None:
+    def fan(stage: MemorySink, right: MemorySink) -> Plan:
+        return plan_of(
+            {
+                "read": (MemorySource([[{"id": 1}]]), []),
+                "stage": (stage, ["read"]),
+                "left": (MemorySink(), ["stage"]),
+                "right": (right, ["stage"]),
+            },
+            dead_letters=DeadLetterSettings(),
+        )
+
+    async with Engine() as engine:
+        await engine.run(fan(FaultySink(poison=lambda record: True), MemorySink()))
+        letters = await engine.store.dead_letters(DeadLetterFilter())
+        full = fan(MemorySink(), FaultySink([FatalError("full")]))
+        (group,), _ = group_dead_letters(letters, {"test": full})
+        report = await engine.run(group.plan)
+        found = await engine.store.dead_letters(DeadLetterFilter())
+    assert report.status is RunStatus.FAILED
+    assert [(one.node, one.status) for one in found] == [("stage", "open")]
+
+
 def test_a_forced_replay_replaces_newer_rows() -> None:
     (group,), _ = group_dead_letters([letter("stage", "k1")], {"test": diamond()[0]})
     assert not group.plan.keep_newer
