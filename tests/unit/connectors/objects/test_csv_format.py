@@ -417,15 +417,16 @@ async def test_a_sample_does_not_end_within_a_value(form: str, tmp_path: Path) -
     assert split.manifest["types"] == {"at": "timestamp", "n": "text"}
 
 
-async def test_a_later_split_has_the_types_of_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "n"), [(1, "integer"), (2, "text"), (6, "text")])
+async def test_a_later_split_has_the_types_of_the_first(size: int, n: str, tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
-    params = FilesParams(pattern=f"{tmp_path}/*.csv", format="csv", split_objects=2)
+    params = FilesParams(pattern=f"{tmp_path}/*.csv", format="csv", split_objects=size)
     async with FilesSource(params) as opened:
         splits = [split async for split in opened.splits(opened.ctx)]
         opened.ctx.listed = splits[0]
         later = [split async for split in opened.splits(opened.ctx)]
-    assert [split.manifest["types"] for split in splits] == [{"m": "integer", "n": "text"}] * 3
+    assert [split.manifest["types"] for split in splits] == [{"m": "integer", "n": n}] * (6 // size)
     assert later == splits[1:]
 
 
