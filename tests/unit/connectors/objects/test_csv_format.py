@@ -275,6 +275,12 @@ async def test_lines_before_the_table_are_skipped(first: str, skipped: int) -> N
     assert found == [(line, {"id": 7, "amount": "1,5"}), (line + 1, "WrongWidth")]
 
 
+@pytest.mark.parametrize("skipped", [3, 4, 1000])
+async def test_a_header_has_to_follow_the_skipped_lines(skipped: int) -> None:
+    with pytest.raises(RecordError, match=f"no header after the skipped lines .*: {skipped}"):
+        await rows("a;b\n1;2\n3;4\n", skip_lines=skipped)
+
+
 async def test_a_header_unlike_most_rows_suggests_to_skip_lines() -> None:
     for text, hint in (("Account;12\n\nid;n;m\n1;2;3\n", True), ("id,n\n1,2\n1,2\n1,2,3\n", False)):
         (page,) = await pages_of(reader_of(text.encode()), format="csv")
