@@ -393,6 +393,30 @@ async def test_a_type_that_no_sampled_file_has_is_noted(tmp_path: Path) -> None:
     ]
 
 
+async def test_integers_no_float_keeps_stay_whole_beside_decimals(tmp_path: Path) -> None:
+    for name, value in {"a": "0.5", "b": "123456789012345678", "c": "3"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"n,m\n{value},x\n")
+    opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
+
+    assert [record["n"] async for record in opened.extract()] == [0.5, "123456789012345678", 3.0]
+    assert [name for name in opened.ctx.aggregate if name.startswith("note: ")] == [
+        "note: read 'n' as number in some files and as text in others: set `types: {n: text}`"
+    ]
+
+
+@pytest.mark.parametrize("form", ["packed in blocks", "utf-16"])
+async def test_a_sample_does_not_end_within_a_value(form: str, tmp_path: Path) -> None:
+    # with rows of a few lengths, the end of a shorter sample is in a time at least once
+    for width in range(0, 120, 15):
+        row = f"{'x' * (width + 1)},2026-01-02 03:04:05\n"
+        text = "n,at\n" + row * (1_200_000 // len(row))
+        data = text.encode(form) if form == "utf-16" else gzip.compress(text.encode(), compresslevel=0)
+        (tmp_path / f"{width}.csv{'' if form == 'utf-16' else '.gz'}").write_bytes(data)
+    async with FilesSource(FilesParams(pattern=f"{tmp_path}/*", format="csv")) as opened:
+        (split,) = [split async for split in opened.splits(opened.ctx)]
+    assert split.manifest["types"] == {"at": "timestamp", "n": "text"}
+
+
 async def test_a_later_split_has_the_types_of_the_first(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
