@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 REPLAY_GROUP = "replay-"
-"""Prefix of the group of a run that replays dead letters; such a run is restarted, not resumed."""
+"""Prefix of the group of a run that replays dead letters; the next replay continues it, `resume` does not."""
 
 LetterId: TypeAlias = tuple[str, str, str]
 """Run, node and key."""
