@@ -191,9 +191,9 @@ def read_columns(
     rows, first_row_lines = _first_rows(lines, dialect)
     first = next(iter(rows), [])
     if dialect.header and not first and text.strip():
-        what = "its first line is not a row of a CSV file"
-        if dialect.skip_lines:
-            what = f"its first 64 KB have no header after the skipped lines (`skip_lines: {dialect.skip_lines}`)"
+        what, skips = "its first line is not a row of a CSV file", dialect.skip_lines
+        if skips:
+            what = f"its first 64 KB have no header after the skipped lines (`skip_lines: {skips}`)"
         raise RecordError(f"{path}: {what}", kind="WrongHeader")
     named = list(names) or (
         column_names(first) if dialect.header else [f"column{at}" for at in range(len(first))]

@@ -751,6 +751,7 @@ async def test_no_redirect_takes_records_elsewhere() -> None:
     [
         ({"wrap": "items"}, "`wrap` is for `batch: true`"),
         ({"batch": True, "path": "/{id}"}, "it cannot have fields"),
+        ({"batch": True, "query": {"a": "{id}"}}, "it cannot have fields [type="),
         ({"path": "/{}"}, "write {{ and }} for braces"),
         ({"path": "/{id"}, "write {{ and }} for braces"),
         ({"body": ["a}", 5]}, "write {{ and }} for braces"),
