@@ -105,7 +105,8 @@ class HttpSinkParams(Params):
         for option in ("query", "headers"):
             for name, value in getattr(self, option).items():
                 if found := [field for field in names_in(value) if _NAME.fullmatch(field)]:
-                    instead = f": write `?{name}={{{found[0]}}}` in `path`" if option == "query" else ""
+                    in_path = option == "query" and not self.batch
+                    instead = f": write `?{name}={{{found[0]}}}` in `path`" if in_path else ""
                     message = f"`{option}` is the same for all records: it cannot have fields{instead}"
                     raise ValueError(message)
         return self

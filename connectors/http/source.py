@@ -165,16 +165,18 @@ class HttpSource(Source[HttpSourceParams]):
         yield Split("all", {"since": since})
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read pages from `position`: `[next page, pages, records, greatest value, types of columns]`.
+        """Read pages from `position`: `[next page, pages, records, greatest value, types, columns]`.
+
+        Of the last two, which CSV has, earlier versions stored the types alone.
 
         Raises:
             TransientError: the next page could not be fetched; all pages before it were yielded.
             FatalError: the API refuses, returns something unexpected, or its pages do not end.
         """
         since = split.manifest["since"]
-        place, pages, before, greatest, *inferred = position or (self.params.paging.first(), 0, 0, since)
-        self._types = dict(*inferred)
-        self._columns = set(self._types)
+        place, pages, before, greatest, *of_csv = position or (self.params.paging.first(), 0, 0, since)
+        types, columns = [*of_csv, {}, ()][:2]
+        self._types, self._columns = dict(types), set(columns or types)
         seen: set[bytes] = set()
         while position is None or place is not None:
             if pages >= self.params.max_pages:
@@ -187,7 +189,8 @@ class HttpSource(Source[HttpSourceParams]):
             batch = self._batch(found, failed, pages, split.first_ordinal + before)
             greatest = self._greatest([one for at, one in enumerate(found) if at not in failed], greatest)
             pages, before, place = pages + 1, before + len(found), following
-            position = [place, pages, before, greatest, *([dict(self._types)] if self._types else [])]
+            of_csv = [dict(self._types), sorted(self._columns)] if self._columns else []
+            position = [place, pages, before, greatest, *of_csv]
             batch.position = position
             if place is None and self.params.incremental is not None:
                 if greatest is not None:

@@ -25,7 +25,7 @@ _QUOTED: Final = re.compile(
 _TEXT: Final = re.compile(f"{_STRING.pattern}|{_QUOTED.pattern}", re.DOTALL)
 _TEXT_OR_SLIP: Final = re.compile(f"{_TEXT.pattern}|{_SLIP.pattern}", re.DOTALL)
 _ESCAPE: Final = re.compile(r'\\.|"', re.DOTALL)
-_UNITS: Final = frozenset("%‰°$€£¥")
+_SIGNS: Final = frozenset("%‰°$€£¥-\u2212\u2013<>≤≥~≈±")
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 
@@ -87,7 +87,7 @@ def written(value: object) -> str:
 def repaired(text: str) -> Any | None:
     """Parse a JSON text with mistakes: extra commas, other quotes, Python's literals, comments.
 
-    None if it is cut off, is not JSON, or if a repair would lose a letter, digit or unit.
+    None if it is cut off, is not JSON, or if a repair would lose a letter, digit, sign or unit.
     """
     if not text.lstrip().startswith(("{", "[")) or not _is_closed(text):
         return None
@@ -123,7 +123,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _kept(text: str) -> str:
-    return "".join(character for character in text if character.isalnum() or character in _UNITS)
+    return "".join(character for character in text if character.isalnum() or character in _SIGNS)
 
 
 def _is_closed(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.content import HEAD_BYTES
-from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
+from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type, takes
 from connectors.objects.line_formats import INVALID
 from connectors.objects.pages import record_maker, stub
 from engine.errors import RecordError
@@ -190,8 +190,11 @@ def read_columns(
         dialect = replace(dialect, delimiter=delimiter)
     rows, first_row_lines = _first_rows(lines, dialect)
     first = next(iter(rows), [])
-    if lines and dialect.header and not first and text.strip():
-        raise RecordError(f"{path}: its first line is not a row of a CSV file", kind="WrongHeader")
+    if dialect.header and not first and text.strip():
+        what, skips = "its first line is not a row of a CSV file", dialect.skip_lines
+        if skips:
+            what = f"its first 64 KB have no header after the skipped lines (`skip_lines: {skips}`)"
+        raise RecordError(f"{path}: {what}", kind="WrongHeader")
     named = list(names) or (
         column_names(first) if dialect.header else [f"column{at}" for at in range(len(first))]
     )
@@ -210,10 +213,18 @@ def read_columns(
             found.append((types.get(name, "text"), True))
             continue
         given = [row[at] for row in sample if row[at] not in dialect.nulls]
-        kind = infer_type(given) if given else None
-        found.append((agree(name, kind) if agree is not None else kind or "text", False))
+        found.append((_inferred(name, given, agree), False))
     header_lines = skipped + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines, hint)
+
+
+def _inferred(name: str, given: Sequence[str], agree: Agree | None) -> ColumnType:
+    kind = infer_type(given) if given else None
+    if agree is None:
+        return kind or "text"
+    used = agree(name, kind)
+    # among the decimals of other files, a float would round a long integer
+    return used if used == kind or not given or takes(used, given) else agree(name, "text")
 
 
 def _check_kind(text: str, path: str, *, may_be_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from connectors.objects.content import HEAD_BYTES, ObjectBody
+from connectors.objects.content import ObjectBody
 from connectors.objects.csv_format import CsvRows
 from connectors.objects.csv_types import ColumnType, common_type
 from connectors.objects.fetching import ObjectFetcher
@@ -103,5 +103,6 @@ async def sampled_types(
 async def _beginning(
     store: ObjectStore, found: ListedObject, start: int, stop: int | None
 ) -> AsyncGenerator[ObjectBody, None]:
-    async with store.open(found, start, HEAD_BYTES) as body:
+    # more than a head: bytes may be packed in large blocks, and are fewer in UTF-8 than in UTF-16
+    async with store.open(found, start, AHEAD_BYTES) as body:
         yield body

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 
-__all__ = ["CONVERTERS", "INFERRED", "ColumnType", "common_type", "infer_type"]
+__all__ = ["CONVERTERS", "INFERRED", "ColumnType", "common_type", "infer_type", "takes"]
 
 ColumnType = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp"]
 
@@ -205,7 +205,7 @@ def infer_type(values: Sequence[str]) -> ColumnType:
     if all(value.lower() in _PLAIN_BOOLEAN for value in values):
         return "boolean"
     for kind, pattern in (("date", _DATE), ("timestamp", _TIMESTAMP)):
-        if all(pattern.fullmatch(value) and _fits(kind, value) for value in values):  # type: ignore[arg-type]
+        if all(map(pattern.fullmatch, values)) and takes(kind, values):  # type: ignore[arg-type]
             return kind  # type: ignore[return-value]
     return "text"
 
@@ -215,11 +215,10 @@ def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
     return one if one == other else _COMMON.get(frozenset((one, other)), "text")
 
 
-def _fits(kind: ColumnType, value: str) -> bool:
-    convert = CONVERTERS[kind]
-    assert convert is not None
+def takes(kind: ColumnType, values: Sequence[str]) -> bool:
+    """Return whether a column of this inferred type takes all of these texts."""
+    convert = INFERRED[kind]
     try:
-        convert((value,))
+        return convert is None or bool(convert(values))
     except ValueError:
         return False
-    return True

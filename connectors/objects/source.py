@@ -124,7 +124,7 @@ class ObjectSource(Source[P]):
 
     async def _types(self, objects: Sequence[ListedObject]) -> dict[str, ColumnType]:
         """Return the types of CSV columns in all objects, as far as some of them show."""
-        if self.params.format != "csv" or self.params.types == "text" or len(objects) == 1:
+        if self.params.format != "csv" or self.params.types == "text":
             return {}
         from connectors.objects.csv_sampling import sampled_types
 

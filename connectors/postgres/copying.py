@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import orjson
 
+from connectors.tables.values import base64_bytes
+
 __all__ = ["array_text", "copy_data"]
 
 _NULL: Final = "\\N"
@@ -69,10 +71,14 @@ def _item(sql: str, item: Any, nests: bool) -> str:
         return "NULL"
     if nests and isinstance(item, list | tuple):
         return array_text(sql, item)
-    if not nests or isinstance(item, dict):
+    if sql == "bytea[]" and isinstance(item, str):
+        item = base64_bytes(item)
+    if isinstance(item, bytes):
+        item = f"\\x{item.hex()}"
+    elif not nests or isinstance(item, dict):
         item = orjson.dumps(item).decode()
     if isinstance(item, bool):
-        return _BOOLEANS[item]
+        return str(item).lower()  # for text as well
     if isinstance(item, int | float):
         return repr(item)
     text = str(item).replace("\\", "\\\\").replace('"', '\\"')

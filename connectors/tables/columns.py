@@ -5,7 +5,6 @@ Pure functions: the database's connector names its types and executes the change
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ import orjson
 from pydantic import BaseModel
 
 from connectors.json_lines import dump_line, plain
-from connectors.tables.values import check_places, decimal_type, json_value, own_scale
+from connectors.tables.values import base64_bytes, check_places, decimal_type, json_value, own_scale
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -101,8 +100,9 @@ class Dialect:
         plain = sql.upper().partition("(")[0].strip()
         if plain in self.integers:
             return Column(name, ValueType.INTEGER, sql, self.integers[plain])
-        kind = next((kind for kind, known in self.known.items() if plain in known), ValueType.OTHER)
-        return Column(name, kind, sql)
+        of_array = sql.endswith("[]")  # also with a length or precision: `numeric(9,2)[]`
+        kinds = (kind for kind, known in self.known.items() if plain in known and not of_array)
+        return Column(name, next(kinds, ValueType.OTHER), sql)
 
     def refusal(self, name: str) -> str:
         """Return why no column can have this name; "" if it is valid."""
@@ -382,7 +382,7 @@ def _fit(column: Column, value: Any, scale: int | None, dialect: Dialect) -> Any
     if kind is ValueType.BYTES and isinstance(value, bytearray | memoryview):
         return bytes(value)
     if kind is ValueType.BYTES and isinstance(value, str):
-        return _bytes(value)
+        return base64_bytes(value)
     if type(value) in _DIRECT[kind]:
         return value
     raise ValueError(_called(value))
@@ -409,14 +409,6 @@ def _text(value: Any) -> str:
     if isinstance(value, Decimal | UUID | int) and not isinstance(value, bool):
         return str(value)
     return _json(value)
-
-
-def _bytes(text: str) -> bytes:
-    """Decode Base64, as which sources read bytes."""
-    try:
-        return b64decode(text, validate=True)
-    except ValueError:
-        raise ValueError("text that is not Base64") from None
 
 
 def _json(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Final
 
-__all__ = ["check_places", "decimal_type", "json_value", "own_scale"]
+__all__ = ["base64_bytes", "check_places", "decimal_type", "json_value", "own_scale"]
 
 
 def json_value(value: Any) -> Any:
@@ -42,6 +42,14 @@ def _number(value: Decimal) -> int | float | str:
         return int(value)
     number = float(value)
     return number if Decimal(repr(number)) == value else str(value)
+
+
+def base64_bytes(text: str) -> bytes:
+    """Decode Base64, as which sources read bytes."""
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("text that is not Base64") from None
 
 
 _DIGITS: Final = 38

@@ -16,12 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.cli.options import SqlOptions
-
-if TYPE_CHECKING:
-    pass
 
 TIMEOUT = 60.0
 

@@ -32,10 +32,11 @@ __all__ = [
     "group_dead_letters",
     "letter_id",
     "replay_plan",
+    "same_record",
 ]
 
 REPLAY_GROUP = "replay-"
-"""Prefix of the group of a run that replays dead letters; such a run is restarted, not resumed."""
+"""Prefix of the group of a run that replays dead letters; the next replay continues it, `resume` does not."""
 
 LetterId: TypeAlias = tuple[str, str, str]
 """Run, node and key."""
@@ -125,6 +126,11 @@ class ReplaySource(Source[NoParams]):
             batch = Batch([record for _, record in page], page_keys, position=place)
             self._in_flight.append((batch, [letter for same, _ in page for letter in same]))
             yield batch
+
+    @property
+    def letter_ids(self) -> set[LetterId]:
+        """Return the identities of the dead letters to send."""
+        return {letter_id(letter) for same, _ in self._to_send for letter in same}
 
     def settled(self) -> list[DeadLetter]:
         """Return the dead letters whose records have been settled since the last call."""
@@ -216,7 +222,7 @@ def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
     for letter in sorted(letters, key=lambda one: one.last_failed_at):
         died = [number for number, by_key in enumerate(rounds) if letter.key in by_key]
         place = died[-1] if died else 0
-        if died and not _same_record(rounds[place][letter.key][-1].record, letter.record):
+        if died and not same_record(rounds[place][letter.key][-1].record, letter.record):
             place += 1
         if place == len(rounds):
             rounds.append({})
@@ -224,7 +230,8 @@ def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
     return rounds
 
 
-def _same_record(one: JsonValue, other: JsonValue) -> bool:
+def same_record(one: JsonValue, other: JsonValue) -> bool:
+    """Return whether two dead letters of one key have the same record, as far as their ids tell."""
     if one == other:
         return True
     ids = [record.get("id") if isinstance(record, dict) else None for record in (one, other)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from engine.contract.component import Kind
-from engine.dead_letters.replay import ReplaySource
+from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters.replay import ReplaySource, letter_id
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
@@ -26,12 +27,15 @@ class LateDeliveries:
         self._run_id = run_id
         self._watched: list[OpenDeadLetters] = []
         self._replays: list[ReplaySource] = []
+        self._replayed: list[DeadLetter] = []
 
     async def watch(self, runtimes: Collection[Runtime]) -> None:
         """Let every sink note which open dead letters its deliveries close. Raises StateError."""
         self._replays = [one.component for one in runtimes if isinstance(one.component, ReplaySource)]
+        replayed = {place for source in self._replays for place in source.letter_ids}  # closed once settled
         where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
         letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
+        letters = [one for one in letters if letter_id(one) not in replayed]
         if not letters:
             return
         for runtime in runtimes:
@@ -47,10 +51,14 @@ class LateDeliveries:
 
         To be called before their positions are committed: a resume does not deliver them again.
         """
-        for one in self._watched:
-            if delivered := list(one.delivered):
-                await self._store.mark_dead_letters(delivered, "recovered")
-                del one.delivered[: len(delivered)]
         for source in self._replays:
-            if settled := source.settled():
-                await self._store.mark_dead_letters(settled, "replayed")
+            self._replayed += source.settled()
+        await self._mark(self._replayed, "replayed")
+        for one in self._watched:
+            await self._mark(one.delivered, "recovered")
+
+    async def _mark(self, letters: list[DeadLetter], status: str) -> None:
+        """Set the status of these letters, and remove them from the list once it is stored."""
+        if some := list(letters):
+            await self._store.mark_dead_letters(some, status)
+            del letters[: len(some)]

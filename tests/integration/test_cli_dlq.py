@@ -152,6 +152,18 @@ def test_a_killed_replay_is_completed_by_the_next_one(tmp_path: Path, verb: Verb
     assert "nothing to replay" in verb(*replay).stderr
 
 
+def test_a_killed_replay_is_not_continued_with_another_record(tmp_path: Path, verb: Verb) -> None:
+    (tmp_path / "pipelines.yaml").write_text(LINES.replace(", mode: changed", ""), encoding="utf-8")
+    for text in ("x1", "x2"):  # the same line of a file that is rewritten
+        (tmp_path / "in.jsonl").write_text(f'{{"text":"{text}"}}\n', encoding="utf-8")
+        assert verb("run").returncode == 0
+    first, second = (str(letter["id"]) for letter in listed(verb("dlq", "list", "--json")))
+    replay = ("dlq", "replay", "--patch", "text~x~")
+    assert verb(*replay, first, **{VARIABLE: "batch_written:1"}).returncode == -signal.SIGKILL
+    assert verb(*replay, second).returncode == 0
+    assert (tmp_path / "out.jsonl").read_text() == '{"text":"1","number":1}\n{"text":"2","number":2}\n'
+
+
 def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=3").returncode == 0
     letter = listed(verb("dlq", "list", "--json", "--limit", "1"))[0]

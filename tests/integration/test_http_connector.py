@@ -109,6 +109,21 @@ async def test_csv_without_the_header_of_earlier_answers_stops(second: bytes, ty
             await read(server.url, format="csv", types=types, paging={"type": "page"})
 
 
+@pytest.mark.parametrize("types", ["infer", "text"])
+async def test_a_resumed_reader_of_csv_knows_the_columns(types: str) -> None:
+    def script(request: Request) -> Answer:
+        return Answer(200, b"name,id\nw,\n" if asked(request)["page"] == "1" else b"2,x\n3,y\n")
+
+    async with ScriptedServer(script).running() as server:
+        opened = source(server.url, format="csv", types=types, paging={"type": "page"})
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            async with aclosing(opened.read(split, None, opened.ctx)) as batches:
+                first = await anext(batches)
+            with pytest.raises(FatalError, match="no header with the columns of earlier answers"):
+                await anext(opened.read(split, json.loads(json.dumps(first.position)), opened.ctx))
+
+
 async def test_an_unreadable_line_of_an_answer_fails_alone() -> None:
     answer = Answer(200, b'{"id": 1, "at": 1}\n{"id":\n{"id": 3, "at": 3}\n')
     async with ScriptedServer(answers=[answer]).running() as server:
@@ -736,6 +751,7 @@ async def test_no_redirect_takes_records_elsewhere() -> None:
     [
         ({"wrap": "items"}, "`wrap` is for `batch: true`"),
         ({"batch": True, "path": "/{id}"}, "it cannot have fields"),
+        ({"batch": True, "query": {"a": "{id}"}}, "it cannot have fields [type="),
         ({"path": "/{}"}, "write {{ and }} for braces"),
         ({"path": "/{id"}, "write {{ and }} for braces"),
         ({"body": ["a}", 5]}, "write {{ and }} for braces"),

@@ -312,17 +312,23 @@ async def test_arrays_and_bytes_are_written_as_they_are_read(target: PostgresTar
     target.sql("CREATE TYPE tables.mood AS ENUM ('sad', 'so so'); CREATE DOMAIN tables.positive AS int")
     target.sql(
         "CREATE TABLE tables.t (id int, texts text[], matrix float8[], moods tables.mood[], docs jsonb[], "
-        "raw bytea, more tables.positive[], days date[])"
+        "raw bytea, more tables.positive[], days date[], raws bytea[], costs numeric(9,2)[], "
+        "words varchar(9)[])"
     )
     row = {
         "id": 1, "texts": ["a", 'b"c', None, "{x}, \\\\\n", ""], "matrix": [[1.0, 2.5], [3.0, 4.0]],
         "moods": ["so so"], "docs": [[1, "x"], {"a": None}], "raw": "3q2+7w==", "more": [2],
-        "days": ["2026-01-01"],
+        "days": ["2026-01-01"], "raws": ["3q2+7w==", None], "costs": [1.5, 2.0], "words": ["a,b", "true"],
     }  # fmt: skip
 
-    failures = await target.write([row, {"id": 2, "texts": [], "raw": None}, {"id": 3, "raw": "not Base64"}])
+    failures = await target.write(
+        [
+            {**row, "words": ["a,b", True]}, {"id": 2, "texts": [], "raw": None},
+            {"id": 3, "raw": "not Base64"}, {"id": 4, "raws": ["not Base64"]},
+        ]
+    )  # fmt: skip
 
-    assert failures == {2: "WrongType"}
+    assert failures == {2: "WrongType", 3: "WrongType"}
     first, second = await target.read(query="SELECT * FROM tables.t ORDER BY id")
     assert first == row
     assert second == {**dict.fromkeys(row), "id": 2, "texts": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,10 @@ from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters import replay
 from engine.dead_letters.patch import parse_patch
 from engine.dead_letters.replay import LetterId, Obstacle, group_dead_letters, letter_id
-from engine.errors import FatalError
+from engine.errors import FatalError, StateError
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan
+from engine.state.memory import MemoryStateStore
 from engine.state.records import DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
 
@@ -91,6 +93,52 @@ async def test_a_failed_replay_has_closed_what_it_has_settled(monkeypatch: pytes
         found = await engine.store.dead_letters(DeadLetterFilter())
     assert report.status is RunStatus.FAILED
     assert [one.status for one in found] == ["replayed"] * 2 + ["open"] * 4
+
+
+async def test_a_letter_stays_open_until_every_sink_has_its_record() -> None:
+    def fan(stage: MemorySink, right: MemorySink) -> Plan:
+        return plan_of(
+            {
+                "read": (MemorySource([[{"id": 1}]]), []),
+                "stage": (stage, ["read"]),
+                "left": (MemorySink(), ["stage"]),
+                "right": (right, ["stage"]),
+            },
+            dead_letters=DeadLetterSettings(),
+        )
+
+    async with Engine() as engine:
+        await engine.run(fan(FaultySink(poison=lambda record: True), MemorySink()))
+        letters = await engine.store.dead_letters(DeadLetterFilter())
+        full = fan(MemorySink(), FaultySink([FatalError("full")]))
+        (group,), _ = group_dead_letters(letters, {"test": full})
+        report = await engine.run(group.plan)
+        found = await engine.store.dead_letters(DeadLetterFilter())
+    assert report.status is RunStatus.FAILED
+    assert [(one.node, one.status) for one in found] == [("stage", "open")]
+
+
+class BusyStore(MemoryStateStore):
+    """Cannot change dead letters the first time."""
+
+    is_busy = True
+
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
+        was_busy, self.is_busy = self.is_busy, False
+        if was_busy:
+            raise StateError("busy")
+        await super().mark_dead_letters(letters, status, reason)
+
+
+async def test_letters_that_could_not_be_closed_are_closed_later() -> None:
+    plan = linear_plan(MemorySource([[{"id": 1}]]), FaultySink(poison=lambda record: True))
+    async with Engine(store=BusyStore()) as engine:
+        await engine.run(replace(plan, dead_letters=DeadLetterSettings()))
+        letters = await engine.store.dead_letters(DeadLetterFilter())
+        (group,), _ = group_dead_letters(letters, {"test": linear_plan(MemorySource([]), MemorySink())})
+        await engine.run(group.plan)
+        found = await engine.store.dead_letters(DeadLetterFilter())
+    assert [one.status for one in found] == ["replayed"]
 
 
 def test_a_forced_replay_replaces_newer_rows() -> None:

@@ -31,6 +31,7 @@ from engine.dead_letters.replay import (
     StillOpen,
     group_dead_letters,
     letter_id,
+    same_record,
 )
 from engine.dead_letters.search import DeadLetterMatch, search_dead_letters
 from engine.errors import ConfigError, ServiceError
@@ -179,19 +180,33 @@ async def _continued(
 ) -> list[tuple[ReplayGroup, RunRecord | None]]:
     """Return the runs to make, each with the unfinished replay that it continues.
 
-    The sinks of an unfinished replay know the records that it has delivered but not committed. Records that
-    have died since, also in the replay itself, may differ from those under the same keys: they get a new run.
+    The sinks of an unfinished replay know the records that it has delivered but not committed, by key. Keys
+    under which it may have sent, or lost, another record get a new run.
     """
     runs: list[tuple[ReplayGroup, RunRecord | None]] = []
     for group in groups:
         taken = {run.run_id for _, run in runs if run is not None}
         before = await _unfinished(engine, group, taken)
-        since = before.started_at if before is not None else ""
-        died_since = {letter.key for letter in group.letters if letter.last_failed_at > since}
-        older = [letter for letter in group.letters if letter.key not in died_since]
-        runs += [(one, before) for one in grouped(older)]
-        runs += [(one, None) for one in grouped([one for one in group.letters if one.key in died_since])]
+        unsure = await _unsure_keys(engine.store, group, before) if before is not None else set()
+        runs += [(one, before) for one in grouped([one for one in group.letters if one.key not in unsure])]
+        runs += [(one, None) for one in grouped([one for one in group.letters if one.key in unsure])]
     return runs
+
+
+async def _unsure_keys(store: StateStore, group: ReplayGroup, before: RunRecord) -> set[str]:
+    """Return the keys of records that died after `before` began, or share their key with another record."""
+    records = {letter.key: letter.record for letter in group.letters}
+    ids = {letter_id(letter) for letter in group.letters}
+    found = await store.dead_letters(DeadLetterFilter(pipeline=group.pipeline, node=group.node))
+    return {
+        one.key
+        for one in found
+        if one.key in records
+        and (
+            one.last_failed_at > before.started_at
+            or (letter_id(one) not in ids and not same_record(one.record, records[one.key]))
+        )
+    }
 
 
 async def _unfinished(engine: Engine, group: ReplayGroup, taken: Container[str]) -> RunRecord | None:

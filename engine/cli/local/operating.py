@@ -282,6 +282,8 @@ class PipelineOperations(PipelineHost):
                 if not group.replayed:
                     raise OperationsError("This record was delivered meanwhile: nothing was sent.")
                 if report.tally.dead:
+                    # the run has closed it, but here its record is to be corrected further
+                    await self._store().mark_dead_letters([letter], letter.status, letter.reason)
                     raise OperationsError(await self._new_error(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:

@@ -186,6 +186,8 @@ async def _discard(
             found = [await operations.letter(one) for one in ids]
             await operations.discard(ids, reason)
             copies = await _copies(context, [one for one in found if one is not None])
+        else:
+            return _not_discarded(request, _UNKNOWN, 404, reason)
         who = _who(request, context)
         audit = [AuditEntry(who, "discarded", one, reason) for one in dict.fromkeys((*ids, *copies))]
         await context.warehouse.write(Submission(discard=(copies, reason), audit=audit))

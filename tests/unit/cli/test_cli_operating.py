@@ -97,35 +97,50 @@ async def test_calls_are_asked_for_before_the_service_is_ready(file: str) -> Non
         await PipelineOperations(file, RunLog()).calls(KEY, "run-1")
 
 
-async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
-    file, said = tmp_path / "p.yaml", list[str]()
-    (tmp_path / "in.jsonl").write_text('{"n": "one"}\n')
+@asynccontextmanager
+async def one_letter(folder: Path) -> AsyncIterator[tuple[PipelineOperations, str]]:
+    """Operations, and the id of a dead letter: `n` of its record is no number."""
+    file, ended = folder / "p.yaml", anyio.Event()
+    (folder / "in.jsonl").write_text('{"n": "one"}\n')
     file.write_text(
         "pipelines:\n  p:\n    dead_letters: {max: 100%}\n    nodes:\n"
-        f"      read: {{source: jsonl, with: {{path: {tmp_path}/in.jsonl}}}}\n"
+        f"      read: {{source: jsonl, with: {{path: {folder}/in.jsonl}}}}\n"
         "      check: {transform: filter, with: {where: n > 0}}\n"
-        f"      write: {{sink: jsonl, with: {{path: {tmp_path}/out.jsonl}}}}\n"
+        f"      write: {{sink: jsonl, with: {{path: {folder}/out.jsonl}}}}\n"
     )
-    ended = anyio.Event()
     async with hosting(str(file)) as operations:
         operations.watch_ends(lambda *_: ended.set())
         await operations.start("p", {})
         with anyio.fail_after(300):
             await ended.wait()
-        letters = await operations.letters(LetterWhere())
+        (letter,) = await operations.letters(LetterWhere())
+        yield operations, letter.id
+
+
+async def test_a_record_that_dies_again_can_be_corrected_again(tmp_path: Path) -> None:
+    async with one_letter(tmp_path) as (operations, letter_id):
+        with pytest.raises(OperationsError, match="It died again"):
+            await operations.replay(letter_id, '{"n": "two"}', force=False)
+        await operations.replay(letter_id, '{"n": 2}', force=False)
+    assert (tmp_path / "out.jsonl").read_text() == '{"n":2}\n'
+
+
+async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
+    said = list[str]()
+    async with one_letter(tmp_path) as (operations, letter_id):
 
         async def replay() -> None:
             try:
-                said.append(await operations.replay(letters[0].id, '{"n": 1}', force=False))
+                said.append(await operations.replay(letter_id, '{"n": 1}', force=False))
             except OperationsError as error:
                 said.append(str(error))
 
         async with anyio.create_task_group() as group:
             group.start_soon(replay)
             group.start_soon(replay)
-        file.write_text("pipelines: [")
+        (tmp_path / "p.yaml").write_text("pipelines: [")
         with pytest.raises(OperationsError, match=r"p\.yaml:1:13"):
-            await operations.replay(letters[0].id, '{"n": 1}', force=True)
+            await operations.replay(letter_id, '{"n": 1}', force=True)
     assert sorted(text.startswith("This record is being replayed") for text in said) == [False, True]
 
 

@@ -180,6 +180,12 @@ async def test_a_value_that_is_no_record_is_refused_in_words(page: httpx.AsyncCl
     assert 'role="alert"' in answer.text
 
 
+async def test_a_letter_of_no_pipeline_is_not_discarded(page: httpx.AsyncClient) -> None:
+    refused = await send(page, "/ui/letters/engine/1/discard", reason="a test")
+    assert (refused.status_code, "No dead letter" in refused.text) == (404, True)
+    assert "a test" not in (await page.get("/ui/health")).text  # the audit trail
+
+
 async def test_letters_are_discarded_with_a_reason(page: httpx.AsyncClient) -> None:
     await bad(page, "a", "b", "c")
     ids = [one["dead_letter_id"] for one in (await page.get("/dead-letters")).json()["items"]]

@@ -275,6 +275,12 @@ async def test_lines_before_the_table_are_skipped(first: str, skipped: int) -> N
     assert found == [(line, {"id": 7, "amount": "1,5"}), (line + 1, "WrongWidth")]
 
 
+@pytest.mark.parametrize("skipped", [3, 4, 1000])
+async def test_a_header_has_to_follow_the_skipped_lines(skipped: int) -> None:
+    with pytest.raises(RecordError, match=f"no header after the skipped lines .*: {skipped}"):
+        await rows("a;b\n1;2\n3;4\n", skip_lines=skipped)
+
+
 async def test_a_header_unlike_most_rows_suggests_to_skip_lines() -> None:
     for text, hint in (("Account;12\n\nid;n;m\n1;2;3\n", True), ("id,n\n1,2\n1,2\n1,2,3\n", False)):
         (page,) = await pages_of(reader_of(text.encode()), format="csv")
@@ -393,15 +399,40 @@ async def test_a_type_that_no_sampled_file_has_is_noted(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_later_split_has_the_types_of_the_first(tmp_path: Path) -> None:
+async def test_integers_no_float_keeps_stay_whole_beside_decimals(tmp_path: Path) -> None:
+    for name, value in {"a": "0.5", "b": "123456789012345678", "c": "3"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"n,m\n{value},x\n")
+    opened = FilesSource(FilesParams(pattern=f"{tmp_path}/*.csv", format="csv"))
+
+    assert [record["n"] async for record in opened.extract()] == [0.5, "123456789012345678", 3.0]
+    assert [name for name in opened.ctx.aggregate if name.startswith("note: ")] == [
+        "note: read 'n' as number in some files and as text in others: set `types: {n: text}`"
+    ]
+
+
+@pytest.mark.parametrize("form", ["packed in blocks", "utf-16"])
+async def test_a_sample_does_not_end_within_a_value(form: str, tmp_path: Path) -> None:
+    # with rows of a few lengths, the end of a shorter sample is in a time at least once
+    for width in range(0, 120, 15):
+        row = f"{'x' * (width + 1)},2026-01-02 03:04:05\n"
+        text = "n,at\n" + row * (1_200_000 // len(row))
+        data = text.encode(form) if form == "utf-16" else gzip.compress(text.encode(), compresslevel=0)
+        (tmp_path / f"{width}.csv{'' if form == 'utf-16' else '.gz'}").write_bytes(data)
+    async with FilesSource(FilesParams(pattern=f"{tmp_path}/*", format="csv")) as opened:
+        (split,) = [split async for split in opened.splits(opened.ctx)]
+    assert split.manifest["types"] == {"at": "timestamp", "n": "text"}
+
+
+@pytest.mark.parametrize(("size", "n"), [(1, "integer"), (2, "text"), (6, "text")])
+async def test_a_later_split_has_the_types_of_the_first(size: int, n: str, tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
-    params = FilesParams(pattern=f"{tmp_path}/*.csv", format="csv", split_objects=2)
+    params = FilesParams(pattern=f"{tmp_path}/*.csv", format="csv", split_objects=size)
     async with FilesSource(params) as opened:
         splits = [split async for split in opened.splits(opened.ctx)]
         opened.ctx.listed = splits[0]
         later = [split async for split in opened.splits(opened.ctx)]
-    assert [split.manifest["types"] for split in splits] == [{"m": "integer", "n": "text"}] * 3
+    assert [split.manifest["types"] for split in splits] == [{"m": "integer", "n": n}] * (6 // size)
     assert later == splits[1:]
 
 
