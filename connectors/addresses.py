@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from engine.contract.addresses import is_loopback
 from engine.errors import FatalError
 from engine.redaction import has_credentials
 
@@ -93,16 +93,3 @@ def proxy_for(url: str, schemes: Collection[str] = ("http", "https")) -> str | N
             "proxies can be used; name the host in NO_PROXY to reach it directly"
         )
     return proxy
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(name)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

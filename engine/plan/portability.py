@@ -6,12 +6,12 @@ Uses only the checked file and its plans, contacts nothing, and is independent o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, NodeConfig
 from engine.config.problems import Problems, listed
 from engine.config.values import Place
+from engine.contract.addresses import is_loopback
 from engine.contract.component import Kind, Locality, Source
 from engine.errors import ConfigError, Problem
 from engine.plan.model import NodeCheck, Plan, PlanNode
@@ -165,13 +165,7 @@ def _is_loopback(text: str) -> bool:
         host = urlsplit(text).hostname or ""
     except ValueError:
         return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def _variables_for(file: FileConfig, entry: ConnectionConfig) -> list[str]:

@@ -15,9 +15,9 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_snake
 
+from engine.contract.addresses import is_loopback
 from engine.contract.types import JsonValue
 from engine.errors import ServiceError
-from engine.service.addresses import is_loopback
 
 if TYPE_CHECKING:
     import httpx

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.service.addresses import host_of, is_loopback
+from engine.contract.addresses import host_of, is_loopback
 from engine.service.settings import ServiceSettings
 
 __all__ = ["Guard"]

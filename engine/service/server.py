@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from engine.contract.addresses import is_loopback
 from engine.errors import ServiceError, StateError
-from engine.service.addresses import is_loopback
 from engine.service.discovery import (
     ServiceAddress,
     announce,
