@@ -10,12 +10,13 @@ from pydantic import AfterValidator, SecretStr
 __all__ = ["Headers", "Token"]
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SCHEME: Final = re.compile(r"\A\s*bearer\s+", re.IGNORECASE)
 _FRAMING: Final = ("content-length", "content-encoding", "transfer-encoding")
 
 
 def _copied(token: SecretStr) -> SecretStr:
     """Strip white space and a leading `Bearer` from a copied token."""
-    text = token.get_secret_value().strip().removeprefix("Bearer ").strip()
+    text = _SCHEME.sub("", token.get_secret_value(), count=1).strip()
     if not _fits(text):
         raise ValueError(
             "has a character that no HTTP header can carry, such as a curly quote or a line break; copy it "

@@ -25,7 +25,7 @@ MODELS = pytest.mark.parametrize(("model", "given", "name"), WITH_TOKEN, ids=IDS
 
 
 @MODELS
-@pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "Bearer s3cret"])
+@pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "Bearer s3cret", "\tbearer  s3cret"])
 def test_a_token_is_taken_as_it_is_copied(
     model: type[BaseModel], given: dict[str, Any], name: str, token: str
 ) -> None:
