@@ -9,22 +9,6 @@ import sys
 
 from engine.cli.options import DEFAULT_FILE
 
-__all__ = [
-    "add_change_arguments",
-    "add_file_argument",
-    "add_file_arguments",
-    "add_interval_argument",
-    "add_limit_argument",
-    "add_output_arguments",
-    "add_progress_argument",
-    "add_state_argument",
-    "at_least_one",
-    "more_than_none",
-    "none_or_more",
-    "port",
-    "this_command",
-]
-
 _HIGHEST_PORT = 65_535
 
 

@@ -16,8 +16,6 @@ from engine.execution.lease import living
 from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["Replay", "with_earlier_replays"]
-
 Replay: TypeAlias = tuple[ReplayGroup, RunRecord | None]
 """Dead letters to replay, and the run that continues with them, if any."""
 

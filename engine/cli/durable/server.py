@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from engine.temporal.messages import PipelineRequest
     from engine.temporal.starting import Handle
 
-__all__ = [
-    "add_request_arguments",
-    "add_server_arguments",
-    "client_of",
-    "command",
-    "request_of",
-    "require_temporal",
-    "workflow_of",
-]
-
 DEFAULT_QUEUE = "odw"
 
 
