@@ -63,8 +63,8 @@ class HttpSourceParams(Params):
     method: Literal["GET", "POST"] = Field(default="GET", description="Method of the requests")
     body: dict[str, Any] = Field(
         default={},
-        description="JSON object to send with `POST`, to which the parameters of `paging` and `incremental` are "
-        "added; these may be paths in it, e.g. `variables.after`",
+        description="JSON object to send with `POST`, to which the parameters of `paging` and `incremental` "
+        "are added; these may be paths in it, e.g. `variables.after`",
     )
     format: Literal["json", "jsonl", "csv"] = Field(
         default="json", description="Format of an answer: a JSON document, JSON lines, or CSV with a header"
@@ -80,7 +80,7 @@ class HttpSourceParams(Params):
     )
     records_optional: bool = Field(
         default=False,
-        description="An answer without anything at `records` has no records, for an API that leaves out empty "
+        description="An answer with nothing at `records` has no records, for an API that leaves out empty "
         "lists (default: the run stops)",
     )
     key: str | None = Field(

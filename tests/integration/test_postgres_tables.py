@@ -449,6 +449,13 @@ async def test_a_wrong_password_is_told_to_doctor(target: PostgresTarget) -> Non
     assert "not the one" not in str(caught.value)
 
 
+async def test_numbers_as_text_do_not_tell_what_is_new(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t AS SELECT 1 AS id, '9'::varchar AS changed")
+    source = target.source(table="tables.t", key="id", incremental="changed")
+    with pytest.raises(FatalError, match="'changed' has numbers as text"):
+        await anext(source.extract())
+
+
 async def test_a_row_that_changes_between_attempts_is_another_record(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t AS SELECT n AS id, n AS changed FROM generate_series(1, 4) AS n")
     source = target.source(table="tables.t", key="id", incremental="changed", page_records=2)
