@@ -24,8 +24,6 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import FatalError
 
-__all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookmarks"]
-
 _MARK: Final = "delivered"
 _DAY: Final = re.compile(r"\d{4,}-\d\d-\d\d")
 _NAME: Final = "|".join([*month_name[1:], *month_abbr[1:], *day_name, *day_abbr])
