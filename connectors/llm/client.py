@@ -280,9 +280,7 @@ class ChatClient:
                     "accept; turn this compression off at the endpoint, or at the proxy before it"
                 ) from error
             self._unreadable += 1
-            raise self._no_completion(
-                content, headers, once=self._unreadable < _STRANGE_TRIES
-            ) from error
+            raise self._no_completion(content, headers, once=self._unreadable < _STRANGE_TRIES) from error
 
     def _no_completion(
         self, content: bytes, headers: Mapping[str, str], *, once: bool = False

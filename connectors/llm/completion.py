@@ -12,8 +12,6 @@ from connectors.llm.json_text import parse, written
 from connectors.llm.refusals import Refusal
 from connectors.llm.streams import combined, is_stream, joined, stated_usage
 
-__all__ = ["Reply", "description_of", "read_body", "read_completion"]
-
 _CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete"})
 _FILTERED: Final = frozenset(
     {
@@ -30,7 +28,9 @@ _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 _TITLE: Final = re.compile(r"<title[^>]*>\s*([^<]+)", re.IGNORECASE)
 _MAX_TITLE: Final = 100  # characters
 _MAX_NAMES: Final = 5
-_GUARD: Final = re.compile(r"\s*(?:\)\]\}'?,?|(?:while|for)\s*\((?:1|;;)\);)")  # against inclusion as a script
+_GUARD: Final = re.compile(
+    r"\s*(?:\)\]\}'?,?|(?:while|for)\s*\((?:1|;;)\);)"
+)  # against inclusion as a script
 _OBJECTS: Final = ("json", "input", "arguments", "parsed")  # of a part that has its answer as an object
 
 

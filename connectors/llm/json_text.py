@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "NumberLiteral", "parse", "repaired", "written"]
-
 # An unclosed string matches up to the end: trying each quote would be quadratic
 _STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
 _SLIP: Final = re.compile(
@@ -35,7 +33,7 @@ _QUOTED: Final = re.compile(
 _TEXT: Final = re.compile(f"{_STRING.pattern}|{_QUOTED.pattern}", re.DOTALL)
 _TEXT_OR_SLIP: Final = re.compile(f"{_TEXT.pattern}|{_SLIP.pattern}", re.DOTALL)
 _ESCAPE: Final = re.compile(r'\\.|"', re.DOTALL)
-_SYNTAX: Final = frozenset("{}[],:;=_\\\"\ufeff" + _QUOTES)  # what a repair may add, remove or exchange
+_SYNTAX: Final = frozenset('{}[],:;=_\\"\ufeff' + _QUOTES)  # what a repair may add, remove or exchange
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 

@@ -20,8 +20,6 @@ import sys
 import time
 from typing import IO, Any
 
-__all__ = ["LENGTH_BYTES", "main", "pack"]
-
 LENGTH_BYTES = 8
 
 RECYCLE_BYTES = 256 * 1024 * 1024

@@ -696,7 +696,9 @@ async def test_an_endpoint_without_completions_stops_the_run(body: bytes, said: 
 
 async def test_a_document_without_a_choice_is_a_dead_letter() -> None:
     good = completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
-    server = ScriptedServer(lambda request: Answer.of({"choices": []}) if b"Person 1" in request.body else good)
+    server = ScriptedServer(
+        lambda request: Answer.of({"choices": []}) if b"Person 1" in request.body else good
+    )
     async with server.running(), open_extract(server.url) as extract:
         derived = await until_final(extract, staged(1))
     assert [error.kind for _, error in derived.failures] == ["RequestRefused"]
