@@ -23,8 +23,6 @@ from connectors.expressions.operators import item_of, limited, text_of
 from connectors.expressions.times import parse_date, parse_datetime, show_date
 from connectors.json_lines import parse_json
 
-__all__ = ["FUNCTIONS", "number", "text_digest"]
-
 MAX_WIDTH: Final = 1000
 MAX_DIGITS: Final = 300
 MAX_PATH: Final = 50

@@ -37,8 +37,6 @@ from engine.contract.params import LocalPath
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, LeaseLostError
 
-__all__ = ["JsonlSink", "JsonlSinkParams"]
-
 STDOUT = "-"
 TAIL_BYTES = 1024 * 1024
 

@@ -22,17 +22,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from wcmatch.fnmatch import WcMatcher
 
-__all__ = [
-    "MAX_ALTERNATIVES",
-    "Walk",
-    "alternatives",
-    "displayed",
-    "is_pattern",
-    "path_matcher",
-    "walk",
-    "without_escapes",
-]
-
 MAX_ALTERNATIVES = 1000
 """Maximum number of names that the braces of a path may expand to."""
 

@@ -11,8 +11,6 @@ from connectors.http.client import Answer, same_origin
 from connectors.http.paths import MISSING, at_path, check_path
 from engine.errors import FatalError
 
-__all__ = ["CursorPaging", "LinkPaging", "NoPaging", "OffsetPaging", "PagePaging", "Paging", "Place"]
-
 Place: TypeAlias = Any
 """The next page, JSON-safe: an address, a cursor, an offset or a page number; None for no further page."""
 

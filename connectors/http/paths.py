@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 from engine.errors import RecordError
 
-__all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in", "spelled"]
-
 MISSING: Final = object()
 
 _PATH: Final = re.compile(r"[^.\[\]]+(\[-?\d+\])*(\.[^.\[\]]+(\[-?\d+\])*)*|(\[-?\d+\])+")

@@ -28,8 +28,6 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import FatalError, RecordError
 
-__all__ = ["HttpSource", "HttpSourceParams", "Incremental"]
-
 _MARK: Final = "greatest"
 
 

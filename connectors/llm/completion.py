@@ -12,8 +12,6 @@ from connectors.llm.json_text import parse, written
 from connectors.llm.refusals import Refusal
 from connectors.llm.streams import combined, is_stream, joined, stated_usage
 
-__all__ = ["Reply", "read_body", "read_completion"]
-
 _CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete"})
 _FILTERED: Final = frozenset(
     {

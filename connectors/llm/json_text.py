@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "NumberLiteral", "parse", "repaired", "written"]
-
 # An unclosed string matches up to the end: trying each quote would be quadratic
 _STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
 _SLIP: Final = re.compile(

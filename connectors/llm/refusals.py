@@ -11,8 +11,6 @@ from typing import Any, Final
 from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
 
-__all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window", "text_of", "without_texts"]
-
 _MAX_MESSAGE: Final = 2_000  # characters to examine; error pages of proxies are long
 
 

@@ -22,8 +22,6 @@ from connectors.objects.media_types import charset_of
 from connectors.objects.unpacking import MAX_LAYERS, StreamUnpacker, packed_kind
 from engine.errors import RecordError
 
-__all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "StoredBody", "open_content"]
-
 HEAD_BYTES = 64 * 1024
 """Bytes of the beginning that are used to detect compression, encoding, and the columns of a CSV file."""
 

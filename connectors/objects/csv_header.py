@@ -16,8 +16,6 @@ from connectors.objects.line_formats import INVALID
 from connectors.objects.pages import record_maker, stub
 from engine.errors import RecordError
 
-__all__ = ["Agree", "Columns", "CsvDialect", "check_names", "column_names", "read_columns"]
-
 _CANDIDATES: Final = ",;\t|"
 _COMMAS_OF_TEXT: Final = re.compile(r"[^,]*(?:, [^,]*)*|[^,\w]*\d[\d.'\s]*,\d+[^,\w]*|[^,\w]*,\d+")
 """A field whose commas do not separate: before blanks, or in a decimal number."""

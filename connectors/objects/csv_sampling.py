@@ -21,8 +21,6 @@ from connectors.objects.record_formats import record_format
 from connectors.objects.streaming import AHEAD_BYTES, Fetched, fetch_small
 from engine.errors import ComponentError
 
-__all__ = ["TypesOfColumns", "sampled_types"]
-
 _SAMPLES: Final = 8
 
 

@@ -27,18 +27,6 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "CONVERTED",
-    "ENCRYPTED",
-    "DocumentPart",
-    "ImagePart",
-    "TextPart",
-    "as_png_pages",
-    "is_blank",
-    "needs_opening",
-    "parts",
-]
-
 MAX_TEXT = 400_000
 """Maximum characters of a document, about 100,000 tokens; more is a permanent error, never truncated
 silently."""

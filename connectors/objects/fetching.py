@@ -20,8 +20,6 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedErr
 from engine.contract.retry import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
-__all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect", "is_exhausted", "own_failure"]
-
 THROTTLED_TRIES = 4
 """Factor on an object's attempts while the server only reports overload."""
 

@@ -26,8 +26,6 @@ from connectors.objects.reader_process import pack
 from connectors.objects.reader_worker import SIGXCPU, CrashedError, Worker
 from engine.errors import FatalError, RecordError, StoppingError
 
-__all__ = ["DocumentReader", "ReaderLimits"]
-
 MAX_PROCESSES = 2
 POLL = 0.5
 """Seconds between checks of the time limit and for a stop, while a document is opened."""

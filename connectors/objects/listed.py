@@ -12,17 +12,6 @@ from typing import Any, NamedTuple, Protocol
 from connectors.objects.content import ObjectBody
 from engine.errors import FatalError, FatalKind, RecordError
 
-__all__ = [
-    "FileRecord",
-    "ListedObject",
-    "ObjectRefusedError",
-    "ObjectStore",
-    "Selection",
-    "in_utc",
-    "is_lock",
-    "is_note",
-]
-
 FileRecord = dict[str, str | int | bool | None]
 """The fields of `connectors.models.S3FileContent`."""
 

@@ -10,21 +10,6 @@ from collections import defaultdict
 from functools import cache
 from typing import Final
 
-__all__ = [
-    "DOCX",
-    "NOT_TEXT",
-    "OCTET_STREAM",
-    "SURE_BYTES",
-    "by_content",
-    "by_suffix",
-    "charset_of",
-    "has_signature",
-    "is_text",
-    "media_type_of",
-    "what_instead",
-    "without_charset",
-]
-
 SURE_BYTES = 3
 """Shorter signatures also occur by chance."""
 

@@ -10,17 +10,6 @@ from connectors.objects.content import OpenBody
 from engine.contract.keys import Keys
 from engine.errors import RecordError
 
-__all__ = [
-    "SHOWN_BYTES",
-    "ObjectReader",
-    "PlaceKeys",
-    "RecordFormat",
-    "RecordPage",
-    "RecordPlace",
-    "record_maker",
-    "stub",
-]
-
 SHOWN_BYTES = 64 * 1024
 """Maximum length of unreadable input in a dead letter."""
 

@@ -13,8 +13,6 @@ from connectors.objects.csv_types import ColumnType
 from connectors.objects.listed import Selection, in_utc
 from engine.contract.component import Params, operational
 
-__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "WHOLE", "Format", "ObjectParams", "keeps_bookmarks", "listed"]
-
 DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
 Format = Literal["document", "text", "binary", "lines", "jsonl", "json", "csv", "xlsx", "parquet"]

@@ -16,8 +16,6 @@ from connectors.objects.parquet_values import UNREADABLE, MendedTexts, converter
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, RecordError
 
-__all__ = ["ParquetRows", "load_pyarrow", "pyarrow"]
-
 AHEAD_BYTES = 1024 * 1024
 """Minimum bytes per read."""
 

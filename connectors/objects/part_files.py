@@ -23,8 +23,6 @@ from engine.contract.component import Context
 from engine.contract.lease import Lease
 from engine.errors import FatalError
 
-__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "is_part", "run_token"]
-
 STANDALONE = Context().run_id
 NOTE = ".json"
 REPLACED = "replaced"

@@ -22,8 +22,6 @@ from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, ComponentError, FatalError
 
-__all__ = ["PartParams", "PartSink", "needs_whole_run", "parts_claim"]
-
 SHOWN_FILES = 3
 
 

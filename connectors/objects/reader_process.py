@@ -22,8 +22,6 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
-__all__ = ["LENGTH_BYTES", "main", "pack"]
-
 LENGTH_BYTES = 8
 
 RECYCLE_BYTES = 256 * 1024 * 1024

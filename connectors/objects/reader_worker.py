@@ -17,8 +17,6 @@ from anyio.abc import Process
 from connectors.objects.reader_process import LENGTH_BYTES
 from engine.errors import FatalError, TransientError
 
-__all__ = ["SIGXCPU", "CrashedError", "Worker"]
-
 START_SECONDS = 60.0
 
 SIGXCPU = int(getattr(signal, "SIGXCPU", 24))

@@ -11,8 +11,6 @@ from connectors.objects.params import ObjectParams
 if TYPE_CHECKING:
     from connectors.objects.csv_header import Agree
 
-__all__ = ["record_format"]
-
 
 def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFormat:
     """Return the format of these parameters; `params.streams` has to be true.

@@ -13,8 +13,6 @@ from connectors.objects.documents import ENCRYPTED
 from connectors.objects.pdf import PROTECTED
 from engine.errors import RecordError
 
-__all__ = ["sheet_rows"]
-
 PAGE_CHARACTERS: Final = 1024 * 1024
 _EXACT: Final = 1e15
 """Whole numbers below are exact in a workbook, which keeps 15 digits."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from connectors.objects.csv_types import ColumnType
 
-__all__ = ["ObjectSource"]
-
 STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
 """Listed bytes after which a split of record streams is complete."""
 

@@ -15,8 +15,6 @@ from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from connectors.objects.params import ObjectParams
 from engine.errors import RecordError
 
-__all__ = ["SheetRows"]
-
 LIMITS = ReaderLimits(seconds=240, memory=2 * 1024**3)
 """A million rows of 15 columns take 1.3 GB and, on a slow core, 80 s."""
 

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
     Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-__all__ = [
-    "DIALECT",
-    "PostgresConnection",
-    "connected",
-    "table_columns",
-    "translated",
-]
-
 DIALECT: Final = Dialect(
     database="PostgreSQL",
     types={

@@ -45,8 +45,6 @@ from engine.fault_injection import reached
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
 
-__all__ = ["PostgresSink", "PostgresSinkParams"]
-
 _STAGE: Final = "_odw_stage"
 _SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?(\w+)")
 _LOOKS: Final = 5

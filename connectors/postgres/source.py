@@ -20,8 +20,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
 
-__all__ = ["PostgresSource", "PostgresSourceParams", "read_times"]
-
 # types that need no conversion to JSON: bool, int8, int2, int4, text, json, float4, float8, char, varchar,
 # jsonb; and those that `read_times` reads as text
 _PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802, 1082, 1083, 1114, 1184, 1266})

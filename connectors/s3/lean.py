@@ -23,8 +23,6 @@ from connectors.s3.answers import parse_date, redirect_error
 from connectors.s3.connections import Connections, Origin, Response
 from connectors.s3.signing import Signer, encode_key
 
-__all__ = ["lean_client"]
-
 MAX_ERROR_BYTES = 64 * 1024
 
 _HEADERS: Final = {

@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol, TypeAlias
 
-__all__ = ["BLOCK_SIZE", "JsonObject", "Maker", "generate", "pages", "uuids"]
-
 BLOCK_SIZE = 500
 """Generated in 0.5 to 2 ms. It divides 1000, see `_timestamps`."""
 

@@ -18,8 +18,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["SqlSource", "SqlSourceParams", "check_kinds", "kinds_of"]
-
 
 class SqlSourceParams(OrderedSourceParams):
     """Parameters of the `sql` source."""

@@ -11,8 +11,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["bound", "json_values", "order_texts", "order_values"]
-
 _TIMESTAMP: Final = "timestamp"
 _DATE: Final = "date"
 

@@ -15,20 +15,6 @@ from engine.contract.claims import Claim
 from engine.contract.component import Context, Params, operational
 from engine.errors import FatalError
 
-__all__ = [
-    "Mode",
-    "TableSinkParams",
-    "TableSourceParams",
-    "check_staging",
-    "is_staging_of",
-    "merge_rounds",
-    "missing_column",
-    "needs_whole_run",
-    "staging_name",
-    "table_claim",
-    "unusable_key",
-]
-
 _SQL_TYPE: Final = re.compile(
     r"[A-Za-z_][\w. ]*(\((?P<inside>.*)\))?( with(out)? time zone)?(\[\d*\])*", re.I | re.S
 )

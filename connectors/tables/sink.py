@@ -18,8 +18,6 @@ from engine.contract.component import BatchLimits, Context, Sink
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, RecordError
 
-__all__ = ["Rounds", "TableSink", "Values", "chosen"]
-
 P = TypeVar("P", bound=TableSinkParams)
 
 Values: TypeAlias = Mapping[str, Sequence[Any]]

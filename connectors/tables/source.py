@@ -22,8 +22,6 @@ from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 
-__all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookmarks"]
-
 _MARK: Final = "delivered"
 _DAY: Final = re.compile(r"\d{4,}-\d\d-\d\d")
 

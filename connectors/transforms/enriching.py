@@ -20,8 +20,6 @@ from engine.contract.component import Kind, Locality, Params, Transform, compone
 from engine.contract.params import LocalPath
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Enrich", "EnrichParams"]
-
 NO_MATCH: Final = Drop("no match")
 
 _CSV: Final = "read_csv(?, header = true)"

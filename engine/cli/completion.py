@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from engine.cli.arguments import add_options
 from engine.cli.options import CompletionOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+    add_options(parser, CompletionOptions)
 
 
 def execute(options: CompletionOptions) -> int:

@@ -13,8 +13,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument, more_than_none
-from engine.cli.options import DoctorOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import DoctorOptions, FileOptions, PlanOptions, StateOptions
 
 if TYPE_CHECKING:
     from engine.cli.checkup.findings import Finding
@@ -22,15 +22,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    add_state_argument(parser)
-    parser.add_argument(
-        "--timeout",
-        type=more_than_none,
-        metavar="SECONDS",
-        help="time limit for each connection (default: 10)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, FileOptions)
+    add_options(parser, PlanOptions)
+    add_options(parser, StateOptions)
+    add_options(parser, DoctorOptions)
 
 
 def execute(options: DoctorOptions) -> int:

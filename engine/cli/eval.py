@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
+from engine.cli.arguments import add_options
 from engine.cli.display.numbers import counted
 from engine.cli.display.table import aligned
 from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
@@ -27,16 +28,7 @@ MAX_NAMED = 5  # keys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("records", metavar="RECORDS", help="file or pattern of extracted records")
-    parser.add_argument("truth", metavar="TRUTH", help="file or pattern of correct records")
-    parser.add_argument(
-        "--key",
-        metavar="FIELD",
-        help="field to match by (default: id); FIELD=OTHER if it is OTHER in the truth",
-    )
-    parser.add_argument("--against", metavar="FILE", help="records of another run")
-    parser.add_argument("--min", type=float, metavar="SHARE", help="exit with 1 if fewer values are right")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, EvalOptions)
 
 
 def execute(options: EvalOptions) -> int:

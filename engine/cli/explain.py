@@ -11,12 +11,13 @@ import argparse
 import re
 import sys
 
+from engine.cli.arguments import add_options
 from engine.cli.options import ExplainOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("code", nargs="?", metavar="CODE", help="leave it out to list all")
+    add_options(parser, ExplainOptions)
 
 
 def execute(options: ExplainOptions) -> int:

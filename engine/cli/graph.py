@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from engine.cli.arguments import add_file_arguments
-from engine.cli.options import GraphOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import FileOptions, GraphOptions, PlanOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    parser.add_argument("--format", choices=("text", "mermaid"), help="output format (default: text)")
+    add_options(parser, FileOptions)
+    add_options(parser, PlanOptions)
+    add_options(parser, GraphOptions)
 
 
 def execute(options: GraphOptions) -> int:

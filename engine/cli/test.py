@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_argument
+from engine.cli.arguments import add_options
 from engine.cli.options import TestOptions
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_argument(parser, "pipeline file, file of cases, or folder")
-    parser.add_argument("--only", action="append", metavar="CASE", help="only this case; repeatable")
-    parser.add_argument(
-        "--update", action="store_true", help="replace the expected results by the actual ones"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, TestOptions)
 
 
 def execute(options: TestOptions) -> int:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["VERBS", "main", "parser_of"]
-
 VERBS = {
     "init": "create a project from a template",
     "run": "run the pipelines of a file",

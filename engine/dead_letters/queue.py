@@ -35,8 +35,6 @@ from engine.state.dead_letters import storable
 from engine.state.records import DeadLetterFilter, JournalFilter
 from engine.state.store import StateStore
 
-__all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
-
 LARGEST_RECORD = 256 * 1024
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12

@@ -22,19 +22,6 @@ from engine.dead_letters.patch import Patch, apply_patches
 from engine.plan.identity import identity_hash
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
-__all__ = [
-    "REPLAY_GROUP",
-    "LetterId",
-    "Obstacle",
-    "ReplayGroup",
-    "ReplaySource",
-    "StillOpen",
-    "group_dead_letters",
-    "letter_id",
-    "replay_plan",
-    "same_record",
-]
-
 REPLAY_GROUP = "replay-"
 """Prefix of the group of a run that replays dead letters; the next replay continues it, `resume` does not."""
 

@@ -13,8 +13,6 @@ from engine.plan.model import Plan
 from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
-__all__ = ["LateDeliveries"]
-
 MAX_OPEN_LETTERS = 2_000  # maximum of earlier runs' dead letters that a run tracks
 
 

@@ -22,8 +22,6 @@ from engine.plan.model import Plan
 from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["Entry", "entered", "policy_of"]
-
 POLL_EVERY = 0.5
 GIVE_WAY_WITHIN = 5.0  # seconds within which a younger run that sees this one has given way
 

@@ -19,8 +19,6 @@ from engine.state.store import StateStore
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]
 
-__all__ = ["RunReport", "stored_report"]
-
 _ROUNDING = 1e-9  # USD
 
 

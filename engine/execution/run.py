@@ -28,8 +28,6 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.state.records import DeadLetterFilter, Follower, Notification, RunRecord, RunStatus
 
-__all__ = ["Following", "Run", "nothing_follows"]
-
 Following: TypeAlias = Callable[[RunStatus], Collection[str]]
 
 

@@ -13,29 +13,6 @@ from typing import Literal, NamedTuple, Protocol
 
 from engine.service.models import Origin
 
-__all__ = [
-    "CallView",
-    "DeadRecord",
-    "HostedRun",
-    "LetterView",
-    "LetterWhere",
-    "NodeView",
-    "Operations",
-    "OperationsError",
-    "ParameterView",
-    "PipelineView",
-    "RunDetail",
-    "RunHost",
-    "RunStartError",
-    "RunState",
-    "RunView",
-    "ScheduleView",
-    "SplitView",
-    "StageView",
-    "StartedRun",
-]
-
-
 RunState = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELED", "TERMINATED"]
 
 

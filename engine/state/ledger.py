@@ -15,24 +15,6 @@ from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import Acked, Follower, Notification, Progress, RunRecord, RunStatus, SplitRecord
 
-__all__ = [
-    "ProgressRow",
-    "count_splits",
-    "delete_run",
-    "divide",
-    "insert_run",
-    "insert_splits",
-    "progress_row",
-    "select_divisions",
-    "select_run",
-    "select_runs",
-    "select_splits",
-    "sum_counts",
-    "sum_tally",
-    "update_run",
-    "write_progress",
-]
-
 
 class ProgressRow(NamedTuple):
     """A split's progress as SQL values; `place` is its node and split key."""

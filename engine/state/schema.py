@@ -17,8 +17,6 @@ from typing import Final
 
 from engine.errors import StateCorruptError, StateVersionError
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "prepare", "statements"]
-
 APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
 
 # Manifests never change and may be large, so a split's progress has a separate row: a commit rewrites a few

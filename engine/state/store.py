@@ -42,8 +42,6 @@ from engine.state.records import (
     SplitRecord,
 )
 
-__all__ = ["StateStore"]
-
 
 class StateStore:
     """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.

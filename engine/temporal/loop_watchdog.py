@@ -15,8 +15,6 @@ from traceback import extract_stack
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Watchdog"]
-
 FRAMES = 4
 LOOK_EVERY = 1.0
 SLICE = 0.05  # of a wait for an answer, so that ending the watchdog does not delay the loop

@@ -43,8 +43,6 @@ from engine.plan.model import Plan
 from engine.state.records import DeadLetterFilter, RunRecord
 from engine.state.store import StateStore
 
-__all__ = ["replay"]
-
 SIGNALLED = 128
 SHOWN = 10
 

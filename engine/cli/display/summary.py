@@ -18,8 +18,6 @@ from engine.execution.report import RunReport
 from engine.flow.stats import NodeSnapshot, read_here
 from engine.trial import READ_AGAIN, SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
-__all__ = ["resume_command", "summary"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Column:

@@ -40,8 +40,6 @@ from engine.service.operations import (
 from engine.state.records import DeadLetterFilter, JournalFilter, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["PipelineOperations", "RunLog"]
-
 SHOWN_SPLITS = 480
 _RUNS, _STAGES, _RATES = 100, 200, 300
 _SHORTEST = 1.0  # the last records of a run, a moment after a measurement, are no peak

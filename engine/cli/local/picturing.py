@@ -19,8 +19,6 @@ from engine.redaction import HIDDEN
 from engine.service.operations import CallView, NodeView, ParameterView, PipelineView, RunView
 from engine.state.records import RunRecord, RunStatus
 
-__all__ = ["call_view", "nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
-
 
 def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[PipelineView]:
     """Return the pipelines of a file, in its order."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.storage import Reader
 
-__all__ = ["show_record"]
-
 _MAX_NAME = 2_000
 _MAX_KEYS = 10
 _MAX_LETTERS = 3  # the latest
