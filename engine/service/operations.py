@@ -52,19 +52,15 @@ class RunHost(Protocol):
 
     def parameters(self, name: str) -> Collection[str] | None:
         """Return the names of a pipeline's parameters; None when no pipeline has this name or alias."""
-        ...
 
     async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
         """Start a run and return once it is in the state store. Raises RunStartError."""
-        ...
 
     async def list_runs(self, limit: int, states: Collection[RunState] = ()) -> list[HostedRun]:
         """Return the latest runs, newest first, in one of these `states`."""
-        ...
 
     async def terminate(self, name: str) -> HostedRun | None:
         """End the latest unfinished run of a workflow or pipeline; return None when there is none."""
-        ...
 
 
 class OperationsError(Exception):
@@ -263,48 +259,38 @@ class Operations(RunHost, Protocol):
 
     def pipelines(self) -> Sequence[PipelineView]:
         """Return the pipelines of the file, in its order, without `last`."""
-        ...
 
     async def recent(
         self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""
     ) -> list[RunView]:
         """Return runs, newest first, after the run `before`."""
-        ...
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """Return one run; None if the id is unknown."""
-        ...
 
     async def end(self, run_id: str, *, at_once: bool) -> bool:
         """Drain or cancel a run of this process; return False if it has ended or runs elsewhere."""
-        ...
 
     async def letters(self, where: LetterWhere) -> list[LetterView]:
         """Return dead letters of pipelines, newest first, without their records."""
-        ...
 
     async def letter(self, letter_id: str) -> LetterView | None:
         """Return one dead letter with its record."""
-        ...
 
     async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
         """Return (pipeline, error type, number), most frequent first."""
-        ...
 
     async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
         """Send a dead letter's record, changed or not, again from the node where it failed.
 
         Returns the id of the run. Raises OperationsError when it could not be delivered.
         """
-        ...
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
         """Discard dead letters; return how many were open."""
-        ...
 
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
         """Close the open dead letters of these records as recovered, or with a reason as discarded."""
-        ...
 
     async def calls(self, record: str, run_id: str) -> list[CallView]:
         """Return the paid model calls of a record, by its key or the name of its object, oldest first.
@@ -312,8 +298,6 @@ class Operations(RunHost, Protocol):
         Those that this run paid; if it paid none, those of the last run that did, whose answers the journal
         reuses.
         """
-        ...
 
     async def schedules(self) -> list[ScheduleView]:
         """Return the schedules of the file."""
-        ...
