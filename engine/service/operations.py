@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
 from engine.service.models import Origin
 
 RunState = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELED", "TERMINATED"]
@@ -186,51 +188,16 @@ class LetterWhere:
     limit: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class LetterView:
-    """A dead letter of a pipeline. `record` is JSON, None when only a reference was stored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterView(DeadLetter):
+    """A dead letter of a pipeline with its id. `record` is JSON, None when only a reference was stored.
 
     `model` is the ingest model that its node sends to, "" for other sinks.
     """
 
     id: str
-    pipeline: str
-    node: str
-    key: str
-    run_id: str
-    error_type: str
-    error_message: str
     record: str | None
-    status: str
-    reason: str
-    attempts: int
-    first_failed_at: str
-    last_failed_at: str
-    stage: str = ""
-    reference: str = ""
     model: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CallView:
-    """A paid model call, with this record's share of tokens and cost.
-
-    `answer` is the answer for this record. `prompt` and `reply` are from its trace, "" if the node keeps
-    none. Texts are redacted as the node declares, and long ones are cut.
-    """
-
-    run_id: str
-    node: str
-    record: str
-    model: str
-    outcome: str
-    answer: str
-    tokens_in: int
-    tokens_out: int
-    cost_usd: float
-    created_at: str
-    prompt: str = ""
-    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,11 +259,12 @@ class Operations(RunHost, Protocol):
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
         """Close the open dead letters of these records as recovered, or with a reason as discarded."""
 
-    async def calls(self, record: str, run_id: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[JournalEntry]:
         """Return the paid model calls of a record, by its key or the name of its object, oldest first.
 
         Those that this run paid; if it paid none, those of the last run that did, whose answers the journal
         reuses.
+        Texts are redacted as the node declares, and long ones are cut.
         """
 
     async def schedules(self) -> list[ScheduleView]:
