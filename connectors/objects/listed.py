@@ -120,6 +120,11 @@ def is_note(path: str) -> bool:
     return path.endswith((".json", ".tmp", ".written")) and _NOTE.search(path) is not None
 
 
+def is_lock(path: str) -> bool:
+    """Return whether this is the file with which Office locks an open document."""
+    return "~$" in path and path.rpartition("/")[2].startswith("~$")
+
+
 @dataclass(frozen=True)
 class Selection:
     """Filters objects. An unknown date or size excludes nothing.
@@ -139,7 +144,7 @@ class Selection:
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
         """Return the selected objects, in order, without the notes of sinks."""
         selected = page if self == Selection() else [found for found in page if self._wants(found)]
-        return [found for found in selected if not is_note(found.key)]
+        return [found for found in selected if not (is_note(found.key) or is_lock(found.key))]
 
     def _wants(self, found: ListedObject) -> bool:
         if self.excluded is not None and self.excluded(found.key):

@@ -269,4 +269,4 @@ class PartSink(Sink[P]):
         """Count the records in the files of this run that still match their notes."""
         if self.ctx.chunk or not self.ctx.distinct_keys:
             return [Check("records", delivered.records, note="only a run in one process can count its files")]
-        return [Check(f"records in {self.named}", delivered.records, await self._open().count())]
+        return [delivered.check(f"records in {self.named}", await self._open().count())]

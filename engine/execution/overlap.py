@@ -103,10 +103,9 @@ class Entry:
         if self.policy == "allow":
             return []
         found: list[_Other] = []
-        for record in await self.store.list_runs(pipeline=self.plan.pipeline):
-            if record.run_id == own or record.status is not RunStatus.RUNNING:
-                continue
-            if record.group_id.startswith(REPLAY_GROUP):
+        pipeline = self.plan.pipeline
+        for record in await self.store.list_runs(pipeline=pipeline, statuses=[RunStatus.RUNNING]):
+            if record.run_id == own or record.group_id.startswith(REPLAY_GROUP):
                 continue
             try:
                 lease = await living(self.store, self.clock, record.run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.contract.acks import Tally
@@ -84,8 +84,7 @@ def select_run(connection: Connection, run_id: str) -> RunRecord:
 
 def select_runs(
     connection: Connection,
-    group_id: str,
-    pipeline: str,
+    wanted: Mapping[str, str],
     statuses: Sequence[str],
     before: str,
     limit: int | None,
@@ -93,7 +92,7 @@ def select_runs(
     """Return runs, oldest first; "" and empty mean any. With `limit` only that many of the latest."""
     conditions: list[str] = []
     values: list[str | int] = []
-    for column, value in (("group_id", group_id), ("pipeline", pipeline)):
+    for column, value in wanted.items():
         if value:  # conditions that do not apply would keep the database from using its indexes
             conditions.append(f"{column} = ?")
             values.append(value)

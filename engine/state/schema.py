@@ -268,6 +268,11 @@ CREATE TABLE followers (
 CREATE INDEX followers_of_a_run ON followers (run_id);
 """
 
+# To find an interrupted replay of the same dead letters.
+_RUNS_BY_IDENTITY: Final = """
+CREATE INDEX runs_by_identity ON runs (identity, status);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -286,6 +291,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _READ_LIMIT,
     _NOTIFICATIONS,
     _FOLLOWERS,
+    _RUNS_BY_IDENTITY,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -82,6 +82,7 @@ class StateStore:
         *,
         group_id: str = "",
         pipeline: str = "",
+        identity: str = "",
         statuses: Collection[RunStatus] = (),
         before: str = "",
         limit: int | None = None,
@@ -93,7 +94,8 @@ class StateStore:
             limit: only that many of the latest.
         """
         names = [status.value for status in statuses]
-        return await self._database.read(ledger.select_runs, group_id, pipeline, names, before, limit)
+        wanted = {"group_id": group_id, "pipeline": pipeline, "identity": identity}
+        return await self._database.read(ledger.select_runs, wanted, names, before, limit)
 
     async def update_run(
         self,

@@ -18,9 +18,12 @@ from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_vie
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
-from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
+from engine.dead_letters.replay import REPLAY_GROUP, LetterId, ReplayGroup, StillOpen, group_dead_letters
 from engine.errors import EngineError, RunNotFoundError
+from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
+from engine.execution.replays import Replay, with_earlier_replays
+from engine.execution.report import RunReport
 from engine.execution.session import Entry, Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
@@ -258,40 +261,60 @@ class PipelineOperations(PipelineHost):
             return {(one.run_id, one.node, one.key) for one in found}
 
         guard = None if force or letter.status != "open" else still_open
-        groups, obstacles = group_dead_letters([changed], plans, still_open=guard)
-        if obstacles:
-            raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
-        group = groups[0]
         place = letter.run_id, letter.node, letter.key
         if place in self._replaying:
             raise OperationsError("This record is being replayed now: look again in a moment.")
         self._replaying.add(place)
-        group_id = REPLAY_GROUP + new_group(self._engine)
-        session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
-        self._sessions.append(session)
         try:
             with _reporting():
-                await session.execute()
-                report = next(iter(session.reports.values()), None)
-                if report is None or not report.ok:
-                    raise OperationsError(
-                        f"The replay failed: {report.error if report else 'it did not start'}"
-                    )
-                if not group.replayed:
-                    raise OperationsError("This record was delivered meanwhile: nothing was sent.")
-                if report.tally.dead:
+                report = await self._replay(self._engine, changed, plans, guard)
+                if any(node.dead for node in report.nodes):
                     # the run has closed it, but here its record is to be corrected further
                     await self._store().mark_dead_letters([letter], letter.status, letter.reason)
                     raise OperationsError(await self._new_error(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
-            self._sessions.remove(session)
             self._replaying.discard(place)
         return report.run_id
 
+    async def _replay(
+        self, engine: Engine, letter: DeadLetter, plans: dict[str, Plan], guard: StillOpen | None
+    ) -> RunReport:
+        """Replay one dead letter in a new run, or in the interrupted one that has sent it."""
+
+        def grouped(letters: list[DeadLetter]) -> list[ReplayGroup]:
+            return group_dead_letters(letters, plans, still_open=guard)[0]
+
+        groups, obstacles = group_dead_letters([letter], plans, still_open=guard)
+        replays: list[Replay] = [(group, None) for group in groups]
+        if guard is not None and groups:
+            replays, obstacles = await with_earlier_replays(engine, groups, grouped)
+        if obstacles:
+            raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
+        ((group, before),) = replays
+        session = Session(
+            engine,
+            {group.pipeline: group.plan},
+            [group.pipeline],
+            {group.pipeline: before} if before is not None else {},
+            group_id=REPLAY_GROUP + new_group(engine),
+        )
+        self._sessions.append(session)
+        try:
+            await session.execute()
+        finally:
+            self._sessions.remove(session)
+        report = next(iter(session.reports.values()), None)
+        if report is None or not report.ok:
+            raise OperationsError(f"The replay failed: {report.error if report else 'it did not start'}")
+        if not group.replayed:
+            raise OperationsError("This record was delivered meanwhile: nothing was sent.")
+        return report
+
     async def _new_error(self, run_id: str) -> str:
-        again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id, limit=1))
-        return f"It died again: {again[0].error_message}" if again else "It died again."
+        again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id))
+        last = max(again, key=lambda one: one.last_failed_at, default=None)
+        return f"It died again: {last.error_message}" if last is not None else "It died again."
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
         """See `Operations`."""
