@@ -226,6 +226,8 @@ _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 def cause_of(refusal: Refusal) -> Cause:
     """Classify an error response."""
     status, words = refusal.status, f"{refusal.code} {refusal.kind} {refusal.message}"
+    if status < 300:
+        return Cause.UNCLEAR
     if status == 401:
         return Cause.KEY
     if status == 402 or refusal.code in _MONEY_CODES or refusal.kind in _MONEY_CODES:

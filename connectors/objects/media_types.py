@@ -156,7 +156,7 @@ _OF_OFFICE: Final = {
     f"{_OFFICE}.presentationml.presentation": "a presentation: read it with `format: document`",
     **dict.fromkeys(
         (f"{_OFFICE}.spreadsheetml.sheet", _BY_SUFFIX["ods"]),
-        "a workbook: save its sheets as CSV, or read its text with `format: document`",
+        "a workbook: read its rows with `format: xlsx`, or its text with `format: document`",
     ),
 }
 

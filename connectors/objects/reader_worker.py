@@ -94,7 +94,7 @@ class Worker:
             return  # it has ended: `receive` reports how
 
     async def receive(self, within: float) -> dict[str, Any] | None:
-        """Return the answer, or None if it has not arrived within this many seconds.
+        """Return the next answer, or None if it has not arrived within this many seconds.
 
         Raises:
             CrashedError: the process ended without an answer.
@@ -106,8 +106,9 @@ class Worker:
                     received += await self._stdout.receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     raise CrashedError(await self._process.wait()) from None
-            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:])
-            received.clear()
+            end = LENGTH_BYTES + _length(received)
+            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:end])
+            del received[:end]
             return answer
         return None
 

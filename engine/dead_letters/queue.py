@@ -47,7 +47,6 @@ class TakesDeadLetters(Protocol):
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Deliver dead letters; errors as in `Sink.write`."""
-        ...
 
 
 class DeadLetterRoute:
