@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.llm.shapes import FEW_VALUES, Choice, Nothing, Number, Shape, Text, TrueOrFalse
+from connectors.llm.spelling import folded_name
 from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
 from engine.contract.unplanned import described
 
@@ -38,6 +39,7 @@ _FORMATS: Final = {
 }
 _MOMENTS: Final = frozenset({"date", "date-time", "time", "duration"})
 _SUM_OF: Final = "x-sum-of"
+_NAMES: Final = "x-names"
 _BOUNDS: Final = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -104,7 +106,8 @@ class _Generator(GenerateJsonSchema):
             return {"type": "integer", _SUM_OF: parts}
         if not schema["members"]:
             return {_IMPOSSIBLE: f"the enum `{schema['cls'].__name__}` has no members"}
-        return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
+        made = self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
+        return {**made, _NAMES: [one.name for one in schema["members"]]}
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         """Refuse literals such as bytes, which have no JSON form."""
@@ -186,7 +189,7 @@ class _Shaper:
         if "$ref" in schema:
             return self._reference(schema["$ref"], path, tag)
         if "const" in schema or "enum" in schema:
-            return self._choice(schema.get("enum") or [schema["const"]], path)
+            return self._choice(schema, path)
         branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
         if branches:
             return self._either(schema, branches, path)
@@ -219,19 +222,22 @@ class _Shaper:
             self._known[known] = self._shape(self._definitions[name], path, tag)
         return Reference(known, self._known)
 
-    def _choice(self, members: list[Any], path: str) -> Shape:
-        values = tuple(one for one in members if one is not None)
+    def _choice(self, schema: JsonObject, path: str) -> Shape:
+        members = schema.get("enum") or [schema["const"]]
+        if not all(isinstance(one, str | int | float | None) for one in members):
+            raise UnaskableError(f"`{path}`: its values have to be texts, numbers, true or false")
+        names = dict(zip(((type(one), one) for one in members), schema.get(_NAMES, ()), strict=False))
+        kinds = tuple(dict.fromkeys((type(one), one) for one in members if one is not None))
+        values = tuple(value for _, value in kinds)
         if not values:
             return Nothing()
-        if not all(isinstance(one, str | int | float) for one in values):
-            raise UnaskableError(f"`{path}`: its values have to be texts, numbers, true or false")
-        kinds = tuple((type(one), one) for one in values)
         long = sum(len(one) for one in values if isinstance(one, str)) > _MAX_CHOICE_CHARACTERS
         spelled = (long or kinds in self._spelled) and all(isinstance(one, str) for one in values)
         if not spelled:
             again = self._choices.get(kinds, 0) if len(values) <= FEW_VALUES else 0
             self._choices[kinds] = again + len(values) + 1  # and null
-        return Choice(values, accepts_null=len(values) < len(members), spelled=spelled)
+        called = tuple(_differing(names.get(kind, ""), kind[1]) for kind in kinds)
+        return Choice(values, None in members, spelled, called if any(called) else ())
 
     def _either(self, schema: JsonObject, branches: list[Any], path: str) -> Shape:
         if "allOf" in schema and len(branches) > 1:
@@ -264,6 +270,11 @@ class _Shaper:
         if len(shapes) == 1:
             return Items(shapes[0], "exactly one item")
         return Places(shapes, tuple(str(one.get("title", "")) for one in places))
+
+
+def _differing(name: str, value: object) -> str:
+    """Return the name of an enum's member unless its value says the same."""
+    return "" if folded_name(name) == folded_name(str(value)) else name
 
 
 def _words(schema: JsonObject, shape: Shape) -> str:
