@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import Enum, Flag
 from typing import Any, Final
@@ -30,7 +31,7 @@ _FORMATS: Final = {
     "time": "time of day as HH:MM:SS",
     "duration": "duration in ISO 8601, as P3DT4H30M",
     "uuid": "UUID",
-    "uri": "URL",
+    "uri": "URL with its scheme",
     "email": "e-mail address",
     "ipv4": "IPv4 address",
     "ipv6": "IPv6 address",
@@ -281,7 +282,8 @@ def _words(schema: JsonObject, shape: Shape) -> str:
     """Describe what a strict schema cannot express: the description, formats, bounds and examples."""
     described = str(schema.get("description", "")).strip()
     examples = schema.get("examples")
-    given = ", ".join(map(str, examples)) if isinstance(examples, list) else ""
+    told = (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in examples or ())
+    given = ", ".join(told) if isinstance(examples, list) else ""
     notes = "; ".join(one for one in (shape.words(), given and f"for example {given}") if one)
     return f"{described} ({notes})" if described and notes else described or notes
 
