@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -103,7 +103,7 @@ def test_an_example_may_be_an_item_or_a_number(kind: str, example: object, said:
     assert f"for example {said}" in described
 
 
-@pytest.mark.parametrize("day", [date(2026, 1, 31), datetime(2026, 1, 31, 9, 30)])
+@pytest.mark.parametrize("day", [date(2026, 1, 31), datetime(2026, 1, 31, 9, 30, tzinfo=UTC)])
 def test_an_answer_that_yaml_reads_as_a_date_is_text(day: date) -> None:
     answer = {"day": day, "days": [day]}
     fields = {"day": {}, "days": {"type": "list[text]"}}

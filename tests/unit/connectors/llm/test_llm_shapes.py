@@ -50,7 +50,7 @@ class Size(IntEnum):
 class Coded(Enum):
     UNKNOWN = 0
     HEART = "C1"
-    CARDIOLOGY = "C1"
+    CARDIOLOGY = HEART
     A = "Apple"
     red = "red"
 
