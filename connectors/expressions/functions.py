@@ -158,7 +158,7 @@ def number(text: Any, decimal: Any = ".") -> Any:
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
     if booked := _BOOKED.fullmatch(text.strip()):
-        return -_read_number("number", booked[1], decimal)
+        return 0 - _read_number("number", booked[1], decimal)  # of zero, not -0.0
     return _read_number("number", text, decimal)
 
 

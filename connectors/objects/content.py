@@ -37,7 +37,6 @@ class ObjectBody(Protocol):
 
     async def read(self) -> bytes:
         """Return the next bytes, none at the end. Raises `TransientError` if the answer breaks off."""
-        ...
 
 
 @dataclass(slots=True)

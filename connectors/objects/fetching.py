@@ -258,6 +258,11 @@ class ObjectFetcher:
         """Return whether reads that began after each of these failed succeeded, so the fault is their own."""
         return all(one.exhausted and self._newest_read > one.begun for one in suspects)
 
+    @property
+    def retries(self) -> bool:
+        """Return whether failed reads are retried, so that an outage is waited for."""
+        return self._retry is not None
+
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Probe the first byte of an object that was read, or of some that are listed.
 

@@ -82,7 +82,6 @@ class ObjectStore(Protocol):
         Raises:
             FatalError, TransientError: it cannot be listed.
         """
-        ...
 
     async def read(self, found: ListedObject) -> FileRecord:
         """Read one object as a record.
@@ -93,7 +92,6 @@ class ObjectStore(Protocol):
             TransientError: a retry may help.
             FatalError: nothing can be read.
         """
-        ...
 
     def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
@@ -104,15 +102,12 @@ class ObjectStore(Protocol):
             RecordError, ObjectRefusedError, TransientError, FatalError: as for `read`; reading the body
                 raises TransientError if it breaks off, and RecordError if it has changed since it was listed.
         """
-        ...
 
     async def probe(self, key: str) -> None:
         """Check that an object can be read. Raises as `read`."""
-        ...
 
     def addresses(self, key: str) -> tuple[str, str]:
         """Return the `file_path` and the `source_uri` of an object."""
-        ...
 
 
 _NOTE = re.compile(

@@ -90,7 +90,6 @@ class RecordFormat(Protocol):
             RecordError: the object, or the rest of it, cannot be read.
             ComponentError: as for the store's `open`.
         """
-        ...
 
 
 class PlaceKeys(Keys):

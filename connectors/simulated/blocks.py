@@ -26,11 +26,9 @@ class Maker(Protocol):
 
     def prepare(self) -> None:
         """Build the pools in advance, which takes 0.1 s."""
-        ...
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
         """Generate one record per timestamp, drawing only from `random`."""
-        ...
 
 
 def generate(maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime) -> list[JsonObject]:

@@ -8,16 +8,9 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from engine.cli.arguments import add_options
 from engine.cli.options import CompletionOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, CompletionOptions)
 
 
 def execute(options: CompletionOptions) -> int:

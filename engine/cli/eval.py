@@ -11,12 +11,10 @@ exact, normalised (equal except for spelling), wrong, missing or invented.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 
-from engine.cli.arguments import add_options
 from engine.cli.display.numbers import counted
 from engine.cli.display.table import aligned
 from engine.cli.evaluating import FATES, Evaluation, FieldScore, evaluate
@@ -24,11 +22,6 @@ from engine.cli.options import EvalOptions
 from engine.cli.record_files import Row, Rows, read_rows
 
 MAX_NAMED = 5  # keys
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, EvalOptions)
 
 
 def execute(options: EvalOptions) -> int:

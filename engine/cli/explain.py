@@ -7,17 +7,10 @@ python -m engine explain MissingFields     # the type of a dead letter, as `dlq 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 
-from engine.cli.arguments import add_options
 from engine.cli.options import ExplainOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, ExplainOptions)
 
 
 def execute(options: ExplainOptions) -> int:

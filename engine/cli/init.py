@@ -8,15 +8,7 @@ Without a template, lists the templates. Existing files are never overwritten.
 
 from __future__ import annotations
 
-import argparse
-
-from engine.cli.arguments import add_options
 from engine.cli.options import InitOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, InitOptions)
 
 
 def execute(options: InitOptions) -> int:

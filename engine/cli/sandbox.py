@@ -6,15 +6,7 @@ them itself; use this verb to inspect the services of such a run.
 
 from __future__ import annotations
 
-import argparse
-
-from engine.cli.arguments import add_options
 from engine.cli.options import SandboxOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, SandboxOptions)
 
 
 def execute(options: SandboxOptions) -> int:

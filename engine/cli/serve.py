@@ -6,22 +6,15 @@ tokens, set their hashes in ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY; see 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_options
 from engine.cli.options import ServeOptions
 
 if TYPE_CHECKING:
     from engine.service.auth import TokenSettings
     from engine.service.settings import ServiceSettings
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, ServeOptions)
 
 
 def execute(options: ServeOptions) -> int:

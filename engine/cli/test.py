@@ -8,20 +8,13 @@ Exit codes: 0 all passed, 1 some failed, 2 a file is not valid.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_options
 from engine.cli.options import TestOptions
 
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, TestOptions)
 
 
 def execute(options: TestOptions) -> int:

@@ -211,7 +211,13 @@ def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
         from engine.cli.loading import resolve_alias
 
         arguments.pipeline = resolve_alias(arguments.pipeline, getattr(arguments, "file", None))
-    return parsed(get_type_hints(module.execute)["options"], arguments)
+    return parsed(_kind(module), arguments)
+
+
+def _kind(module: ModuleType) -> type:
+    """Return the class of a verb's options."""
+    kind: type = get_type_hints(module.execute)["options"]
+    return kind
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -225,7 +231,12 @@ def _parser(module: ModuleType, verb: str, program: str) -> VerbParser:
         description=module.__doc__,
         allow_abbrev=False,
     )
-    module.add_arguments(parser)
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    else:
+        from engine.cli.arguments import add_options
+
+        add_options(parser, _kind(module))
     parser.describe_actions()
     return parser
 

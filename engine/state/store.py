@@ -7,7 +7,6 @@ writes all progress of a run in one transaction, after the acks that it describe
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from types import TracebackType
 from typing import Self
 
 from engine.contract.acks import Tally
@@ -62,9 +61,7 @@ class StateStore:
         await self._database.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._database.close()
 
     async def create_run(self, run: RunRecord, *, follows: Follower | None = None) -> None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from traceback import extract_stack
-from types import TracebackType
 from typing import Self
 
 FRAMES = 4
@@ -41,9 +40,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

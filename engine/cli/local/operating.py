@@ -14,9 +14,10 @@ import anyio
 import anyio.to_thread
 
 from engine.cli.local.hosting import PipelineHost
-from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
+from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view, shown_call
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, ReplayGroup, StillOpen, group_dead_letters
 from engine.errors import EngineError, RunNotFoundError
 from engine.execution.engine import Engine
@@ -28,7 +29,6 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.dead_letter_format import record_id_of
 from engine.service.operations import (
-    CallView,
     DeadRecord,
     LetterView,
     LetterWhere,
@@ -334,7 +334,7 @@ class PipelineOperations(PipelineHost):
                     found = [one for one in found if record_id_of(one.record) in ids]
                 await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
 
-    async def calls(self, record: str, run_id: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[JournalEntry]:
         """See `Operations`."""
         if not record:
             return []
@@ -346,7 +346,7 @@ class PipelineOperations(PipelineHost):
             keys = [one.key for one in entries if one.run_id == payer][-_MAX_CALLS:]
             found = await store.get_journal(keys)
         return [
-            call_view(one, _MAX_TEXT, _redacted(self.plans.get(one.pipeline), one.node))
+            shown_call(one, _MAX_TEXT, _redacted(self.plans.get(one.pipeline), one.node))
             for one in found.values()
         ]
 
@@ -376,25 +376,11 @@ class PipelineOperations(PipelineHost):
         return found if found is not None and letter_id == _id_of(_number(letter_id), found) else None
 
     def _letter_view(self, number: int, letter: DeadLetter, *, with_record: bool) -> LetterView:
-        has_record = letter.record is not None
-        return LetterView(
-            id=_id_of(number, letter),
-            pipeline=letter.pipeline,
-            node=letter.node,
-            key=letter.key,
-            run_id=letter.run_id,
-            error_type=letter.error_type,
-            error_message=letter.error_message,
-            record=json.dumps(letter.record, ensure_ascii=False) if has_record and with_record else None,
-            status=letter.status,
-            reason=letter.reason,
-            attempts=letter.attempts,
-            first_failed_at=letter.first_failed_at,
-            last_failed_at=letter.last_failed_at,
-            stage=letter.stage,
-            reference=letter.reference,
-            model=_model_of(self.plans.get(letter.pipeline), letter.node),
-        )
+        fields = {name: getattr(letter, name) for name in DeadLetter.__dataclass_fields__}
+        if letter.record is not None:
+            fields["record"] = json.dumps(letter.record, ensure_ascii=False) if with_record else None
+        model = _model_of(self.plans.get(letter.pipeline), letter.node)
+        return LetterView(**fields, id=_id_of(number, letter), model=model)
 
 
 @contextmanager
