@@ -38,6 +38,16 @@ def at_path(document: Any, path: str) -> Any:
     return document
 
 
+def place_at(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path of names, such as `variables.after`, adding the objects on the way."""
+    *way, last = path.split(".")
+    for name in way:
+        inner = document.get(name)
+        document[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        document = document[name]
+    document[last] = value
+
+
 def names_in(template: Any) -> list[str]:
     """Return the paths in a template's braces; "" for an unpaired brace."""
     if isinstance(template, str):

@@ -185,6 +185,13 @@ async def connect(connection: PostgresConnection) -> Connection:
     return opened
 
 
+def is_idle(connection: Connection | None) -> bool:
+    """Return whether a connection is open and in no transaction."""
+    from psycopg.pq import TransactionStatus
+
+    return connection is not None and connection.info.transaction_status == TransactionStatus.IDLE
+
+
 async def close(connection: Connection) -> None:
     """Close a connection, also while a task is being cancelled."""
     with anyio.CancelScope(shield=True):
