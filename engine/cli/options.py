@@ -187,7 +187,7 @@ class ValidateOptions(WorkerPlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions(PlanOptions, StateOptions):
+class DoctorOptions(StateOptions, PlanOptions):
     """`doctor`; `timeout` in seconds, for each connection."""
 
     timeout: float = option(
@@ -197,7 +197,7 @@ class DoctorOptions(PlanOptions, StateOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastOptions(PlanOptions, StateOptions):
+class ForecastOptions(StateOptions, PlanOptions):
     """`plan`; `sample` records of each source are read, `timeout` is in seconds."""
 
     sample: int = option(20, "records of each source to read (default: 20)", "N", type=none_or_more)
@@ -226,7 +226,7 @@ class ConnectorsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestOptions(FileOptions):
+class TestOptions:
     """`test`; `only` names cases."""
 
     file: str = argument(
