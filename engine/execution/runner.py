@@ -319,9 +319,11 @@ class Runner:
 
     async def _ask_sinks(self) -> list[Check]:
         components = self._components
+        # an earlier attempt may have stored dead letters without their copies
+        has_copies = self.finished or not self.identity.resumed
         return await ask_sinks(
             [one for one in components.runtimes.values() if one.node.kind is Kind.SINK],
-            components.forward,
+            components.forward if has_copies else None,
             run_id=self.identity.run_id,
             tally=self.ledger.live(),
             store=self._resources.store,

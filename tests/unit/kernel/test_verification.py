@@ -220,6 +220,24 @@ class TestTampering:
             return await engine.run(plan), plan
 
     @pytest.mark.parametrize(
+        ("status", "found"),
+        [
+            (RunStatus.INTERRUPTED, []),
+            (RunStatus.COMPLETED, [("n1", "dead letters in the store", 4, 5)]),
+        ],
+    )
+    async def test_letters_of_records_to_be_read_again_may_be_more(
+        self, status: RunStatus, found: list[object]
+    ) -> None:
+        store = MemoryStateStore()
+        report, plan = await self.ran(store)
+        async with store:
+            (letter, *_) = await store.dead_letters(DeadLetterFilter())
+            await store.put_dead_letters([replace(letter, key="a killed attempt had it in flight")])
+        report = replace(report, attempt=2, status=status, dead_letters=5)
+        assert await self.compared(store, report, plan) == found
+
+    @pytest.mark.parametrize(
         ("change", "found"),
         [
             (
