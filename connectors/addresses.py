@@ -12,8 +12,6 @@ from engine.contract.addresses import is_loopback
 from engine.errors import FatalError
 from engine.redaction import has_credentials
 
-__all__ = ["address_without_credentials", "http_address", "proxy_for", "without_fields"]
-
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 
 

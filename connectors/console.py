@@ -12,8 +12,6 @@ from engine.contract.batch import Batch
 from engine.contract.component import Kind, Locality, Params, Sink, component
 from engine.errors import BatchError
 
-__all__ = ["StdoutParams", "StdoutSink"]
-
 
 class StdoutParams(Params):
     """Parameters of the `stdout` sink."""

@@ -20,8 +20,6 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["ConsumptionParams", "ConsumptionSource"]
-
 LISTED: Final = 10_000
 """Ids in one page of the listing."""
 

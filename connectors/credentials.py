@@ -7,8 +7,6 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
-__all__ = ["Headers", "Token"]
-
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SCHEME: Final = re.compile(r"\A\s*bearer\s+", re.IGNORECASE)
 _FRAMING: Final = ("content-length", "content-encoding", "transfer-encoding")

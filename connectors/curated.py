@@ -15,8 +15,6 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["FAILURE_PREFIX", "curate", "curate_columns"]
-
 FAILURE_PREFIX = "[DLQ]"
 """A text field that starts with this marks its record as a failure, to exercise the dead letters."""
 

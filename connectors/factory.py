@@ -12,8 +12,6 @@ from engine.contract.component import Kind, Source
 from engine.errors import ConfigError
 from engine.registry import Registry
 
-__all__ = ["ConnectorFactory", "ConnectorType"]
-
 
 class ConnectorType(StrEnum):
     """The connectors that come with the engine."""

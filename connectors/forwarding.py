@@ -12,8 +12,6 @@ from engine.contract.clock import timestamp
 from engine.contract.dead_letter import DeadLetter
 from engine.service.models import Origin
 
-__all__ = ["forward_row", "origin_of"]
-
 _NAMESPACE: Final = UUID("6f1d2c52-6d0f-5d0e-9d2b-0c9a8f6b3a11")
 
 

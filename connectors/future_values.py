@@ -6,8 +6,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["is_future", "note_of_future", "note_of_start"]
-
 TOLERANCE: Final = timedelta(days=1)
 """More than clocks differ, and than any zone is ahead of UTC."""
 

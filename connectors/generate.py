@@ -24,8 +24,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from faker.generator import Generator
 
-__all__ = ["GenerateParams", "GenerateSource"]
-
 BLOCK: Final = 100
 """Records drawn from one derived seed. Changing it would change the records of every seed."""
 

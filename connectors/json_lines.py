@@ -23,18 +23,6 @@ from engine.contract.records import are_records
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = [
-    "dump_line",
-    "dump_records",
-    "has_long_number",
-    "is_utf8",
-    "parse_json",
-    "parse_line",
-    "parse_lines",
-    "plain",
-    "write_out",
-]
-
 _LINE = orjson.OPT_APPEND_NEWLINE
 
 # keeps digits and minus signs, blanks all else

@@ -11,8 +11,6 @@ from engine.contract.component import Kind, Locality, Params, Sink, component
 from engine.contract.types import Record
 from engine.errors import BatchError, FatalError, RecordError
 
-__all__ = ["MemorySink", "MemorySinkParams"]
-
 
 class MemorySinkParams(Params):
     """Parameters of the `memory` sink."""

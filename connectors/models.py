@@ -17,21 +17,6 @@ from connectors.curated import curate, curate_columns
 from connectors.forwarding import origin_of
 from engine.service.models import IngestModel, OriginOf
 
-__all__ = [
-    "INGEST_MODELS",
-    "Blob",
-    "BlobSource",
-    "Event",
-    "EventSource",
-    "Log",
-    "LogLevel",
-    "LogSource",
-    "Medical",
-    "S3FileContent",
-    "UnstructuredData",
-    "UnstructuredDataSource",
-]
-
 LogLevel = Literal["INFO", "DEBUG", "WARN", "ERROR"]
 
 

@@ -12,16 +12,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = [
-    "duration_seconds",
-    "is_used_up",
-    "moment_of",
-    "reset_seconds",
-    "retry_after_seconds",
-    "server_time",
-    "until_seconds",
-]
-
 _LONGEST = 3600.0
 _DAY = 86_400.0
 _UNITS: Final = {"d": _DAY, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}

@@ -11,8 +11,6 @@ from engine.contract.clock import timestamp
 from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import RecordError
 
-__all__ = ["STAGED_NAMESPACE", "StageDocuments", "StageParams", "staged_id"]
-
 STAGED_NAMESPACE = UUID("5d0ff7b4-6a3e-5a0c-9a6d-5d2b3f0c1e77")
 """The name space of staged ids (RFC 9562, section 5.5). Never change it: ids would no longer match earlier
 ones."""

@@ -10,8 +10,6 @@ from engine.errors import FatalError, TransientError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["connection_failure", "read_raw", "transport_to"]
-
 
 def transport_to(url: str, *, connections: int, keepalive: float = 30.0) -> httpx.AsyncBaseTransport:
     """Return a transport that uses the environment's proxy for this address.

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["EXTRAS", "SANDBOX_EXTRAS", "entry_points", "extra_with", "install_command", "missing_modules"]
-
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("aiohttp", "httpx", "httpx_aiohttp"),
     "s3": (

@@ -16,8 +16,6 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["FAULT_POINTS", "SERVICE_FAULT_POINTS", "VARIABLE", "armed", "observe", "reached"]
-
 VARIABLE = "ODW_FAULT_POINT"
 
 FAULT_POINTS = (

@@ -50,8 +50,6 @@ from engine.contract.types import Record
 from engine.contract.unplanned import escaped, unplanned_error
 from engine.errors import AT_RECORD, EngineError, FatalError, RecordError, TransientError
 
-__all__ = ["filter", "sink", "source", "transform"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 KeyOf = str | Callable[[Record], str]
 

@@ -42,8 +42,6 @@ from engine.plan.compile import compile_file, compile_plan
 from engine.plan.model import Plan, PlanNode
 from engine.registry import Registry, find_modules_beside
 
-__all__ = ["Node", "Pipeline", "load", "node", "run", "run_sync", "stream"]
-
 
 @dataclass(frozen=True)
 class Node:

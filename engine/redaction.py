@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["HIDDEN", "has_credentials", "hide", "without_credentials"]
-
 HIDDEN: Final = "***"
 
 # the user part ends at the last @ before the path, since a password may contain an unescaped @

@@ -25,21 +25,6 @@ from engine.plan.model import Plan, PlanNode
 from engine.state.memory import MemoryStateStore
 from engine.state.store import StateStore
 
-__all__ = [
-    "MAX_SAMPLE",
-    "READ_AGAIN",
-    "READ_BEYOND",
-    "SAMPLED",
-    "SAMPLED_SPLITS",
-    "STOPPED_AFTER",
-    "DryRunStore",
-    "Reading",
-    "paying_nodes",
-    "reading_of",
-    "with_counting_sinks",
-    "with_reading",
-]
-
 MAX_SAMPLE = 100_000  # records of a sample are held in memory until their split has been read
 READ_BEYOND = 20  # records read from a split, in multiples of those it contributes to the sample
 READING = "reading"

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-__all__ = ["Duration", "Size", "parse_duration", "parse_limit", "parse_size"]
-
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _DURATION_FORM: Final = "a duration such as 500ms, 30s, 10m, 1h30m or 2d"

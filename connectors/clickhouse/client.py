@@ -18,8 +18,6 @@ from engine.errors import FatalError, TransientError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ClickHouseConnection", "Client", "text"]
-
 
 class ClickHouseConnection(BaseModel):
     """Connection to the HTTP interface of a ClickHouse server."""

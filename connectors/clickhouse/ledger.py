@@ -21,8 +21,6 @@ from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow
 from engine.contract.clock import Clock
 from engine.errors import TransientError
 
-__all__ = ["Ledger"]
-
 _NAME: Final = "_odw_batches"
 _REPLACED: Final = "*replaced*"
 _COLUMNS: Final = "run, node, target, split, batch, total, records, ranges, hashes, sign"

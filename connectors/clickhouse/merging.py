@@ -13,8 +13,6 @@ from connectors.clickhouse.tables import Table, insert_data, listed, quoted
 from connectors.tables.columns import Column
 from engine.errors import FatalError
 
-__all__ = ["INSERT", "check_appends", "check_merges", "insert_rows", "merge_rows"]
-
 INSERT: Final = (
     "async_insert = 0, input_format_parallel_parsing = 0, max_insert_block_size = 1048576, "
     "date_time_input_format = 'best_effort'"

@@ -43,8 +43,6 @@ from engine.contract.component import Kind, Locality, component, operational
 from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
 
-__all__ = ["ClickHouseSink", "ClickHouseSinkParams"]
-
 _WINDOW: Final = 1000
 _DONE: Final = "done"
 _BATCH_COLUMN: Final = f"{BATCH} UInt64 MATERIALIZED 0"

@@ -21,20 +21,6 @@ from connectors.clickhouse.client import Client, text
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
 
-__all__ = [
-    "BATCH",
-    "DIALECT",
-    "Table",
-    "check_ranges",
-    "column_of",
-    "insert_data",
-    "listed",
-    "nullable",
-    "quoted",
-    "sorting_key",
-    "table_columns",
-]
-
 BATCH: Final = "_odw_batch"
 """The column with the number of a row's batch. It is MATERIALIZED, so `SELECT *` omits it."""
 

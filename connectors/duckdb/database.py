@@ -25,8 +25,6 @@ from engine.errors import FatalError, TransientError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIALECT", "Database", "DuckdbParams", "columns_of"]
-
 T = TypeVar("T")
 
 _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)

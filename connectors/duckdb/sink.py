@@ -35,8 +35,6 @@ from engine.service.appending import append
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DuckdbSink", "DuckdbSinkParams"]
-
 LEDGER: Final = "_odw_batches"
 _REPLACED: Final = "\0replaced"
 _SCOPE: Final = "run = ? AND node = ? AND target = ?"

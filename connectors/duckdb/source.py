@@ -27,8 +27,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DuckdbSource", "DuckdbSourceParams"]
-
 _PLAIN: Final = frozenset(
     {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
      "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "VARCHAR"}

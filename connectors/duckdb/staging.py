@@ -14,8 +14,6 @@ from connectors.tables.params import is_staging_of
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["definitions_like", "drop_staging", "exchange", "unique_indexes"]
-
 _THERE = (
     "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
 )

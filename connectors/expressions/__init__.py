@@ -13,10 +13,10 @@ from connectors.expressions.expression import (
     Expression,
     ExpressionError,
     ExpressionText,
-    InvalidExpressionError,
     as_mapping,
     as_mappings,
 )
+from connectors.expressions.failures import InvalidExpressionError
 
 __all__ = [
     "Expression",

@@ -25,16 +25,6 @@ from connectors.expressions.failures import EvaluationError, InvalidExpressionEr
 from connectors.expressions.functions import FUNCTIONS
 from connectors.expressions.operators import MAX_BITS, OPERATORS
 
-__all__ = [
-    "CODE_NAME",
-    "LINES",
-    "RECORD",
-    "compile_assignments",
-    "compile_text",
-    "fields_read",
-    "signature_text",
-]
-
 CODE_NAME: Final = "<expression>"
 """The file name of compiled expressions, in tracebacks."""
 RECORD: Final = "record"

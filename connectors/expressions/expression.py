@@ -10,20 +10,10 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text, fields_read
-from connectors.expressions.failures import EvaluationError, InvalidExpressionError
+from connectors.expressions.failures import EvaluationError
 from engine.contract.each import map_each
 from engine.contract.plain import model_to_json
 from engine.errors import RecordError
-
-__all__ = [
-    "Assignments",
-    "Expression",
-    "ExpressionError",
-    "ExpressionText",
-    "InvalidExpressionError",
-    "as_mapping",
-    "as_mappings",
-]
 
 SHOWN: Final = 120
 

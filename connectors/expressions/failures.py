@@ -8,8 +8,6 @@ from decimal import Decimal
 from types import NoneType
 from typing import Final
 
-__all__ = ["EvaluationError", "InvalidExpressionError", "kind_of"]
-
 
 class InvalidExpressionError(ValueError):
     """The text is not an expression of this language; the message names the column."""

@@ -23,8 +23,6 @@ from connectors.expressions.operators import item_of, limited, text_of
 from connectors.expressions.times import parse_date, parse_datetime, show_date
 from connectors.json_lines import parse_json
 
-__all__ = ["FUNCTIONS", "number", "text_digest"]
-
 MAX_WIDTH: Final = 1000
 MAX_DIGITS: Final = 300
 MAX_PATH: Final = 50
@@ -160,7 +158,7 @@ def number(text: Any, decimal: Any = ".") -> Any:
     if decimal not in (".", ","):
         raise EvaluationError("number: the decimal mark is '.' or ','")
     if booked := _BOOKED.fullmatch(text.strip()):
-        return -_read_number("number", booked[1], decimal)
+        return 0 - _read_number("number", booked[1], decimal)  # of zero, not -0.0
     return _read_number("number", text, decimal)
 
 

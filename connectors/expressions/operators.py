@@ -15,8 +15,6 @@ from pydantic import BaseModel
 
 from connectors.expressions.failures import EvaluationError, kind_of
 
-__all__ = ["MAX_BITS", "MAX_ITEMS", "MAX_TEXT", "OPERATORS", "limited", "text_of"]
-
 MAX_TEXT: Final = 1_000_000
 """Maximum characters of a text result."""
 MAX_BITS: Final = 4096

@@ -10,8 +10,6 @@ from zoneinfo import ZoneInfo
 
 from connectors.expressions.failures import EvaluationError, kind_of
 
-__all__ = ["check_format", "check_zone", "parse_date", "parse_datetime", "show_date"]
-
 MAX_FORMAT: Final = 100
 MAX_TIME: Final = 100
 _SAFE_FORMAT: Final = re.compile(r"(?:[^%]|%[aAbBdHIjmMpSfyYzZUWuVG%])*")

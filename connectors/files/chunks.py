@@ -18,8 +18,6 @@ from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
 from connectors.objects.lines import ReadChunk
 
-__all__ = ["CHUNK_BYTES", "ReadChunk", "open_chunks", "stdin_chunks"]
-
 CHUNK_BYTES = 256 * 1024
 
 T = TypeVar("T")

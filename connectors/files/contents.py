@@ -11,8 +11,6 @@ from typing import Any, cast
 from connectors.objects.compression import PackedError, unpacking_errors
 from connectors.objects.unpacking import DerivedFile, open_unpacked
 
-__all__ = ["content_errors", "is_wide", "open_content", "open_descriptor"]
-
 _PIECE = 256 * 1024
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),

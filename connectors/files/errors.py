@@ -7,8 +7,6 @@ from pathlib import Path
 
 from connectors.objects.listed import ObjectRefusedError
 
-__all__ = ["FileUnreadableError", "make_folder", "unreadable"]
-
 
 class FileUnreadableError(ObjectRefusedError):
     """A file or folder cannot be read; others may be readable.

@@ -11,12 +11,10 @@ from typing import Any
 
 from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
-from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk, without_escapes
+from connectors.files.walking import displayed, is_pattern, walk, without_escapes
 from connectors.objects.compression import is_packed
 from connectors.objects.lines import Place
 from engine.errors import FatalError
-
-__all__ = ["MAX_ALTERNATIVES", "FilePart", "Found", "any_readable", "find_files", "read_limit"]
 
 TRIED = 100
 """Other files to try before all are taken to be unreadable."""

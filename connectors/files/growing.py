@@ -21,8 +21,6 @@ from connectors.files.finding import FilePart
 from connectors.objects.lines import LinePage, Place
 from engine.contract.bookmarks import Bookmark
 
-__all__ = ["BY_CONTENT", "BY_PATH", "FileMarks", "Stranger", "bookmarked", "find_moved", "find_unread"]
-
 BY_PATH, BY_CONTENT = "", "content"
 """The scopes of bookmarks."""
 

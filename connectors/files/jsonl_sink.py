@@ -7,7 +7,6 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
 import anyio
@@ -36,8 +35,6 @@ from engine.contract.keys import KeyList, Keys
 from engine.contract.params import LocalPath
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, LeaseLostError
-
-__all__ = ["JsonlSink", "JsonlSinkParams"]
 
 STDOUT = "-"
 TAIL_BYTES = 1024 * 1024
@@ -149,9 +146,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
             )
         self._end = _mend_end(self._descriptor)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._descriptor < 0:
             return
         try:

@@ -27,8 +27,6 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import RecordError
 
-__all__ = ["JsonlSource", "JsonlSourceParams", "LineKeys"]
-
 
 class LineKeys(Keys):
     """Keys `name:line` of consecutive lines, created on demand. `first` counts from 0.

@@ -9,8 +9,6 @@ from connectors.files.walking import path_matcher
 from engine.contract.claims import Claim
 from engine.errors import FatalError
 
-__all__ = ["place_of", "reads_files", "writes_file"]
-
 _CLASHES = {
     "replace": "`mode: replace` deletes what the other reads or writes",
     "error": "`mode: error` rejects a file that the other has written to",

@@ -22,8 +22,6 @@ from engine.contract.component import Kind, Locality, component
 from engine.contract.params import LocalPath
 from engine.errors import FatalError
 
-__all__ = ["FilesSink", "FilesSinkParams"]
-
 T = TypeVar("T")
 
 

@@ -30,8 +30,6 @@ from engine.contract.component import Context, Kind, Locality, component
 from engine.contract.params import check_file_name
 from engine.errors import FatalError, RecordError
 
-__all__ = ["FilesParams", "FilesSource"]
-
 PAGE_FILES = 1000
 PIECE = 256 * 1024
 _ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")

@@ -7,8 +7,6 @@ from pydantic import BaseModel, Field
 from connectors.files.jsonl_source import STDIN, JsonlSource, JsonlSourceParams, reads_stdin
 from engine.contract.component import Kind, Locality, Params, component, operational
 
-__all__ = ["StdinSource", "StdinSourceParams"]
-
 
 class StdinSourceParams(Params):
     """Parameters of the `stdin` source."""

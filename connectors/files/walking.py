@@ -16,22 +16,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from connectors.objects.listed import is_note
+from connectors.objects.listed import is_lock, is_note
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
     from wcmatch.fnmatch import WcMatcher
-
-__all__ = [
-    "MAX_ALTERNATIVES",
-    "Walk",
-    "alternatives",
-    "displayed",
-    "is_pattern",
-    "path_matcher",
-    "walk",
-    "without_escapes",
-]
 
 MAX_ALTERNATIVES = 1000
 """Maximum number of names that the braces of a path may expand to."""
@@ -173,6 +162,9 @@ class _Search:
         self._taken.add(path)
         if is_note(path):
             self._found.skipped["note of an unfinished run"] += 1
+            return
+        if is_lock(path):
+            self._found.skipped["lock file of Office"] += 1
             return
         try:
             info = os.stat(path)

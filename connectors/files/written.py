@@ -33,8 +33,6 @@ from engine.contract.component import Context
 from engine.contract.keys import Keys
 from engine.errors import LeaseLostError
 
-__all__ = ["WrittenLog", "locked", "log_path", "mark_replaced", "undo_cut_write", "whole_write", "write_all"]
-
 try:
     import fcntl
 except ImportError:  # Windows: only one process may append

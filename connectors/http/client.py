@@ -24,8 +24,6 @@ from engine.redaction import hide, without_credentials
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "DamagedError", "HttpClient", "TooLargeError", "open_client", "same_origin"]
-
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _LINK: Final = re.compile(rf'<([^<>]*)>((?:{_QUOTED}|[^",<])*+)')
 _PARAMETER: Final = re.compile(rf';\s*([^\s=;,"]+)\s*(?:=\s*({_QUOTED}|[^\s;,"]*))?')

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from connectors.addresses import address_without_credentials, http_address
 from connectors.credentials import Headers, Token
 
-__all__ = ["HttpConnection"]
-
 _SENT_AS_IS: Final = "/?:@!$'()*,"
 """Characters that the client does not encode in a query, though others do."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urljoin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -11,10 +11,10 @@ from connectors.http.client import Answer, same_origin
 from connectors.http.paths import MISSING, at_path, check_path
 from engine.errors import FatalError
 
-__all__ = ["CursorPaging", "LinkPaging", "NoPaging", "OffsetPaging", "PagePaging", "Paging", "Place"]
-
 Place: TypeAlias = Any
 """The next page, JSON-safe: an address, a cursor, an offset or a page number; None for no further page."""
+
+_NOT_ABOUT_PAGES: Final = frozenset({401, 402, 403, 407, 408, 423, 425, 429})
 
 
 class _Paging(BaseModel):
@@ -24,8 +24,8 @@ class _Paging(BaseModel):
         """Return the first page, if a request has to name it."""
         return None
 
-    def query(self, place: Place) -> list[tuple[str, str]]:
-        """Return the query parameters that request a page."""
+    def query(self, place: Place) -> list[tuple[str, Any]]:
+        """Return the parameters that request a page."""
         return []
 
     def address(self, place: Place) -> str | None:
@@ -35,6 +35,10 @@ class _Paging(BaseModel):
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
         """Return the page after this one, which has `count` records and is at `url`."""
         return None
+
+    def ends(self, status: int) -> bool:
+        """Whether an answer with this status means that there are no more pages."""
+        return False
 
     def doubt(self, answer: Answer, document: Any) -> str:
         """Return why a single page may not be all of the records, or ""."""
@@ -85,8 +89,8 @@ class CursorPaging(_Paging):
     def _is_path(cls, path: str | None) -> str | None:
         return None if path is None else check_path(path)
 
-    def query(self, place: Place) -> list[tuple[str, str]]:
-        return [] if place is None or self.parameter is None else [(self.parameter, str(place))]
+    def query(self, place: Place) -> list[tuple[str, Any]]:
+        return [] if place is None or self.parameter is None else [(self.parameter, place)]
 
     def address(self, place: Place) -> str | None:
         return str(place) if place is not None and self.parameter is None else None
@@ -125,7 +129,26 @@ class CursorPaging(_Paging):
         return f"it has no cursor at `{self.cursor}`: check `paging` if there are more" if absent else ""
 
 
-class OffsetPaging(_Paging):
+class _NumberedPaging(_Paging):
+    """Pages that are requested until one has no records."""
+
+    end_statuses: list[int] = Field(
+        default=[404], description="Statuses of an answer for a page after the last, e.g. `[400]`"
+    )
+
+    @field_validator("end_statuses")
+    @classmethod
+    def _are_about_pages(cls, statuses: list[int]) -> list[int]:
+        for status in statuses:
+            if not 400 <= status < 500 or status in _NOT_ABOUT_PAGES:
+                raise ValueError(f"{status} does not say that there are no more pages")
+        return statuses
+
+    def ends(self, status: int) -> bool:
+        return status in self.end_statuses
+
+
+class OffsetPaging(_NumberedPaging):
     """An offset that grows by the records that came, until a page is empty."""
 
     type: Literal["offset"] = Field(description="An offset, until a page is empty")
@@ -136,14 +159,14 @@ class OffsetPaging(_Paging):
     def first(self) -> Place:
         return 0
 
-    def query(self, place: Place) -> list[tuple[str, str]]:
-        return [(self.parameter, str(place)), (self.size_parameter, str(self.size))]
+    def query(self, place: Place) -> list[tuple[str, Any]]:
+        return [(self.parameter, place), (self.size_parameter, self.size)]
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
         return place + count if count else None
 
 
-class PagePaging(_Paging):
+class PagePaging(_NumberedPaging):
     """Numbered pages, until one is empty."""
 
     type: Literal["page"] = Field(description="Numbered pages, until one is empty")
@@ -155,9 +178,9 @@ class PagePaging(_Paging):
     def first(self) -> Place:
         return self.start
 
-    def query(self, place: Place) -> list[tuple[str, str]]:
-        size = [] if self.size is None else [(self.size_parameter, str(self.size))]
-        return [(self.parameter, str(place)), *size]
+    def query(self, place: Place) -> list[tuple[str, Any]]:
+        size = [] if self.size is None else [(self.size_parameter, self.size)]
+        return [(self.parameter, place), *size]
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
         return place + 1 if count else None

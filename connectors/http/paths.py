@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 from engine.errors import RecordError
 
-__all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in", "spelled"]
-
 MISSING: Final = object()
 
 _PATH: Final = re.compile(r"[^.\[\]]+(\[-?\d+\])*(\.[^.\[\]]+(\[-?\d+\])*)*|(\[-?\d+\])+")
@@ -38,6 +36,16 @@ def at_path(document: Any, path: str) -> Any:
         else:
             return MISSING
     return document
+
+
+def place_at(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path of names, such as `variables.after`, adding the objects on the way."""
+    *way, last = path.split(".")
+    for name in way:
+        inner = document.get(name)
+        document[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        document = document[name]
+    document[last] = value
 
 
 def names_in(template: Any) -> list[str]:

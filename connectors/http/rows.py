@@ -15,8 +15,6 @@ from connectors.objects.params import ObjectParams
 from connectors.objects.record_formats import record_format
 from engine.errors import RecordError
 
-__all__ = ["read_rows"]
-
 
 async def read_rows(
     answer: Answer,

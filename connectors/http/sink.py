@@ -22,8 +22,6 @@ from engine.contract.component import BatchLimits, Kind, Params, Sink, component
 from engine.contract.plain import model_to_json
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 
-__all__ = ["HttpSink", "HttpSinkParams"]
-
 _NAME: Final = re.compile(r"[\w.-]+(?:\[-?\d+\])?")
 _MAX_ANSWER: Final = 1024 * 1024
 _BATCH_BYTES: Final = 8 * 1024 * 1024

@@ -17,7 +17,7 @@ from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
-from connectors.http.paths import MISSING, at_path, check_path, spelled
+from connectors.http.paths import MISSING, at_path, check_path, place_at, spelled
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.csv_types import ColumnType
 from engine.contract.batch import Batch
@@ -27,8 +27,6 @@ from engine.contract.keys import KeyList
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import FatalError, RecordError
-
-__all__ = ["HttpSource", "HttpSourceParams", "Incremental"]
 
 _MARK: Final = "greatest"
 
@@ -60,6 +58,12 @@ class HttpSourceParams(Params):
 
     path: str = Field(default="", description="Path of the resource, appended to the connection's `url`")
     query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
+    method: Literal["GET", "POST"] = Field(default="GET", description="Method of the requests")
+    body: dict[str, Any] = Field(
+        default={},
+        description="JSON object to send with `POST`, to which the parameters of `paging` and `incremental` "
+        "are added; these may be paths in it, e.g. `variables.after`",
+    )
     format: Literal["json", "jsonl", "csv"] = Field(
         default="json", description="Format of an answer: a JSON document, JSON lines, or CSV with a header"
     )
@@ -71,6 +75,11 @@ class HttpSourceParams(Params):
     records: str = Field(
         default="",
         description="Where the records are in an answer, e.g. `data.items` (default: the answer is a list)",
+    )
+    records_optional: bool = Field(
+        default=False,
+        description="An answer with nothing at `records` has no records, for an API that leaves out empty "
+        "lists (default: the run stops)",
     )
     key: str | None = Field(
         default=None,
@@ -94,6 +103,8 @@ class HttpSourceParams(Params):
     def _fits_format(self) -> Self:
         if self.format != "csv" and "types" in self.model_fields_set:
             raise ValueError(f"`types` is for `format: csv`, and the format is `{self.format}`")
+        if self.records_optional and not self.records:
+            raise ValueError("`records_optional` needs `records`, the path that may be missing")
         if self.format != "json" and self.records:
             raise ValueError(f"`records` is a path in JSON, and the format is `{self.format}`: leave it out")
         if self.format != "json" and self.paging.type == "cursor":
@@ -101,7 +112,10 @@ class HttpSourceParams(Params):
                 f"a cursor is in a JSON document, and the format is `{self.format}`: use `paging` of the "
                 "type `link`, `offset` or `page`"
             )
-        if twice := sorted(self.query.keys() & dict(self.paging.query(self.paging.first())).keys()):
+        if self.body and self.method != "POST":
+            raise ValueError("`body` is sent with `method: POST` only")
+        twice = sorted(self.query.keys() & dict(self.paging.query(self.paging.first())).keys())
+        if twice and self.method == "GET":
             raise ValueError(
                 f"`query` has {twice[0]!r}, which `paging` sends in every request: leave it out there"
             )
@@ -220,7 +234,8 @@ class HttpSource(Source[HttpSourceParams]):
     def _place(self) -> str:
         """The scope of bookmarks."""
         params = self.params
-        what = repr((params.path, sorted(params.query.items()), params.records, params.incremental))
+        body = [json.dumps(params.body, sort_keys=True)] if params.method == "POST" else []
+        what = repr((params.path, sorted(params.query.items()), params.records, params.incremental, *body))
         return f"{self._connected().base}/{sha256(what.encode()).hexdigest()[:12]}"
 
     @property
@@ -230,7 +245,7 @@ class HttpSource(Source[HttpSourceParams]):
 
     @property
     def _said(self) -> str:
-        return f"GET {self._url}"
+        return f"{self.params.method} {self._url}"
 
     def _connected(self) -> HttpConnection:
         if not isinstance(self.connection, HttpConnection):
@@ -246,28 +261,45 @@ class HttpSource(Source[HttpSourceParams]):
         own = paging.address(place)
         url = own or self._url
         # the address of a page includes the parameters of the first request
-        query = {} if own else {name: spelled(value) for name, value in self.params.query.items()}
-        if self.params.incremental is not None and since is not None and not own:
-            value = self.params.incremental.template.replace("{value}", str(since))
-            query[self.params.incremental.parameter] = value
-        query |= paging.query(place)
+        query = {} if own else dict(self.params.query)
+        asked: dict[str, Any] = {}
+        if (only := self.params.incremental) is not None and since is not None and not own:
+            whole = only.template == "{value}"
+            asked[only.parameter] = since if whole else only.template.replace("{value}", str(since))
+        asked |= paging.query(place)
+        method, content, headers = self.params.method, None, None
+        if method == "POST":
+            content, headers = self._content(asked), {"Content-Type": "application/json"}
+        else:
+            query |= asked
         try:
             answer = await self._client.send(
-                "GET", url, query=list(query.items()), max_answer=self.params.max_answer_bytes
+                method,
+                url,
+                query=[(name, spelled(value)) for name, value in query.items()],
+                content=content,
+                headers=headers,
+                max_answer=self.params.max_answer_bytes,
             )
         except TooLargeError as error:
             raise FatalError(f"{error}: ask for smaller pages, or raise `max_answer_bytes`") from None
-        if number and answer.status == 404 and paging.type == "page":
-            return [], None, b"", {}  # how some APIs answer for a page after the last
+        if number and paging.ends(answer.status):
+            return [], None, b"", {}
         if answer.status >= 300:
-            raise self._client.failure(answer, "GET", url)
+            raise self._client.failure(answer, method, url)
         self.ctx.count("bytes", len(answer.body))
         document, failed = await self._read(answer, first=not number)
-        records = self._records(document)
+        records = self._records(document, first=not number)
         following = paging.next(place, answer, document, len(records), url)
         if records and not number and following is None and (doubt := paging.doubt(answer, document)):
             self.ctx.count(f"note: read one page alone, and {doubt}")
         return records, self._without_secrets(following), answer.body, failed
+
+    def _content(self, asked: Mapping[str, Any]) -> bytes:
+        document = dict(self.params.body)
+        for path, value in asked.items():
+            place_at(document, path, value)
+        return json.dumps(document).encode()
 
     async def _read(self, answer: Answer, *, first: bool) -> tuple[Any, Mapping[int, RecordError]]:
         """Return the document of an answer, and the errors of its unreadable lines or rows by index."""
@@ -311,20 +343,35 @@ class HttpSource(Source[HttpSourceParams]):
                 "`csv` or `jsonl`"
             ) from None
 
-    def _records(self, document: Any) -> list[Any]:
+    def _records(self, document: Any, *, first: bool) -> list[Any]:
         path = self.params.records
-        found = at_path(document, path) if document != [] else []
-        if found is None:
-            return []
+        nothing = document == [] or (document == {} and not first)
+        found = [] if nothing else at_path(document, path)
         if isinstance(found, list):
             return found
+        if isinstance(document, Mapping):
+            self._check_errors(document)
+        if found is None or (found is MISSING and self.params.records_optional):
+            if first and found is MISSING:
+                self.ctx.count(
+                    f"note: the first answer has nothing at `{path}`, which is taken as no records"
+                )
+            return []
         known = ", ".join(list(document)[:20]) if isinstance(document, Mapping) else "a list"
         where = f"`{path}`" if path else "its top"
         raise FatalError(
-            f"{self._said} has no list of records at {where}: set `records` to where they are; "
-            f"it has {known or 'no fields'}",
+            f"{self._said} has no list of records at {where}: set `records` to where they are, or "
+            f"`records_optional` if the API leaves out empty lists; it has {known or 'no fields'}",
             kind="schema",
         )
+
+    def _check_errors(self, document: Mapping[str, Any]) -> None:
+        """Refuse an answer without records that states an error, such as one of GraphQL with status 200."""
+        for name in ("error", "errors"):
+            if document.get(name):
+                assert self._client is not None, "enter the source first"
+                said = self._client.excerpt(Answer(200, {}, json.dumps(document[name]).encode()))
+                raise FatalError(f"{self._said} answered with `{name}` instead of records{said}")
 
     def _batch(self, found: list[Any], failed: Mapping[int, RecordError], page: int, ordinal: int) -> Batch:
         failures: list[tuple[int, RecordError]] = []

@@ -9,8 +9,6 @@ from pydantic import BaseModel, Field, ValidationError
 from connectors.warehouse.client import Answer
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["Verdict", "interpret_answer"]
-
 
 class DeadRecord(BaseModel):
     """A record that became a dead letter in the service; `index` is its position in the request."""

@@ -15,8 +15,6 @@ from engine.service.appending import arrow_column, arrow_type, has_arrow
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["COLUMNS_TYPE", "encode_columns", "offered_columns"]
-
 COLUMNS_TYPE = "application/vnd.apache.arrow.stream"
 
 _MAX_OFFER = 16 * 1024

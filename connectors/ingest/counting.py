@@ -10,8 +10,6 @@ from connectors.warehouse.client import Answer, WarehouseClient
 from engine.contract.verification import Check, Delivered
 from engine.errors import FatalError
 
-__all__ = ["count_deliveries", "newest_delivery"]
-
 _PATH = "/deliveries"
 _MAX_ANSWER = 64 * 1024
 

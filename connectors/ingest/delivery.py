@@ -17,8 +17,6 @@ from connectors.warehouse.client import NoSuchRouteError, UncertainError, Wareho
 from engine.contract.batch import Batch
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["Delivery", "Epoch", "Fates", "ReplayMarks", "epoch_scope", "origin_header"]
-
 _PER_ATTEMPT = 1_000_000_000  # more uncertain answers than one attempt can wait for
 _MAX_SCOPE = 200
 _DIGEST = 65  # characters of a digest and its prefix

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from engine.contract.types import Record
     from engine.service.models import IngestModel, Row
 
-__all__ = ["LocalValidator", "local_validator", "record_check", "remark_on_unknown_model"]
-
 
 class LocalValidator:
     """Validates encoded records of one model [1.4 us a record while all are good]."""

@@ -9,9 +9,6 @@ from pydantic import Field
 from connectors.warehouse.connection import WarehouseConnection
 from engine.contract.component import Params, operational
 
-__all__ = ["Confirm", "IngestConnection", "IngestParams", "LocalValidation"]
-
-
 IngestConnection = WarehouseConnection
 
 

@@ -19,8 +19,6 @@ from engine.contract.plain import in_order, model_to_json, with_sets_in_order
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = ["Body", "Payload", "encode", "idempotency_key"]
-
 # Date-times go through `_plain`, because Pydantic writes UTC as "Z" and orjson as "+00:00".
 _OPTIONS = (
     orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS

@@ -28,8 +28,6 @@ from engine.contract.types import Record
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 
-__all__ = ["IngestSink"]
-
 _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
 _MAX_COLUMNS = _MAX_RECORD // 8  # keeps every record below the limit of a record, even with JSON's escapes

@@ -10,8 +10,6 @@ from connectors.warehouse.rows import id_chunks, items_of
 from engine.contract.clock import Clock
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["VisibilityCheck"]
-
 _MAX_PAUSE = 2.0
 _SMALLEST_ANSWER_LIMIT = 1024 * 1024
 

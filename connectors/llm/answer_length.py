@@ -10,8 +10,6 @@ from connectors.llm.schema import TargetSchema
 from connectors.llm.shapes import Shape
 from connectors.llm.structures import Either, Entries, Fields, Items, Places, Reference
 
-__all__ = ["THOUGHTS", "AnswerLength"]
-
 THOUGHTS: Final = 8_000
 """Additional tokens for a reasoning model's thoughts."""
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from connectors.llm.client import Contact
 
-__all__ = ["BatchJobs", "Ordered", "note_key"]
-
 _URL: Final = "/v1/chat/completions"
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _MAX_BYTES: Final = 50_000_000  # of a job's file; OpenAI takes 200 MB

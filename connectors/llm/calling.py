@@ -24,8 +24,6 @@ from engine.contract.allowances import NoSpending, Spending
 from engine.contract.journal import AnswerJournal, JournalEntry
 from engine.errors import RecordError, TransientError
 
-__all__ = ["Caller", "Fate", "OnCount", "OnUsage", "too_long"]
-
 Fate: TypeAlias = dict[str, object] | RecordError | TransientError
 """The fields of a document, or the error."""
 

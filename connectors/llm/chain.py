@@ -14,8 +14,6 @@ from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage
 from engine.errors import TransientError
 
-__all__ = ["ModelChain"]
-
 FIRST_PAUSE: Final = 30.0
 """Seconds for which an unavailable model is skipped; doubled each time in a row."""
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from connectors.llm.batch_jobs import BatchJobs
-from connectors.llm.completion import Reply, read_body, read_completion
+from connectors.llm.completion import Reply, description_of, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
 from connectors.llm.prompt import Prompt
@@ -132,7 +132,7 @@ class ChatClient:
         self._reached = False
         self._answers = 0
         self._refused_in_a_row = 0
-        self._miswritten = 0
+        self._miswritten = self._unreadable = 0
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
         """Make one call, repeated only in another dialect if the endpoint rejects this one.
@@ -252,7 +252,7 @@ class ChatClient:
                     # address
                     strange += 1
                     if self._answers or strange >= _STRANGE_TRIES:
-                        raise self._no_completion()
+                        raise self._no_completion(content, headers)
                     await self._clock.sleep(_FIRST_WAIT * strange)
                     continue
             else:
@@ -265,8 +265,8 @@ class ChatClient:
     def _completion(self, content: bytes, headers: Mapping[str, str]) -> Reply | Refusal | None:
         """Return the completion of a 200 answer.
 
-        Raises TransientError if the body was damaged in transit, EndpointError if it is packed as the
-        request did not allow.
+        Raises TransientError if the body was damaged in transit, EndpointError if that happens to each first
+        answer, or if it is packed as the request did not allow.
         """
         if content.lstrip().startswith(b"<"):
             return None
@@ -279,12 +279,17 @@ class ChatClient:
                     f"{self._url} answered with `Content-Encoding: {encoding}`, which the request did not "
                     "accept; turn this compression off at the endpoint, or at the proxy before it"
                 ) from error
-            raise TransientError(f"{self._url} returned something other than a chat completion") from error
+            self._unreadable += 1
+            raise self._no_completion(content, headers, once=self._unreadable < _STRANGE_TRIES) from error
 
-    def _no_completion(self) -> ComponentError:
-        if self._answers:
-            return TransientError(f"{self._url} returned something other than a chat completion")
-        return EndpointError(f"{self._url} did not return a chat completion; {_CHECK}")
+    def _no_completion(
+        self, content: bytes, headers: Mapping[str, str], *, once: bool = False
+    ) -> ComponentError:
+        """Return the error for an answer of another kind; at first contact the address is wrong."""
+        found = description_of(content, headers)
+        if self._answers or once:
+            return TransientError(f"{self._url} returned something other than a chat completion: {found}")
+        return EndpointError(f"{self._url} did not return a chat completion but {found}; {_CHECK}")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
         """Return the error for a refusal that no other form of the request can avoid."""
@@ -297,6 +302,10 @@ class ChatClient:
                 f"{said}: the proxy of the environment needs a user and a password; add them to `HTTP_PROXY`",
                 kind="auth",
             )
+        if status < 300:
+            self._unreadable += 1
+            bounded = not self._answers and self._unreadable >= _STRANGE_TRIES
+            return None if bounded else TransientError(said)
         cause = cause_of(refusal)
         if refusal.is_miswritten and not self._answers:
             self._miswritten += 1

@@ -12,8 +12,6 @@ from connectors.llm.json_text import parse, written
 from connectors.llm.refusals import Refusal
 from connectors.llm.streams import combined, is_stream, joined, stated_usage
 
-__all__ = ["Reply", "read_body", "read_completion"]
-
 _CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete"})
 _FILTERED: Final = frozenset(
     {
@@ -27,6 +25,12 @@ _NO_ERROR: Final = (None, "", 0, "0", 200, "200")  # codes
 _WRAPPERS: Final = ("data", "result", "output", "response")
 _MAX_TOKENS: Final = 10**9  # of a call; a larger or non-numeric value is a mistake
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+_TITLE: Final = re.compile(r"<title[^>]*>\s*([^<]+)", re.IGNORECASE)
+_MAX_TITLE: Final = 100  # characters
+_MAX_NAMES: Final = 5
+_GUARD: Final = re.compile(
+    r"\s*(?:\)\]\}'?,?|(?:while|for)\s*\((?:1|;;)\);)"
+)  # against inclusion as a script
 _OBJECTS: Final = ("json", "input", "arguments", "parsed")  # of a part that has its answer as an object
 
 
@@ -60,6 +64,8 @@ def read_body(content: bytes) -> object:
     """
     encoding = detect_encoding(content)
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    if guard := _GUARD.match(text):
+        text = text[guard.end() :]
     if is_stream(text):
         return joined(text)
     lines = [line for each in text.split("\n") if (line := each.strip())]
@@ -67,6 +73,21 @@ def read_body(content: bytes) -> object:
         objects = [parse(line) for line in lines]
         return combined(objects) if any("choices" in one for one in objects) else objects
     return parse(text)
+
+
+def description_of(content: bytes, headers: Mapping[str, str]) -> str:
+    """Describe a body that is not a completion, without its content, which may be of a document."""
+    text = content.decode("utf-8", "replace")
+    if title := _TITLE.search(text):
+        return f"a page titled {' '.join(title[1].split())[:_MAX_TITLE]!r}"
+    try:
+        body = parse(text)
+    except ValueError:
+        body = None
+    if isinstance(body, Mapping) and body:
+        return f"an object with {', '.join(f'`{name}`' for name in list(body)[:_MAX_NAMES])}"[:_MAX_TITLE]
+    kind = headers.get("content-type", "").partition(";")[0].strip() or "unknown type"
+    return f"{len(content):,} bytes of {kind}"
 
 
 def read_completion(body: object) -> Reply | Refusal | None:
@@ -78,6 +99,8 @@ def read_completion(body: object) -> Reply | Refusal | None:
     if "choices" not in body:
         body = _as_completion(body)
     choices = body.get("choices")
+    if isinstance(choices, Mapping):
+        choices = [choices] if "message" in choices else list(choices.values())
     choice = _choice(choices) if isinstance(choices, list) and choices else None
     error = body.get("error") or (choice.get("error") if isinstance(choice, Mapping) else None)
     if _is_stated(error):
@@ -86,7 +109,7 @@ def read_completion(body: object) -> Reply | Refusal | None:
         # a chat-completions endpoint without an answer now, or a different kind of endpoint
         if any(body.get(name) and isinstance(body[name], str | list | Mapping) for name in _ERROR_FIELDS):
             return _refusal(body)
-        return Refusal(502, "it answered without a choice") if "choices" in body else None
+        return Refusal(200, "the completion has no choices") if "choices" in body else None
     message = choice.get("message") or choice.get("delta")
     message = message if isinstance(message, Mapping) else {"content": message}
     content = _content(message, choice)
@@ -166,9 +189,10 @@ def _refusal(error: object) -> Refusal:
 
 def _finish(choice: Mapping[str, Any], content: str) -> str:
     reason = str(choice.get("finish_reason") or "").casefold().replace("-", "_")
-    if reason in _CUT:
+    words = {*re.findall(r"\w+", reason)}  # `FinishReason.SAFETY`, `content_filter: SAFETY`
+    if words & _CUT:
         return "stop" if _has_ended(content) else "length"
-    return "content_filter" if reason in _FILTERED else reason
+    return "content_filter" if words & _FILTERED else reason
 
 
 def _has_ended(content: str) -> bool:

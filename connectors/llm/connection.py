@@ -13,15 +13,6 @@ from connectors.addresses import address_without_credentials, http_address
 from connectors.credentials import Headers, Token
 from engine.errors import FatalError
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "Alternative",
-    "AlternativeModel",
-    "LlmConnection",
-    "LlmEndpoint",
-    "compatible_address",
-]
-
 
 class Alternative(BaseModel):
     """A model to ask besides the node's own; parameters default to the node's."""

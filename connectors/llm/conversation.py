@@ -26,8 +26,6 @@ from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
 from engine.fault_injection import reached
 
-__all__ = ["Conversation"]
-
 MAX_WRITTEN: Final = 1_000  # characters; a dead letter has room for about 2,000
 
 

@@ -23,8 +23,6 @@ from pydantic import (
 )
 from pydantic import Field as ModelField
 
-__all__ = ["DeclaredField", "declared_model"]
-
 _TYPES: Final[Mapping[str, Any]] = {
     "text": str,
     "string": str,

@@ -11,8 +11,6 @@ from typing import Any, Final, TypeAlias
 from connectors.llm.prompt import Prompt
 from connectors.llm.refusals import Cause, Refusal, numbers_in
 
-__all__ = ["Dialect", "Level"]
-
 JsonObject: TypeAlias = dict[str, Any]
 
 MIN_ANSWER: Final = 16  # tokens; an endpoint that gives less is of no use

@@ -10,9 +10,6 @@ from typing import Final
 from connectors.llm.spelling import is_whole
 from connectors.objects.documents import DocumentPart, ImagePart, TextPart, is_blank
 
-__all__ = ["BYTES_PER_TOKEN", "TOKENS_PER_IMAGE", "Document", "PackLimits", "pack"]
-
-
 BYTES_PER_TOKEN: Final = 4
 """UTF-8 bytes per token: a documented estimate, because exact vocabularies are downloads. It is close for
 English and too low by up to two for other scripts, so limits should leave room."""

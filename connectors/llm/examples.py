@@ -13,8 +13,6 @@ from connectors.llm.invalid import details_of, reason_of
 from connectors.llm.schema import RECORDS, TargetSchema
 from engine.contract.unplanned import described
 
-__all__ = ["Example", "check_example", "instructions_of", "told"]
-
 MAX_FILE: Final = 100_000  # bytes of instructions
 
 

@@ -29,8 +29,6 @@ from engine.contract.types import JsonValue, Record
 from engine.contract.unplanned import unplanned_error
 from engine.errors import ComponentError, FatalError, RecordError, StoppingError, TransientError
 
-__all__ = ["LlmExtract"]
-
 _MAX_WRITTEN = 1_000  # characters of what was extracted, in a dead letter
 
 ITEM = "extracted_item"

@@ -15,17 +15,6 @@ from functools import cache
 from itertools import accumulate, islice
 from typing import Final
 
-__all__ = [
-    "SCRIPTS_WITHOUT_SPACES",
-    "Folded",
-    "as_date",
-    "as_number",
-    "dates_in",
-    "folded",
-    "is_unspaced",
-    "numbers_in",
-]
-
 _QUOTES: Final = dict.fromkeys("\u2018\u2019", "'") | dict.fromkeys("\u201c\u201d", '"')
 _DASHES: Final = dict.fromkeys("\u2010\u2011\u2013\u2014\u2212", "-")
 _TATWEEL: Final = "\u0640"  # stretches an Arabic word

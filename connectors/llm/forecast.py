@@ -19,8 +19,6 @@ from connectors.llm.splitting import divided
 from connectors.llm.structures import Either, Entries, Fields, Items, Reference
 from engine.contract.planning import Estimate
 
-__all__ = ["forecast"]
-
 _PACKS: Final = 4  # render this many full packs; with fewer, the sample is too small for averages
 _TEXT: Final = 11  # characters of a short text, with its quotes
 _NUMBER: Final = 5

@@ -23,8 +23,6 @@ from connectors.retry_after import server_time, until_seconds
 from engine.contract.allowances import Allowances, Draw
 from engine.contract.clock import Clock
 
-__all__ = ["Bucket", "Gate", "Mark", "Pass"]
-
 BURST: Final = 10.0
 """Seconds' worth of a declared limit that may go out at once."""
 

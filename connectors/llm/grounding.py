@@ -27,8 +27,6 @@ from connectors.llm.folding import (
 )
 from connectors.llm.words import Words
 
-__all__ = ["Grounder", "Span", "ungrounded_in"]
-
 Span = tuple[int, int]
 """Start and end in code points; the end is exclusive."""
 

@@ -7,8 +7,6 @@ from typing import Final
 
 from connectors.llm.pricing import Usage
 
-__all__ = ["MAX_ALONE", "Attempts", "History"]
-
 MAX_ALONE = 2
 """A lone document gets one more try after an unreadable answer."""
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["details_of", "reason_of", "reasons_of", "without_bad_items"]
-
 
 def without_bad_items(
     values: Mapping[str, object], places: Sequence[Sequence[int | str]], *, null: bool

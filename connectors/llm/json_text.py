@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "NumberLiteral", "parse", "repaired", "written"]
-
 # An unclosed string matches up to the end: trying each quote would be quadratic
 _STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
 _SLIP: Final = re.compile(
@@ -18,14 +16,24 @@ _SLIP: Final = re.compile(
     re.DOTALL,
 )
 _QUOTES: Final = "'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
+_NESTED: Final = "{0}(?:[^{2}]++|{0}[^{2}]*+[{1}]){{0,50}}+[{1}]"
 _QUOTED: Final = re.compile(
-    r"(?P<quoted>'(?:[^'\\\n]|\\.)*+'|`[^`\n]*+`|[\u201c\u201d\u201e][^\u201c\u201d\u201e]*+[\u201c\u201d]|\u2018[^\u2018\u2019]*+\u2019|\u00ab[^\u00ab\u00bb]*+\u00bb)",
+    r"(?P<quoted>'(?:[^'\\\n]|\\.)*+'|`[^`\n]*+`|\u2018[^\u2018\u2019]*+\u2019|"
+    + "|".join(
+        _NESTED.format(*marks)
+        for marks in (
+            ("\u201c", "\u201d", "\u201c\u201d\u201e"),
+            ("\u201e", "\u201c\u201d", "\u201c\u201d\u201e"),
+            ("\u00ab", "\u00bb", "\u00ab\u00bb"),
+        )
+    )
+    + "|[\u201c\u201d\u201e][^\u201c\u201d\u201e]*+[\u201c\u201d])",
     re.DOTALL,
 )
 _TEXT: Final = re.compile(f"{_STRING.pattern}|{_QUOTED.pattern}", re.DOTALL)
 _TEXT_OR_SLIP: Final = re.compile(f"{_TEXT.pattern}|{_SLIP.pattern}", re.DOTALL)
 _ESCAPE: Final = re.compile(r'\\.|"', re.DOTALL)
-_SIGNS: Final = frozenset("%‰°$€£¥-\u2212\u2013<>≤≥~≈±")
+_SYNTAX: Final = frozenset('{}[],:;=_\\"\ufeff' + _QUOTES)  # what a repair may add, remove or exchange
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 
@@ -115,7 +123,12 @@ def _tidied(match: re.Match[str]) -> str:
         return f'"{_ESCAPE.sub(_escaped, match[0][1:-1])}"'
     if match.lastgroup != "string":
         return _WORDS.get(match[0], "")
-    return match[0] if match["closed"] else '"' + _SLIP.sub(_tidied, match[0][1:])
+    if not match["closed"]:
+        return '"' + _SLIP.sub(_tidied, match[0][1:])
+    try:  # in plain letters, since `\\/` or `\\u00e9` would not be found in what a repair returns
+        return json.dumps(json.loads(match[0], strict=False), ensure_ascii=False)
+    except ValueError:
+        return match[0]
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -123,7 +136,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _kept(text: str) -> str:
-    return "".join(character for character in text if character.isalnum() or character in _SIGNS)
+    return "".join(one for one in text if one not in _SYNTAX and not one.isspace())
 
 
 def _is_closed(text: str) -> bool:

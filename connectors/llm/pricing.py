@@ -11,8 +11,6 @@ from typing import Final
 from connectors.llm.settings import LlmParams
 from engine.errors import FatalError
 
-__all__ = ["Budget", "Price", "Usage", "known_price", "price_of"]
-
 _FREE: Final = "sandbox-extractor"  # the stand-in of the sandbox
 _TUNED: Final = ("ft:", "ft-")  # a fine-tuned model, which costs more than its base
 _DATED: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest|preview)\Z")

@@ -27,8 +27,6 @@ from connectors.llm.schema import TargetSchema
 from connectors.llm.spelling import whole_text
 from connectors.objects.documents import ImagePart, TextPart
 
-__all__ = ["Prompt", "PromptWriter"]
-
 JsonObject: TypeAlias = dict[str, Any]
 
 LONE_SLOT: Final = "r1"

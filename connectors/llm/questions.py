@@ -17,8 +17,6 @@ from connectors.objects.documents import TextPart
 from engine.contract.journal import ANSWER, JournalEntry
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]
-
 _FORMAT: Final = 2
 """Incremented when a change of the user message or of reading replies makes old answers invalid."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final
 from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
 
-__all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window", "text_of", "without_texts"]
-
 _MAX_MESSAGE: Final = 2_000  # characters to examine; error pages of proxies are long
 
 
@@ -228,6 +226,8 @@ _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 def cause_of(refusal: Refusal) -> Cause:
     """Classify an error response."""
     status, words = refusal.status, f"{refusal.code} {refusal.kind} {refusal.message}"
+    if status < 300:
+        return Cause.UNCLEAR
     if status == 401:
         return Cause.KEY
     if status == 402 or refusal.code in _MONEY_CODES or refusal.kind in _MONEY_CODES:

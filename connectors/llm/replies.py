@@ -19,8 +19,6 @@ from connectors.llm.shapes import Choice
 from connectors.llm.spelling import by_name, folded_name, says_nothing
 from connectors.llm.structures import Field
 
-__all__ = ["Reading", "Values", "match_slots", "normalise", "read_lone"]
-
 Values: TypeAlias = Mapping[str, object]
 
 _THOUGHT_TAG: Final = re.compile(r"<(/?)(think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)

@@ -23,8 +23,6 @@ from connectors.llm.spelling import OTHER_NAMES
 from connectors.llm.structures import Field, Fields, Items, as_told, object_schema
 from engine.errors import FatalError
 
-__all__ = ["RECORDS", "SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
-
 TRANSFORM_TIMESTAMP: Final = "transform_timestamp"
 SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", TRANSFORM_TIMESTAMP})
 """Fields that the pipeline fills in; a model is never asked for them."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from hashlib import sha256
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -172,9 +171,7 @@ class LLMService:
         self._spending.book(usd)
         self._on_count("probes")
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._chains = []
         await self._stack.aclose()
 

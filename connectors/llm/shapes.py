@@ -14,20 +14,6 @@ from typing import Any, Final, TypeAlias
 from connectors.llm.json_text import NumberLiteral
 from connectors.llm.spelling import says_nothing, whole_text
 
-__all__ = [
-    "FEW_VALUES",
-    "Choice",
-    "Definitions",
-    "JsonObject",
-    "Nothing",
-    "Number",
-    "Shape",
-    "Text",
-    "TrueOrFalse",
-    "as_text",
-    "is_number",
-]
-
 JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
 

@@ -15,8 +15,6 @@ from connectors.llm.shapes import FEW_VALUES, Choice, Nothing, Number, Shape, Te
 from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
 from engine.contract.unplanned import described
 
-__all__ = ["UnaskableError", "fields_of"]
-
 JsonObject = Mapping[str, Any]
 
 MAX_CHOICES: Final = 1_000

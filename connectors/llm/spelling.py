@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["OTHER_NAMES", "by_name", "folded_name", "is_whole", "says_nothing", "whole_text"]
-
 _PLACEHOLDERS: Final = frozenset(
     {
         "", "-", "--", "?", "n/a", "na", "none", "null", "nil", "unknown", "unspecified", "missing", "tbd",

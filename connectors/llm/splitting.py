@@ -19,8 +19,6 @@ from typing import Final, NamedTuple
 from connectors.llm.documents import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, Document
 from connectors.objects.documents import DocumentPart, TextPart
 
-__all__ = ["Merge", "divided", "merged"]
-
 _BORDERS: Final = (
     re.compile(r"\n\s*\n"),
     re.compile(r"\n"),

@@ -7,8 +7,6 @@ from typing import Any
 
 from connectors.llm.json_text import parse, written
 
-__all__ = ["combined", "is_stream", "joined", "stated_usage"]
-
 _STARTS = ("data:", "event:", ":", "id:", "retry:")
 _USAGES = ("usage", "usageMetadata", "usage_metadata")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")

@@ -25,20 +25,6 @@ from connectors.llm.shapes import (
 )
 from connectors.llm.spelling import by_name, folded_name, says_nothing
 
-__all__ = [
-    "Either",
-    "Entries",
-    "Field",
-    "Fields",
-    "Items",
-    "Places",
-    "Reference",
-    "as_told",
-    "nullable",
-    "object_schema",
-    "takes_all",
-]
-
 _NULL: Final[JsonObject] = {"type": "null"}
 _CHANGED: Final = object()
 _DATED: Final = re.compile(r"\d{4}-\d\d-\d\d")

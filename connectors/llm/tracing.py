@@ -15,8 +15,6 @@ from connectors.llm.spelling import whole_text
 from engine.contract.types import JsonValue
 from engine.redaction import HIDDEN
 
-__all__ = ["MAX_TRACED", "Tracer", "redact_texts"]
-
 MAX_TRACED: Final = 64_000
 """Characters kept of a prompt, and of a reply."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import httpx
     import openai
 
-__all__ = ["CONNECT_TIMEOUT", "EndpointError", "check_endpoint", "open_sdk", "why_unreachable"]
-
 CONNECT_TIMEOUT: Final = 10.0  # seconds
 
 _PROXIES: Final = ("http", "https", "socks5", "socks5h")

@@ -18,8 +18,6 @@ from connectors.retry_after import (
     until_seconds,
 )
 
-__all__ = ["UsedUp", "used_up", "wait_seconds"]
-
 _LONGEST: Final = 3600.0  # a wrong clock of a server must not stop a run
 _SAID: Final = re.compile(
     r"(?:try again|retry|wait|resets?|available)(?: \w+){0,3}? (?:in|after|for)?\s*"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Window"]
-
 FIRST: Final = 4
 """Initial number of concurrent calls."""
 

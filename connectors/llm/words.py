@@ -14,8 +14,6 @@ from typing import Final
 
 from connectors.llm.folding import SCRIPTS_WITHOUT_SPACES
 
-__all__ = ["Words"]
-
 _OTHER: Final = "\0"
 _RUN: Final = re.compile(f"([{SCRIPTS_WITHOUT_SPACES}]+)")
 _BETWEEN: Final = re.compile(r"[^\w ]")

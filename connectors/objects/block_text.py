@@ -9,8 +9,6 @@ from typing import NamedTuple
 from connectors.json_lines import is_utf8
 from connectors.objects.charsets import disproved, mostly_utf8, read_text, widened
 
-__all__ = ["BlockDecoder", "DecodedBlock", "has_braces_inside", "has_plain_lines"]
-
 _UNKNOWN = "unknown"
 """Instead of an encoding: of text that is in none of those that are guessed."""
 

@@ -6,8 +6,6 @@ import codecs
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["UNKNOWN_CHARSET", "Text", "disproved", "known_charset", "mostly_utf8", "read_text", "widened"]
-
 UNKNOWN_CHARSET: Final = "the text is not UTF-8, and its charset cannot be guessed; set `charset`"
 
 SAMPLE_BYTES = 64 * 1024

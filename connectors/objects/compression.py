@@ -8,15 +8,6 @@ from typing import Any, Final
 
 from engine.errors import FatalError
 
-__all__ = [
-    "PackedError",
-    "UnpackedTooLargeError",
-    "is_packed",
-    "kind_of",
-    "unpacking_errors",
-    "zstd",
-]
-
 _SUFFIXES: Final = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
 
 

@@ -22,8 +22,6 @@ from connectors.objects.media_types import charset_of
 from connectors.objects.unpacking import MAX_LAYERS, StreamUnpacker, packed_kind
 from engine.errors import RecordError
 
-__all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "StoredBody", "open_content"]
-
 HEAD_BYTES = 64 * 1024
 """Bytes of the beginning that are used to detect compression, encoding, and the columns of a CSV file."""
 
@@ -39,7 +37,6 @@ class ObjectBody(Protocol):
 
     async def read(self) -> bytes:
         """Return the next bytes, none at the end. Raises `TransientError` if the answer breaks off."""
-        ...
 
 
 @dataclass(slots=True)

@@ -23,8 +23,6 @@ from connectors.objects.lines import LineBlock, Place
 from connectors.objects.pages import SHOWN_BYTES, ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
-__all__ = ["CsvRows"]
-
 _BLANK: Final = " \t\x0b\x0c\x1a"
 """A line of these alone is no row; DOS ends a text with the last one."""
 

@@ -16,8 +16,6 @@ from connectors.objects.line_formats import INVALID
 from connectors.objects.pages import record_maker, stub
 from engine.errors import RecordError
 
-__all__ = ["Agree", "Columns", "CsvDialect", "column_names", "read_columns"]
-
 _CANDIDATES: Final = ",;\t|"
 _COMMAS_OF_TEXT: Final = re.compile(r"[^,]*(?:, [^,]*)*|[^,\w]*\d[\d.'\s]*,\d+[^,\w]*|[^,\w]*,\d+")
 """A field whose commas do not separate: before blanks, or in a decimal number."""
@@ -200,9 +198,7 @@ def read_columns(
     )
     if decoder.is_unknown and INVALID.search("".join(named)):
         raise RecordError(f"{path}: the header cannot be decoded: {UNKNOWN_CHARSET}", kind="InvalidText")
-    missing = sorted(set(types or ()) - set(named))
-    if missing and named:
-        raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
+    check_names(named, types, path)
     values = rows[int(dialect.header) :]
     sample = [row for row in values if len(row) == len(named)]
     misplaced = dialect.header and not names and 2 * len(sample) < len(values)
@@ -216,6 +212,13 @@ def read_columns(
         found.append((_inferred(name, given, agree), False))
     header_lines = skipped + (first_row_lines if dialect.header else 0)
     return Columns(dialect, named, found, header_lines, hint)
+
+
+def check_names(named: Sequence[str], types: Mapping[str, ColumnType] | None, path: str) -> None:
+    """Raise `RecordError` for a declared type of a column that a file lacks; an empty one may."""
+    missing = sorted(set(types or ()) - set(named))
+    if missing and named:
+        raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
 
 
 def _inferred(name: str, given: Sequence[str], agree: Agree | None) -> ColumnType:

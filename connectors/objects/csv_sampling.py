@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,15 +13,13 @@ import anyio
 from connectors.objects.content import ObjectBody
 from connectors.objects.csv_format import CsvRows
 from connectors.objects.csv_types import ColumnType, common_type
-from connectors.objects.fetching import ObjectFetcher
+from connectors.objects.fetching import ObjectFetcher, Suspect
 from connectors.objects.listed import ListedObject, ObjectStore
 from connectors.objects.pages import ObjectReader
 from connectors.objects.params import ObjectParams
 from connectors.objects.record_formats import record_format
 from connectors.objects.streaming import AHEAD_BYTES, Fetched, fetch_small
-from engine.errors import ComponentError
-
-__all__ = ["TypesOfColumns", "sampled_types"]
+from engine.errors import ComponentError, TransientError
 
 _SAMPLES: Final = 8
 
@@ -72,8 +70,12 @@ async def sampled_types(
     """Return the types that columns have in common in the beginnings of some of these objects.
 
     Small objects are fetched whole, once: `fetched` gets them for reading.
+
+    Raises:
+        TransientError: some cannot be read, and nothing else can be read either.
     """
     types: dict[str, ColumnType] = {}
+    failed: dict[str, TransientError] = {}
 
     def agree(column: str, kind: ColumnType | None) -> ColumnType:
         if kind is not None:
@@ -87,15 +89,24 @@ async def sampled_types(
         opened: Fetched = partial(_beginning, store, found)
         if 0 <= found.size <= AHEAD_BYTES:
             fetched[found.key] = opened = await fetch_small(store, fetcher, found)
-        if callable(opened):
-            path, _ = store.addresses(found.key)
-            with suppress(ComponentError):  # which is reported when the object is read
+        try:
+            if isinstance(opened, Suspect):
+                raise opened.error
+            if callable(opened):
+                path, _ = store.addresses(found.key)
                 await rows.columns(ObjectReader(found.key, path, found.size, opened))
+        except TransientError as error:
+            failed[found.key] = error
+        except ComponentError:
+            pass  # it is reported when the object is read
 
     last = len(objects) - 1
     async with anyio.create_task_group() as tasks:
         for index in sorted({last * number // (_SAMPLES - 1) for number in range(_SAMPLES)}):
             tasks.start_soon(look, objects[index])
+    # in an outage, each file would get its own types
+    if failed and fetcher.retries and not await fetcher.others_get_through(failed):
+        raise next(iter(failed.values()))
     return dict(sorted(types.items()))
 
 

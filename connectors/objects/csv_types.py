@@ -11,8 +11,6 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 
-__all__ = ["CONVERTERS", "INFERRED", "ColumnType", "common_type", "infer_type", "takes"]
-
 ColumnType = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp"]
 
 _INTEGER = re.compile(r"[+-]?\d+")

@@ -33,8 +33,6 @@ from connectors.objects.params import ObjectParams
 from connectors.objects.unpacking import packed_kind, unpack_whole
 from engine.errors import RecordError
 
-__all__ = ["Decoded", "decode", "decode_in_turn", "decode_whole", "known_charset", "marker_of"]
-
 THREAD_ABOVE = 256 * 1024
 """Minimum size for decoding in a worker thread, in bytes."""
 

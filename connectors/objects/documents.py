@@ -27,17 +27,6 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "CONVERTED",
-    "DocumentPart",
-    "ImagePart",
-    "TextPart",
-    "as_png_pages",
-    "is_blank",
-    "needs_opening",
-    "parts",
-]
-
 MAX_TEXT = 400_000
 """Maximum characters of a document, about 100,000 tokens; more is a permanent error, never truncated
 silently."""
@@ -55,7 +44,7 @@ _NEWER = {
     "application/vnd.ms-outlook": "eml",
     "application/x-ole-storage": "docx, xlsx or pptx",
 }
-_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+ENCRYPTED: Final = "EncryptedPackage".encode("utf-16-le")
 """The name of the part in which Office stores a document with a password."""
 
 _PACKED = frozenset({"application/gzip", "application/x-gzip", "application/x-bzip2", "application/x-xz"})
@@ -103,7 +92,7 @@ def parts(content: str, name: str) -> list[DocumentPart]:
         return [_image(content[content.index("data:") :], name)]
     reader = _readers().get(media_type)
     if reader is None:
-        if media_type in _NEWER and _ENCRYPTED in _payload(content, marked.end(), name):
+        if media_type in _NEWER and ENCRYPTED in _payload(content, marked.end(), name):
             raise RecordError(f"{name}: {PROTECTED}", kind="UnsupportedDocument")
         message = f"{name}: no model reads {media_type} files{_remedy(media_type, name)}"
         if is_text(media_type):  # and was no text all the same

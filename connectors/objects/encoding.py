@@ -18,8 +18,6 @@ from engine.contract.plain import model_to_json
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = ["Compression", "FileFormat", "compress", "encode_csv", "encode_jsonl"]
-
 FileFormat = Literal["jsonl", "csv", "parquet"]
 Compression = Literal["none", "gzip", "zstd"]
 

@@ -20,8 +20,6 @@ from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedErr
 from engine.contract.retry import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
-__all__ = ["ObjectFetcher", "Outcome", "Reads", "Suspect", "is_exhausted", "own_failure"]
-
 THROTTLED_TRIES = 4
 """Factor on an object's attempts while the server only reports overload."""
 
@@ -259,6 +257,11 @@ class ObjectFetcher:
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
         """Return whether reads that began after each of these failed succeeded, so the fault is their own."""
         return all(one.exhausted and self._newest_read > one.begun for one in suspects)
+
+    @property
+    def retries(self) -> bool:
+        """Return whether failed reads are retried, so that an outage is waited for."""
+        return self._retry is not None
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Probe the first byte of an object that was read, or of some that are listed.

@@ -15,8 +15,6 @@ from connectors.objects.listed import ListedObject
 from connectors.objects.media_types import by_suffix, is_text
 from engine.contract.types import Reservation
 
-__all__ = ["RECORD_OVERHEAD", "Group", "PlannedGroup", "judged", "plan_groups", "weight"]
-
 GROUP_OBJECTS = 16
 GROUP_BYTES = 256 * 1024
 """Limits of a group: objects and bytes of weight; a larger object forms its own group."""

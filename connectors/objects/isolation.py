@@ -12,20 +12,18 @@ the whole pipeline again.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
 from anyio.lowlevel import RunVar
 
 from connectors.objects.documents import DocumentPart, ImagePart, TextPart, needs_opening, parts
+from connectors.objects.pages import ObjectReader
 from connectors.objects.reader_process import pack
 from connectors.objects.reader_worker import SIGXCPU, CrashedError, Worker
 from engine.errors import FatalError, RecordError, StoppingError
-
-__all__ = ["DocumentReader", "ReaderLimits"]
 
 MAX_PROCESSES = 2
 POLL = 0.5
@@ -75,9 +73,7 @@ class DocumentReader:
         self._pool = pool
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.users -= 1
@@ -115,22 +111,70 @@ class DocumentReader:
                     self._pool.idle.append(worker)
                 if answer.get("spent") and not fresh:
                     continue
-                if "missing" in answer:
-                    raise FatalError(
-                        f"documents cannot be opened: {answer['missing']}; install what reads them: "
-                        "pip install 'odw-engine[s3,documents]'"
-                    )
-                return _parts(answer)
+                _check(answer)
+                return [
+                    TextPart(value) if kind == "text" else ImagePart(value) for kind, value in answer["parts"]
+                ]
+
+    async def rows(
+        self, reader: ObjectReader, size: int, wanted: Mapping[str, Any]
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Yield what `connectors.objects.sheets.sheet_rows` does for a workbook of this size.
+
+        Its process belongs to the caller until the end, and is none of the `MAX_PROCESSES`: a caller that
+        waits for readers of documents must not keep them waiting.
+
+        Raises:
+            ComponentError: as for `parts`, and for the object's `open`.
+        """
+        if self._pool is None:
+            raise RuntimeError("the document reader is used outside of `async with`")
+        answer: Mapping[str, Any] = {"rows": ()}
+        while "rows" in answer:
+            worker = self._pool.idle.pop() if self._pool.idle else await Worker.start()
+            fresh, begun, worker.used = not worker.used, False, True
+            try:
+                await self._send(worker, reader, size, wanted)
+                while "rows" in (answer := await self._answer(worker, reader.path)):
+                    begun = True
+                    yield answer
+            except CrashedError as crash:
+                # a reused worker may have died from the effects of earlier documents
+                if fresh or begun or crash.kind != "CorruptDocument":
+                    raise RecordError(
+                        _crash(reader.path, crash.status, self._limits), kind=crash.kind
+                    ) from None
+            finally:
+                if answer.get("last", True):
+                    await worker.end()
+                else:
+                    self._pool.idle.append(worker)
+        _check(answer)
+
+    async def _send(self, worker: Worker, reader: ObjectReader, size: int, wanted: Mapping[str, Any]) -> None:
+        await worker.send(pack(self._request(reader.path, size) | {"wanted": wanted}))
+        left = size
+        async with reader.open(0, None) as body:
+            while (piece := await body.read()) and left >= 0:
+                left -= len(piece)
+                await worker.send(piece)
+        if left:
+            raise RecordError(
+                f"{reader.path}: it does not have the {size:,} bytes that it was listed with",
+                kind="ObjectUnreadable",
+            )
+
+    def _request(self, name: str, size: int) -> dict[str, Any]:
+        limits = self._limits
+        return {"name": name, "size": size, "seconds": limits.seconds, "memory": limits.memory}
 
     async def _ask(self, worker: Worker, data: bytes, name: str) -> Mapping[str, Any]:
         """Return a worker's answer for a document; kill a worker that is too slow or no longer needed."""
-        limits = self._limits
-        request = {"name": name, "size": len(data), "seconds": limits.seconds, "memory": limits.memory}
         worker.used = True
         try:
             self._check_stop(name)
             async with anyio.create_task_group() as group:
-                group.start_soon(worker.send, pack(request), data)
+                group.start_soon(worker.send, pack(self._request(name, len(data))), data)
                 answer = await self._answer(worker, name)
                 group.cancel_scope.cancel()
             return answer
@@ -176,10 +220,15 @@ class _Pool:
 _POOL: RunVar[_Pool] = RunVar("odw_document_readers")
 
 
-def _parts(answer: Mapping[str, Any]) -> list[DocumentPart]:
+def _check(answer: Mapping[str, Any]) -> None:
+    """Raise the error of an answer."""
+    if "missing" in answer:
+        raise FatalError(
+            f"documents cannot be opened: {answer['missing']}; install what reads them: "
+            "pip install 'odw-engine[s3,documents]'"
+        )
     if "kind" in answer:
         raise RecordError(answer["message"], kind=answer["kind"])
-    return [TextPart(value) if kind == "text" else ImagePart(value) for kind, value in answer["parts"]]
 
 
 def _crash(name: str, status: int | None, limits: ReaderLimits) -> str:

@@ -12,8 +12,6 @@ from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Final
 
-__all__ = ["KeySet", "pack_keys"]
-
 _FEW_NUMBERS: Final = 8
 """A prefix with fewer numbers takes more space than a hash for each."""
 

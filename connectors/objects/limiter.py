@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import anyio
 
-__all__ = ["AdaptiveLimiter"]
-
 REDUCE_EVERY = 0.5
 """Seconds after which another overload response reduces the concurrency again."""
 

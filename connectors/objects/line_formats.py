@@ -17,17 +17,6 @@ from connectors.objects.media_types import NOT_TEXT, by_content, what_instead
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
-__all__ = [
-    "INVALID",
-    "RECORD_BYTES",
-    "JsonLines",
-    "JsonValues",
-    "LineFormat",
-    "TextLines",
-    "invalid_text",
-    "too_long",
-]
-
 T = TypeVar("T")
 
 RECORD_BYTES = 300

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import NamedTuple
 
-__all__ = ["LineBlock", "LinePage", "Place", "ReadChunk", "line_blocks", "line_pages"]
-
 ReadChunk = Callable[[], Awaitable[bytes]]
 """Returns the next bytes, none at the end."""
 

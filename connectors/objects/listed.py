@@ -12,16 +12,6 @@ from typing import Any, NamedTuple, Protocol
 from connectors.objects.content import ObjectBody
 from engine.errors import FatalError, FatalKind, RecordError
 
-__all__ = [
-    "FileRecord",
-    "ListedObject",
-    "ObjectRefusedError",
-    "ObjectStore",
-    "Selection",
-    "in_utc",
-    "is_note",
-]
-
 FileRecord = dict[str, str | int | bool | None]
 """The fields of `connectors.models.S3FileContent`."""
 
@@ -92,7 +82,6 @@ class ObjectStore(Protocol):
         Raises:
             FatalError, TransientError: it cannot be listed.
         """
-        ...
 
     async def read(self, found: ListedObject) -> FileRecord:
         """Read one object as a record.
@@ -103,7 +92,6 @@ class ObjectStore(Protocol):
             TransientError: a retry may help.
             FatalError: nothing can be read.
         """
-        ...
 
     def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
@@ -114,15 +102,12 @@ class ObjectStore(Protocol):
             RecordError, ObjectRefusedError, TransientError, FatalError: as for `read`; reading the body
                 raises TransientError if it breaks off, and RecordError if it has changed since it was listed.
         """
-        ...
 
     async def probe(self, key: str) -> None:
         """Check that an object can be read. Raises as `read`."""
-        ...
 
     def addresses(self, key: str) -> tuple[str, str]:
         """Return the `file_path` and the `source_uri` of an object."""
-        ...
 
 
 _NOTE = re.compile(
@@ -133,6 +118,11 @@ _NOTE = re.compile(
 def is_note(path: str) -> bool:
     """Return whether a sink made this file for itself, as notes or incomplete, until its run completes."""
     return path.endswith((".json", ".tmp", ".written")) and _NOTE.search(path) is not None
+
+
+def is_lock(path: str) -> bool:
+    """Return whether this is the file with which Office locks an open document."""
+    return "~$" in path and path.rpartition("/")[2].startswith("~$")
 
 
 @dataclass(frozen=True)
@@ -154,7 +144,7 @@ class Selection:
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
         """Return the selected objects, in order, without the notes of sinks."""
         selected = page if self == Selection() else [found for found in page if self._wants(found)]
-        return [found for found in selected if not is_note(found.key)]
+        return [found for found in selected if not (is_note(found.key) or is_lock(found.key))]
 
     def _wants(self, found: ListedObject) -> bool:
         if self.excluded is not None and self.excluded(found.key):

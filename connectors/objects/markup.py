@@ -13,8 +13,6 @@ from typing import Any, Final
 from connectors.objects.charsets import known_charset, read_text
 from engine.errors import RecordError
 
-__all__ = ["kind_of_markup", "plain_text"]
-
 _SUFFIXES: Final = {
     "html": ("html",), "htm": ("html",), "xhtml": ("html",), "eml": ("mail",), "mht": ("mail",),
     "mhtml": ("mail",), "rtf": ("rtf",),

@@ -10,21 +10,6 @@ from collections import defaultdict
 from functools import cache
 from typing import Final
 
-__all__ = [
-    "DOCX",
-    "NOT_TEXT",
-    "OCTET_STREAM",
-    "SURE_BYTES",
-    "by_content",
-    "by_suffix",
-    "charset_of",
-    "has_signature",
-    "is_text",
-    "media_type_of",
-    "what_instead",
-    "without_charset",
-]
-
 SURE_BYTES = 3
 """Shorter signatures also occur by chance."""
 
@@ -171,7 +156,7 @@ _OF_OFFICE: Final = {
     f"{_OFFICE}.presentationml.presentation": "a presentation: read it with `format: document`",
     **dict.fromkeys(
         (f"{_OFFICE}.spreadsheetml.sheet", _BY_SUFFIX["ods"]),
-        "a workbook: save its sheets as CSV, or read its text with `format: document`",
+        "a workbook: read its rows with `format: xlsx`, or its text with `format: document`",
     ),
 }
 

@@ -11,8 +11,6 @@ from typing import Any
 from connectors.objects.word import check_unpacked_size, joined_lines
 from engine.errors import RecordError
 
-__all__ = ["ODS", "PPTX", "XLS", "XLSX", "read_pptx", "read_spreadsheet"]
-
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 XLSX = f"{_OFFICE}.spreadsheetml.sheet"
 PPTX = f"{_OFFICE}.presentationml.presentation"

@@ -10,17 +10,6 @@ from connectors.objects.content import OpenBody
 from engine.contract.keys import Keys
 from engine.errors import RecordError
 
-__all__ = [
-    "SHOWN_BYTES",
-    "ObjectReader",
-    "PlaceKeys",
-    "RecordFormat",
-    "RecordPage",
-    "RecordPlace",
-    "record_maker",
-    "stub",
-]
-
 SHOWN_BYTES = 64 * 1024
 """Maximum length of unreadable input in a dead letter."""
 
@@ -56,6 +45,22 @@ class ObjectReader:
     size: int
     open: OpenBody
 
+    async def stored_size(self) -> int:
+        """Return the stored bytes, asking for them if unknown.
+
+        Raises:
+            RecordError: the store does not know either.
+            ComponentError: as for the store's `open`.
+        """
+        if self.size >= 0:
+            return self.size
+        async with self.open(0, 1) as body:
+            while await body.read():
+                pass
+            if body.size < 0:
+                raise RecordError(f"{self.path}: its size is not known", kind="ObjectUnreadable")
+            return body.size
+
 
 @dataclass(slots=True)
 class RecordPage:
@@ -85,7 +90,6 @@ class RecordFormat(Protocol):
             RecordError: the object, or the rest of it, cannot be read.
             ComponentError: as for the store's `open`.
         """
-        ...
 
 
 class PlaceKeys(Keys):

@@ -13,16 +13,19 @@ from connectors.objects.csv_types import ColumnType
 from connectors.objects.listed import Selection, in_utc
 from engine.contract.component import Params, operational
 
-__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "WHOLE", "Format", "ObjectParams", "keeps_bookmarks", "listed"]
-
 DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
-Format = Literal["document", "text", "binary", "lines", "jsonl", "json", "csv", "parquet"]
+Format = Literal["document", "text", "binary", "lines", "jsonl", "json", "csv", "xlsx", "parquet"]
 
 WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
 """Formats with one record per object."""
 
-_OF_CSV = ("delimiter", "header", "skip_lines", "quote", "null_values", "columns", "types")
+_OF_TABLES = {
+    **dict.fromkeys(("delimiter", "quote"), ("csv",)),
+    **dict.fromkeys(("header", "skip_lines", "null_values", "columns", "types"), ("csv", "xlsx")),
+    "sheet": ("xlsx",),
+}
+"""Options and the formats that have them."""
 
 
 class ObjectParams(Params):
@@ -53,7 +56,7 @@ class ObjectParams(Params):
     format: Format = Field(
         default="document",
         description="What a record is: a whole object (`document`, `text`, `binary`), a line (`lines`, "
-        "`jsonl`), an object of a JSON file (`json`), or a row (`csv`, `parquet`)",
+        "`jsonl`), an object of a JSON file (`json`), or a row (`csv`, `xlsx`, `parquet`)",
     )
     delimiter: str | None = Field(
         default=None,
@@ -61,9 +64,17 @@ class ObjectParams(Params):
         max_length=1,
         description="CSV: delimiter (default: `,`, `;`, tab or `|`, detected from the first rows)",
     )
-    header: bool = Field(default=True, description="CSV: the first row names the columns")
+    sheet: str | int | None = Field(
+        default=None, description="Workbooks: name or number of the sheet (default: the first visible one)"
+    )
+    header: bool = Field(
+        default=True, description="CSV and workbooks: the first row that is not empty names the columns"
+    )
     skip_lines: int = Field(
-        default=0, ge=0, le=1000, description="CSV: lines at the beginning that are not part of the table"
+        default=0,
+        ge=0,
+        le=1000,
+        description="CSV and workbooks: lines at the beginning that are not part of the table",
     )
     quote: str | None = Field(
         default='"',
@@ -71,12 +82,14 @@ class ObjectParams(Params):
         max_length=1,
         description="CSV: quote character; null for none",
     )
-    null_values: list[str] = Field(default=[""], description="CSV: texts that mean null")
-    columns: list[str] = Field(default=[], description="CSV: names of the columns, instead of the header's")
+    null_values: list[str] = Field(default=[""], description="CSV and workbooks: texts that mean null")
+    columns: list[str] = Field(
+        default=[], description="CSV and workbooks: names of the columns, instead of the header's"
+    )
     types: Literal["infer", "text"] | dict[str, ColumnType] = Field(
         default="infer",
-        description="CSV: types of columns by name (`{age: integer}`); others are inferred from the first "
-        "rows. `text`: everything is text",
+        description="CSV and workbooks: types of columns by name (`{age: integer}`); others are inferred "
+        "from the first rows, or are those of the cells. `text`: everything is text",
     )
     hive_partitioning: bool = Field(
         default=False,
@@ -89,7 +102,8 @@ class ObjectParams(Params):
     max_object_bytes: int = Field(
         default=DEFAULT_MAX_OBJECT_BYTES,
         gt=0,
-        description="Larger objects become dead letters; only for formats with one record per object",
+        description="Larger objects become dead letters; only for workbooks and formats with one record per "
+        "object",
     )
     max_record_bytes: ByteSize = Field(
         default=ByteSize(16 * 1024 * 1024), gt=0, description="Longer lines and rows become dead letters"
@@ -130,11 +144,11 @@ class ObjectParams(Params):
 
     @model_validator(mode="after")
     def _fits_format(self) -> Self:
-        if self.format != "csv":
-            given = [name for name in _OF_CSV if name in self.model_fields_set]
-            if given:
-                raise ValueError(f"`{given[0]}` is for `format: csv`, and the format is `{self.format}`")
-        elif not self.header and isinstance(self.types, dict) and not self.columns:
+        for name, formats in _OF_TABLES.items():
+            if name in self.model_fields_set and self.format not in formats:
+                named = " or ".join(f"`format: {one}`" for one in formats)
+                raise ValueError(f"`{name}` is for {named}, and the format is `{self.format}`")
+        if not self.header and isinstance(self.types, dict) and not self.columns:
             raise ValueError("`types` without a header needs the names of `columns`")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("`columns` names one twice")
@@ -172,6 +186,13 @@ class ObjectParams(Params):
     def most_at_once(self) -> int:
         """Maximum concurrent reads, if more than `concurrency` increase throughput."""
         return self.concurrency
+
+    @property
+    def declared_types(self) -> dict[str, ColumnType] | None:
+        """Return the types of columns by name; None infers all, and an empty mapping makes all text."""
+        if self.types == "text":
+            return {}
+        return self.types if isinstance(self.types, dict) and self.types else None
 
     @property
     def streams(self) -> bool:

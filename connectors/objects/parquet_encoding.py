@@ -15,8 +15,6 @@ from connectors.objects.parquet_format import pyarrow
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = ["encode_parquet"]
-
 _TIMES = "give it as a time with a zone, e.g. 2026-01-31T12:00:00Z"
 _OTHERS = "convert the field before the sink, or choose its type in `types`"
 

@@ -16,8 +16,6 @@ from connectors.objects.parquet_values import MendedTexts, converter_of, unreada
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, RecordError
 
-__all__ = ["ParquetRows", "load_pyarrow", "pyarrow"]
-
 AHEAD_BYTES = 1024 * 1024
 """Minimum bytes per read."""
 
@@ -63,7 +61,7 @@ class ParquetRows:
         """Yield the records of an object from a position on."""
         await load_pyarrow()
         loop = asyncio.get_running_loop()
-        size = reader.size if reader.size >= 0 else await _size_of(reader)
+        size = await reader.stored_size()
         file = _RangedFile(reader, size, lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
         rows = await _in_thread(reader, _Rows, reader.path, file, self.page_records, start)
         try:
@@ -86,15 +84,6 @@ async def _in_thread(reader: ObjectReader, work: Callable[..., T], *arguments: A
             f"{reader.path}: it is {what} ({type(error).__name__})",
             kind="ObjectDamaged",
         ) from error
-
-
-async def _size_of(reader: ObjectReader) -> int:
-    async with reader.open(0, 1) as body:
-        while await body.read():
-            pass
-        if body.size < 0:
-            raise RecordError(f"{reader.path}: its size is not known", kind="ObjectUnreadable")
-        return body.size
 
 
 class _Rows:

@@ -9,8 +9,6 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["UNREADABLE", "MendedTexts", "converter_of", "unreadable_places"]
-
 Convert = Callable[[Any], list[Any]]
 
 UNREADABLE = object()

@@ -23,8 +23,6 @@ from engine.contract.component import Context
 from engine.contract.lease import Lease
 from engine.errors import FatalError
 
-__all__ = ["PartFiles", "PartNote", "PartStore", "file_name", "is_part", "run_token"]
-
 STANDALONE = Context().run_id
 NOTE = ".json"
 REPLACED = "replaced"
@@ -42,31 +40,24 @@ class PartStore(Protocol):
 
     async def sizes(self) -> Mapping[str, int]:
         """Return the files and their sizes, also of those in folders of partitions, but no other ones."""
-        ...
 
     async def notes(self, token: str) -> Mapping[str, bytes]:
         """Return the notes of a run, by file name."""
-        ...
 
     async def has_note(self, token: str, name: str) -> bool:
         """Return whether a run has a note about this file."""
-        ...
 
     async def put_note(self, token: str, name: str, data: bytes) -> None:
         """Store a note durably."""
-        ...
 
     async def put(self, token: str, name: str, data: bytes) -> None:
         """Store a file durably and atomically, replacing one of the same name."""
-        ...
 
     async def delete(self, name: str) -> None:
         """Remove a file, if it exists."""
-        ...
 
     async def delete_notes(self, token: str) -> None:
         """Remove the notes of a run, and its incomplete files."""
-        ...
 
 
 def file_name(token: str, first: int, digest: str, suffix: str) -> str:

@@ -22,8 +22,6 @@ from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, ComponentError, FatalError
 
-__all__ = ["PartParams", "PartSink", "needs_whole_run", "parts_claim"]
-
 SHOWN_FILES = 3
 
 
@@ -271,4 +269,4 @@ class PartSink(Sink[P]):
         """Count the records in the files of this run that still match their notes."""
         if self.ctx.chunk or not self.ctx.distinct_keys:
             return [Check("records", delivered.records, note="only a run in one process can count its files")]
-        return [Check(f"records in {self.named}", delivered.records, await self._open().count())]
+        return [delivered.check(f"records in {self.named}", await self._open().count())]

@@ -23,8 +23,6 @@ from engine.contract.plain import model_to_json
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Partition", "any_partition", "folder_columns", "is_below", "is_partition", "split_by"]
-
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 
 MAX_NAME: Final = 255

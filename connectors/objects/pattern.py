@@ -31,16 +31,6 @@ from functools import cached_property, lru_cache
 import bracex
 from wcmatch import fnmatch, glob
 
-__all__ = [
-    "MAX_ALTERNATIVES",
-    "SCHEMES",
-    "ObjectPattern",
-    "PatternError",
-    "literal_prefix",
-    "split_bucket",
-    "validate_bucket",
-]
-
 SCHEMES = ("s3", "minio")
 MAX_ALTERNATIVES = 1000
 """Maximum number of patterns that braces may expand to."""

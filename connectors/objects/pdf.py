@@ -13,8 +13,6 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     import pypdfium2  # type: ignore[import-untyped]
 
-__all__ = ["PROTECTED", "read_pdf"]
-
 MAX_PAGES = 100
 MAX_PICTURES = 8
 """Maximum pages drawn as pictures; a longer scan is a permanent error."""

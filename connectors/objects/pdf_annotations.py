@@ -11,8 +11,6 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     import pypdfium2
 
-__all__ = ["fields_and_notes"]
-
 _MAX_ANNOTATIONS: Final = 5_000  # of a page
 _UNSEEN: Final = raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW
 _PASSWORD: Final = 1 << 13  # ISO 32000-1, table 228

@@ -3,7 +3,8 @@
 It sends an answer when it is ready. A request on standard input is eight bytes of length, a JSON header
 (`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on standard output is eight
 bytes of length and JSON: `parts`, or `kind` and `message` of the error, or `missing`, a library that is not
-installed. No pickles: an attacker in control of this process must not reach the parent.
+installed. If the header has `wanted`, pages of `rows` come first, as fast as the parent reads them. No
+pickles: an attacker in control of this process must not reach the parent.
 
 Each request has a limit of processor time, at which the kernel kills the process, and one of memory. The
 former costs nothing to enforce, cannot be blocked by C code that holds the interpreter, and works even after
@@ -18,9 +19,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import IO, Any
-
-__all__ = ["LENGTH_BYTES", "main", "pack"]
 
 LENGTH_BYTES = 8
 
@@ -52,33 +52,40 @@ def main() -> None:
         if len(length) < LENGTH_BYTES:
             return
         header = json.loads(requests.read(int.from_bytes(length)))
-        answer = _answer(requests, header)
-        # an unexpected error leaves the process in an unknown state
-        answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
-        answers.write(pack(answer))
-        answers.flush()
-        if answer["last"]:
-            return
+        for answer in _answers(requests, header):
+            if "rows" not in answer:
+                # an unexpected error leaves the process in an unknown state
+                answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
+            answers.write(pack(answer))
+            answers.flush()
+            if answer.get("last"):
+                return
 
 
-def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
+def _answers(requests: IO[bytes], header: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from connectors.objects.documents import TextPart, parts
     from engine.errors import RecordError
 
     name = header["name"]
     try:
         _limit(header["seconds"], header["memory"])
-        content = requests.read(header["size"]).decode("utf-8", "surrogatepass")
-        made = parts(content, name)
-        return {
+        data = requests.read(header["size"])
+        if "wanted" in header:
+            from connectors.objects.sheets import sheet_rows
+
+            yield from sheet_rows(data, name, header["wanted"])
+            yield {}
+            return
+        made = parts(data.decode("utf-8", "surrogatepass"), name)
+        yield {
             "parts": [["text", one.text] if isinstance(one, TextPart) else ["image", one.url] for one in made]
         }
     except RecordError as error:
-        return {"kind": error.kind, "message": str(error)}
+        yield {"kind": error.kind, "message": str(error)}
     except ImportError as error:
-        return {"missing": str(error)}
+        yield {"missing": str(error)}
     except MemoryError:
-        return {
+        yield {
             "spent": True,
             "kind": "DocumentTooLarge",
             "message": f"{name}: opening it takes more than {header['memory'] // 2**20:,} MiB of memory",
@@ -86,7 +93,7 @@ def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
     # any error of a library concerns this file; its text may quote the document, so only the type is shown
     except Exception as error:  # noqa: BLE001 - a process boundary
         message = f"{name}: cannot be read ({type(error).__name__})"
-        return {"spent": True, "kind": "CorruptDocument", "message": message}
+        yield {"spent": True, "kind": "CorruptDocument", "message": message}
 
 
 def _limit(seconds: float, memory: int) -> None:

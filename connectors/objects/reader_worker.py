@@ -17,8 +17,6 @@ from anyio.abc import Process
 from connectors.objects.reader_process import LENGTH_BYTES
 from engine.errors import FatalError, TransientError
 
-__all__ = ["SIGXCPU", "CrashedError", "Worker"]
-
 START_SECONDS = 60.0
 
 SIGXCPU = int(getattr(signal, "SIGXCPU", 24))
@@ -96,7 +94,7 @@ class Worker:
             return  # it has ended: `receive` reports how
 
     async def receive(self, within: float) -> dict[str, Any] | None:
-        """Return the answer, or None if it has not arrived within this many seconds.
+        """Return the next answer, or None if it has not arrived within this many seconds.
 
         Raises:
             CrashedError: the process ended without an answer.
@@ -108,8 +106,9 @@ class Worker:
                     received += await self._stdout.receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     raise CrashedError(await self._process.wait()) from None
-            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:])
-            received.clear()
+            end = LENGTH_BYTES + _length(received)
+            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:end])
+            del received[:end]
             return answer
         return None
 

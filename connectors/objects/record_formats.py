@@ -11,14 +11,12 @@ from connectors.objects.params import ObjectParams
 if TYPE_CHECKING:
     from connectors.objects.csv_header import Agree
 
-__all__ = ["record_format"]
-
 
 def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFormat:
     """Return the format of these parameters; `params.streams` has to be true.
 
     Args:
-        agree: for CSV: decides on inferred types.
+        agree: for CSV and workbooks: decides on inferred types.
 
     Raises:
         FatalError: a library that it needs is not installed.
@@ -29,6 +27,10 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
 
         pyarrow()
         return ParquetRows(params.page_records)
+    if params.format == "xlsx":
+        from connectors.objects.workbook_format import SheetRows
+
+        return SheetRows(params, agree)
     options = ContentOptions(
         charset=params.known_charset,
         strict_text=params.strict_text,
@@ -42,11 +44,8 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
 
         nulls = frozenset(params.null_values)
         dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls, params.skip_lines)
-        # None infers types; an empty mapping means text
-        declared = params.types if isinstance(params.types, dict) and params.types else None
-        types = {} if params.types == "text" else declared
-        columns = params.columns
-        return CsvRows(options, params.max_record_bytes, params.page_records, dialect, columns, types, agree)
+        names, types = params.columns, params.declared_types
+        return CsvRows(options, params.max_record_bytes, params.page_records, dialect, names, types, agree)
     if params.format == "json":
         from connectors.objects.line_formats import JsonValues
 

@@ -12,8 +12,6 @@ from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.retry import Retry
 from engine.errors import TransientError
 
-__all__ = ["ResumingBodies", "ServerAwayError"]
-
 
 class ServerAwayError(TransientError):
     """An object used all its attempts while nothing else could be read, and nothing else can be read now."""

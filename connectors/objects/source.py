@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from connectors.objects.csv_types import ColumnType
 
-__all__ = ["ObjectSource"]
-
 STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
 """Listed bytes after which a split of record streams is complete."""
 
@@ -75,6 +73,10 @@ class ObjectSource(Source[P]):
             self._inferred.clear()
             self._ahead.clear()
             record_format(self.params)  # fails if a library is missing
+        if self.params.format == "xlsx":
+            from connectors.objects.isolation import DocumentReader
+
+            await stack.enter_async_context(DocumentReader())  # keeps its processes between objects
         store = await self.open_store(stack)
         self._opened = (
             store,
@@ -195,7 +197,7 @@ class ObjectSource(Source[P]):
                 yield batch
 
     def _format(self, split: Split, ctx: Context) -> RecordFormat:
-        if self.params.format != "csv":
+        if self.params.format not in ("csv", "xlsx"):
             return record_format(self.params)
         from connectors.objects.csv_sampling import TypesOfColumns
 

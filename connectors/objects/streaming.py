@@ -29,8 +29,6 @@ from engine.errors import ComponentError, FatalError, RecordError, TransientErro
 if TYPE_CHECKING:
     from aiostream import Stream
 
-__all__ = ["AHEAD_BYTES", "Fetched", "RecordStream", "StreamPosition", "fetch_small"]
-
 AHEAD_BYTES = 512 * 1024
 """Maximum size of prefetched objects, in bytes."""
 

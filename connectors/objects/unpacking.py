@@ -18,16 +18,6 @@ from typing import Any, Final, Protocol, cast
 from connectors.json_lines import is_utf8
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, kind_of, unpacking_errors, zstd
 
-__all__ = [
-    "MAX_LAYERS",
-    "DerivedFile",
-    "StreamUnpacker",
-    "open_unpacked",
-    "packed_kind",
-    "unpack_body",
-    "unpack_whole",
-]
-
 MAX_OUTPUT = 256 * 1024
 """Maximum output bytes per step."""
 

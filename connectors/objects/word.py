@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from docx.document import Document
     from docx.oxml.xmlchemy import BaseOxmlElement
 
-__all__ = ["DRAWN", "MAX_UNPACKED", "check_unpacked_size", "joined_lines", "read_docx"]
-
 MAX_UNPACKED = 64 * 1024 * 1024
 """Maximum total size of an archive's members; more is an archive bomb or a video."""
 

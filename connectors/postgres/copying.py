@@ -12,8 +12,6 @@ import orjson
 
 from connectors.tables.values import base64_bytes
 
-__all__ = ["array_text", "copy_data"]
-
 _NULL: Final = "\\N"
 _SPECIAL: Final = "\\\t\n\r"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
     Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-__all__ = [
-    "DIALECT",
-    "PostgresConnection",
-    "connected",
-    "table_columns",
-    "translated",
-]
-
 DIALECT: Final = Dialect(
     database="PostgreSQL",
     types={
@@ -191,6 +183,13 @@ async def connect(connection: PostgresConnection) -> Connection:
         await close(opened)
         raise
     return opened
+
+
+def is_idle(connection: Connection | None) -> bool:
+    """Return whether a connection is open and in no transaction."""
+    from psycopg.pq import TransactionStatus
+
+    return connection is not None and connection.info.transaction_status == TransactionStatus.IDLE
 
 
 async def close(connection: Connection) -> None:

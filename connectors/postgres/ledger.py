@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-__all__ = ["Ledger", "StaleError"]
-
 _NAME: Final = "_odw_batches"
 _REPLACED: Final = "*replaced*"
 _SCOPE: Final = "run = %s AND node = %s AND target = %s"

@@ -19,6 +19,7 @@ from connectors.postgres.database import (
     close,
     connect,
     connected,
+    is_idle,
     table_columns,
     translated,
 )
@@ -26,7 +27,7 @@ from connectors.postgres.ledger import Ledger, StaleError
 from connectors.postgres.staging import check_replaceable, create_like, exchange, rehearse
 from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
-from connectors.tables.isolation import replacing
+from connectors.tables.isolation import RowsRefusedError, replacing
 from connectors.tables.names import quote, quote_table
 from connectors.tables.params import (
     Mode,
@@ -44,8 +45,6 @@ from engine.fault_injection import reached
 
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
-
-__all__ = ["PostgresSink", "PostgresSinkParams"]
 
 _STAGE: Final = "_odw_stage"
 _SEARCH_PATH: Final = re.compile(r"search_path\s*=\s*\"?(\w+)")
@@ -185,21 +184,25 @@ class PostgresSink(TableSink[PostgresSinkParams]):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """Use the sink's connection; a failed one is closed, and the next use opens another."""
+        """Use the sink's connection; one that failed is closed, and the next use opens another."""
         if not isinstance(self.connection, PostgresConnection):
             raise FatalError("the postgres sink needs a connection with the `url` of the database")
         key = ", ".join(self.params.key)
-        with translated(self.connection.place, table=self.params.table, key=key):
-            opened = self._open or await connect(self.connection)
-            try:
-                if self._open is None:
+        opened = self._open
+        try:
+            with translated(self.connection.place, table=self.params.table, key=key):
+                if opened is None:
+                    opened = await connect(self.connection)
                     await self._prepare(opened)
                     self._open = opened
                 yield opened
-            except BaseException:
+        except BaseException as error:
+            # another one for each refused row would cost more than the row
+            usable = self._open is opened and isinstance(error, RowsRefusedError) and is_idle(opened)
+            if opened is not None and not usable:
                 self._open = None
                 await close(opened)
-                raise
+            raise
 
     async def _prepare(self, connection: Connection) -> None:
         self._staged = ()

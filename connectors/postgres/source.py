@@ -20,11 +20,10 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
 
-__all__ = ["PostgresSource", "PostgresSourceParams", "read_times"]
-
 # types that need no conversion to JSON: bool, int8, int2, int4, text, json, float4, float8, char, varchar,
 # jsonb; and those that `read_times` reads as text
 _PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802, 1082, 1083, 1114, 1184, 1266})
+_TEXTS: Final = frozenset({"text", "character varying", "character", "citext"})
 _ENDLESS: Final = ("infinity", "Infinity", "NaN")
 
 
@@ -111,12 +110,7 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
                     readers = [_reader(column.type_code) for column in columns][len(order) :]
                     while rows := await cursor.fetchmany(self.params.page_records):
                         orders = [list(row[: len(order)]) for row in rows] if order else []
-                        if self.params.incremental is not None and orders[-1][0] in _ENDLESS:
-                            raise FatalError(
-                                f"{self.params.incremental!r} is infinite in some rows, and nothing comes "
-                                "after these: leave them out in `query`",
-                                kind="schema",
-                            )
+                        self._check_changes(orders, types)
                         read = [
                             column if reader is None else tuple(map(reader, column))
                             for reader, column in zip(
@@ -129,6 +123,20 @@ class PostgresSource(OrderedSource[PostgresSourceParams]):
             raise FatalError(
                 f"the rows cannot be read: {error}; cast the column to text in `query`", kind="schema"
             ) from None
+
+    def _check_changes(self, orders: Sequence[Sequence[Any]], types: dict[str, str]) -> None:
+        """Refuse values of `incremental` after which a later run would find nothing. Raises FatalError."""
+        name = self.params.incremental
+        if name is None:
+            return
+        if orders[-1][0] in _ENDLESS:
+            raise FatalError(
+                f"{name!r} is infinite in some rows, and nothing comes after these: leave them out in "
+                "`query`",
+                kind="schema",
+            )
+        if types[name] in _TEXTS:
+            self._check_texts(order[0] for order in orders)
 
     def _query(self, types: dict[str, str], part: Part) -> tuple[str, Sequence[Any] | None]:
         order = [f"q.{quote(name)}" for name in self._order]

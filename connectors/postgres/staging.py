@@ -15,8 +15,6 @@ from connectors.tables.params import is_staging_of
 if TYPE_CHECKING:
     from connectors.postgres.database import Connection
 
-__all__ = ["check_replaceable", "create_like", "exchange", "rehearse"]
-
 _OBSTACLES: Final = """
 WITH target AS (SELECT * FROM pg_class WHERE oid = to_regclass(%s))
 SELECT 'it is ' || CASE relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'

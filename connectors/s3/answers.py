@@ -25,15 +25,6 @@ from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.unpacking import unpack_body
 from connectors.s3.errors import RedirectError
 
-__all__ = [
-    "SessionWithoutRedirects",
-    "check_answers",
-    "parse_date",
-    "redirect_error",
-    "take_any_bucket_name",
-    "tolerate_odd_values",
-]
-
 MAX_LISTING_BYTES = 64 * 1024 * 1024
 """Limit of a page that a proxy has compressed: 1,000 keys of 1,024 bytes take a few MiB."""
 

@@ -19,8 +19,6 @@ from connectors.credentials import Token
 from engine.contract.imports import load_modules
 from engine.errors import FatalError
 
-__all__ = ["S3Client", "S3Connection", "open_client"]
-
 _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _ENCRYPTED: Final = frozenset(

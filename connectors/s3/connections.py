@@ -18,8 +18,6 @@ import anyio.lowlevel
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-__all__ = ["BrokenAnswerError", "Connections", "Origin", "Response"]
-
 KEEPALIVE: Final = 12.0
 """Seconds that an idle connection is kept."""
 

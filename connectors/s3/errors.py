@@ -13,8 +13,6 @@ from connectors.objects.listed import ObjectRefusedError
 from connectors.retry_after import retry_after_seconds
 from engine.errors import ComponentError, EngineError, FatalError, FatalKind, RecordError, TransientError
 
-__all__ = ["ObjectRefusedError", "RedirectError", "is_unsupported", "s3_errors"]
-
 # Codes: S3 API reference, "Error responses". A HEAD answer has no body, so its code is only the status.
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from botocore.exceptions import BotoCoreError, HTTPClientError  # type: ignore[import-untyped]
@@ -22,8 +21,6 @@ from yarl import URL
 from connectors.s3.answers import parse_date, redirect_error
 from connectors.s3.connections import Connections, Origin, Response
 from connectors.s3.signing import Signer, encode_key
-
-__all__ = ["lean_client"]
 
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -230,7 +227,5 @@ class _Body:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()

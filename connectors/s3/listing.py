@@ -17,8 +17,6 @@ from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["Entry", "list_pages"]
-
 MAX_REMEMBERED = 100_000
 """Maximum keys remembered to detect repetitions in an unordered listing."""
 

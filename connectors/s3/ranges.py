@@ -14,8 +14,6 @@ from connectors.s3.streams import S3Body, S3ObjectStreams
 from engine.contract.retry import Retry
 from engine.errors import ComponentError, TransientError
 
-__all__ = ["Arrived", "ParallelRanges"]
-
 PARALLEL_FROM = 32 * 1024 * 1024
 """Minimum size of a large object, in bytes."""
 

@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from connectors.models import S3FileContent
     from connectors.s3.ranges import Arrived
 
-__all__ = [
-    "DEFAULT_MAX_OBJECT_BYTES",
-    "FileRecord",
-    "S3FileReader",
-    "VersionedGets",
-    "check_version",
-    "is_partial",
-    "part_of",
-]
-
 Decode = Callable[[bytes, str, str, str | None], Awaitable[Decoded]]
 T = TypeVar("T")
 

@@ -15,9 +15,6 @@ from connectors.s3.errors import s3_errors
 from connectors.s3.listing import list_pages
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
-__all__ = ["S3Object", "S3WildcardResolver", "plain_etag"]
-
-
 LOOKED_UP_AT_ONCE = 16
 
 S3Object = ListedObject

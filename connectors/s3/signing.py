@@ -13,8 +13,6 @@ from datetime import datetime
 from hashlib import sha256
 from urllib.parse import quote
 
-__all__ = ["EMPTY_SHA256", "Signer", "encode_key"]
-
 EMPTY_SHA256 = sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
 

@@ -21,8 +21,6 @@ from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
 from engine.errors import ComponentError, FatalError, RecordError
 
-__all__ = ["S3Sink", "S3SinkParams"]
-
 PART_BYTES = 8 * 1024 * 1024
 """Larger files are uploaded in parts of this size."""
 

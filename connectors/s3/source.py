@@ -23,8 +23,6 @@ from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
 from engine.errors import FatalError
 
-__all__ = ["S3Connector", "S3Params"]
-
 MAX_CONCURRENCY = 256
 
 

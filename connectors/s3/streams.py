@@ -14,8 +14,6 @@ from connectors.s3.errors import s3_errors
 from connectors.s3.reader import VersionedGets, check_version, is_partial, part_of
 from engine.errors import RecordError, TransientError
 
-__all__ = ["S3Body", "S3ObjectStreams"]
-
 PIECE = 256 * 1024
 
 

@@ -9,8 +9,6 @@ from random import Random
 from connectors.simulated.blocks import JsonObject, uuids
 from connectors.simulated.pools import ReadablePools
 
-__all__ = ["BUCKETS", "CONTENT_TYPES", "LARGEST", "PERMISSIONS", "SMALLEST", "BlobMaker"]
-
 _TEAMS = (
     "billing", "catalog", "clinic", "fleet", "growth", "identity", "labs", "press", "retail", "support",
 )  # fmt: skip

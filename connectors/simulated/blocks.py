@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol, TypeAlias
 
-__all__ = ["BLOCK_SIZE", "JsonObject", "Maker", "generate", "pages", "uuids"]
-
 BLOCK_SIZE = 500
 """Generated in 0.5 to 2 ms. It divides 1000, see `_timestamps`."""
 
@@ -28,11 +26,9 @@ class Maker(Protocol):
 
     def prepare(self) -> None:
         """Build the pools in advance, which takes 0.1 s."""
-        ...
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
         """Generate one record per timestamp, drawing only from `random`."""
-        ...
 
 
 def generate(maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime) -> list[JsonObject]:

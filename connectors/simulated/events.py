@@ -10,8 +10,6 @@ from typing import TypeAlias
 from connectors.simulated.blocks import JsonObject, uuids
 from connectors.simulated.pools import ReadablePools
 
-__all__ = ["EVENT_NAMES", "PROJECTS", "EventMaker", "event_properties"]
-
 PROJECTS = ("proj_web", "proj_mobile", "proj_api", "proj_admin")
 
 KNOWN_SHARE = 0.7

@@ -8,8 +8,6 @@ from random import Random
 from connectors.simulated.blocks import JsonObject, uuids
 from connectors.simulated.pools import ReadablePools
 
-__all__ = ["MESSAGES", "SOURCES", "TRACE_IDS", "LogMaker"]
-
 MESSAGES: dict[str, tuple[str, ...]] = {
     "INFO": (
         "Signed in: {user} from {ip}",

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from faker.generator import Generator
 
-__all__ = ["POOL_SIZE", "ReadablePools"]
-
 POOL_SIZE = 1000
 
 _SEED = 20_240_229

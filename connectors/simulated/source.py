@@ -21,15 +21,6 @@ from engine.contract.keys import KeyRange
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 
-__all__ = [
-    "DEFAULT_RECORDS",
-    "MAX_RECORDS",
-    "BlobConnector",
-    "EventsConnector",
-    "LogsConnector",
-    "SimulatedParams",
-]
-
 DEFAULT_RECORDS = 1000
 MAX_RECORDS = 1_000_000_000
 """Maximum splits of a run, since all are in the ledger before the first is read."""

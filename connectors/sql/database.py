@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
     from adbc_driver_manager.dbapi import Connection, Cursor
 
-__all__ = ["Database", "SqlConnection", "opened"]
-
 T = TypeVar("T")
 
 _SQLITE: Final = "sqlite"

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from connectors.sql.database import Database, SqlConnection, opened
-from connectors.sql.values import bound, json_values, order_texts, order_values
+from connectors.sql.values import bound, is_text, json_values, order_texts, order_values
 from connectors.tables.names import quote
 from connectors.tables.params import missing_column, unusable_key
 from connectors.tables.source import OrderedSource, OrderedSourceParams, Page, Part, keeps_bookmarks
@@ -17,8 +17,6 @@ from engine.errors import FatalError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
-
-__all__ = ["SqlSource", "SqlSourceParams", "check_kinds", "kinds_of"]
 
 
 class SqlSourceParams(OrderedSourceParams):
@@ -88,6 +86,8 @@ class SqlSource(OrderedSource[SqlSourceParams]):
         if not self._order:
             return Page(records)
         order = [(name, rows.column(name)) for name in self._order]
+        if self.params.incremental is not None and is_text(order[0][1].type):
+            self._check_texts(order[0][1].to_pylist())
         orders = list(map(list, zip(*(order_values(column, name) for name, column in order), strict=True)))
         return Page(records, orders, list(zip(*(order_texts(column) for _, column in order), strict=True)))
 

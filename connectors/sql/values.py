@@ -11,8 +11,6 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["bound", "json_values", "order_texts", "order_values"]
-
 _TIMESTAMP: Final = "timestamp"
 _DATE: Final = "date"
 
@@ -40,7 +38,7 @@ def json_values(column: pa.Array, name: str) -> list[Any]:
             kind="schema",
         ) from None
     types = pa.types
-    plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or _is_text(kind)
+    plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or is_text(kind)
     return values if plain else list(map(json_value, values))
 
 
@@ -53,7 +51,7 @@ def order_values(column: pa.Array, name: str) -> list[Any]:
     import pyarrow as pa
 
     kind, types = column.type, pa.types
-    if types.is_integer(kind) or types.is_floating(kind) or _is_text(kind):
+    if types.is_integer(kind) or types.is_floating(kind) or is_text(kind):
         return list(column.to_pylist())
     wrap: Callable[[int], list[Any]]
     if types.is_timestamp(kind):
@@ -95,7 +93,8 @@ def bound(value: Any) -> pa.Array:
     return pa.array([value])
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of this type are text."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

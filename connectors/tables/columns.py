@@ -24,21 +24,6 @@ from connectors.tables.values import base64_bytes, check_places, decimal_type, j
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = [
-    "MAX_COLUMNS",
-    "Changes",
-    "Column",
-    "Dialect",
-    "Row",
-    "ValueType",
-    "by_column",
-    "changes_for",
-    "fill",
-    "names_of",
-    "rows_of",
-    "shown",
-]
-
 MAX_COLUMNS: Final = 500
 """Maximum columns for adding more. Larger numbers come from objects whose field names are data."""
 

@@ -18,8 +18,6 @@ import orjson
 from connectors.objects.key_set import KeySet
 from engine.contract.batch import Batch
 
-__all__ = ["KEEP_DAYS", "Entry", "KnownKeys", "LedgerRow", "Reader", "entries_of"]
-
 KEEP_DAYS: Final = 30
 """Days to keep entries of incomplete runs, which can be resumed for as long."""
 

@@ -8,8 +8,6 @@ from typing import Any
 from connectors.tables.columns import Dialect, Row, by_column, names_of, shown
 from engine.errors import RecordError
 
-__all__ = ["unfit"]
-
 
 def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int, RecordError]:
     """Return the errors of records that cannot be rows of a table, by index.

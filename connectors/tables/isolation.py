@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from engine.errors import FatalError, RecordError
 
-__all__ = ["RowsRefusedError", "deliver_all", "replacing", "unreplaceable"]
-
 
 class RowsRefusedError(Exception):
     """The database refused some rows because of their values; the transaction wrote nothing.

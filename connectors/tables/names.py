@@ -7,8 +7,6 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator, WithJsonSchema
 
-__all__ = ["TableName", "quote", "quote_table"]
-
 _PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
 
 

@@ -15,25 +15,16 @@ from engine.contract.claims import Claim
 from engine.contract.component import Context, Params, operational
 from engine.errors import FatalError
 
-__all__ = [
-    "Mode",
-    "TableSinkParams",
-    "TableSourceParams",
-    "check_staging",
-    "is_staging_of",
-    "merge_rounds",
-    "missing_column",
-    "needs_whole_run",
-    "staging_name",
-    "table_claim",
-    "unusable_key",
-]
-
 _SQL_TYPE: Final = re.compile(
     r"[A-Za-z_][\w. ]*(\((?P<inside>.*)\))?( with(out)? time zone)?(\[\d*\])*", re.I | re.S
 )
 _TEXT: Final = re.compile(r"'[^'\\]*'")
 _INSIDE: Final = re.compile(r"[\w. ,=\[\]()-]*")
+_TOKEN: Final = re.compile(
+    r"""(?P<blank>\s+|--[^\n]*|/\*.*?\*/)|(?P<mark>;)"""
+    r"""|'(?:[^']|'')*+'|"[^"]*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[\w.,()=*]+|.""",
+    re.S,
+)
 _STAGING: Final = "__odw_"
 
 
@@ -141,6 +132,8 @@ class TableSourceParams(Params):
     def _reads_one_thing(self) -> Self:
         if (self.table is None) is (self.query is None):
             raise ValueError("give either a `table` or a `query`")
+        if self.query is not None and not _unterminated(self.query):
+            raise ValueError("`query` is empty")
         return self
 
     def notes(self) -> list[str]:
@@ -157,7 +150,18 @@ class TableSourceParams(Params):
         if self.table is not None:
             return f"{quote_table(self.table, mark)} AS q"
         # the bracket is on its own line, for a query that ends with a comment
-        return f"({(self.query or '').strip().rstrip(';')}\n) AS q"
+        return f"({_unterminated(self.query or '')}\n) AS q"
+
+
+def _unterminated(query: str) -> str:
+    """Return a query without its last semicolon and the comments after it; "" if it has only comments."""
+    end, empty = None, True
+    for token in _TOKEN.finditer(query):
+        if token["mark"]:
+            end = token.start() if end is None else end
+        elif not token["blank"]:
+            end, empty = None, False
+    return "" if empty else query[:end].strip()
 
 
 def missing_column(name: str, columns: Sequence[str]) -> FatalError:

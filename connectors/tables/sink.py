@@ -18,8 +18,6 @@ from engine.contract.component import BatchLimits, Context, Sink
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, RecordError
 
-__all__ = ["Rounds", "TableSink", "Values", "chosen"]
-
 P = TypeVar("P", bound=TableSinkParams)
 
 Values: TypeAlias = Mapping[str, Sequence[Any]]
@@ -62,7 +60,7 @@ class TableSink(Sink[P]):
             return [Check(what, delivered.records, note="merged rows do not tell which run they are of")]
         if self.ctx.chunk:
             return [Check(what, delivered.records, note="other parts of the run add rows too")]
-        return [Check(what, delivered.records, await self._count())]
+        return [delivered.check(what, await self._count())]
 
     def _begin(self) -> str:
         """Prepare for the run; return its id in the ledger."""

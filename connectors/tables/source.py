@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from calendar import day_abbr, day_name, month_abbr, month_name
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -21,11 +22,17 @@ from engine.contract.component import Context, Source, operational
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-
-__all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookmarks"]
+from engine.errors import FatalError
 
 _MARK: Final = "delivered"
 _DAY: Final = re.compile(r"\d{4,}-\d\d-\d\d")
+_NAME: Final = "|".join([*month_name[1:], *month_abbr[1:], *day_name, *day_abbr])
+# neither compact dates, nor numbers with as many digits as seconds since 1970 have until 2286
+_NUMBER: Final = re.compile(r"-\d.*|(?!(?:19|20)\d\d(?:\d{4}$|\.))(?:0|[1-9]\d{0,8})(?:\.\d+)?")
+_DATE: Final = re.compile(
+    r"\d\d?([./-])\d\d?\1\d{4}\b.*|\d\d?([./])\d\d?\2\d\d\b.*"
+    rf"|\d\d?[ -](?:{_NAME})\b.*|(?:{_NAME})\b\W+\d.*"
+)
 
 Order: TypeAlias = list[Any]
 """A row's values of the ordering columns, as JSON."""
@@ -198,6 +205,18 @@ class OrderedSource(Source[P]):
                 f"note: reads what is new by `{self.params.incremental}`, which holds days: it misses rows "
                 "that change later on the last day; use a column with times"
             )
+
+    def _check_texts(self, texts: Iterable[object]) -> None:
+        """Check values of `incremental` that the database compares as text. Raises FatalError."""
+        for text in filter(None, texts):
+            number = _NUMBER.fullmatch(str(text))
+            if number or _DATE.fullmatch(str(text)):
+                what = "numbers" if number else "dates that do not begin with the year"
+                raise FatalError(
+                    f"{self.params.incremental!r} has {what} as text, whose order is another one, so later "
+                    "runs would miss rows: cast it in `query` to a number, date or time",
+                    kind="schema",
+                )
 
     def _check(self, orders: Sequence[Order], last: Order | None) -> None:
         if any(order[-1] is None for order in orders):

@@ -9,8 +9,6 @@ from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Final
 
-__all__ = ["base64_bytes", "check_places", "decimal_type", "json_value", "own_scale"]
-
 
 def json_value(value: Any) -> Any:
     """Convert a value to JSON.

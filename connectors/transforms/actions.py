@@ -18,8 +18,6 @@ from connectors.expressions.times import check_format, check_zone
 from engine.contract.component import Params
 from engine.errors import RecordError
 
-__all__ = ["Change", "MapActions", "changes_of", "fields_read", "flattened"]
-
 MAX_FIELDS = 10_000
 
 

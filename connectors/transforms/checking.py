@@ -17,8 +17,6 @@ from engine.contract.component import Kind, Locality, Params, Transform, compone
 from engine.contract.plain import model_to_json
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Validate", "ValidateParams"]
-
 SHOWN: Final = 3
 NOT_JSON: Final = "invalid record: it cannot be written as JSON"
 MAX_SCHEMA: Final = 4 << 20

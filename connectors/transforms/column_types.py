@@ -11,8 +11,6 @@ import orjson
 
 from engine.errors import RecordError
 
-__all__ = ["ColumnTypes", "check_types", "relation_of"]
-
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
 _UNKNOWN: Final = "NULL"
 MAX_COLUMNS: Final = 1_000

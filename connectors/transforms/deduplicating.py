@@ -17,8 +17,6 @@ from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Deduplicate", "DeduplicateParams"]
-
 DUPLICATE: Final = Drop("duplicate")
 NO_KEY: Final = Drop("no key")
 

@@ -20,8 +20,6 @@ from engine.contract.component import Kind, Locality, Params, Transform, compone
 from engine.contract.params import LocalPath
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Enrich", "EnrichParams"]
-
 NO_MATCH: Final = Drop("no match")
 
 _CSV: Final = "read_csv(?, header = true)"
@@ -99,6 +97,14 @@ class EnrichParams(Params):
             known = ", ".join([*_READERS, *_DATABASES])
             raise ValueError(f"cannot tell what {self.file} holds by its name: use one of {known}")
         return self
+
+    def contents(self) -> dict[str, str]:
+        """Return the size and time of the file, which may be too large to read for this."""
+        try:
+            found = Path(self.file).stat()
+        except OSError:  # it may be made before the run
+            return {}
+        return {"file": f"{found.st_size} {found.st_mtime_ns}"}
 
 
 @component(Kind.TRANSFORM, "enrich", params=EnrichParams, extra="tables", locality=Locality.MACHINE)

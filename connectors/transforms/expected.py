@@ -7,8 +7,6 @@ from typing import Any
 
 from engine.contract.component import Context
 
-__all__ = ["ExpectedFields"]
-
 
 class ExpectedFields:
     """Counts the records searched for each field that has not been seen.

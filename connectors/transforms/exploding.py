@@ -13,8 +13,6 @@ from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import RecordError
 
-__all__ = ["Explode", "ExplodeParams"]
-
 EMPTY: Final = Drop("empty list")
 
 

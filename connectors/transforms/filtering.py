@@ -10,8 +10,6 @@ from engine.contract.batch import Batch
 from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.each import select_or_fail
 
-__all__ = ["Filter", "FilterParams"]
-
 
 class FilterParams(Params):
     """Parameters of `filter`."""

@@ -16,8 +16,6 @@ from engine.contract.each import map_each
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = ["Map", "MapParams"]
-
 
 class MapParams(MapActions):
     """Parameters of `map`."""

@@ -17,8 +17,6 @@ from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.types import JsonValue, Record
 from engine.errors import RecordError
 
-__all__ = ["Mask", "MaskParams"]
-
 Method: TypeAlias = Literal["redact", "hash", "partial"]
 
 

@@ -19,8 +19,6 @@ from engine.contract.batch import Batch, Drop
 from engine.contract.component import BatchLimits, Kind, Params, Transform, component
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Sql", "SqlParams"]
-
 DROPPED: Final = Drop("not in the result")
 MEMORY: Final = "512MB"
 MAX_BYTES: Final = 16 * 1024 * 1024

@@ -16,8 +16,6 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context
 from engine.errors import FatalError
 
-__all__ = ["Candidate", "RememberedKeys", "SeenKeys", "digest"]
-
 
 def digest(text: str) -> int:
     """Return a text's hash of 64 bits, never 0."""

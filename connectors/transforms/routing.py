@@ -16,8 +16,6 @@ from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.each import map_each
 from engine.errors import RecordError
 
-__all__ = ["Route", "RouteParams"]
-
 BranchName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)]
 
 NO_ROUTE = Drop("no route")

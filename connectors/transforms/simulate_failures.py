@@ -20,14 +20,6 @@ from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.types import Record
 from engine.errors import RecordError
 
-__all__ = [
-    "MARKED_FIELDS",
-    "FailurePattern",
-    "SimulateFailures",
-    "SimulateFailuresParams",
-    "simulate_failures",
-]
-
 MARKED_FIELDS = ("file_name", "message", "distinct_id", "source_file_path")
 """Fields for the mark: the first one that is a text is used."""
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-__all__ = ["ROW", "carrying_row"]
-
 OVER: Final = "OVER"
 
 ROW: Final = "_row"

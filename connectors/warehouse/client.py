@@ -23,15 +23,6 @@ from engine.errors import FatalError, TransientError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "Answer",
-    "AnswerTooLargeError",
-    "NoSuchRouteError",
-    "UncertainError",
-    "WarehouseClient",
-    "open_client",
-]
-
 _TRANSIENT_STATUSES = frozenset({408, 409, 423, 424, 425, 429})
 _GZIP = zlib.MAX_WBITS | 16
 _WRONG_ENDPOINT = frozenset({404, 405, 410})

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from connectors.addresses import http_address
 from connectors.credentials import Token
 
-__all__ = ["WarehouseConnection"]
-
 
 class WarehouseConnection(BaseModel):
     """Connection to an ingest service."""

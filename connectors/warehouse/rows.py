@@ -11,8 +11,6 @@ import orjson
 from connectors.warehouse.client import Answer
 from engine.errors import FatalError
 
-__all__ = ["MAX_IDS", "consumption_api", "id_chunks", "items_of"]
-
 MAX_IDS = 100
 """Maximum ids in one address."""
 

@@ -27,8 +27,6 @@ from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 from engine.state.sqlite import SqliteStateStore
 
-__all__ = ["PLACES", "RUN_ID", "Attempt", "Disturbances"]
-
 RUN_ID = "chaos"
 PLACES = "places"
 """Written by an attempt that was not killed: the places that it reached, and how often."""

@@ -24,8 +24,6 @@ from engine.dead_letters.queue import as_json
 from engine.errors import ConfigError
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["digest", "lines_of", "on_scratch", "rows_of", "writes_lines"]
-
 _LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".log")
 
 

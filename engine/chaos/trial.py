@@ -35,8 +35,6 @@ from engine.state.records import DeadLetterFilter, JournalFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
 from engine.trial import paying_nodes
 
-__all__ = ["chaos"]
-
 _PATIENCE = 20  # time limit of one attempt, in multiples of the undisturbed run
 _PATIENCE_AT_LEAST = 120.0  # seconds
 _LISTING = frozenset({"splits_listed", "splits_stored"})  # disturbed runs are given the listing

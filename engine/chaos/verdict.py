@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from engine.state.records import RunStatus
 
-__all__ = ["ChaosReport", "Finding", "World", "differences"]
-
 SHOWN = 3
 
 

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""How fields of options become arguments of the command line, and the types of their values."""
 
 from __future__ import annotations
 
@@ -6,24 +6,10 @@ import argparse
 import math
 import os
 import sys
+from dataclasses import field, fields
+from typing import Any, TypeVar
 
-from engine.cli.options import DEFAULT_FILE
-
-__all__ = [
-    "add_change_arguments",
-    "add_file_argument",
-    "add_file_arguments",
-    "add_interval_argument",
-    "add_limit_argument",
-    "add_output_arguments",
-    "add_progress_argument",
-    "add_state_argument",
-    "at_least_one",
-    "more_than_none",
-    "none_or_more",
-    "port",
-    "this_command",
-]
+T = TypeVar("T")
 
 _HIGHEST_PORT = 65_535
 
@@ -41,82 +27,47 @@ def this_command() -> str:
     return f"{python if inside and not os.environ.get('VIRTUAL_ENV') else 'python'} -m engine"
 
 
-def add_file_argument(parser: argparse.ArgumentParser, what: str = "pipeline file") -> None:
-    """Declare the file, which may be left out."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help=f"{what} (default: {DEFAULT_FILE})")
+def option(default: T, text: str, metavar: str | None = None, /, **settings: Any) -> T:
+    """Return a field of a verb's options that `add_options` declares as an option, with this help text.
+
+    The option is named after the field. It is a flag if the default is False, and repeatable if it is ().
+
+    Args:
+        settings: those of `ArgumentParser.add_argument`, and `flag`, another name of the option.
+    """
+    if default is False:
+        settings |= {"action": "store_true"}
+    elif default == ():
+        settings |= {"action": "append"}
+    if metavar:
+        settings |= {"metavar": metavar}
+    value: T = field(default=default, metadata={"help": text, **settings})
+    return value
 
 
-def add_file_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
-    """Declare the file, its pipelines and overrides."""
-    add_file_argument(parser)
-    parser.add_argument("--only", action="append", metavar="NAME", help="run only this pipeline; repeatable")
-    add_change_arguments(parser, assignments=assignments)
+def argument(default: T, text: str | None, metavar: str | None = None, /, **settings: Any) -> T:
+    """Return a field of a verb's options that `add_options` declares as a positional argument."""
+    value: T = field(default=default, metadata={"help": text, "metavar": metavar, "flag": "", **settings})
+    return value
 
 
-def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
-    """Declare overrides of the file; `assignments`: of any value, in addition to run parameters."""
-    parser.add_argument(
-        "--param", action="append", metavar="PIPELINE.NAME=VALUE", help="set a run parameter; repeatable"
-    )
-    if assignments:
-        parser.add_argument(
-            "--set",
-            action="append",
-            dest="assignments",
-            metavar="PATH=VALUE",
-            help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
-        )
+def add_options(parser: argparse._ActionsContainer, kind: type, *names: str, **texts: str) -> None:
+    """Declare fields of the options `kind`: those named, or all that it adds to its bases.
 
-
-def add_interval_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare `--interval`."""
-    parser.add_argument(
-        "--interval", type=more_than_none, metavar="SECONDS", help="time between two updates (default: 2)"
-    )
-
-
-def add_limit_argument(parser: argparse.ArgumentParser, what: str = "show the newest N") -> None:
-    """Declare `--limit` of a listing."""
-    parser.add_argument(
-        "--limit", type=none_or_more, default=50, metavar="N", help=f"{what}; 0 shows all (default: 50)"
-    )
-
-
-def add_state_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare the state directory and the state store."""
-    parser.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        help="directory of run state and of the sandbox's warehouse (default: .odw)",
-    )
-    parser.add_argument(
-        "--state",
-        metavar="WHERE",
-        help=(
-            "state store: postgresql://USER@HOST/DATABASE or a directory (default: ODW_STATE, else "
-            "--state-dir)"
-        ),
-    )
-
-
-def add_progress_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare `--progress`."""
-    parser.add_argument(
-        "--progress",
-        choices=("auto", "live", "plain", "json", "none"),
-        help="progress display (default: auto: live on a terminal, otherwise a plain line every few seconds)",
-    )
-
-
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the output during runs."""
-    add_progress_argument(parser)
-    parser.add_argument(
-        "--log-format",
-        choices=("json", "console", "none"),
-        help="format of structured events on standard error (default: json unless it is a terminal)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    Args:
+        texts: help texts of further fields, in place of their own.
+    """
+    declared = {field.name: field for field in fields(kind)}
+    own = [name for name in declared if name in vars(kind) and declared[name].metadata]
+    for name in [*names, *texts] or own:
+        settings = {**declared[name].metadata}
+        if name in texts:
+            settings["help"] = texts[name]
+        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
+        if flag:
+            parser.add_argument(flag, dest=name, **settings)
+        else:
+            parser.add_argument(name, **settings)
 
 
 def none_or_more(text: str) -> int:

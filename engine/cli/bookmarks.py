@@ -11,31 +11,24 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_limit_argument, add_state_argument
-from engine.cli.options import BookmarksOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import BookmarksOptions, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
     listing = actions.add_parser("list", help="count bookmarks by pipeline, node and place")
-    listing.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
-    _filters(listing)
-    listing.add_argument("--keys", action="store_true", help="list each bookmark, one per line")
-    add_limit_argument(listing, "with --keys: show the first N")
-    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    add_options(listing, BookmarksOptions, "pipeline", "node", "key")
+    add_options(listing, StateOptions)
+    add_options(listing, BookmarksOptions, "keys", "limit", "json")
 
     resetting = actions.add_parser(
         "reset", help="delete bookmarks, so that the next run re-reads those inputs"
     )
     resetting.add_argument("pipeline", metavar="PIPELINE")
-    _filters(resetting)
-
-
-def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", metavar="NAME", help="only this node")
-    parser.add_argument("--key", metavar="KEY", help="only this object or file")
-    add_state_argument(parser)
+    add_options(resetting, BookmarksOptions, "node", "key")
+    add_options(resetting, StateOptions)
 
 
 def execute(options: BookmarksOptions) -> int:

@@ -8,15 +8,9 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from engine.cli.options import CompletionOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
 def execute(options: CompletionOptions) -> int:

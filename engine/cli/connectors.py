@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from engine.cli.arguments import add_options
 from engine.cli.options import ConnectorsOptions
 
 if TYPE_CHECKING:
@@ -24,14 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show")
     listing = actions.add_parser("list", help="list all components, one per line")
-    listing.add_argument("--json", action="store_true", help="print one JSON array")
+    add_options(listing, ConnectorsOptions, "json")
     showing = actions.add_parser("show", help="show one component")
-    showing.add_argument(
-        "name",
-        metavar="NAME",
-        help="component name, kind.name where a name is ambiguous, or package.module:name",
-    )
-    showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
+    add_options(showing, ConnectorsOptions, "name", json="print one JSON object with its schemas")
 
 
 def execute(options: ConnectorsOptions) -> int:

@@ -11,25 +11,16 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
-from engine.cli.durable.server import add_server_arguments, require_temporal
-from engine.cli.options import ControlOptions
+from engine.cli.arguments import add_options
+from engine.cli.durable.server import require_temporal
+from engine.cli.options import ControlOptions, ServerArguments, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
-    parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
-    parser.add_argument(
-        "number",
-        nargs="?",
-        type=int,
-        default=None,  # else argparse converts its own mark for "no default"
-        metavar="N",
-        help="for `window`: concurrent chunks per shard, 1 to 200",
-    )
-    add_state_argument(parser)
-    add_server_arguments(parser)
+    add_options(parser, ControlOptions, "run", "action", "number")
+    add_options(parser, StateOptions)
+    add_options(parser, ServerArguments)
 
 
 def execute(options: ControlOptions) -> int:

@@ -13,93 +13,41 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import (
-    add_change_arguments,
-    add_limit_argument,
-    add_output_arguments,
-    add_state_argument,
-    none_or_more,
-)
-from engine.cli.options import DEFAULT_FILE, DlqOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import DlqOptions, OutputOptions, PlanOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay|discard")
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
-    _filters(listing, statuses=True)
-    add_limit_argument(listing, "show at most N")
-    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    _add_filters(listing, "status")
+    add_options(listing, DlqOptions, limit="show at most N; 0 shows all (default: 50)")
+    listing.set_defaults(limit=50)
+    add_options(listing, DlqOptions, "json")
 
     showing = actions.add_parser("show", help="show dead letters in detail, with their original records")
     showing.add_argument(
         "names", nargs="+", metavar="DEAD_LETTER", help="an id from `dlq list`, or a record's key"
     )
-    showing.add_argument("--json", action="store_true", help="print one JSON object per line")
-    _where(showing)
+    add_options(showing, DlqOptions, "json", "file", "state_dir", "state", "store")
 
     replaying = actions.add_parser("replay", help="send open dead letters again")
-    replaying.add_argument(
-        "names",
-        nargs="*",
-        metavar="DEAD_LETTER",
-        help="replay only these: ids from `dlq list`, or record keys",
-    )
-    _filters(replaying, statuses=False)
-    replaying.add_argument(
-        "--patch",
-        action="append",
-        metavar="PATCH",
-        help="patch the records first: FIELD=VALUE or FIELD~REGEX~REPLACEMENT; repeatable",
-    )
-    replaying.add_argument(
-        "--limit", type=none_or_more, metavar="N", help="replay at most N, oldest first; 0: all"
-    )
-    replaying.add_argument(
-        "--dry-run", action="store_true", help="print what would be sent, without sending it"
-    )
-    replaying.add_argument(
-        "--force",
-        action="store_true",
-        help="replay named dead letters that are closed, too: their records replace newer rows",
-    )
-    add_change_arguments(replaying)
-    add_output_arguments(replaying)
+    add_options(replaying, DlqOptions, names="replay only these: ids from `dlq list`, or record keys")
+    _add_filters(replaying)
+    add_options(replaying, DlqOptions, "patch", "limit", "dry_run", "force")
+    add_options(replaying, PlanOptions, "param", "assignments")
+    add_options(replaying, OutputOptions)
 
     discarding = actions.add_parser("discard", help="discard open dead letters, with a reason")
-    discarding.add_argument(
-        "names",
-        nargs="*",
-        metavar="DEAD_LETTER",
-        help="discard only these: ids from `dlq list`, or record keys",
-    )
-    discarding.add_argument("--reason", required=True, metavar="TEXT", help="reason, shown by `dlq show`")
-    discarding.add_argument("--dry-run", action="store_true", help="print matches without discarding them")
-    _filters(discarding, statuses=False)
+    add_options(discarding, DlqOptions, names="discard only these: ids from `dlq list`, or record keys")
+    add_options(discarding, DlqOptions, "reason", dry_run="print matches without discarding them")
+    _add_filters(discarding)
 
 
-def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
-    parser.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
-    parser.add_argument("--run", metavar="RUN", help="only this run")
-    parser.add_argument("--node", metavar="NAME", help="only this node")
-    parser.add_argument("--key", metavar="KEY", help="only the record with this key")
-    if statuses:
-        parser.add_argument(
-            "--status",
-            choices=("open", "replayed", "recovered", "discarded", "all"),
-            help="only this status; recovered: the record has been delivered since (default: open)",
-        )
-    _where(parser)
-
-
-def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--file", metavar="FILE", help=f"pipeline file (default: {DEFAULT_FILE})")
-    add_state_argument(parser)
-    parser.add_argument(
-        "--store",
-        choices=("all", "engine", "service"),
-        help="where to look: the engine's state store, the ingest service, or both (default: all)",
-    )
+def _add_filters(parser: argparse.ArgumentParser, *more: str) -> None:
+    add_options(parser, DlqOptions, "pipeline", "run", "node", "key", *more)
+    add_options(parser, DlqOptions, "file", "state_dir", "state", "store")
 
 
 def execute(options: DlqOptions) -> int:

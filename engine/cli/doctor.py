@@ -9,28 +9,13 @@ Exit codes: 0 nothing is wrong, 2 the file is not valid, 3 something else is.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument, more_than_none
 from engine.cli.options import DoctorOptions
 
 if TYPE_CHECKING:
     from engine.cli.checkup.findings import Finding
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    add_state_argument(parser)
-    parser.add_argument(
-        "--timeout",
-        type=more_than_none,
-        metavar="SECONDS",
-        help="time limit for each connection (default: 10)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: DoctorOptions) -> int:

@@ -11,7 +11,6 @@ exact, normalised (equal except for spelling), wrong, missing or invented.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,20 +22,6 @@ from engine.cli.options import EvalOptions
 from engine.cli.record_files import Row, Rows, read_rows
 
 MAX_NAMED = 5  # keys
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument("records", metavar="RECORDS", help="file or pattern of extracted records")
-    parser.add_argument("truth", metavar="TRUTH", help="file or pattern of correct records")
-    parser.add_argument(
-        "--key",
-        metavar="FIELD",
-        help="field to match by (default: id); FIELD=OTHER if it is OTHER in the truth",
-    )
-    parser.add_argument("--against", metavar="FILE", help="records of another run")
-    parser.add_argument("--min", type=float, metavar="SHARE", help="exit with 1 if fewer values are right")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: EvalOptions) -> int:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-__all__ = ["FATES", "Evaluation", "FieldScore", "evaluate"]
-
 Row = Mapping[str, object]
 
 FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")

@@ -8,9 +8,6 @@ from importlib.util import find_spec
 
 import anyio
 
-__all__ = ["COLLECT_AFTER", "on_event_loop"]
-
-
 COLLECT_AFTER = 2_000
 """Number of objects allocated and not yet freed that triggers the garbage collector.
 

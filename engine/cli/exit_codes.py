@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterable
 from enum import IntEnum
 
-__all__ = ["ExitCode", "code_of", "explain", "most_serious", "show_traceback"]
-
 
 class ExitCode(IntEnum):
     """Exit codes of the process. A second signal ends it with 128 + the signal's number."""

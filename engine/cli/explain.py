@@ -7,16 +7,10 @@ python -m engine explain MissingFields     # the type of a dead letter, as `dlq 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 
 from engine.cli.options import ExplainOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument("code", nargs="?", metavar="CODE", help="leave it out to list all")
 
 
 def execute(options: ExplainOptions) -> int:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["ALL", "SECTIONS", "Explanation"]
-
 
 class Explanation(NamedTuple):
     """A meaning without a full stop, and a remedy in sentences."""

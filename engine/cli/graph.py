@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from engine.cli.arguments import add_file_arguments
 from engine.cli.options import GraphOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    parser.add_argument("--format", choices=("text", "mermaid"), help="output format (default: text)")
 
 
 def execute(options: GraphOptions) -> int:

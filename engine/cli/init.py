@@ -8,18 +8,7 @@ Without a template, lists the templates. Existing files are never overwritten.
 
 from __future__ import annotations
 
-import argparse
-
 from engine.cli.options import InitOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="name of the template")
-    parser.add_argument("folder", nargs="?", metavar="DIR", help="folder (default: this one)")
-    parser.add_argument(
-        "--connector", metavar="NAME", help="a package with a source of this name (DIR: odw-NAME)"
-    )
 
 
 def execute(options: InitOptions) -> int:

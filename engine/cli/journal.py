@@ -14,36 +14,29 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_limit_argument, add_state_argument
-from engine.cli.options import JournalOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import JournalOptions, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|purge")
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
-    _filters(listing)
-    add_limit_argument(listing)
-    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    _add_filters(listing)
+    add_options(listing, JournalOptions, "limit", "json")
 
     showing = actions.add_parser("show", help="print answers as the model wrote them, as JSON lines")
-    showing.add_argument("name", metavar="RECORD", help="a record's key, or a prefix of an answer's key")
-    showing.add_argument(
-        "--trace", action="store_true", help="print the prompt and the raw reply of each call, as text"
-    )
-    _filters(showing)
+    add_options(showing, JournalOptions, "name", "trace")
+    _add_filters(showing)
 
     purging = actions.add_parser("purge", help="delete answers")
-    _filters(purging)
-    purging.add_argument("--all", action="store_true", help="delete all answers")
+    _add_filters(purging)
+    add_options(purging, JournalOptions, "all")
 
 
-def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pipeline", metavar="NAME", help="only answers that this pipeline paid for")
-    parser.add_argument("--run", metavar="RUN", help="only answers that this run paid for")
-    parser.add_argument("--model", metavar="NAME", help="only answers of this model")
-    parser.add_argument("--older-than", metavar="AGE", help="only answers older than this, e.g. 12h or 30d")
-    add_state_argument(parser)
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, JournalOptions, "pipeline", "run", "model", "older_than")
+    add_options(parser, StateOptions)
 
 
 def execute(options: JournalOptions) -> int:

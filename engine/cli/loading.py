@@ -17,14 +17,6 @@ from engine.plan.model import Plan
 from engine.registry import Registry, find_modules_beside
 from engine.state.address import is_address
 
-__all__ = [
-    "load_config",
-    "load_plans",
-    "load_plans_for_workers",
-    "resolve_alias",
-    "resolve_aliases",
-]
-
 
 def load_plans(
     options: PlanOptions,

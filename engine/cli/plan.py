@@ -6,11 +6,9 @@ is delivered, stored or paid for. Figures after the sources are scaled from the 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument, more_than_none, none_or_more
 from engine.cli.options import ForecastOptions
 
 if TYPE_CHECKING:
@@ -18,21 +16,6 @@ if TYPE_CHECKING:
 
     from engine.plan.model import Plan
     from engine.preview import Forecast
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    add_state_argument(parser)
-    parser.add_argument(
-        "--sample", type=none_or_more, metavar="N", help="records of each source to read (default: 20)"
-    )
-    parser.add_argument(
-        "--timeout", type=more_than_none, metavar="SECONDS", help="time limit for each listing (default: 10)"
-    )
-    parser.add_argument("--diff", action="store_true", help="show what has changed since the last run")
-    parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: ForecastOptions) -> int:

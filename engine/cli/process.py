@@ -9,8 +9,6 @@ from typing import Any, TextIO, cast
 
 from engine.cli.verbs import main
 
-__all__ = ["LossyStream", "program"]
-
 
 class LossyStream:
     """Standard error that drops text once its reader has gone or its disk is full.

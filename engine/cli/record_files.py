@@ -11,8 +11,6 @@ from io import StringIO
 from itertools import zip_longest
 from typing import Any, Final
 
-__all__ = ["Row", "Rows", "read_rows"]
-
 Row = Mapping[str, object]
 
 MAX_BYTES: Final = 256 * 1024 * 1024

@@ -12,53 +12,28 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_interval_argument, add_limit_argument, add_state_argument
-from engine.cli.options import DEFAULT_FILE, RunsOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import RunsOptions, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
-    listing.add_argument("--pipeline", metavar="NAME", help="only this pipeline")
-    add_limit_argument(listing)
-    listing.add_argument(
-        "--status",
-        choices=("completed", "failed", "outage", "interrupted", "running", "killed"),
-        help="only runs of this status",
-    )
+    add_options(listing, RunsOptions, "pipeline", "limit", "status")
     form = listing.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON object per line")
-    form.add_argument("--watch", action="store_true", help="update the list until Ctrl-C")
-    add_interval_argument(listing)
-    add_state_argument(listing)
+    add_options(form, RunsOptions, "json", "watch")
+    add_options(listing, RunsOptions, "interval", "state_dir", "state")
 
     showing = actions.add_parser("show", help="show one run in detail")
-    showing.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
-    showing.add_argument(
-        "--file", metavar="FILE", help=f"compare the run's plan with this file (default: {DEFAULT_FILE})"
-    )
-    showing.add_argument("--json", action="store_true", help="print one JSON object")
-    add_state_argument(showing)
+    add_options(showing, RunsOptions, "run", "file", json="print one JSON object")
+    add_options(showing, StateOptions)
 
     forgetting = actions.add_parser("forget", help="delete a run with its splits and dead letters")
-    forgetting.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
-    forgetting.add_argument(
-        "--yes", action="store_true", help="forget the run even if it has open dead letters"
-    )
-    add_state_argument(forgetting)
+    add_options(forgetting, RunsOptions, "run", "yes", "state_dir", "state")
 
     pruning = actions.add_parser("prune", help="forget completed runs that have no open dead letters")
-    pruning.add_argument(
-        "--older-than",
-        required=True,
-        metavar="AGE",
-        help="only runs that ended longer ago than this, e.g. 12h or 30d",
-    )
-    pruning.add_argument(
-        "--failed", action="store_true", help="failed and interrupted runs too; they can no longer be resumed"
-    )
-    add_state_argument(pruning)
+    add_options(pruning, RunsOptions, "older_than", "failed", "state_dir", "state")
 
 
 def execute(options: RunsOptions) -> int:

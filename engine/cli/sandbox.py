@@ -6,19 +6,7 @@ them itself; use this verb to inspect the services of such a run.
 
 from __future__ import annotations
 
-import argparse
-
 from engine.cli.options import SandboxOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument("--services", metavar="NAMES", help="services to run: s3, llm, ingest (default: all)")
-    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
-    parser.add_argument("--samples", metavar="DIR", help="sample documents for S3")
-    parser.add_argument(
-        "--no-stdin", action="store_true", help="serve until a signal arrives; ignore standard input"
-    )
 
 
 def execute(options: SandboxOptions) -> int:

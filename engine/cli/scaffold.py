@@ -15,8 +15,6 @@ from engine.cli.options import InitOptions
 from engine.config.problems import unknown
 from engine.errors import ConfigError, StateError
 
-__all__ = ["TEMPLATES", "Template", "create"]
-
 FOLDER = Path(__file__).parent / "templates"
 IGNORED = ".odw/\n.env\n"
 

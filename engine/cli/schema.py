@@ -6,14 +6,9 @@ In editors with the YAML language server, put this at the top of the file:
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from engine.cli.options import SchemaOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no arguments."""
 
 
 def execute(options: SchemaOptions) -> int:

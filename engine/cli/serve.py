@@ -6,52 +6,15 @@ tokens, set their hashes in ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY; see 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import port
 from engine.cli.options import ServeOptions
 
 if TYPE_CHECKING:
     from engine.service.auth import TokenSettings
     from engine.service.settings import ServiceSettings
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    parser.add_argument(
-        "file", nargs="?", metavar="FILE", help="pipelines that clients may start (default: none)"
-    )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="also serve dead letters at port 9999 and the sample files at port 9500, without keys",
-    )
-    parser.add_argument(
-        "--topics-port", type=port, metavar="PORT", help="serve dead letters as topic messages on this port"
-    )
-    parser.add_argument(
-        "--files-port", type=port, metavar="PORT", help="serve the sample bucket on this port, without a key"
-    )
-    parser.add_argument("--samples", metavar="DIR", help="sample documents (default: built-in)")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=port, help="port to listen on; 0 picks a free one (default: 4200)")
-    parser.add_argument(
-        "--insecure",
-        action="store_true",
-        help="listen on other interfaces without keys; only for trusted networks",
-    )
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        metavar="NAME",
-        help="also answer to this host name without keys; repeatable (default: names of this machine)",
-    )
-    parser.add_argument("--traces", metavar="URL", help="send traces of the runs to URL, over HTTP (OTLP)")
-    parser.add_argument("--path-prefix", metavar="PATH", help="strip this prefix from paths")
-    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
 
 
 def execute(options: ServeOptions) -> int:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from engine.cli.verbs import VERBS, parser_of
 
-__all__ = ["Words", "script", "words"]
-
 
 @dataclass(frozen=True, slots=True)
 class Option:

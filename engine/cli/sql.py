@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.cli.arguments import add_options
 from engine.cli.options import SqlOptions
 
 TIMEOUT = 60.0
@@ -25,20 +26,13 @@ TIMEOUT = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("query", nargs="?", metavar="QUERY", help="one SELECT; - reads it from stdin")
-    parser.add_argument("--database", metavar="FILE", help="a DuckDB file to query instead of the warehouse")
-    parser.add_argument("--limit", type=int, metavar="N", help="maximum rows, up to 10000 (default: 1000)")
+    add_options(parser, SqlOptions, "query", "database", "limit")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "--output", choices=("table", "json", "csv"), help="format of the rows (default: table)"
-    )
+    add_options(form, SqlOptions, "output")
     form.add_argument(
         "--json", dest="output", action="store_const", const="json", help="the same as --output json"
     )
-    parser.add_argument(
-        "--snapshot", action="store_true", help="copy the warehouse to a file and print its path instead"
-    )
-    parser.add_argument("--state-dir", metavar="DIR", help="directory of the warehouse (default: .odw)")
+    add_options(parser, SqlOptions, "snapshot", "state_dir")
 
 
 def execute(options: SqlOptions) -> int:

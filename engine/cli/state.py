@@ -12,8 +12,6 @@ from engine.cli.options import DEFAULT_STATE_DIR, StateOptions
 if TYPE_CHECKING:
     from engine.state.store import StateStore
 
-__all__ = ["STATE_VARIABLE", "run_id_of", "shown_state", "state_of", "state_options", "store_of"]
-
 STATE_VARIABLE = "ODW_STATE"
 
 

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_file_arguments, add_state_argument
-from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
-from engine.cli.options import SubmitOptions
+from engine.cli.arguments import add_options
+from engine.cli.durable.server import require_temporal
+from engine.cli.options import RequestOptions, ServerArguments, StateOptions, SubmitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_arguments(parser, assignments=False)
-    parser.add_argument("--resume", metavar="RUN", help="resume this run, started locally or durably")
-    parser.add_argument("--wait", action="store_true", help="watch the runs until they end")
-    add_request_arguments(parser)
-    add_state_argument(parser)
-    add_server_arguments(parser)
+    add_options(parser, SubmitOptions, "file", "only", "param", "resume", "wait")
+    add_options(parser, RequestOptions)
+    add_options(parser, StateOptions)
+    add_options(parser, ServerArguments)
 
 
 def execute(options: SubmitOptions) -> int:

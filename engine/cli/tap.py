@@ -19,31 +19,14 @@ import argparse
 import os
 import sys
 
-from engine.cli.arguments import add_change_arguments, add_state_argument
-from engine.cli.options import DEFAULT_FILE, TapOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import StateOptions, TapOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "node",
-        metavar="NODE|RUN",
-        help="PIPELINE.NODE, or NODE where only one pipeline has it; or a run in progress",
-    )
-    parser.add_argument(
-        "file",
-        nargs="?",
-        metavar="FILE|NODE",
-        help=f"pipeline file (default: {DEFAULT_FILE}); after a run, the node",
-    )
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="records of each source to read, or samples of a run to print (default: 10)",
-    )
-    add_change_arguments(parser)
-    add_state_argument(parser)
+    add_options(parser, TapOptions, "node", "file", "limit", "param", "assignments")
+    add_options(parser, StateOptions)
 
 
 def execute(options: TapOptions) -> int:

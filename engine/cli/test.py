@@ -8,25 +8,13 @@ Exit codes: 0 all passed, 1 some failed, 2 a file is not valid.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_argument
 from engine.cli.options import TestOptions
 
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_file_argument(parser, "pipeline file, file of cases, or folder")
-    parser.add_argument("--only", action="append", metavar="CASE", help="only this case; repeatable")
-    parser.add_argument(
-        "--update", action="store_true", help="replace the expected results by the actual ones"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: TestOptions) -> int:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_interval_argument, add_state_argument
-from engine.cli.options import TopOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import StateOptions, TopOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_interval_argument(parser)
-    parser.add_argument("--once", action="store_true", help="print the runs once and exit")
-    parser.add_argument("--json", action="store_true", help="print one JSON array per update")
-    add_state_argument(parser)
+    add_options(parser, TopOptions)
+    add_options(parser, StateOptions)
 
 
 def execute(options: TopOptions) -> int:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument
-from engine.cli.options import ValidateOptions
+from engine.cli.arguments import add_options
+from engine.cli.options import FileOptions, PlanOptions, StateOptions, ValidateOptions
 
 if TYPE_CHECKING:
     from engine.errors import Problem
@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_arguments(parser)
-    parser.add_argument(
-        "--target",
-        choices=("local", "temporal"),
-        help="temporal: also report what cannot work with several workers (default: local)",
-    )
-    parser.add_argument(
-        "--one-machine", action="store_true", help="with --target temporal: all workers run on this machine"
-    )
-    add_state_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, FileOptions)
+    add_options(parser, PlanOptions)
+    add_options(parser, ValidateOptions, "target", "one_machine")
+    add_options(parser, StateOptions)
+    add_options(parser, ValidateOptions, "json")
 
 
 def execute(options: ValidateOptions) -> int:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["VERBS", "main", "parser_of"]
-
 VERBS = {
     "init": "create a project from a template",
     "run": "run the pipelines of a file",
@@ -213,7 +211,13 @@ def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
         from engine.cli.loading import resolve_alias
 
         arguments.pipeline = resolve_alias(arguments.pipeline, getattr(arguments, "file", None))
-    return parsed(get_type_hints(module.execute)["options"], arguments)
+    return parsed(_kind(module), arguments)
+
+
+def _kind(module: ModuleType) -> type:
+    """Return the class of a verb's options."""
+    kind: type = get_type_hints(module.execute)["options"]
+    return kind
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -227,7 +231,13 @@ def _parser(module: ModuleType, verb: str, program: str) -> VerbParser:
         description=module.__doc__,
         allow_abbrev=False,
     )
-    module.add_arguments(parser)
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    else:
+        from engine.cli.arguments import add_options
+
+        for kind in reversed(_kind(module).__mro__[:-1]):
+            add_options(parser, kind)
     parser.describe_actions()
     return parser
 

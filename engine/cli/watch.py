@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_progress_argument, add_state_argument
-from engine.cli.durable.server import add_server_arguments, require_temporal
-from engine.cli.options import DurableOptions
+from engine.cli.arguments import add_options
+from engine.cli.durable.server import require_temporal
+from engine.cli.options import DurableOptions, ServerArguments, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
-    add_progress_argument(parser)
-    add_state_argument(parser)
-    add_server_arguments(parser)
+    add_options(parser, DurableOptions, "run", "progress")
+    add_options(parser, StateOptions)
+    add_options(parser, ServerArguments)
 
 
 def execute(options: DurableOptions) -> int:

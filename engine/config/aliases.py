@@ -12,8 +12,6 @@ from engine.config.problems import Problems, unknown
 from engine.config.values import Value
 from engine.contract.types import JsonValue
 
-__all__ = ["read_aliases", "with_own_names"]
-
 
 def read_aliases(section: Value | None, pipelines: Collection[str], problems: Problems) -> dict[str, str]:
     """Read aliases with their pipelines; invalid ones are reported in `problems` and omitted.

@@ -8,8 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine.units import parse_duration
 
-__all__ = ["check_schedule", "check_time_zone", "interval_of"]
-
 _FIELDS: Final = (
     ("minute", 0, 59),
     ("hour", 0, 23),

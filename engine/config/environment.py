@@ -12,8 +12,6 @@ from typing import Final
 from engine.config.problems import Problems
 from engine.config.values import Place
 
-__all__ = ["MAX_SECRET_BYTES", "file_reader", "load_environment"]
-
 MAX_SECRET_BYTES: Final = 64 << 10
 _MAX_ENV_BYTES: Final = 1 << 20
 

@@ -25,8 +25,6 @@ from typing import Final
 from engine.config.problems import Problems, unknown
 from engine.config.values import Place, Plain, Value
 
-__all__ = ["Scope", "escape", "interpolate"]
-
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAM: Final = re.compile(r"params\.([A-Za-z_][A-Za-z0-9_-]*)")
 _FORMS: Final = "${NAME}, ${NAME:-default}, ${NAME:?message}, ${params.name} or ${file:/path}"

@@ -24,8 +24,6 @@ from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
 from engine.service.declared import DeclarationError, Declared, WarehouseSection
 
-__all__ = ["VERSION", "load_file", "load_mapping"]
-
 VERSION: Final = 1
 """The version of the file format that this engine reads."""
 

@@ -15,8 +15,6 @@ from engine.config.yaml_document import parse_scalar, parse_yaml
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 
-__all__ = ["Overrides", "apply_assignments", "check_param_names", "given_params"]
-
 # Levels with user-defined names: assigning below a name that does not exist is a mistake.
 _NAMED: Final = (("pipelines",), ("connections",), ("pipelines", "*", "nodes"))
 _SINGULAR: Final = MappingProxyType({"pipelines": "pipeline", "connections": "connection", "nodes": "node"})

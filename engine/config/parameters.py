@@ -16,8 +16,6 @@ from engine.config.values import Place, Plain, Value, from_plain
 from engine.config.yaml_document import parse_scalar
 from engine.contract.types import JsonValue
 
-__all__ = ["declare", "from_text", "known_values", "resolve"]
-
 _SYNONYMS: Final[Mapping[str, ParamType]] = MappingProxyType(
     {
         **{str(member): member for member in ParamType},

@@ -35,8 +35,6 @@ from engine.config.validation import field_names, validate
 from engine.config.values import Place, Value
 from engine.contract.component import Kind
 
-__all__ = ["FORWARD_NODE", "check_name", "read_pipeline", "without_nulls"]
-
 FORWARD_NODE: Final = "dead_letters.forward"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 

@@ -9,8 +9,6 @@ from typing import Final
 from engine.config.values import Place, Value
 from engine.errors import Problem
 
-__all__ = ["Problems", "describe", "listed", "nearest", "redacted", "unknown"]
-
 _SHOWN_LENGTH = 60
 _MAX_BITS = 14_000  # Python formats at most 4,300 digits
 

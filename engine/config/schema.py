@@ -22,8 +22,6 @@ from engine.contract.types import JsonValue
 from engine.errors import RegistryError
 from engine.registry import Registry
 
-__all__ = ["DIALECT", "file_schema"]
-
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]

@@ -24,16 +24,6 @@ from engine.contract.component import BatchLimits
 from engine.service.declared import WarehouseSection
 from engine.units import Duration, Limit, Size, Timeout
 
-__all__ = [
-    "DeadLetterSection",
-    "FileSection",
-    "ForwardSection",
-    "NodeSection",
-    "NotifySection",
-    "ParameterSection",
-    "PipelineSection",
-]
-
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 

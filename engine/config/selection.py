@@ -11,8 +11,6 @@ from engine.config.problems import unknown
 from engine.config.values import Place
 from engine.errors import ConfigError, Problem
 
-__all__ = ["select"]
-
 
 def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only") -> FileConfig:
     """Return the file with only these pipelines and their followers.

@@ -14,8 +14,6 @@ from engine.config.problems import Problems
 from engine.config.values import Place, Value
 from engine.contract.component import Kind
 
-__all__ = ["SHORTHANDS", "expanded"]
-
 SHORTHANDS: Final[Mapping[str, str]] = {
     "filter": "where",
     "map": "steps",

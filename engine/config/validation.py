@@ -15,8 +15,6 @@ from pydantic_core import ErrorDetails
 from engine.config.problems import Problems, describe, nearest, redacted, unknown
 from engine.config.values import Value
 
-__all__ = ["allows_null", "field_names", "holds_secret", "validate"]
-
 M = TypeVar("M", bound=BaseModel)
 
 # Pydantic's own messages never repeat the input; those of validators may, so even short texts are hidden.

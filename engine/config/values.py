@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 from engine.errors import Problem
 from engine.redaction import hide
 
-__all__ = ["Place", "Plain", "Value", "from_plain"]
-
 Plain: TypeAlias = Any
 """What YAML gives: None, bool, int, float, str, date, datetime, lists and text-keyed dicts of them.
 

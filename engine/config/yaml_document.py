@@ -18,8 +18,6 @@ from yaml.reader import ReaderError
 from engine.config.values import Place, Plain, Value
 from engine.errors import ConfigError, Problem
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "parse_bytes", "parse_scalar", "parse_yaml"]
-
 MAX_BYTES: Final = 1 << 20
 """Larger files are rejected; a hand-written file of this size would have about 30,000 lines."""
 MAX_DEPTH: Final = 64

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 
-__all__ = ["Patch", "apply_patches", "parse_patch"]
-
 
 @dataclass(frozen=True, slots=True)
 class Patch:

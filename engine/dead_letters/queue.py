@@ -35,8 +35,6 @@ from engine.state.dead_letters import storable
 from engine.state.records import DeadLetterFilter, JournalFilter
 from engine.state.store import StateStore
 
-__all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
-
 LARGEST_RECORD = 256 * 1024
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
@@ -49,7 +47,6 @@ class TakesDeadLetters(Protocol):
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Deliver dead letters; errors as in `Sink.write`."""
-        ...
 
 
 class DeadLetterRoute:
@@ -120,6 +117,8 @@ class DeadLetterRoute:
             batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
         ) -> None:
             # the dead letters are safe in the store; only their copy was rejected
+            if not stats.dead:
+                stats.aggregate[f"note: {without_credentials(str(failures[0][1]))[:MAX_MESSAGE_LENGTH]}"] = 1
             stats.dead += len(failures)
 
         self._forward_stats = stats

@@ -8,9 +8,11 @@ before the sinks opened are left out, and later deliveries are kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from hashlib import blake2b
+from typing import TypeAlias, cast
 
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Context, Kind, NoParams, Source
@@ -22,19 +24,6 @@ from engine.dead_letters.patch import Patch, apply_patches
 from engine.plan.identity import identity_hash
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
-__all__ = [
-    "REPLAY_GROUP",
-    "LetterId",
-    "Obstacle",
-    "ReplayGroup",
-    "ReplaySource",
-    "StillOpen",
-    "group_dead_letters",
-    "letter_id",
-    "replay_plan",
-    "same_record",
-]
-
 REPLAY_GROUP = "replay-"
 """Prefix of the group of a run that replays dead letters; the next replay continues it, `resume` does not."""
 
@@ -45,6 +34,7 @@ StillOpen: TypeAlias = Callable[[], Awaitable[Collection[LetterId]]]
 """Called once the sinks are open: returns the dead letters that are still open."""
 
 SOURCE_NAME = "dead_letters"
+_LETTERS = "letters"
 PAGE = 256
 
 
@@ -127,10 +117,14 @@ class ReplaySource(Source[NoParams]):
             self._in_flight.append((batch, [letter for same, _ in page for letter in same]))
             yield batch
 
-    @property
-    def letter_ids(self) -> set[LetterId]:
-        """Return the identities of the dead letters to send."""
-        return {letter_id(letter) for same, _ in self._to_send for letter in same}
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """Store which dead letters the run may send; see `sent_by`."""
+        sent = self.digests()
+        yield Split("all", {_LETTERS: [[*one, sent[one]] for one in sorted(sent)]})
+
+    def digests(self) -> dict[LetterId, str]:
+        """Return the dead letters to send, each with a digest of the record that is sent for it."""
+        return {letter_id(letter): _digest(record) for same, record in self._to_send for letter in same}
 
     def settled(self) -> list[DeadLetter]:
         """Return the dead letters whose records have been settled since the last call."""
@@ -142,6 +136,16 @@ class ReplaySource(Source[NoParams]):
             else:
                 self._in_flight.append((batch, letters))
         return found
+
+
+def sent_by(split: Split) -> dict[LetterId, str]:
+    """Return the dead letters that a replay may have sent, with digests as of `ReplaySource.digests`."""
+    letters = cast("list[list[str]]", split.manifest.get(_LETTERS, []))
+    return {(run, node, key): digest for run, node, key, digest in letters}
+
+
+def _digest(record: JsonValue) -> str:
+    return blake2b(json.dumps(record).encode(), digest_size=8).hexdigest()
 
 
 def letter_id(letter: DeadLetter) -> LetterId:

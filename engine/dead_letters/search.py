@@ -19,8 +19,6 @@ from engine.service.client import ServiceClient, ServiceDeadLetter
 from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
-__all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters", "search_service_letters"]
-
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
 Copies: TypeAlias = "dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]"

@@ -22,8 +22,6 @@ from engine.flow.stats import NodeStats, Waiting
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["Components"]
-
 
 class Components:
     """Builds and opens the nodes of a plan, and reports on all of them.

@@ -38,8 +38,6 @@ from engine.service.declared import Declared
 from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["DEFAULT_MEMORY", "Engine"]
-
 DEFAULT_MEMORY = 256 * 1024 * 1024
 
 Endpoints = dict[str, dict[str, str]]

@@ -8,8 +8,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Observer", "RunEvent", "Speaker", "null_observer", "speaker", "speaking"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:

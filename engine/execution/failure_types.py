@@ -17,8 +17,6 @@ from engine.flow.errors import unwrap_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 
-__all__ = ["MAX_MESSAGE_BYTES", "FailureType", "TypedFailure", "report_failure", "typed_failure"]
-
 MAX_MESSAGE_BYTES: Final = 2048
 
 

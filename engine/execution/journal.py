@@ -16,8 +16,6 @@ from engine.contract.clock import Clock, timestamp
 from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.state.store import StateStore
 
-__all__ = ["Journal", "NodeJournal"]
-
 
 class Journal:
     """The paid answers of one store, and the questions in flight.

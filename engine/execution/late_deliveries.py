@@ -13,8 +13,6 @@ from engine.plan.model import Plan
 from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
-__all__ = ["LateDeliveries"]
-
 MAX_OPEN_LETTERS = 2_000  # maximum of earlier runs' dead letters that a run tracks
 
 
@@ -32,7 +30,7 @@ class LateDeliveries:
     async def watch(self, runtimes: Collection[Runtime]) -> None:
         """Let every sink note which open dead letters its deliveries close. Raises StateError."""
         self._replays = [one.component for one in runtimes if isinstance(one.component, ReplaySource)]
-        replayed = {place for source in self._replays for place in source.letter_ids}  # closed once settled
+        replayed = {place for source in self._replays for place in source.digests()}  # closed once settled
         where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
         letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
         letters = [one for one in letters if letter_id(one) not in replayed]

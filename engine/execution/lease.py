@@ -28,17 +28,6 @@ from engine.errors import LeaseHeldError, StateError
 from engine.state.records import Lease
 from engine.state.store import StateStore
 
-__all__ = [
-    "LEASE_TTL",
-    "RENEWED_EVERY",
-    "HeldLease",
-    "acquire",
-    "holder_is_gone",
-    "living",
-    "numbering",
-    "process_here",
-]
-
 LEASE_TTL: Final = 30.0
 RENEWED_EVERY: Final = 10.0
 

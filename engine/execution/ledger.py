@@ -23,8 +23,6 @@ from engine.fault_injection import reached
 from engine.state.records import Acked, Progress, SplitRecord
 from engine.state.store import StateStore
 
-__all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
-
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
 MIN_READ_AHEAD, MAX_READ_AHEAD = 1_000, 50_000

@@ -16,8 +16,6 @@ from engine.flow.outage import Outage
 from engine.flow.segment import Runtime
 from engine.state.store import StateStore
 
-__all__ = ["Listing"]
-
 PAGE_SPLITS = 1_000
 """Splits per transaction where the same process reads them."""
 

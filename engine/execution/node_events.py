@@ -10,8 +10,6 @@ from engine.contract.component import Kind
 from engine.execution.events import Observer, RunEvent, null_observer
 from engine.flow.stats import NodeSnapshot, NodeStats
 
-__all__ = ["NodeEvents", "finished"]
-
 LOOK_EVERY = 0.5
 
 

@@ -24,17 +24,6 @@ from engine.plan.model import Plan
 from engine.state.records import Notification
 from engine.state.store import StateStore
 
-__all__ = [
-    "ID_HEADER",
-    "MAX_AGE",
-    "PENDING_AFTER",
-    "pending_results",
-    "post_pending",
-    "post_periodically",
-    "stored_result",
-    "tell",
-]
-
 MAX_AGE = timedelta(days=3)
 """Age at which a result that was never accepted is given up."""
 

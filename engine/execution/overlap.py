@@ -22,8 +22,6 @@ from engine.plan.model import Plan
 from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = ["Entry", "entered", "policy_of"]
-
 POLL_EVERY = 0.5
 GIVE_WAY_WITHIN = 5.0  # seconds within which a younger run that sees this one has given way
 
@@ -105,10 +103,9 @@ class Entry:
         if self.policy == "allow":
             return []
         found: list[_Other] = []
-        for record in await self.store.list_runs(pipeline=self.plan.pipeline):
-            if record.run_id == own or record.status is not RunStatus.RUNNING:
-                continue
-            if record.group_id.startswith(REPLAY_GROUP):
+        pipeline = self.plan.pipeline
+        for record in await self.store.list_runs(pipeline=pipeline, statuses=[RunStatus.RUNNING]):
+            if record.run_id == own or record.group_id.startswith(REPLAY_GROUP):
                 continue
             try:
                 lease = await living(self.store, self.clock, record.run_id)

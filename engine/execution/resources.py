@@ -19,8 +19,6 @@ from engine.flow.tracing import RunTrace
 from engine.plan.model import PlanNode
 from engine.state.store import StateStore
 
-__all__ = ["DRAIN_LIMIT", "Connect", "RunIdentity", "RunnerResources"]
-
 DRAIN_LIMIT = 30.0  # seconds; usual grace period of process supervisors
 
 Connect = Callable[[PlanNode], BaseModel | None]

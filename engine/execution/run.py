@@ -28,8 +28,6 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.state.records import DeadLetterFilter, Follower, Notification, RunRecord, RunStatus
 
-__all__ = ["Following", "Run", "nothing_follows"]
-
 Following: TypeAlias = Callable[[RunStatus], Collection[str]]
 
 
@@ -215,6 +213,7 @@ class Run:
             tally=tally,
             seconds=snapshot.elapsed,
             nodes=snapshot.nodes,
+            forward=snapshot.forward,
             bottleneck=snapshot.bottleneck,
             error=error,
             failure=failure,

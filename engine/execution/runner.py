@@ -40,8 +40,6 @@ from engine.flow.stopping import Drain, Stop
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 
-__all__ = ["Runner"]
-
 STOP_LIMIT = 120.0  # seconds; no supervisor waits in this case, and records in flight may have been paid for
 
 

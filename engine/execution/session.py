@@ -36,8 +36,6 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.state.records import Follower, Notification, RunRecord, RunStatus
 
-__all__ = ["Entry", "Session", "new_group", "starting"]
-
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
 POST_LIMIT = 5.0

@@ -20,8 +20,6 @@ from engine.contract.lease import Lease, NoLease
 from engine.errors import FatalError
 from engine.state.store import StateStore
 
-__all__ = ["PipelineSpending", "StoredAllowances"]
-
 _PART: Final = 0.01  # share of a budget taken from the store at a time
 _ROUNDING: Final = 1e-9  # USD
 

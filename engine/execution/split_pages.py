@@ -10,8 +10,6 @@ from engine.execution.ledger import Ledger
 from engine.state.records import SplitRecord
 from engine.state.store import StateStore
 
-__all__ = ["SplitPages"]
-
 PAGE = 100
 """Splits in memory at a time; a manifest may name a thousand objects."""
 

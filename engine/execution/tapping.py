@@ -28,8 +28,6 @@ from engine.dead_letters.queue import as_json
 from engine.execution.lease import numbering
 from engine.execution.run import Run
 
-__all__ = ["MAX_SAMPLES", "MAX_SOCKET_PATH", "serve_taps", "short_path", "tap_socket"]
-
 MAX_SAMPLES: Final = 10_000
 MAX_SOCKET_PATH: Final = 103  # bytes; accepted by every system
 MAX_TAPS: Final = 8  # concurrent taps of a process

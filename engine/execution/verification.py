@@ -21,8 +21,6 @@ from engine.plan.model import Plan
 from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
 
-__all__ = ["ask_sinks", "not_asked", "verify"]
-
 OTHER_SIDE = "service"  # the stage of records that a sink delivered and that died there
 _IN_LEDGER = ("read", "forked", "written", "accepted", "dropped", "dead")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from engine.contract.batch import Batch, join
 from engine.contract.component import BatchLimits
 
-__all__ = ["Batcher"]
-
 
 class Batcher:
     """Collects records, with origins and keys, until a batch is full by count or bytes.

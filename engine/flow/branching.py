@@ -7,8 +7,6 @@ from itertools import repeat
 
 from engine.contract.batch import Batch
 
-__all__ = ["divide"]
-
 
 def divide(batch: Batch, readers: Sequence[Sequence[str]], unread: str) -> list[Batch]:
     """Return the part of each reader, in order, and account for all records.

@@ -17,8 +17,6 @@ import anyio
 from engine.contract.types import Reservation
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["DEFAULT_FLOOR", "BudgetReservation", "ByteBudget", "ProcessBudget", "WatchedAllowance"]
-
 DEFAULT_FLOOR = 4 * 1024 * 1024
 
 

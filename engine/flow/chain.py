@@ -15,8 +15,6 @@ from engine.flow.skip_dead import skip_dead
 from engine.flow.stats import NodeStats
 from engine.flow.steps import Next, SinkStep, Step, TransformStep, build_step
 
-__all__ = ["DeadLetterQueue", "chain", "drop_unrouted"]
-
 
 class DeadLetterQueue(Protocol):
     """Interface to the dead-letter queue; runs use `engine.dead_letters.queue`."""

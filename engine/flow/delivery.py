@@ -19,8 +19,6 @@ from engine.flow.redelivery import DeadLetterCall, Redelivery, Remainder
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
 
-__all__ = ["DeadLetterCall", "Delivery", "Failure", "Outcome"]
-
 Failure: TypeAlias = TransientError | RecordError | BatchError
 
 

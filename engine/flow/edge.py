@@ -18,8 +18,6 @@ from anyio.lowlevel import checkpoint
 
 from engine.contract.batch import Batch
 
-__all__ = ["Edge", "Pacer"]
-
 YIELD_AFTER = 0.001
 CROWDED = 512  # records waiting in an edge at which the receiver should have its turn
 

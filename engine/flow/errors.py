@@ -20,8 +20,6 @@ from engine.errors import (
 )
 from engine.flow.delivery import Failure
 
-__all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "unwrap_group"]
-
 
 def classify_error(
     node: str, error: Exception, batch: Batch, *, survives: bool = False, makers: Makers = ()

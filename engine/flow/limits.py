@@ -16,8 +16,6 @@ from engine.contract.acks import Tally
 from engine.errors import DeadLetterBudgetError, InputMissingError, RunError
 from engine.plan.model import DeadLetterSettings, Plan
 
-__all__ = ["DEFAULT_WINDOW", "WINDOW", "DeathWatch", "unmet"]
-
 WINDOW: Final = 1_000  # last records of a node for which a share is checked during the run
 JUDGED_FROM: Final = 100
 DEFAULT_WINDOW: Final = 10_000  # the same for the default share; never checked before it is full

@@ -15,8 +15,6 @@ from engine.contract.batch import Batch
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue, Record
 
-__all__ = ["OpenDeadLetters"]
-
 _TYPES = frozenset({int, float, Decimal, UUID, date, datetime, time})
 
 

@@ -10,8 +10,6 @@ from engine.contract.component import Component
 from engine.contract.unplanned import escaped
 from engine.flow.errors import as_run_error
 
-__all__ = ["closing_by_name"]
-
 
 @asynccontextmanager
 async def closing_by_name(node: str, component: Component[Any]) -> AsyncGenerator[Component[Any], None]:

@@ -12,8 +12,6 @@ from engine.flow.errors import as_run_error
 from engine.flow.retry import NodeHealth, RetryPolicy, check_outage
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["Outage"]
-
 T = TypeVar("T")
 
 

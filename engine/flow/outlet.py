@@ -15,8 +15,6 @@ from engine.flow.sizing import estimate_batch
 from engine.flow.stats import NodeStats, Waiting
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["DEFAULT_BUFFER", "Outlet", "Wiring", "wire"]
-
 DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two measurements of the records' growth
 NOTICEABLE_GROWTH = 1.25

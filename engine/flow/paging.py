@@ -18,8 +18,6 @@ from engine.contract.types import JsonValue, Record, Reservation
 from engine.contract.unplanned import escaped
 from engine.flow.sizing import RunningEstimate, estimate_batch, estimate_record
 
-__all__ = ["PageReader", "RecordPager", "page_reader"]
-
 PAGE_RECORDS = 512
 PAGE_BYTES = 1024 * 1024
 FIRST_GUESS = 64 * 1024

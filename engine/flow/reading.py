@@ -31,8 +31,6 @@ from engine.flow.stopping import Stop
 from engine.flow.tapping import Seen
 from engine.state.records import SplitRecord
 
-__all__ = ["SourceTask"]
-
 CLOSE_WITHIN = 10.0  # seconds for a source to clean up
 
 Track = Callable[[SplitRecord], SplitTracker]

@@ -19,8 +19,6 @@ from engine.errors import RecordError, TransientError
 from engine.flow.retry import NodeHealth, RetryPolicy, check_outage
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["DeadLetterCall", "Redelivery", "Remainder", "Tries"]
-
 GIVE_UP_ISOLATING = 8  # consecutive failures that mean an outage rather than a bad record
 
 DeadLetterCall = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]

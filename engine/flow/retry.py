@@ -9,8 +9,6 @@ from engine.contract.clock import Clock
 from engine.errors import OutageError, TransientError
 from engine.flow.stats import NodeStats
 
-__all__ = ["ComponentRetry", "NodeHealth", "RetryPolicy", "check_outage"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

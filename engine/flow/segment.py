@@ -18,8 +18,6 @@ from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["Runtime", "Segment", "cut"]
-
 
 @dataclass
 class Runtime:

@@ -15,8 +15,6 @@ from engine.flow.segment import Segment
 from engine.flow.stopping import Stop
 from engine.flow.workers import BatchReader, OutOfTurnError, Sequencer, work
 
-__all__ = ["run_workers"]
-
 
 async def run_workers(
     segment: Segment,

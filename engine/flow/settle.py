@@ -11,8 +11,6 @@ from itertools import chain
 from engine.contract.acks import Ack, Origin
 from engine.contract.batch import FILTERED, Batch, count_origins
 
-__all__ = ["DropLabels", "settle_derived", "settle_dropped", "settle_written"]
-
 
 class DropLabels(dict[str, str]):
     """Cached labels `node: reason` of drops in tallies."""

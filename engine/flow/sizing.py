@@ -9,8 +9,6 @@ from pydantic import BaseModel
 
 from engine.contract.types import Record
 
-__all__ = ["RunningEstimate", "estimate_batch", "estimate_record"]
-
 SUMMED = 8  # up to this many records are summed instead of sampled, so that no large document is missed
 SAMPLES = 4
 CHILDREN = 64  # items sampled inside a container

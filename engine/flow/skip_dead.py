@@ -13,8 +13,6 @@ from engine.contract.batch import Batch
 from engine.flow.stats import NodeStats
 from engine.state.dead_letters import storable
 
-__all__ = ["Resettle", "skip_dead", "split_dead"]
-
 Resettle: TypeAlias = Callable[[NodeStats, Batch], Awaitable[None]]
 Next: TypeAlias = Callable[[Batch], Awaitable[None]]
 

@@ -13,8 +13,6 @@ from engine.flow.tapping import NodeTaps
 from engine.flow.tracing import NodeTrace
 from engine.redaction import without_credentials
 
-__all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting", "read_here"]
-
 
 class Waiting(StrEnum):
     """What a node is waiting for, in order of severity."""

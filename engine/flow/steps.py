@@ -24,8 +24,6 @@ from engine.flow.stats import NodeStats
 from engine.flow.tapping import Seen, watched_output, watched_write
 from engine.flow.tracing import traced
 
-__all__ = ["Next", "PutDeadLetters", "Step", "build_step"]
-
 Next = Callable[[Batch], Awaitable[None]]
 PutDeadLetters = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
 

@@ -22,8 +22,6 @@ from engine.errors import (
 )
 from engine.flow.errors import cause_of
 
-__all__ = ["Drain", "Stop", "leaves_others_intact"]
-
 DRAIN_POLL = 0.1
 
 

@@ -9,8 +9,6 @@ from engine.contract.batch import Batch
 from engine.contract.types import Record
 from engine.errors import BatchError
 
-__all__ = ["NodeTaps", "Seen", "Watchable", "watched_output", "watched_write"]
-
 Seen: TypeAlias = Callable[[Sequence[Record]], None]
 """Receives the records that leave a node. It must be quick, and neither change nor keep them."""
 

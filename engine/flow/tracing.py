@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from engine.contract.batch import Batch
 
-__all__ = ["NodeTrace", "RunTrace", "Tracer", "traced"]
-
 
 class NodeTrace(Protocol):
     """A node of a run."""

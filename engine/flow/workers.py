@@ -19,8 +19,6 @@ from engine.flow.edge import Edge, Pacer
 from engine.flow.stats import NodeStats, Waiting
 from engine.flow.stopping import Stop
 
-__all__ = ["BatchReader", "KeyGate", "OutOfTurnError", "Sequencer", "work"]
-
 
 class BatchReader:
     """Reads an edge and yields batches within the node's limits.

@@ -17,8 +17,6 @@ from engine.extras import SANDBOX_EXTRAS, install_command, missing_modules
 from engine.plan.model import ConnectionRef, PlanNode
 from engine.registry import Registry
 
-__all__ = ["bind"]
-
 
 def bind(
     node: NodeConfig, connections: Mapping[str, ConnectionConfig], registry: Registry, problems: Problems

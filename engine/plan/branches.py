@@ -8,8 +8,6 @@ from engine.config.model import InputConfig, NodeConfig
 from engine.config.problems import Problems, listed, unknown
 from engine.contract.branches import Branches
 
-__all__ = ["KnownBranches", "check_branches"]
-
 KnownBranches = Mapping[str, Branches | None]
 """The branches of every valid node; None for a node without branches."""
 

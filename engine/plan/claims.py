@@ -11,8 +11,6 @@ from engine.contract.claims import Claim
 from engine.errors import ConfigError, Problem
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["check_claims", "check_together", "clashes_together", "own_output", "replaced_by_changes"]
-
 
 def check_claims(nodes: Sequence[tuple[PlanNode, NodeConfig]], problems: Problems) -> None:
     """Report nodes of one pipeline that use the same resource if one of them needs it exclusively."""

@@ -21,9 +21,6 @@ from engine.plan.topology import check_topology, ordered
 from engine.registry import Registry
 from engine.service.models import load_ingest_models
 
-__all__ = ["compile_file", "compile_plan"]
-
-
 DEFAULT_SHARE = 0.6
 """Default limit: a run fails if a larger share of its records dies."""
 

@@ -9,8 +9,6 @@ from typing import Final
 from engine.contract.component import Kind
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["chains", "mermaid", "text"]
-
 _SHAPES: Final = {Kind.SOURCE: ("([", "])"), Kind.TRANSFORM: ("[", "]"), Kind.SINK: ("[(", ")]")}
 
 

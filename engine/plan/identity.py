@@ -27,8 +27,6 @@ FOLLOWERS: Final = "followers"
 _CONTENTS: Final = "contents"
 _CONTENTS_OF_A_NODE: Final = re.compile(rf"nodes\.[^.]+\.{_CONTENTS}")
 
-__all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
-
 
 def canonical(doc: JsonValue) -> bytes:
     """Serialize a JSON document canonically: sorted keys, no spaces, UTF-8."""

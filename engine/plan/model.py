@@ -15,8 +15,6 @@ from engine.contract.component import Component, ComponentSpec, Kind, Params
 from engine.contract.types import JsonValue
 from engine.service.declared import Declared
 
-__all__ = ["ConnectionRef", "DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
-
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRef:

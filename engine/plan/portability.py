@@ -17,8 +17,6 @@ from engine.errors import ConfigError, Problem
 from engine.plan.model import NodeCheck, Plan, PlanNode
 from engine.state.address import is_address
 
-__all__ = ["check_divisible", "node_check", "store_problems", "warnings"]
-
 ONE_MACHINE = "or pass --one-machine if all workers run on this machine"
 
 

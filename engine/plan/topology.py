@@ -11,8 +11,6 @@ from engine.config.problems import Problems, listed, unknown
 from engine.contract.component import Kind
 from engine.plan.branches import KnownBranches, check_branches
 
-__all__ = ["check_topology", "find_cycle", "ordered"]
-
 Edges: TypeAlias = Mapping[str, Sequence[str]]
 """Each node with the nodes that feed it."""
 

@@ -24,8 +24,6 @@ from engine.preview.sampling import Sampled, sample_through
 from engine.preview.schema import fields_of
 from engine.redaction import without_credentials
 
-__all__ = ["Forecast", "NodeForecast", "forecast"]
-
 
 @dataclass(slots=True)
 class NodeForecast:

@@ -13,8 +13,6 @@ from engine.contract.planning import MeasuresSplits, SplitSize
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 
-__all__ = ["Listing", "list_source"]
-
 MAX_SPLITS = 100_000
 WHOLE = (None, "document", "text", "binary")  # formats in which an object is one record
 

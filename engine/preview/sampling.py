@@ -14,8 +14,6 @@ from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 from engine.state.records import DeadLetterFilter
 from engine.trial import Reading, with_counting_sinks, with_reading
 
-__all__ = ["Sampled", "sample_through"]
-
 _TAP = "~"
 
 

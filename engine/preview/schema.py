@@ -8,8 +8,6 @@ from typing import Any
 from engine.contract.types import Record
 from engine.dead_letters.queue import as_json
 
-__all__ = ["fields_of"]
-
 NAMES = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
 MOST = 200  # fields
 

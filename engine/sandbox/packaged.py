@@ -9,8 +9,6 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["SAMPLES", "main_job"]
-
 MAIN_JOB = "pipelines.yaml"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PACKAGED = Path(str(files("engine.sandbox"))) / "samples"

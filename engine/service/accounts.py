@@ -22,8 +22,6 @@ from engine.service.tables import SEQUENCE, Table, number_of, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Account", "ReplacedRows", "account_of"]
-
 _OF_SCOPE = "(scope = ? OR starts_with(scope, ? || '/'))"
 
 

@@ -30,8 +30,6 @@ from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
 from engine.service.workflows import administrate, list_workflows
 
-__all__ = ["create_app"]
-
 
 def create_app(
     warehouse: Warehouse,

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
     from duckdb import DuckDBPyConnection
 
-__all__ = [
-    "append",
-    "append_tables",
-    "arrow_column",
-    "arrow_type",
-    "count_distinct",
-    "has_arrow",
-    "tuples_of",
-    "with_constant",
-]
-
 _MIN_ROWS = 100
 """Fewer rows are appended faster than a query is planned."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["BodyError", "BodyLimits", "InflightBytes", "Share", "read_body"]
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_WINDOW = 31  # zlib: the largest window, with a gzip header
 _DRAIN_FACTOR = 4

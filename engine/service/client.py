@@ -22,8 +22,6 @@ from engine.errors import ServiceError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
-
 PAGE = 500
 TIMEOUT = 30.0
 REQUEST_BYTES = 512 * 1024

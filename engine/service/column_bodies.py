@@ -33,8 +33,6 @@ from engine.service.wire_types import has_plain_fields, is_nullable, unwrapped
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["MEDIA_TYPE", "OFFER_HEADER", "ColumnReader", "column_reader", "to_json"]
-
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
 OFFER_HEADER = "X-ODW-Columns"

@@ -20,18 +20,6 @@ from pydantic.fields import FieldInfo
 from engine.contract.plain import has_sets, with_sets_in_order
 from engine.service.wire_types import is_nullable, unwrapped
 
-__all__ = [
-    "AS_TEXT",
-    "JSON",
-    "UUID_TEXT",
-    "Column",
-    "allowed_by",
-    "columns_of",
-    "fits",
-    "spelling_of",
-    "takes_null",
-]
-
 JSON = "JSON"
 """The SQL type of values without a more specific type."""
 

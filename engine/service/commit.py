@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Encoded", "GroupCommit"]
-
 
 @dataclass(slots=True)
 class Encoded:

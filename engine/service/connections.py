@@ -14,8 +14,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.service.settings import ServiceSettings
 
-__all__ = ["bounded_protocol"]
-
 _MAX_HEAD = 64 * 1024
 _UPGRADE = re.compile(rb"(\r\nconnection:[^\r\n]*?)upgrade", re.IGNORECASE)
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.storage import Reader
 
-__all__ = ["MAX_DAYS", "consume"]
-
 
 MAX_DAYS = 100_000
 _VIEW_COLUMNS = ("view_date", "total_pageviews", "unique_visitors")

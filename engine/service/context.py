@@ -25,8 +25,6 @@ from engine.service.tables import Table
 from engine.service.validation import BodyValidator
 from engine.service.warehouse import Warehouse
 
-__all__ = ["Endpoint", "ServiceContext"]
-
 T = TypeVar("T")
 
 _READERS = 4

@@ -13,8 +13,6 @@ from engine.service.models import UNKNOWN_ORIGIN, IngestModel, Origin
 from engine.service.splitting import kept_text, parse
 from engine.service.submission import LetterSource, RejectedRecord
 
-__all__ = ["OF_IDS", "letter_of", "record_id_of"]
-
 OF_IDS = (
     "(record_id IN (SELECT unnest(?::VARCHAR[])) OR dead_letter_id IN (SELECT lower(unnest(?::VARCHAR[]))) "
     "OR (table_name, record_key) IN (SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])))"

@@ -17,8 +17,6 @@ from engine.service.paging import Page, ParameterError, Query, answer_page, bad_
 from engine.service.submission import AuditEntry, NotStoredError, Submission
 from engine.service.tables import spelled_ids
 
-__all__ = ["ClosedLetters", "close_dead_letters", "list_dead_letters"]
-
 _MAX_DISCARDED = 1_000
 _MAX_REQUEST = 256 * 1024
 

@@ -26,8 +26,6 @@ from engine.service.models import IngestModel, ModelError, fields_of, load_inges
 from engine.service.settings import Keep, Retention
 from engine.units import Duration
 
-__all__ = ["DECLARED", "DeclarationError", "Declared", "ModelSection", "WarehouseSection", "declared_models"]
-
 _TYPES: dict[str, Any] = {
     "str": str,
     "text": str,

@@ -15,8 +15,6 @@ from engine.service.storage import Reader
 from engine.service.submission import WarehouseDownError
 from engine.service.tables import SEQUENCE, number_of, quote
 
-__all__ = ["count_deliveries"]
-
 _TRIES = 3
 _RETRY_SOON = {"Retry-After": "1"}
 

@@ -13,17 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-__all__ = [
-    "ServiceAddress",
-    "announce",
-    "announced",
-    "find_running",
-    "is_own",
-    "service_file",
-    "warehouse_file",
-    "withdraw",
-]
-
 _TIMEOUT = 2.0
 
 

@@ -18,8 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.contract.addresses import host_of, is_loopback
 from engine.service.settings import ServiceSettings
 
-__all__ = ["Guard"]
-
 Message: TypeAlias = MutableMapping[str, Any]
 
 _ORIGIN = re.compile(r"https?://([^/@?#\s]+)")

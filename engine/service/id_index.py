@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
     from duckdb import DuckDBPyConnection
 
-__all__ = ["IdIndexes"]
-
 MAX_ROWS = 8_000_000
 """Maximum rows of a table with an index, at 16 bytes each; larger tables are scanned."""
 

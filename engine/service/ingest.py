@@ -39,8 +39,6 @@ from engine.service.validation import ValidatedBody
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = ["ingest"]
-
 _log = logging.getLogger(__name__)
 
 _NOT_FOUND = "Please run `moose ls` to view your routes"  # the text of the original contract

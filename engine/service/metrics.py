@@ -15,8 +15,6 @@ from engine.service.submission import LetterSource
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["Metrics", "RateHistory", "show_metrics"]
-
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

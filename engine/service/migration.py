@@ -17,8 +17,6 @@ from engine.service.tables import SEQUENCE, Table, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["create_or_migrate"]
-
 _log = logging.getLogger(__name__)
 
 _FILLED_AT_ONCE = 100_000  # rows

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from engine.service.operations import PipelineView
     from engine.service.reading_routes import ConsumptionQuery
 
-__all__ = ["openapi_of"]
-
 Document = dict[str, Any]
 
 

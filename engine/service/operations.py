@@ -11,30 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
 from engine.service.models import Origin
-
-__all__ = [
-    "CallView",
-    "DeadRecord",
-    "HostedRun",
-    "LetterView",
-    "LetterWhere",
-    "NodeView",
-    "Operations",
-    "OperationsError",
-    "ParameterView",
-    "PipelineView",
-    "RunDetail",
-    "RunHost",
-    "RunStartError",
-    "RunState",
-    "RunView",
-    "ScheduleView",
-    "SplitView",
-    "StageView",
-    "StartedRun",
-]
-
 
 RunState = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELED", "TERMINATED"]
 
@@ -75,19 +54,15 @@ class RunHost(Protocol):
 
     def parameters(self, name: str) -> Collection[str] | None:
         """Return the names of a pipeline's parameters; None when no pipeline has this name or alias."""
-        ...
 
     async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
         """Start a run and return once it is in the state store. Raises RunStartError."""
-        ...
 
     async def list_runs(self, limit: int, states: Collection[RunState] = ()) -> list[HostedRun]:
         """Return the latest runs, newest first, in one of these `states`."""
-        ...
 
     async def terminate(self, name: str) -> HostedRun | None:
         """End the latest unfinished run of a workflow or pipeline; return None when there is none."""
-        ...
 
 
 class OperationsError(Exception):
@@ -213,51 +188,16 @@ class LetterWhere:
     limit: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class LetterView:
-    """A dead letter of a pipeline. `record` is JSON, None when only a reference was stored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterView(DeadLetter):
+    """A dead letter of a pipeline with its id. `record` is JSON, None when only a reference was stored.
 
     `model` is the ingest model that its node sends to, "" for other sinks.
     """
 
     id: str
-    pipeline: str
-    node: str
-    key: str
-    run_id: str
-    error_type: str
-    error_message: str
     record: str | None
-    status: str
-    reason: str
-    attempts: int
-    first_failed_at: str
-    last_failed_at: str
-    stage: str = ""
-    reference: str = ""
     model: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CallView:
-    """A paid model call, with this record's share of tokens and cost.
-
-    `answer` is the answer for this record. `prompt` and `reply` are from its trace, "" if the node keeps
-    none. Texts are redacted as the node declares, and long ones are cut.
-    """
-
-    run_id: str
-    node: str
-    record: str
-    model: str
-    outcome: str
-    answer: str
-    tokens_in: int
-    tokens_out: int
-    cost_usd: float
-    created_at: str
-    prompt: str = ""
-    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,57 +226,46 @@ class Operations(RunHost, Protocol):
 
     def pipelines(self) -> Sequence[PipelineView]:
         """Return the pipelines of the file, in its order, without `last`."""
-        ...
 
     async def recent(
         self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""
     ) -> list[RunView]:
         """Return runs, newest first, after the run `before`."""
-        ...
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """Return one run; None if the id is unknown."""
-        ...
 
     async def end(self, run_id: str, *, at_once: bool) -> bool:
         """Drain or cancel a run of this process; return False if it has ended or runs elsewhere."""
-        ...
 
     async def letters(self, where: LetterWhere) -> list[LetterView]:
         """Return dead letters of pipelines, newest first, without their records."""
-        ...
 
     async def letter(self, letter_id: str) -> LetterView | None:
         """Return one dead letter with its record."""
-        ...
 
     async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
         """Return (pipeline, error type, number), most frequent first."""
-        ...
 
     async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
         """Send a dead letter's record, changed or not, again from the node where it failed.
 
         Returns the id of the run. Raises OperationsError when it could not be delivered.
         """
-        ...
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
         """Discard dead letters; return how many were open."""
-        ...
 
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
         """Close the open dead letters of these records as recovered, or with a reason as discarded."""
-        ...
 
-    async def calls(self, record: str, run_id: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[JournalEntry]:
         """Return the paid model calls of a record, by its key or the name of its object, oldest first.
 
         Those that this run paid; if it paid none, those of the last run that did, whose answers the journal
         reuses.
+        Texts are redacted as the node declares, and long ones are cut.
         """
-        ...
 
     async def schedules(self) -> list[ScheduleView]:
         """Return the schedules of the file."""
-        ...

@@ -19,8 +19,6 @@ from engine.service.tables import number_of
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["Page", "ParameterError", "Query", "answer_page", "bad_parameter", "parse_count"]
-
 _CHUNK = 2_000
 _STREAM_TIMEOUT = 10.0
 _RETRY_SOON = {"Retry-After": "1"}

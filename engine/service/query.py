@@ -15,8 +15,6 @@ from engine.service.query_process import answer_query
 from engine.service.routing import answer
 from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult
 
-__all__ = ["Question", "ask", "query_warehouse", "take_snapshot"]
-
 
 class Question(BaseModel):
     """The body of `POST /sql`."""

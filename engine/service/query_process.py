@@ -40,8 +40,6 @@ from engine.service.tables import quote
 if TYPE_CHECKING:
     from engine.service.warehouse import Warehouse
 
-__all__ = ["answer_query", "main"]
-
 _TO_START = 10.0  # seconds that the process may take in addition to the query
 _CONFIG: Mapping[str, str | int] = {
     "threads": 2,

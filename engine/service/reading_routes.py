@@ -8,16 +8,6 @@ from dataclasses import dataclass, replace
 from engine.service.models import IngestModel, ModelError, check_names
 from engine.service.tables import SEQUENCE, Table, tables_of
 
-__all__ = [
-    "EVENTS",
-    "OF_EVERY_ROUTE",
-    "PAGE_VIEWS",
-    "QUERIES",
-    "ConsumptionQuery",
-    "queries_of",
-    "routes_of",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ConsumptionQuery:

@@ -23,8 +23,6 @@ from engine.service.tables import SEQUENCE, Table, number_of, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DEAD_LETTERS", "Marks", "Trimmer"]
-
 _log = logging.getLogger(__name__)
 
 PORTION = 20_000

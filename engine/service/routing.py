@@ -13,8 +13,6 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["READS", "Handler", "answer", "needing", "not_allowed", "route"]
-
 READS = ("GET", "HEAD")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.service.auth import TokenSettings
 
-__all__ = ["Keep", "Retention", "ServiceSettings"]
-
 MIB = 1024 * 1024
 
 

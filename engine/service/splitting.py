@@ -13,17 +13,6 @@ from collections.abc import Iterator, Mapping
 
 import orjson
 
-__all__ = [
-    "ExactFloat",
-    "InvalidBodyError",
-    "TooManyRecordsError",
-    "check_size",
-    "json_type",
-    "kept_text",
-    "parse",
-    "split_body",
-]
-
 MAX_VALUES = 1_000_000
 """Maximum values in a body: a value costs up to a hundred times its bytes while a body is read."""
 

@@ -29,23 +29,6 @@ from engine.service.tables import SEQUENCE, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = [
-    "MAX_ROWS",
-    "MAX_SQL",
-    "TOO_LONG",
-    "TOO_MUCH",
-    "QueryError",
-    "QueryLimits",
-    "QueryResult",
-    "bounded",
-    "current_views",
-    "explained",
-    "only_select",
-    "read_only",
-    "run_query",
-    "too_long",
-]
-
 MAX_ROWS: Final = 10_000
 MAX_SQL: Final = 64 * 1024
 TOO_LONG: Final = 408

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["TABLE_FUNCTIONS", "is_watchable", "nodes_of"]
-
 _HARMLESS: Final = """
 + - * / // % ** ^ & | << >> ~ @ ~~ !~~ ~~* !~~* ~~~ <-> ->> = != < > <= >= abs ceil ceiling floor round
 trunc sign sqrt cbrt exp ln log log2 log10 pow power mod divide multiply add subtract fdiv greatest

@@ -26,8 +26,6 @@ from engine.service.tables import Table, number_of, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Reader", "Storage", "state_error"]
-
 _WORK = "query-"
 
 

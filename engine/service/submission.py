@@ -13,22 +13,6 @@ from engine.service.tables import Table
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-__all__ = [
-    "AuditEntry",
-    "Delivery",
-    "Epoch",
-    "KeyReusedError",
-    "LetterSource",
-    "NotStoredError",
-    "QueueFullError",
-    "Receipt",
-    "RejectedRecord",
-    "RequestKey",
-    "Submission",
-    "WarehouseDownError",
-    "WriteFailedError",
-]
-
 Delivery = Literal["fresh", "replay", "foreign"]
 """`fresh`: ids never sent before; `replay`: they may have been; `foreign`: not declared by the client."""
 

@@ -20,16 +20,6 @@ from engine.service.tables import Table, number_of
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = [
-    "BatchLedger",
-    "DeadLetterStore",
-    "EpochStore",
-    "Terms",
-    "add_audit",
-    "create_tables",
-    "utc_now",
-]
-
 VERSION = 6
 
 _DDL = (

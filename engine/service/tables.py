@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
     from engine.service.storage import Reader
 
-__all__ = [
-    "ENCODING_ERRORS",
-    "SEQUENCE",
-    "Column",
-    "MisfitError",
-    "Table",
-    "number_of",
-    "quote",
-    "spelled_ids",
-    "tables_of",
-]
-
 SEQUENCE = "_seq"
 """Column of the commit sequence; hidden from readers."""
 

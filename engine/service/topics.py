@@ -16,8 +16,6 @@ from engine.service.paging import ParameterError, bad_parameter, parse_count
 from engine.service.routing import answer, needing, route
 from engine.service.storage import Reader
 
-__all__ = ["create_topic_app"]
-
 _SUFFIX = "deadletterqueue"
 _DEFAULT_COUNT = 100
 _MAX_COUNT = 1_000

@@ -22,8 +22,6 @@ from engine.service.writer import Writer
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["KEPT_SNAPSHOTS", "Warehouse"]
-
 KEPT_SNAPSHOTS = 3
 
 

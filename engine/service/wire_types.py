@@ -33,19 +33,6 @@ from typing_extensions import TypedDict  # pydantic rejects the version in `typi
 
 from engine.service.splitting import ExactFloat
 
-__all__ = [
-    "Coercer",
-    "coercer",
-    "declared_names",
-    "has_decimals",
-    "has_plain_fields",
-    "has_validators",
-    "is_nullable",
-    "record_type",
-    "unwrapped",
-    "wire_names",
-]
-
 Coercer: TypeAlias = Callable[[object], object]
 """Makes the conversions that a type allows; returns anything else unchanged."""
 

@@ -17,8 +17,6 @@ from engine.service.context import ServiceContext
 from engine.service.operations import HostedRun, RunHost, RunStartError, RunState
 from engine.service.routing import READS, answer, not_allowed
 
-__all__ = ["administrate", "duration_text", "given_parameters", "list_workflows", "parameters_of", "trigger"]
-
 _log = logging.getLogger(__name__)
 
 _IGNORED = ("tag",)

@@ -33,8 +33,6 @@ from engine.service.tables import ENCODING_ERRORS, Table
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Writer"]
-
 _log = logging.getLogger(__name__)
 
 

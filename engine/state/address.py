@@ -7,8 +7,6 @@ from typing import Final
 
 from engine.errors import ConfigError
 
-__all__ = ["checked", "is_address", "place_of", "unusable", "without_secrets"]
-
 _SCHEME: Final = re.compile(r"postgres(?:ql)?://")
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(?::\d*)?")
 _SECRET: Final = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)

@@ -8,8 +8,6 @@ from typing import Final
 from engine.contract.allowances import Draw
 from engine.state.connection import Connection
 
-__all__ = ["draw"]
-
 _CLOCK_JUMP: Final = 60.0
 """Tolerated lag of the clock behind the latest draw, in seconds: machines differ by less, a clock that was
 set back by more."""

@@ -15,8 +15,6 @@ from engine.state.dead_letters import storable
 from engine.state.encoding import decoded, encoded
 from engine.state.records import BookmarkFilter, BookmarkRecord, BookmarkScope
 
-__all__ = ["BookmarkRow", "bookmark_row", "count", "delete", "put", "select", "select_keys"]
-
 BookmarkRow = tuple[str, str, str, str]
 """Node, scope, key and value."""
 

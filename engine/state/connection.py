@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
-__all__ = ["NO_LIMIT", "Connection", "Database", "Row", "Rows", "Value"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

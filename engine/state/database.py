@@ -16,8 +16,6 @@ from engine.state.schema import prepare
 from engine.state.sqlite_errors import is_busy, translated
 from engine.state.thread import Call, CallThread
 
-__all__ = ["SqliteConnection", "SqliteDatabase", "in_transaction"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

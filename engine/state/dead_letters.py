@@ -11,20 +11,6 @@ from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch
 from engine.state.records import DeadLetterFilter
 
-__all__ = [
-    "STATUSES",
-    "causes",
-    "check_status",
-    "count",
-    "keys_by_node",
-    "mark",
-    "numbered",
-    "page",
-    "put",
-    "select",
-    "storable",
-]
-
 STATUSES = ("open", "replayed", "recovered", "discarded")
 
 _UPSERT = """

@@ -8,8 +8,6 @@ from typing import Final
 from engine.contract.types import JsonValue
 from engine.errors import StateCorruptError, StateError
 
-__all__ = ["RESTORE", "decoded", "encoded"]
-
 # json.dumps would create an encoder for each value
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -11,9 +11,6 @@ import difflib
 from engine.errors import LeaseLostError, RunNotFoundError
 from engine.state.connection import Connection
 
-__all__ = ["require_epoch", "require_run"]
-
-
 # The epoch of a current chunk is superseded only by a lease on the whole run; any other by every higher one.
 # One row with NULLs means that the epoch is valid, no row that the run does not exist.
 _OVERTAKING = """

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from engine.state.connection import Connection
 from engine.state.records import Follower
 
-__all__ = ["delete", "delete_of_run", "put", "select"]
-
 _INSERT = """
 INSERT INTO followers (group_id, pipeline, run_id) SELECT ?1, ?2, run_id FROM runs WHERE run_id = ?3
     AND (?4 = 0 OR NOT EXISTS (SELECT 1 FROM runs AS begun WHERE begun.group_id = ?1 AND begun.pipeline = ?2))

@@ -14,8 +14,6 @@ from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.records import JournalFilter
 
-__all__ = ["KEPT_PENDING", "cost", "delete", "put", "select", "select_keys"]
-
 KEPT_PENDING: Final = timedelta(days=30)
 """How long endpoints keep the answers of a batch job."""
 

@@ -15,8 +15,6 @@ from engine.state.connection import Connection
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import Lease
 
-__all__ = ["acquire", "release", "renew", "select"]
-
 # `chunk` "" is the whole run.
 _IN_THE_WAY = """
 SELECT holder, expires_at FROM leases

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.contract.acks import Tally
@@ -14,24 +14,6 @@ from engine.state.dead_letters import storable
 from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
 from engine.state.records import Acked, Follower, Notification, Progress, RunRecord, RunStatus, SplitRecord
-
-__all__ = [
-    "ProgressRow",
-    "count_splits",
-    "delete_run",
-    "divide",
-    "insert_run",
-    "insert_splits",
-    "progress_row",
-    "select_divisions",
-    "select_run",
-    "select_runs",
-    "select_splits",
-    "sum_counts",
-    "sum_tally",
-    "update_run",
-    "write_progress",
-]
 
 
 class ProgressRow(NamedTuple):
@@ -102,8 +84,7 @@ def select_run(connection: Connection, run_id: str) -> RunRecord:
 
 def select_runs(
     connection: Connection,
-    group_id: str,
-    pipeline: str,
+    wanted: Mapping[str, str],
     statuses: Sequence[str],
     before: str,
     limit: int | None,
@@ -111,7 +92,7 @@ def select_runs(
     """Return runs, oldest first; "" and empty mean any. With `limit` only that many of the latest."""
     conditions: list[str] = []
     values: list[str | int] = []
-    for column, value in (("group_id", group_id), ("pipeline", pipeline)):
+    for column, value in wanted.items():
         if value:  # conditions that do not apply would keep the database from using its indexes
             conditions.append(f"{column} = ?")
             values.append(value)

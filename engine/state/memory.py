@@ -20,8 +20,6 @@ from engine.state.schema import prepare
 from engine.state.sqlite_errors import translated
 from engine.state.store import StateStore
 
-__all__ = ["MAX_JOURNAL", "MAX_TRACES", "MemoryDatabase", "MemoryStateStore"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -6,8 +6,6 @@ from engine.state.connection import Connection
 from engine.state.encoding import decoded, encoded
 from engine.state.records import Notification
 
-__all__ = ["delete", "delete_older", "put", "select"]
-
 _UPSERT = """
 INSERT INTO notifications (run_id, attempt, pipeline, message, ended_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (run_id, attempt) DO UPDATE SET message = excluded.message, ended_at = excluded.ended_at

@@ -17,8 +17,6 @@ from typing import Final
 
 from engine.errors import StateCorruptError, StateVersionError
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "prepare", "statements"]
-
 APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
 
 # Manifests never change and may be large, so a split's progress has a separate row: a commit rewrites a few
@@ -270,6 +268,11 @@ CREATE TABLE followers (
 CREATE INDEX followers_of_a_run ON followers (run_id);
 """
 
+# To find an interrupted replay of the same dead letters.
+_RUNS_BY_IDENTITY: Final = """
+CREATE INDEX runs_by_identity ON runs (identity, status);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -288,6 +291,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _READ_LIMIT,
     _NOTIFICATIONS,
     _FOLLOWERS,
+    _RUNS_BY_IDENTITY,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

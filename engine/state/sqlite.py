@@ -7,8 +7,6 @@ from pathlib import Path
 from engine.state.database import SqliteDatabase
 from engine.state.store import StateStore
 
-__all__ = ["FILE_NAME", "SqliteStateStore"]
-
 FILE_NAME = "state.sqlite3"
 
 

@@ -15,8 +15,6 @@ from typing import Final
 from engine.errors import StateCorruptError, StateError, StateFullError, StateReadOnlyError
 from engine.state.encoding import RESTORE
 
-__all__ = ["is_busy", "translated"]
-
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # the shared-memory file of the database could not grow, which SQLite reports as an I/O error

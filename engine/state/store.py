@@ -7,7 +7,6 @@ writes all progress of a run in one transaction, after the acks that it describe
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from types import TracebackType
 from typing import Self
 
 from engine.contract.acks import Tally
@@ -42,8 +41,6 @@ from engine.state.records import (
     SplitRecord,
 )
 
-__all__ = ["StateStore"]
-
 
 class StateStore:
     """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.
@@ -64,9 +61,7 @@ class StateStore:
         await self._database.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._database.close()
 
     async def create_run(self, run: RunRecord, *, follows: Follower | None = None) -> None:
@@ -87,6 +82,7 @@ class StateStore:
         *,
         group_id: str = "",
         pipeline: str = "",
+        identity: str = "",
         statuses: Collection[RunStatus] = (),
         before: str = "",
         limit: int | None = None,
@@ -98,7 +94,8 @@ class StateStore:
             limit: only that many of the latest.
         """
         names = [status.value for status in statuses]
-        return await self._database.read(ledger.select_runs, group_id, pipeline, names, before, limit)
+        wanted = {"group_id": group_id, "pipeline": pipeline, "identity": identity}
+        return await self._database.read(ledger.select_runs, wanted, names, before, limit)
 
     async def update_run(
         self,

@@ -15,8 +15,6 @@ from typing import Any, Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
-__all__ = ["Call", "CallThread"]
-
 T = TypeVar("T")
 
 

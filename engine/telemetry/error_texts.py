@@ -8,8 +8,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Status
 
-__all__ = ["WithoutErrorTexts"]
-
 _EXCEPTION = "exception"  # the event that other libraries record, with message and traceback
 
 

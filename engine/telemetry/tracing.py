@@ -16,8 +16,6 @@ import anyio.to_thread
 from engine.errors import ConfigError
 from engine.extras import install_command, missing_modules
 
-__all__ = ["OpenTelemetryTracer", "tracing_to"]
-
 _LAST_SECONDS: Final = 5
 _PATH: Final = "/v1/traces"  # the path of collectors for spans over HTTP
 

@@ -59,8 +59,6 @@ from engine.temporal.starting import working_on
 from engine.temporal.supervision import Patience, listed, seen_through
 from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
 
-__all__ = ["Activities", "Plans"]
-
 Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
 """Compiles a pipeline of the worker's file with these run parameters. Raises `ConfigError`."""
 

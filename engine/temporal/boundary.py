@@ -14,8 +14,6 @@ from engine.execution.failure_types import FailureType, TypedFailure, typed_fail
 from engine.execution.lease import LEASE_TTL
 from engine.flow.errors import unexpected_error
 
-__all__ = ["application_error", "failing_by_type"]
-
 
 @contextmanager
 def failing_by_type() -> Iterator[None]:

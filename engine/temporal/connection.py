@@ -24,8 +24,6 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ConfigError, ServiceError
 
-__all__ = ["CODEC_VARIABLE", "ServerOptions", "connect", "converter"]
-
 CODEC_VARIABLE = "ODW_TEMPORAL_CODEC"
 
 

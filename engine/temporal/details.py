@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 from engine.temporal.messages import Control, Counts, Parked, ShardRequest, Trouble
 
-__all__ = ["counted", "failures", "of_run", "of_shard"]
-
 MAX_TEXT = 400
 """Maximum characters of a failure or an answer; the worker's log has the full text."""
 

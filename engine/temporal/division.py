@@ -8,8 +8,6 @@ from itertools import pairwise
 from engine.temporal.details import failures
 from engine.temporal.messages import Control, PipelineRequest, ShardRequest, ShardResult, Splits, chunk_range
 
-__all__ = ["MAX_CHUNKS", "cut", "divide", "failures_of", "names_of_failed"]
-
 MAX_CHUNKS = 2000
 """Default number of chunks per source."""
 

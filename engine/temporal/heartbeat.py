@@ -17,8 +17,6 @@ from engine.errors import OutageError, StalledError
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.temporal.messages import Trouble
 
-__all__ = ["Cursor", "OutageTimer", "Progress", "beat_while_moving", "progress_of"]
-
 Mark = tuple[float, ...]
 
 

@@ -16,8 +16,6 @@ from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilt
 from engine.execution.events import Observer, RunEvent
 from engine.flow.errors import unexpected_error
 
-__all__ = ["forwarded", "told_to"]
-
 _SDK = "temporalio"
 _LONGEST = 500
 _AWAY_EVERY = 60.0

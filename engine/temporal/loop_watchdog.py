@@ -12,10 +12,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from traceback import extract_stack
-from types import TracebackType
 from typing import Self
-
-__all__ = ["Watchdog"]
 
 FRAMES = 4
 LOOK_EVERY = 1.0
@@ -43,9 +40,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

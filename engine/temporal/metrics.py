@@ -11,8 +11,6 @@ from engine.contract.component import Kind
 from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.temporal.logs import forwarded
 
-__all__ = ["ChunkMeter", "runtime"]
-
 
 def runtime(*, prometheus: str = "", opentelemetry: str = "") -> Runtime:
     """Create the runtime of a worker with metrics; core logs go to `engine.temporal.logs`.

@@ -13,8 +13,6 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, CancelledError, ChildWorkflowError
 
-__all__ = ["has_failed", "in_spite_of_cancellation", "innermost", "is_cancelled", "is_over"]
-
 
 async def in_spite_of_cancellation(condition: Callable[[], bool]) -> None:
     """Wait for something that comes soon, even if the workflow is cancelled."""

@@ -32,8 +32,6 @@ from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["MIN_CATCH_UP", "Listed", "create", "delete", "listed", "pause", "unpause"]
-
 MIN_CATCH_UP = timedelta(seconds=10)
 """The server's minimum in seconds; it would silently raise lower values."""
 

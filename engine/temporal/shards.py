@@ -29,8 +29,6 @@ from engine.temporal.messages import (
     chunk_range,
 )
 
-__all__ = ["ShardRun"]
-
 PARTS_WITHOUT_PROGRESS = 2
 MAX_REASON = 500
 MAX_SUMMARY = 200

@@ -29,19 +29,6 @@ from engine.temporal.messages import (
 )
 from engine.temporal.workflows import PipelineRun
 
-__all__ = [
-    "Handle",
-    "check_request",
-    "find",
-    "find_submitted",
-    "know_search_attributes",
-    "refuse_running",
-    "request_before",
-    "start",
-    "workflow_id",
-    "working_on",
-]
-
 Handle = WorkflowHandle[PipelineRun, PipelineResult]
 
 

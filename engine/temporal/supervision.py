@@ -18,8 +18,6 @@ from engine.temporal.heartbeat import Cursor, OutageTimer, Progress, beat_while_
 from engine.temporal.metrics import ChunkMeter
 from engine.temporal.trouble import TroubleWatch
 
-__all__ = ["Patience", "listed", "seen_through"]
-
 TIME_TO_STOP = 0.8
 """Share of an attempt's time after which an unfinished chunk is handed back instead of being cut off."""
 

@@ -12,8 +12,6 @@ from temporalio import workflow
 from temporalio.contrib.opentelemetry import TracingInterceptor, TracingWorkflowInboundInterceptor
 from temporalio.worker import HandleQueryInput, WorkflowInterceptorClassInput
 
-__all__ = ["DurableTracing"]
-
 
 class DurableTracing(TracingInterceptor):
     """The SDK's interceptor, for runs that were not started by a tracing client."""

@@ -20,8 +20,6 @@ from engine.execution.events import Observer, RunEvent
 from engine.flow.stats import RunSnapshot, Waiting
 from engine.temporal.messages import Trouble
 
-__all__ = ["TroubleReports", "TroubleWatch", "activity_workflow", "said"]
-
 LOGGED_AFTER = 5.0
 LOGGED_EVERY = 60.0
 REPORTED_EVERY = 300.0

@@ -20,8 +20,6 @@ from engine.temporal.loop_watchdog import Watchdog
 from engine.temporal.messages import Queues
 from engine.temporal.workflows import WORKFLOWS
 
-__all__ = ["ROLES", "WorkerOptions", "drain_limit", "serve", "workers"]
-
 ROLES = ("workflows", "planning", "work")
 
 SHARE_OF_GRACE = 0.9

@@ -13,8 +13,6 @@ from engine.errors import ConfigError
 from engine.temporal.messages import Trouble
 from engine.temporal.trouble import said
 
-__all__ = ["WorkerPresence", "worker_presence"]
-
 MANY_ATTEMPTS = 4
 """Attempts of a workflow task, which is retried without end; a worker's restart does not fail this often."""
 

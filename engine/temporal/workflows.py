@@ -57,8 +57,6 @@ from engine.temporal.division import cut, divide, failures_of, names_of_failed
 from engine.temporal.outcomes import has_failed, in_spite_of_cancellation, innermost, is_cancelled, is_over
 from engine.temporal.shards import ShardRun
 
-__all__ = ["WORKFLOWS", "PipelineRun"]
-
 MAX_ERROR = 1000
 MAX_SUMMARY = 200
 """Maximum characters; the server limits a summary to 400 bytes."""

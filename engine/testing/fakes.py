@@ -31,8 +31,6 @@ from engine.contract.types import JsonValue, Record
 from engine.errors import BatchError, RecordError, TransientError
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
-__all__ = ["FaultySink", "MemorySink", "MemorySource", "ScriptedClock", "linear_plan", "plan_of", "stand_in"]
-
 
 class MemorySource(Source[NoParams]):
     """Yields given pages, each split from its position; `positions` are page numbers.

@@ -14,8 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from engine.testing.cases import Case
 
-__all__ = ["CaseFailedError", "CaseFile", "CaseItem"]
-
 SUFFIXES = ("_test.yaml", "_test.yml")
 
 

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Generic, TypeVar, cast
 
 import duckdb
@@ -22,6 +22,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xlsxwriter
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
@@ -191,6 +192,16 @@ def _parquet(rows: int) -> bytes:
     return out.getvalue()
 
 
+def _workbook(rows: int) -> bytes:
+    out = io.BytesIO()
+    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
+        book.set_properties({"created": datetime(2026, 1, 1, tzinfo=UTC)})
+        sheet = book.add_worksheet()
+        for at, row in enumerate([("name", "value"), *((f"n{number}", number) for number in range(rows))]):
+            sheet.write_row(at, 0, row)
+    return out.getvalue()
+
+
 def _csv(rows: int) -> bytes:
     return b"name,value\n" + b"".join(b'"n\n%d",%d\n' % (number, number) for number in range(rows))
 
@@ -201,6 +212,7 @@ _TABLES: dict[str, tuple[int, dict[str, bytes]]] = {
     "jsonl": (2, {"a.jsonl": _lines(60, 7), "b.jsonl.gz": gzip.compress(_lines(10, 9))}),
     "csv": (0, {"a.csv": _csv(60), "b.csv.gz": gzip.compress(_csv(10))}),
     "parquet": (0, {"a.parquet": _parquet(60), "b.parquet": _parquet(10)}),
+    "xlsx": (0, {"a.xlsx": _workbook(60), "b.xlsx": _workbook(10)}),
 }
 
 

@@ -293,6 +293,7 @@ class TestRuns:
             assert await store.list_runs(group_id="group-1") == [early, RUN, late]
             assert await store.list_runs(pipeline="logs") == [early]
             assert await store.list_runs(pipeline="logs", group_id="group-2") == []
+            assert await store.list_runs(identity="other") == []
             assert await store.list_runs(limit=2) == [grouped, late]
             assert await store.list_runs(group_id="group-1", limit=2) == [RUN, late]
             assert await store.list_runs(limit=0) == []

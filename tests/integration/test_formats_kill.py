@@ -18,6 +18,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xlsxwriter
 
 from engine.cli.exit_codes import ExitCode
 from engine.fault_injection import VARIABLE
@@ -62,7 +63,20 @@ def parquet(start: int, stop: int) -> bytes:
     return out.getvalue()
 
 
-MAKE: dict[str, Callable[[int, int], bytes]] = {"jsonl": jsonl, "csv": table, "parquet": parquet}
+def workbook(start: int, stop: int) -> bytes:
+    out = io.BytesIO()
+    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["n", "text"])
+        for number in range(start, stop):
+            sheet.write_row(number - start + 1, 0, [number, f"zeile\n{number}"])
+    return out.getvalue()
+
+
+MAKE: dict[str, Callable[[int, int], bytes]] = {
+    "jsonl": jsonl, "csv": table, "parquet": parquet, "xlsx": workbook,
+}  # fmt: skip
+PACKED = ("parquet", "xlsx")
 
 
 def objects(kind: str) -> dict[str, bytes]:
@@ -72,7 +86,7 @@ def objects(kind: str) -> dict[str, bytes]:
     return {
         f"in/a.{kind}": make(0, ROWS - 1100),
         f"in/b.{kind}": make(ROWS - 1100, ROWS - 1000),
-        f"in/c.{kind}": last if kind == "parquet" else gzip.compress(last),
+        f"in/c.{kind}": last if kind in PACKED else gzip.compress(last),
     }
 
 
@@ -103,7 +117,7 @@ def run_to_the_end(folder: Path, file: str) -> None:
 
 def pairs(first: tuple[str, str]) -> list[Any]:
     """Each format read and written; all but the first are the series."""
-    every = [("csv", "parquet"), ("jsonl", "csv"), ("parquet", "jsonl")]
+    every = [("csv", "parquet"), ("jsonl", "csv"), ("parquet", "jsonl"), ("xlsx", "csv")]
     return [pytest.param(*one, marks=() if one == first else pytest.mark.series) for one in every]
 
 

@@ -161,6 +161,8 @@ async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, 
         ({"format": "csv", "records": "data"}, "`records` is a path in JSON, and the format is `csv`"),
         ({"format": "jsonl", "paging": {"type": "cursor", "cursor": "a"}}, "a cursor is in a JSON document"),
         ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
+        ({"body": {"a": 1}}, "`body` is sent with `method: POST` only"),
+        ({"records_optional": True}, "`records_optional` needs `records`"),
     ],
 )
 def test_options_of_other_formats_are_refused(params: dict[str, Any], message: str) -> None:
@@ -274,6 +276,98 @@ async def test_an_empty_answer_ends_the_pages_and_is_no_first_one() -> None:
         assert await read(server.url, path="rows", paging={"type": "page"}) == ROWS
     async with ScriptedServer(answers=[Answer(204)]).running() as server:
         assert await read(server.url, path="rows") == []
+
+
+BY_PAGE = {"paging": {"type": "page"}}
+BY_NEXT = {"paging": {"type": "cursor", "cursor": "next", "parameter": "after"}}
+
+
+@pytest.mark.parametrize(
+    ("last", "params"),
+    [
+        (Answer.of({}), BY_PAGE),
+        (Answer.of({"error": "no such page"}, 404), {"paging": {"type": "offset"}}),
+        (Answer.of({"error": "no such page"}, 400), {"paging": {"type": "page", "end_statuses": [400]}}),
+        (Answer(416), {"paging": {"type": "offset", "end_statuses": [404, 416]}}),
+        (Answer.of({"kind": "list"}), BY_PAGE | {"records_optional": True}),
+        (Answer.of({"kind": "list"}), BY_NEXT | {"records_optional": True}),
+        (Answer.of({}), BY_NEXT),
+    ],
+)
+async def test_answers_after_the_last_page_end_the_pages(last: Answer, params: dict[str, Any]) -> None:
+    answers = [Answer.of({"rows": ROWS, "next": 2}), last]
+    async with ScriptedServer(answers=answers).running() as server:
+        assert await read(server.url, path="rows", records="rows", **params) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("last", "params", "message"),
+    [
+        (Answer.of({"error": "no"}, 400), BY_PAGE, "answered 400: check"),
+        (
+            Answer.of({"kind": "list"}),
+            BY_PAGE,
+            "no list of records at `rows`: set `records` to where they are",
+        ),
+        (Answer.of({"error": "quota"}), BY_PAGE | {"records_optional": True}, "`error` instead of records"),
+        (
+            Answer.of({"rows": None, "errors": ["no"]}),
+            BY_PAGE,
+            '`errors` instead of records (it says: ["no"])',
+        ),
+    ],
+)
+async def test_other_answers_do_not_end_the_pages(last: Answer, params: dict[str, Any], message: str) -> None:
+    async with ScriptedServer(answers=[Answer.of({"rows": ROWS}), last]).running() as server:
+        with pytest.raises(FatalError, match=re.escape(message)):
+            await read(server.url, path="rows", records="rows", **params)
+
+
+async def test_a_first_answer_without_records_is_noted() -> None:
+    async with ScriptedServer(answers=[Answer.of({"total": 0})]).running() as server:
+        opened = source(server.url, path="rows", records="rows", records_optional=True)
+        async with opened, aclosing(opened.extract()) as pages:
+            assert [page async for page in pages] in ([], [[]])
+    assert opened.ctx.aggregate == {
+        "note: the first answer has nothing at `rows`, which is taken as no records": 1,
+        "bytes": 12,
+        "requests": 1,
+    }
+
+
+@pytest.mark.parametrize("status", [200, 401, 429, 500])
+def test_statuses_of_failures_do_not_end_the_pages(status: int) -> None:
+    with pytest.raises(ValidationError, match=f"{status} does not say that there are no more pages"):
+        HttpSourceParams.model_validate({"paging": {"type": "page", "end_statuses": [status]}})
+
+
+async def test_a_body_carries_the_cursor_and_what_is_new() -> None:
+    pages = [{"data": {"rows": ROWS[:9], "next": "b"}}, {"data": {"rows": ROWS[9:], "next": None}}]
+    given = {"query": "query Rows", "variables": {"first": 9, "after": None}}
+    async with ScriptedServer(answers=list(map(Answer.of, pages))).running() as server:
+        records = await read(
+            server.url,
+            path="graphql",
+            method="POST",
+            body=given,
+            records="data.rows",
+            paging={"type": "cursor", "cursor": "data.next", "parameter": "variables.after"},
+            incremental={"field": "id", "parameter": "filter.since", "start": 5},
+        )
+    assert records == ROWS
+    first, second = server.requests
+    since = {"filter": {"since": 5}}
+    assert first.json == {**given, **since}
+    assert second.json == {**given, "variables": {"first": 9, "after": "b"}, **since}
+    assert {(one.method, one.query, one.headers["content-type"]) for one in server.requests} == {
+        ("POST", "", "application/json")
+    }
+
+
+async def test_offsets_in_a_body_are_numbers() -> None:
+    async with ScriptedServer(answers=[Answer.of(ROWS), Answer.of([])]).running() as server:
+        await read(server.url, path="rows", method="POST", paging={"type": "offset", "size": 30})
+    assert [one.json for one in server.requests] == [{"offset": 0, "limit": 30}, {"offset": 25, "limit": 30}]
 
 
 @pytest.mark.parametrize(

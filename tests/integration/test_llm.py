@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from threading import get_ident
@@ -665,6 +666,43 @@ async def test_a_page_that_is_no_completion_stops_the_run(body: bytes) -> None:
     async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
         with pytest.raises(FatalError, match="check `base_url`"):
             await extract.apply(batch_of(*FOUR))
+
+
+async def until_final(extract: LlmExtract, *records: dict[str, object]) -> Batch:
+    for _ in range(3):
+        try:
+            return await extract.apply(batch_of(*records))
+        except TransientError:
+            continue
+    pytest.fail("retried without an end")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"choices": []}', "the completion has no choices: it rejects every request"),
+        (b"<html><title>Sign\nin</title>", "but a page titled 'Sign in'; check `base_url`"),
+        (b'{"models": 1, "ok": 2}', "but an object with `models`, `ok`; check `base_url`"),
+        (b"Person 1 is 31", "but 14 bytes of text/plain; check `base_url`"),
+    ],
+)
+async def test_an_endpoint_without_completions_stops_the_run(body: bytes, said: str) -> None:
+    server = ScriptedServer(lambda _: Answer(200, body, {"content-type": "text/plain; charset=utf-8"}))
+    async with server.running(), open_extract(server.url) as extract:
+        with pytest.raises(FatalError, match=re.escape(said)):
+            await until_final(extract, *FOUR)
+    assert len(server.requests) < 15
+
+
+async def test_a_document_without_a_choice_is_a_dead_letter() -> None:
+    good = completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+    server = ScriptedServer(
+        lambda request: Answer.of({"choices": []}) if b"Person 1" in request.body else good
+    )
+    async with server.running(), open_extract(server.url) as extract:
+        derived = await until_final(extract, staged(1))
+    assert [error.kind for _, error in derived.failures] == ["RequestRefused"]
+    assert "the completion has no choices" in str(derived.failures[0][1])
 
 
 @pytest.mark.parametrize(

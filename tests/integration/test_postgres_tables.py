@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ from connectors.postgres import (
     PostgresSource,
     PostgresSourceParams,
 )
+from connectors.postgres.database import connect
 from connectors.tables.source import Part
 from engine.cli import main
 from engine.contract.component import Context
@@ -447,6 +448,31 @@ async def test_a_wrong_password_is_told_to_doctor(target: PostgresTarget) -> Non
     with pytest.raises(FatalError, match="refuses the connection") as caught:
         await made.check_connection()
     assert "not the one" not in str(caught.value)
+
+
+@pytest.mark.parametrize("params", [{}, {"mode": "merge", "key": "id"}])
+async def test_refused_rows_need_no_new_connections(
+    target: PostgresTarget, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.sql("CREATE TABLE tables.t (id int PRIMARY KEY, n int CHECK (n > 0))")
+    opened: list[PostgresConnection] = []
+
+    def counted(connection: PostgresConnection) -> Awaitable[Any]:
+        opened.append(connection)
+        return connect(connection)
+
+    monkeypatch.setattr("connectors.postgres.sink.connect", counted)
+    rows = [{"id": number, "n": number - 3} for number in range(8)]
+    assert len(await target.write(rows, **params)) == 4
+    assert [row[0] for row in target.rows()] == [4, 5, 6, 7]
+    assert len(opened) == 1
+
+
+async def test_numbers_as_text_do_not_tell_what_is_new(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t AS SELECT 1 AS id, '9'::varchar AS changed")
+    source = target.source(table="tables.t", key="id", incremental="changed")
+    with pytest.raises(FatalError, match="'changed' has numbers as text"):
+        await anext(source.extract())
 
 
 async def test_a_row_that_changes_between_attempts_is_another_record(target: PostgresTarget) -> None:

@@ -155,6 +155,21 @@ async def test_unreadable_input_stops_the_run(file: Path, params: dict[str, Any]
         await batches(source(file, **params))
 
 
+@pytest.mark.parametrize(
+    ("value", "what"), [("9", "numbers"), ("03.01.2026", "dates that do not begin with the year")]
+)
+async def test_text_without_order_does_not_tell_what_is_new(file: Path, value: str, what: str) -> None:
+    fill(file, "CREATE TABLE t (id integer, at text)", [(1, value)])
+    with pytest.raises(FatalError, match=f"'at' has {what} as text.*cast it in `query`"):
+        await batches(source(file, key="id", incremental="at"))
+
+
+async def test_a_query_may_end_with_a_comment_after_a_semicolon(file: Path) -> None:
+    fill(file, "CREATE TABLE t (id integer)", [(1,)])
+    read = await batches(source(file, query="SELECT ';' AS mark FROM t; -- all of them\n"))
+    assert records(read) == [{"mark": ";"}]
+
+
 async def test_a_missing_file_is_not_made(file: Path) -> None:
     for url in (str(file), f"file:{file}?mode=rwc"):
         with pytest.raises(FatalError, match="there is no file"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,26 @@ async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> 
         {"id": 1, "n": 1.0, "new": None, "t": None},
         {"id": 2, "n": 1.5, "new": {"a": 1}, "t": "a\tb\\\n"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("timestamptz", ["12:00:00+00:00", "10:00:00+00:00", "12:00:00+00:00", "10:00:00+00:00"]),
+        ("timestamp", ["12:00:00"] * 4),
+    ],
+)
+@pytest.mark.parametrize("target", ["duckdb", "postgres"], indirect=True)
+async def test_times_mean_the_same_in_every_database(target: Target, sql: str, expected: list[str]) -> None:
+    zoned = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    noon = zoned.replace(tzinfo=None)
+    given = [noon.isoformat(), zoned.isoformat(), noon, zoned]
+    await target.write([{"id": number, "at": at} for number, at in enumerate(given)], columns={"at": sql})
+    read = await target.read(table=TABLE, key="id")
+    assert [row["at"] for row in read] == [f"2026-03-01T{time}" for time in expected]
+    target.sql(f"DROP TABLE {TABLE}")
+    await target.write(read, columns={"at": sql})
+    assert await target.read(table=TABLE, key="id") == read
 
 
 async def test_integers_that_no_float_holds_stay_integers(target: Target) -> None:

@@ -289,6 +289,34 @@ async def test_a_resumed_run_counts_the_lines_of_its_last_attempt(tmp_path: Path
     assert lines_at(report).note == ("those of this attempt only: lines do not name their run")
 
 
+SINKS = {
+    "rows": "{sink: duckdb, with: {path: FOLDER/d.duckdb, table: t, mode: MODE}}",
+    "files": "{sink: files, with: {path: FOLDER/out, format: jsonl, mode: MODE}}",
+    "lines": "{sink: jsonl, with: {path: FOLDER/out.jsonl, mode: MODE}}",
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_run_killed_after_its_sinks_completed_is_no_mismatch(
+    tmp_path: Path, sink: str, mode: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(10)), "utf-8")
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\npipelines:\n  p:\n    nodes:\n"
+        f"      read: {{source: jsonl, with: {{path: {tmp_path}/in.jsonl}}}}\n"
+        f"      out: {SINKS[sink].replace('FOLDER', str(tmp_path)).replace('MODE', mode)}\n",
+        "utf-8",
+    )
+    (plan,) = engine.load(tmp_path / "p.yaml").values()
+    async with Engine(store=MemoryStateStore()) as owner:
+        first = await owner.run(plan)
+        await owner.store.update_run(first.run_id, status=RunStatus.RUNNING, epoch=1)  # killed
+        report = await resumed(owner, plan, first)
+
+    assert (report.ok, report.tally.written, wrong(report)) == (True, 10, [])
+
+
 @pytest.mark.parametrize(
     ("act", "verdict", "found", "note"),
     [

@@ -12,9 +12,18 @@ from engine.contract.component import Kind, Params
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters import replay
 from engine.dead_letters.patch import parse_patch
-from engine.dead_letters.replay import LetterId, Obstacle, group_dead_letters, letter_id
+from engine.dead_letters.replay import (
+    REPLAY_GROUP,
+    LetterId,
+    Obstacle,
+    ReplayGroup,
+    group_dead_letters,
+    letter_id,
+)
 from engine.errors import FatalError, StateError
 from engine.execution.engine import Engine
+from engine.execution.replays import with_earlier_replays
+from engine.execution.session import new_group
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.records import DeadLetterFilter, RunStatus
@@ -269,3 +278,42 @@ def test_a_node_that_is_called_like_the_source_keeps_its_name() -> None:
         ("dead_letters_", Kind.SOURCE),
         ("dead_letters", Kind.SINK),
     ]
+
+
+@pytest.mark.parametrize(
+    ("selected", "patch", "discarded", "continued", "new", "refused"),
+    [
+        ("ab", "n=2", "", "ab", "", ""),
+        ("abc", "n=2", "", "ab", "c", ""),
+        ("c", "n=2", "", "", "c", ""),
+        ("a", "n=2", "", "", "", "a"),
+        ("a", "n=2", "b", "a", "", ""),
+        ("ab", "n=3", "", "", "ab", ""),
+    ],
+    ids=["same", "more", "others", "fewer", "rest discarded", "other records"],
+)
+async def test_an_interrupted_replay_continues_with_all_it_may_have_sent(
+    selected: str, patch: str, discarded: str, continued: str, new: str, refused: str
+) -> None:
+    letters = {key: letter("n1", key) for key in "abc"}
+    plan = linear_plan(MemorySource([]), FaultySink([FatalError("full")] * 9))
+
+    def grouped(some: Sequence[DeadLetter], patch: str = patch) -> list[ReplayGroup]:
+        return group_dead_letters(some, {"test": plan}, [parse_patch(patch)])[0]
+
+    async with Engine() as engine:
+        await engine.store.put_dead_letters(list(letters.values()))
+        (first,) = grouped([letters["a"], letters["b"]], "n=2")
+        async with engine.start(first.plan, group_id=REPLAY_GROUP + new_group(engine)) as run:
+            assert (await run.wait()).status is RunStatus.FAILED
+        await engine.store.mark_dead_letters([letters[key] for key in discarded], "discarded", "x")
+        groups = grouped([letters[key] for key in selected])
+        replays, obstacles = await with_earlier_replays(engine, groups, grouped)
+
+    found = {
+        before.run_id if before else "": "".join(one.key for one in group.letters)
+        for group, before in replays
+    }
+    assert (found.get(run.run_id, ""), found.get("", "")) == (continued, new)
+    assert ["".join(one.key for one in each.letters) for each in obstacles] == [refused] * bool(refused)
+    assert all("of them and 1 other was interrupted" in each.reason for each in obstacles)

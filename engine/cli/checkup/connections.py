@@ -21,8 +21,6 @@ from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import without_credentials
 
-__all__ = ["Checkup", "check_connections", "credentials_of"]
-
 _SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?|user|profile)$")
 AT_ONCE = 4
 

@@ -10,8 +10,6 @@ from engine.cli.display.table import with_hanging_text
 from engine.cli.exit_codes import ExitCode, most_serious
 from engine.contract.types import JsonValue
 
-__all__ = ["Finding", "Level", "as_json", "as_text", "exit_code"]
-
 
 class Level(StrEnum):
     """How serious a finding is. Only a problem changes the exit code."""

@@ -19,8 +19,6 @@ from engine.errors import EngineError, StateMissingError
 from engine.extras import EXTRAS, install_command, missing_modules
 from engine.state.address import is_address
 
-__all__ = ["interpreter", "state"]
-
 OLDEST = (3, 11)
 LITTLE = 1 << 30
 TOO_LITTLE = 64 << 20

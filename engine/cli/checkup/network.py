@@ -17,8 +17,6 @@ from pydantic import BaseModel, SecretStr
 from engine.cli.checkup.findings import Finding, Level
 from engine.redaction import has_credentials, without_credentials
 
-__all__ = ["ADDRESS_FIELDS", "Answer", "address_of", "ask", "clock", "secrets_in_address"]
-
 ADDRESS_FIELDS = ("url", "base_url", "endpoint", "dsn", "address")
 ALLOWED_SKEW = 60.0  # seconds; S3 refuses signatures that are 15 minutes off
 GRAVE_SKEW = 600.0

@@ -17,8 +17,6 @@ from engine.cli.state import store_of
 from engine.dead_letters.search import DeadLetterMatch
 from engine.errors import ConfigError
 
-__all__ = ["close_copies", "discard"]
-
 IDS_A_REQUEST = 500
 
 

@@ -25,8 +25,6 @@ from engine.service.client import ServiceClient, open_service
 from engine.service.discovery import warehouse_file
 from engine.state.store import StateStore
 
-__all__ = ["collect", "plans_of", "query_of"]
-
 INGEST = "ingest"
 
 

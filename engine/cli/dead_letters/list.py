@@ -19,8 +19,6 @@ from engine.dead_letters.queue import letter_json
 from engine.dead_letters.search import DeadLetterMatch
 from engine.errors import ConfigError
 
-__all__ = ["as_json", "list_letters", "named", "show_dead_letters"]
-
 MAX_KEY_LENGTH = 40
 MIN_KEY_LENGTH = 12
 ERROR_WIDTH = 48

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -31,19 +31,16 @@ from engine.dead_letters.replay import (
     StillOpen,
     group_dead_letters,
     letter_id,
-    same_record,
 )
 from engine.dead_letters.search import DeadLetterMatch, search_dead_letters
 from engine.errors import ConfigError, ServiceError
 from engine.execution.engine import Engine
-from engine.execution.lease import living
+from engine.execution.replays import Replay, with_earlier_replays
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
-from engine.state.records import DeadLetterFilter, RunRecord
+from engine.state.records import DeadLetterFilter
 from engine.state.store import StateStore
-
-__all__ = ["replay"]
 
 SIGNALLED = 128
 SHOWN = 10
@@ -71,9 +68,7 @@ async def replay(options: DlqOptions) -> int:
         guard = None if options.force else _guard(store, found, options)
         groups, obstacles = group_dead_letters(letters, plans, patches, guard)
         alone = _by_model(one for one in found if one.letter is None)
-        for obstacle in obstacles:
-            sys.stderr.write(printable(_obstacle_text(obstacle)))
-        codes = [ExitCode.FAILED] if obstacles else []
+        codes = _report(obstacles)
         if options.dry_run:
             _announce(groups, alone, patches)
             return most_serious(codes)
@@ -81,7 +76,10 @@ async def replay(options: DlqOptions) -> int:
             Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
         )
         regrouped = partial(_grouped, plans=plans, patches=patches, guard=guard)
-        runs = await _continued(engine, groups, regrouped) if guard else [(one, None) for one in groups]
+        runs: list[Replay] = [(one, None) for one in groups]
+        if guard is not None:
+            runs, obstacles = await with_earlier_replays(engine, groups, regrouped)
+            codes += _report(obstacles)
         code = await _replay_groups(engine, runs, found, options, output)
         if code >= SIGNALLED:
             return code
@@ -136,7 +134,7 @@ def _grouped(
 
 async def _replay_groups(
     engine: Engine,
-    runs: Sequence[tuple[ReplayGroup, RunRecord | None]],
+    runs: Sequence[Replay],
     found: Sequence[DeadLetterMatch],
     options: DlqOptions,
     output: Output,
@@ -173,51 +171,6 @@ async def _replay_groups(
         output.say("dead letters whose replay did not complete are still open: replay them again")
     signalled = [code for code in codes if code >= SIGNALLED]
     return signalled[0] if signalled else most_serious(map(ExitCode, codes))
-
-
-async def _continued(
-    engine: Engine, groups: Sequence[ReplayGroup], grouped: Callable[[list[DeadLetter]], list[ReplayGroup]]
-) -> list[tuple[ReplayGroup, RunRecord | None]]:
-    """Return the runs to make, each with the unfinished replay that it continues.
-
-    The sinks of an unfinished replay know the records that it has delivered but not committed, by key. Keys
-    under which it may have sent, or lost, another record get a new run.
-    """
-    runs: list[tuple[ReplayGroup, RunRecord | None]] = []
-    for group in groups:
-        taken = {run.run_id for _, run in runs if run is not None}
-        before = await _unfinished(engine, group, taken)
-        unsure = await _unsure_keys(engine.store, group, before) if before is not None else set()
-        runs += [(one, before) for one in grouped([one for one in group.letters if one.key not in unsure])]
-        runs += [(one, None) for one in grouped([one for one in group.letters if one.key in unsure])]
-    return runs
-
-
-async def _unsure_keys(store: StateStore, group: ReplayGroup, before: RunRecord) -> set[str]:
-    """Return the keys of records that died after `before` began, or share their key with another record."""
-    records = {letter.key: letter.record for letter in group.letters}
-    ids = {letter_id(letter) for letter in group.letters}
-    found = await store.dead_letters(DeadLetterFilter(pipeline=group.pipeline, node=group.node))
-    return {
-        one.key
-        for one in found
-        if one.key in records
-        and (
-            one.last_failed_at > before.started_at
-            or (letter_id(one) not in ids and not same_record(one.record, records[one.key]))
-        )
-    }
-
-
-async def _unfinished(engine: Engine, group: ReplayGroup, taken: Container[str]) -> RunRecord | None:
-    """Return the latest replay from the same node that has not ended, and has records left to send."""
-    for run in reversed(await engine.store.list_runs(pipeline=group.pipeline)):
-        is_same = run.group_id.startswith(REPLAY_GROUP) and run.identity == group.plan.identity
-        if is_same and run.status.resumable and run.run_id not in taken:
-            finished, _ = await engine.store.count_splits(run.run_id)
-            if not finished and await living(engine.store, engine.clock, run.run_id) is None:
-                return run
-    return None
 
 
 async def _close_copies(
@@ -299,7 +252,10 @@ def _example(record: JsonValue, patches: Sequence[Patch]) -> None:
         sys.stdout.write(printable(f"  first record: {text}\n"))
 
 
-def _obstacle_text(obstacle: Obstacle) -> str:
-    first = obstacle.letters[0]
-    where = f"{first.pipeline}/{first.node}"
-    return f"{counted(len(obstacle.letters), 'dead letter')} of {where} not replayed: {obstacle.reason}\n"
+def _report(obstacles: Sequence[Obstacle]) -> list[ExitCode]:
+    """Print what cannot be replayed; return its exit code."""
+    for obstacle in obstacles:
+        first = obstacle.letters[0]
+        what = f"{counted(len(obstacle.letters), 'dead letter')} of {first.pipeline}/{first.node}"
+        sys.stderr.write(printable(f"{what} not replayed: {obstacle.reason}\n"))
+    return [ExitCode.FAILED] if obstacles else []

@@ -9,8 +9,6 @@ from engine.contract.clock import timestamp
 from engine.errors import ConfigError
 from engine.units import parse_duration
 
-__all__ = ["age", "older_than"]
-
 
 def age(seconds: float) -> str:
     """Format an age: 45 s, 12 min, 5 h, 30 d; never below 0."""

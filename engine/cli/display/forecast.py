@@ -8,8 +8,6 @@ from engine.cli.display.numbers import count, counted, size
 from engine.contract.component import Kind
 from engine.preview import Forecast, NodeForecast
 
-__all__ = ["as_text"]
-
 FIELDS = 12  # shown of each node
 
 

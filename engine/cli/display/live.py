@@ -16,8 +16,6 @@ from engine.flow.stats import RunSnapshot, read_here
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["show", "table"]
-
 REFRESH = 0.25
 WIDE = 100  # columns: from this width every figure is shown
 NARROW = 80  # columns: below this width only the most important figures are shown

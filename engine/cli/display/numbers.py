@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["LEAST_USD", "Rate", "count", "counted", "duration", "rate", "size"]
-
 LEAST_USD = 0.00005
 """Smallest sum that is not shown as 0.0000."""
 

@@ -18,8 +18,6 @@ from engine.contract.component import Kind
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
 
-__all__ = ["Output", "observer_of"]
-
 NARROWEST = 40
 
 

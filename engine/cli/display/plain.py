@@ -15,8 +15,6 @@ from engine.cli.display.terminal import printable
 from engine.contract.clock import SystemClock, timestamp
 from engine.flow.stats import RunSnapshot, read_here
 
-__all__ = ["json_line", "plain_line", "show_json", "show_plain"]
-
 PLAIN_EVERY = 5.0
 JSON_EVERY = 1.0
 

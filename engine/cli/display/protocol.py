@@ -8,8 +8,6 @@ from typing import Protocol
 from engine.execution.report import RunReport
 from engine.flow.stats import RunSnapshot
 
-__all__ = ["Shown", "ShownRuns"]
-
 
 class Shown(Protocol):
     """A run, or a pipeline without one yet. `trouble`: why it has none, or why it was started again."""

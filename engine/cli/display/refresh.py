@@ -10,8 +10,6 @@ import anyio
 
 from engine.errors import ConfigError
 
-__all__ = ["refresh"]
-
 _CLEAR: Final = "\x1b[H\x1b[J"
 _SHORTEST: Final = 0.1
 

@@ -16,8 +16,6 @@ from engine.contract.clock import timestamp
 from engine.errors import ConfigError, StateError
 from engine.execution.report import RunReport
 
-__all__ = ["REPORT_VERSION", "check_target", "report_text", "write_report"]
-
 REPORT_VERSION = 1
 
 

@@ -6,8 +6,6 @@ import shutil
 import sys
 from collections.abc import Collection, Sequence
 
-__all__ = ["aligned", "terminal_width", "with_hanging_text"]
-
 MIN_TEXT = 20  # minimum columns of filled text
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["one_line", "printable"]
-
 MAX_LINE: Final = 300  # characters
 
 # C0 except tab and line feed, DEL, C1, and characters that reorder or hide text (CVE-2021-42574)

@@ -17,8 +17,6 @@ from engine.temporal.messages import Control
 from engine.temporal.starting import Handle
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["cancel", "steer"]
-
 
 async def steer(options: ControlOptions) -> int:
     """Send an update to a run and print the new state.

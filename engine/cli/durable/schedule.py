@@ -19,8 +19,6 @@ from engine.errors import ConfigError
 from engine.temporal.schedules import MIN_CATCH_UP, create, delete, listed, pause, unpause
 from engine.units import parse_duration
 
-__all__ = ["ACTIONS"]
-
 _OVERLAPS = {"wait": "buffer_one", "allow": "allow_all"}
 """What `if_running` means to the server; else a run is skipped."""
 

@@ -1,12 +1,11 @@
-"""Arguments and helpers shared by the verbs of durable runs."""
+"""Helpers shared by the verbs of durable runs."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import at_least_one, none_or_more, this_command
+from engine.cli.arguments import this_command
 from engine.cli.options import DEFAULT_FILE, DurableOptions, RequestOptions, ServerArguments
 from engine.cli.state import run_id_of, state_options, store_of
 
@@ -16,63 +15,7 @@ if TYPE_CHECKING:
     from engine.temporal.messages import PipelineRequest
     from engine.temporal.starting import Handle
 
-__all__ = [
-    "add_request_arguments",
-    "add_server_arguments",
-    "client_of",
-    "command",
-    "request_of",
-    "require_temporal",
-    "workflow_of",
-]
-
 DEFAULT_QUEUE = "odw"
-
-
-def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the Temporal server, in addition to Temporal's own configuration."""
-    parser.add_argument("--address", metavar="HOST:PORT", help="address of the Temporal server")
-    parser.add_argument("--namespace", metavar="NAME", help="Temporal namespace")
-    parser.add_argument("--profile", metavar="NAME", help="profile in Temporal's configuration file")
-    parser.add_argument(
-        "--codec", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
-    )
-    parser.add_argument("--queue", metavar="NAME", help="task queue prefix (default: odw)")
-
-
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how a run is divided."""
-    parser.add_argument("--shards", type=at_least_one, metavar="N", help="workflows per run (default: 4)")
-    parser.add_argument(
-        "--window", type=at_least_one, metavar="N", help="concurrent chunks per workflow (default: 8)"
-    )
-    parser.add_argument(
-        "--chunk-splits",
-        type=none_or_more,
-        metavar="N",
-        help="splits per chunk (default: depends on the number of splits)",
-    )
-    parser.add_argument(
-        "--priority",
-        type=int,
-        choices=range(1, 6),
-        metavar="1..5",
-        help="task priority: 1 (highest) to 5 (default: 3)",
-    )
-    parser.add_argument(
-        "--max-failed-chunks",
-        type=none_or_more,
-        metavar="N",
-        help="fail the run after more than N failed chunks (default: 0)",
-    )
-    parser.add_argument(
-        "--heartbeat", type=at_least_one, metavar="SECONDS", help="heartbeat timeout in seconds (default: 60)"
-    )
-    parser.add_argument(
-        "--one-machine",
-        action="store_true",
-        help="all workers run on this machine, even though the state store is a database",
-    )
 
 
 def require_temporal() -> None:
@@ -96,7 +39,7 @@ async def client_of(options: ServerArguments) -> Client:
 
 
 def request_of(options: RequestOptions, pipeline: str, **fields: object) -> PipelineRequest:
-    """Create a request from the arguments of `add_request_arguments`."""
+    """Create a request from the options."""
     from engine.temporal.messages import PipelineRequest, Queues
 
     return PipelineRequest(

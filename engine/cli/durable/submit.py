@@ -25,8 +25,6 @@ from engine.state import RunRecord, StateStore
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import refuse_running, request_before, start
 
-__all__ = ["relevant", "submit"]
-
 AS_BEGUN = (
     "a run resumes alone and with its original parameters (--param applies to pipelines that follow it); "
     "change limits, concurrency and other operational settings in the workers' file"

@@ -21,8 +21,6 @@ from engine.state import StateStore
 from engine.state.memory import MemoryStateStore
 from engine.temporal.starting import Handle
 
-__all__ = ["follow", "watch"]
-
 
 async def watch(options: DurableOptions) -> int:
     """Show a run until it ends.

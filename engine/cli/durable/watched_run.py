@@ -32,8 +32,6 @@ from engine.temporal.starting import Handle
 from engine.temporal.worker_presence import worker_presence
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["Watched", "WatchedRuns"]
-
 LOOK_EVERY = 0.5
 MAX_TROUBLE = 300
 ANSWERS_WITHIN = 3.0

@@ -31,8 +31,6 @@ from engine.temporal.metrics import runtime
 from engine.temporal.supervision import Patience
 from engine.temporal.worker import ROLES, drain_limit, serve
 
-__all__ = ["engine_of", "work"]
-
 
 async def work(options: WorkerOptions) -> int:
     """Poll until a signal stops it.

@@ -18,8 +18,6 @@ from engine.contract.clock import SystemClock
 from engine.errors import ConfigError
 from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatus, StateStore
 
-__all__ = ["list_bookmarks", "reset_bookmarks"]
-
 
 async def list_bookmarks(options: BookmarksOptions) -> int:
     """Print counts of bookmarks, or each of them."""

@@ -15,8 +15,6 @@ from engine.errors import ConfigError, LeaseHeldError
 from engine.execution.lease import acquire
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 
-__all__ = ["forget_run", "prune_runs"]
-
 
 async def forget_run(options: RunsOptions) -> int:
     """Delete one run after printing what goes with it.

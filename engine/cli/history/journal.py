@@ -19,8 +19,6 @@ from engine.contract.journal import ANSWER, JournalEntry
 from engine.errors import ConfigError
 from engine.state import JournalFilter
 
-__all__ = ["list_entries", "purge_entries", "show_entries"]
-
 
 async def list_entries(options: JournalOptions) -> int:
     """Print the entries and their cost.

@@ -27,8 +27,6 @@ from engine.plan.model import Plan
 from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore
 from engine.trial import reading_of, with_reading
 
-__all__ = ["Entry", "entry_of", "list_runs", "show_run"]
-
 KILLED = "killed"
 """Status of a run that is stored as running although no process works on it."""
 

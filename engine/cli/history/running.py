@@ -18,8 +18,6 @@ from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
 from engine.state import RunStatus, StateStore
 
-__all__ = ["show_running"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:

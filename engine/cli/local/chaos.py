@@ -20,8 +20,6 @@ from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 
-__all__ = ["plan_of", "seed_of", "try_pipelines"]
-
 
 def seed_of(text: str) -> int:
     """Return the seed of `--chaos`. Raises ConfigError."""

@@ -29,8 +29,6 @@ from engine.state.records import RunRecord, RunStatus
 if TYPE_CHECKING:
     from engine.config.model import FileConfig, Settings
 
-__all__ = ["SERVED", "PipelineHost"]
-
 SERVED = "serve-"
 """Prefix of the groups of runs that a service starts, and resumes after a kill."""
 

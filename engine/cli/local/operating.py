@@ -14,18 +14,21 @@ import anyio
 import anyio.to_thread
 
 from engine.cli.local.hosting import PipelineHost
-from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
+from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view, shown_call
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
-from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
+from engine.contract.journal import JournalEntry
+from engine.dead_letters.replay import REPLAY_GROUP, LetterId, ReplayGroup, StillOpen, group_dead_letters
 from engine.errors import EngineError, RunNotFoundError
+from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
+from engine.execution.replays import Replay, with_earlier_replays
+from engine.execution.report import RunReport
 from engine.execution.session import Entry, Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.dead_letter_format import record_id_of
 from engine.service.operations import (
-    CallView,
     DeadRecord,
     LetterView,
     LetterWhere,
@@ -39,8 +42,6 @@ from engine.service.operations import (
 )
 from engine.state.records import DeadLetterFilter, JournalFilter, RunRecord, RunStatus
 from engine.state.store import StateStore
-
-__all__ = ["PipelineOperations", "RunLog"]
 
 SHOWN_SPLITS = 480
 _RUNS, _STAGES, _RATES = 100, 200, 300
@@ -260,40 +261,60 @@ class PipelineOperations(PipelineHost):
             return {(one.run_id, one.node, one.key) for one in found}
 
         guard = None if force or letter.status != "open" else still_open
-        groups, obstacles = group_dead_letters([changed], plans, still_open=guard)
-        if obstacles:
-            raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
-        group = groups[0]
         place = letter.run_id, letter.node, letter.key
         if place in self._replaying:
             raise OperationsError("This record is being replayed now: look again in a moment.")
         self._replaying.add(place)
-        group_id = REPLAY_GROUP + new_group(self._engine)
-        session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
-        self._sessions.append(session)
         try:
             with _reporting():
-                await session.execute()
-                report = next(iter(session.reports.values()), None)
-                if report is None or not report.ok:
-                    raise OperationsError(
-                        f"The replay failed: {report.error if report else 'it did not start'}"
-                    )
-                if not group.replayed:
-                    raise OperationsError("This record was delivered meanwhile: nothing was sent.")
-                if report.tally.dead:
+                report = await self._replay(self._engine, changed, plans, guard)
+                if any(node.dead for node in report.nodes):
                     # the run has closed it, but here its record is to be corrected further
                     await self._store().mark_dead_letters([letter], letter.status, letter.reason)
                     raise OperationsError(await self._new_error(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")
         finally:
-            self._sessions.remove(session)
             self._replaying.discard(place)
         return report.run_id
 
+    async def _replay(
+        self, engine: Engine, letter: DeadLetter, plans: dict[str, Plan], guard: StillOpen | None
+    ) -> RunReport:
+        """Replay one dead letter in a new run, or in the interrupted one that has sent it."""
+
+        def grouped(letters: list[DeadLetter]) -> list[ReplayGroup]:
+            return group_dead_letters(letters, plans, still_open=guard)[0]
+
+        groups, obstacles = group_dead_letters([letter], plans, still_open=guard)
+        replays: list[Replay] = [(group, None) for group in groups]
+        if guard is not None and groups:
+            replays, obstacles = await with_earlier_replays(engine, groups, grouped)
+        if obstacles:
+            raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
+        ((group, before),) = replays
+        session = Session(
+            engine,
+            {group.pipeline: group.plan},
+            [group.pipeline],
+            {group.pipeline: before} if before is not None else {},
+            group_id=REPLAY_GROUP + new_group(engine),
+        )
+        self._sessions.append(session)
+        try:
+            await session.execute()
+        finally:
+            self._sessions.remove(session)
+        report = next(iter(session.reports.values()), None)
+        if report is None or not report.ok:
+            raise OperationsError(f"The replay failed: {report.error if report else 'it did not start'}")
+        if not group.replayed:
+            raise OperationsError("This record was delivered meanwhile: nothing was sent.")
+        return report
+
     async def _new_error(self, run_id: str) -> str:
-        again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id, limit=1))
-        return f"It died again: {again[0].error_message}" if again else "It died again."
+        again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id))
+        last = max(again, key=lambda one: one.last_failed_at, default=None)
+        return f"It died again: {last.error_message}" if last is not None else "It died again."
 
     async def discard(self, ids: Sequence[str], reason: str) -> int:
         """See `Operations`."""
@@ -313,7 +334,7 @@ class PipelineOperations(PipelineHost):
                     found = [one for one in found if record_id_of(one.record) in ids]
                 await store.mark_dead_letters(found, "discarded" if reason else "recovered", reason)
 
-    async def calls(self, record: str, run_id: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[JournalEntry]:
         """See `Operations`."""
         if not record:
             return []
@@ -325,7 +346,7 @@ class PipelineOperations(PipelineHost):
             keys = [one.key for one in entries if one.run_id == payer][-_MAX_CALLS:]
             found = await store.get_journal(keys)
         return [
-            call_view(one, _MAX_TEXT, _redacted(self.plans.get(one.pipeline), one.node))
+            shown_call(one, _MAX_TEXT, _redacted(self.plans.get(one.pipeline), one.node))
             for one in found.values()
         ]
 
@@ -355,25 +376,11 @@ class PipelineOperations(PipelineHost):
         return found if found is not None and letter_id == _id_of(_number(letter_id), found) else None
 
     def _letter_view(self, number: int, letter: DeadLetter, *, with_record: bool) -> LetterView:
-        has_record = letter.record is not None
-        return LetterView(
-            id=_id_of(number, letter),
-            pipeline=letter.pipeline,
-            node=letter.node,
-            key=letter.key,
-            run_id=letter.run_id,
-            error_type=letter.error_type,
-            error_message=letter.error_message,
-            record=json.dumps(letter.record, ensure_ascii=False) if has_record and with_record else None,
-            status=letter.status,
-            reason=letter.reason,
-            attempts=letter.attempts,
-            first_failed_at=letter.first_failed_at,
-            last_failed_at=letter.last_failed_at,
-            stage=letter.stage,
-            reference=letter.reference,
-            model=_model_of(self.plans.get(letter.pipeline), letter.node),
-        )
+        fields = {name: getattr(letter, name) for name in DeadLetter.__dataclass_fields__}
+        if letter.record is not None:
+            fields["record"] = json.dumps(letter.record, ensure_ascii=False) if with_record else None
+        model = _model_of(self.plans.get(letter.pipeline), letter.node)
+        return LetterView(**fields, id=_id_of(number, letter), model=model)
 
 
 @contextmanager

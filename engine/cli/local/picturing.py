@@ -16,10 +16,8 @@ from engine.contract.types import JsonValue
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import HIDDEN
-from engine.service.operations import CallView, NodeView, ParameterView, PipelineView, RunView
+from engine.service.operations import NodeView, ParameterView, PipelineView, RunView
 from engine.state.records import RunRecord, RunStatus
-
-__all__ = ["call_view", "nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
 
 
 def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[PipelineView]:
@@ -107,26 +105,14 @@ def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> R
     )
 
 
-def call_view(entry: JournalEntry, limit: int, redacted: Sequence[str] = ()) -> CallView:
+def shown_call(entry: JournalEntry, limit: int, redacted: Sequence[str] = ()) -> JournalEntry:
     """Return a paid call, with at most `limit` characters of each text.
 
     Prompt and reply were redacted when they were stored. Answers are stored unchanged, so matches of these
     regular expressions are replaced here.
     """
-    return CallView(
-        entry.run_id,
-        entry.node,
-        entry.record,
-        entry.model,
-        entry.outcome,
-        _cut(_without(redacted, entry.answer), limit),
-        entry.tokens_in,
-        entry.tokens_out,
-        entry.cost_usd,
-        entry.created_at,
-        _cut(entry.prompt, limit),
-        _cut(entry.reply, limit),
-    )
+    answer = _cut(_without(redacted, entry.answer), limit)
+    return replace(entry, answer=answer, prompt=_cut(entry.prompt, limit), reply=_cut(entry.reply, limit))
 
 
 def _without(redacted: Sequence[str], text: str) -> str:

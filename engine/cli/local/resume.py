@@ -15,16 +15,6 @@ from engine.plan.model import Plan
 from engine.state.records import Follower, RunRecord, RunStatus
 from engine.state.store import StateStore
 
-__all__ = [
-    "announce",
-    "end_of",
-    "invocation_of",
-    "not_begun",
-    "params_from_before",
-    "refuse_living",
-    "unfinished",
-]
-
 
 async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
     """Return all runs of an invocation, oldest first.

@@ -46,8 +46,6 @@ from engine.units import parse_duration, parse_size
 
 N = TypeVar("N", int, float)
 
-__all__ = ["exit_code", "invoke", "memory_of", "watched"]
-
 
 def invoke(options: RunOptions) -> int:
     """Run the requested pipelines.

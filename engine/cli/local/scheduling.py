@@ -31,8 +31,6 @@ from engine.state.records import Follower, RunRecord, RunStatus
 if TYPE_CHECKING:
     from engine.config.model import Settings
 
-__all__ = ["RETRY_AFTER", "Scheduler"]
-
 MAX_SLEEP = 20.0
 """Longest pause between two checks of the clock, in seconds: the clock may be set."""
 RETRY_AFTER = 5.0

@@ -34,8 +34,6 @@ from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
 from engine.telemetry.tracing import tracing_to
 
-__all__ = ["serve_file"]
-
 TOPICS_PORT = 9_999
 FILES_PORT = 9_500
 

@@ -11,8 +11,6 @@ import anyio
 
 from engine.execution.session import Session
 
-__all__ = ["SignalWatch", "stop_signals", "stopping_signals"]
-
 
 async def stop_signals() -> int:
     """Wait for a stopping signal and return its number."""

@@ -25,8 +25,6 @@ from engine.execution.tapping import MAX_SAMPLES, short_path, tap_socket
 from engine.service.discovery import is_own
 from engine.state import RunRecord, RunStatus, StateStore
 
-__all__ = ["tap_run"]
-
 MAX_LINE = 1_000_000
 ANSWER_TIMEOUT = 10.0
 

@@ -8,8 +8,6 @@ from zoneinfo import ZoneInfo
 
 from engine.config.cron import interval_of
 
-__all__ = ["name_of", "tick_of", "ticks_after"]
-
 _SHORTHANDS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from engine.execution.engine import Engine
     from engine.state.store import StateStore
 
-__all__ = ["DryRun", "check", "dry_store", "reading", "with_less_reading"]
-
 MAX_SHOWN = 1000
 FATES = 10  # reasons of dead letters that a dry run prints for each pipeline
 

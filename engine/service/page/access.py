@@ -18,8 +18,6 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["COOKIE", "LIFETIME", "Access", "Roles"]
-
 COOKIE = "odw_session"
 LIFETIME = 12 * 3600
 _MAX_SESSIONS = 1_000

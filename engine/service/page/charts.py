@@ -13,8 +13,6 @@ from markupsafe import Markup
 from engine.service.operations import NodeView, SplitView
 from engine.service.page.rendering import cut, draw
 
-__all__ = ["bars", "graph", "in_brief", "rates", "split_grid"]
-
 _WIDTH, _HEIGHT, _ACROSS, _DOWN = 164, 88, 36, 20
 _MARGIN = 8
 _FITS = 1_200  # drawings up to this width shrink to fit a desktop; wider ones scroll

@@ -21,8 +21,6 @@ from engine.service.submission import AuditEntry, NotStoredError, Submission
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["discard", "discard_many", "replay", "show_letter", "show_letters"]
-
 PAGE = 50
 STATUSES = ("open", "recovered", "replayed", "discarded")
 _BUSY = "The warehouse cannot be written now: try again in a moment."

@@ -19,8 +19,6 @@ from engine.service.page.runs import run_values
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["SharedOverview", "stream"]
-
 MAX_VIEWERS = 32
 _TICK = 1.0
 _TICKS = 600  # browsers reconnect automatically

@@ -14,8 +14,6 @@ from engine.service.page.rendering import address, render
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["overview_values", "show_health", "show_overview", "show_schedules"]
-
 RECENT = 8
 _MAX_WORKING = 50
 

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.contract.journal import JournalEntry
 from engine.service.dead_letter_format import OF_IDS, record_id_of
-from engine.service.operations import (
-    CallView,
-    LetterView,
-    LetterWhere,
-    NodeView,
-    Operations,
-)
+from engine.service.operations import LetterView, LetterWhere, NodeView, Operations
 from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import cell_text, cut, moment, render
 from engine.service.tables import SEQUENCE, Table, quote, spelled_ids
@@ -27,8 +22,6 @@ from engine.service.tables import SEQUENCE, Table, quote, spelled_ids
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.storage import Reader
-
-__all__ = ["show_record"]
 
 _MAX_NAME = 2_000
 _MAX_KEYS = 10
@@ -48,7 +41,7 @@ class _Way:
     source: str = ""
     at: datetime | None = None
     nodes: list[NodeView] = field(default_factory=list)
-    calls: list[CallView] = field(default_factory=list)
+    calls: list[JournalEntry] = field(default_factory=list)
     payers: list[str] = field(default_factory=list)
 
     table: str = ""

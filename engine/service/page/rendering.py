@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     from engine.service.context import ServiceContext
 
-__all__ = [
-    "HEADERS",
-    "address",
-    "cell_text",
-    "cut",
-    "draw",
-    "fragment",
-    "moment",
-    "problem",
-    "render",
-    "static_file",
-]
-
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -23,8 +23,6 @@ from engine.service.routing import Handler, route
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["page_routes", "wants_html"]
-
 _MAX_FIELDS = 2_000
 
 Action = Callable[[Request, "ServiceContext", dict[str, str]], Awaitable[Response]]

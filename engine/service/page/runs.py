@@ -14,8 +14,6 @@ from engine.service.page.rendering import address, problem, render
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["end_run", "run_values", "show_pipeline", "show_run", "show_runs", "start_run"]
-
 PAGE = 30
 STATES = ("running", "completed", "failed", "interrupted", "outage")
 

@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.storage import Reader
 
-__all__ = [
-    "ServiceLetter",
-    "audit_of",
-    "causes_of",
-    "ids_of",
-    "letter_of_id",
-    "list_letters",
-    "records_of",
-    "replay_letter",
-    "schema_of",
-]
-
 _COLUMNS = (
     "dead_letter_id, model, record_id, original_record, error_type, error_message, failed_at, source, "
     "status, reason, commit_sequence, batch_index, pipeline, run, node, key"

@@ -17,8 +17,6 @@ from engine.service.tables import SEQUENCE, Table, number_of, quote
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["run", "show_query", "show_table", "show_tables"]
-
 PAGE = 50
 QUERY_ROWS = 200
 

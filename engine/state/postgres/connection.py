@@ -20,8 +20,6 @@ from engine.errors import StateError, StateReadOnlyError
 from engine.state.address import checked, place_of, unusable
 from engine.state.connection import Rows, Value
 
-__all__ = ["RECEIPTS", "SCHEMA", "PostgresConnection", "Receipt", "connect", "parameters_of"]
-
 SCHEMA: Final = "odw_engine"
 RECEIPTS: Final = f"{SCHEMA}.receipts"
 """The number of the last transaction of each connection, written by that transaction."""

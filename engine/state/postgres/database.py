@@ -15,8 +15,6 @@ from engine.state.postgres.connection import PostgresConnection, Receipt, connec
 from engine.state.postgres.errors import ContendedError, DisconnectedError, translated
 from engine.state.postgres.schema import prepare
 
-__all__ = ["PATIENCE", "PostgresDatabase"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

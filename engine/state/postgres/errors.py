@@ -15,8 +15,6 @@ import psycopg
 
 from engine.errors import StateCorruptError, StateError, StateFullError, StateReadOnlyError
 
-__all__ = ["ContendedError", "DisconnectedError", "translated"]
-
 
 class DisconnectedError(Exception):
     """The server cannot be reached, or the connection broke: uncommitted work can be retried."""

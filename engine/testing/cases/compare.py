@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 
-__all__ = ["differences", "record_differences", "shown"]
-
 LONGEST = 200
 
 

@@ -16,8 +16,6 @@ from engine.config.yaml_document import parse_bytes
 from engine.errors import ConfigError, Problem
 from engine.testing.cases.model import CaseSection, CasesSection, FileRef, Records
 
-__all__ = ["Case", "case_files", "load_cases", "records_of"]
-
 SUFFIXES = ("_test.yaml", "_test.yml")
 SKIPPED = frozenset({"node_modules", "build", "dist", "__pycache__"})
 

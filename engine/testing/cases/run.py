@@ -25,8 +25,6 @@ from engine.testing.cases.load import Case, records_of
 from engine.testing.cases.model import LetterSection
 from engine.testing.fakes import MemorySink, MemorySource
 
-__all__ = ["CaseResult", "run_case", "without_fields"]
-
 SEED = "test"
 SHOWN = 20
 PAGE = 500

@@ -13,8 +13,6 @@ from engine.errors import ConfigError, Problem
 from engine.testing.cases.model import FileRef
 from engine.testing.cases.run import CaseResult, without_fields
 
-__all__ = ["update_file"]
-
 KEPT = ("error", "match", "unordered", "ignore")
 INDENT = 2
 WIDTH = 1_000_000  # a record is one line, however long

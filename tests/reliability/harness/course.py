@@ -29,6 +29,7 @@ __all__ = ["Course"]
 MORE_ATTEMPTS = 4
 MAX_ATTEMPT = 180.0  # seconds, or as many times more as this machine is slower
 SAYS_WITHIN = 300.0
+DRAIN_LIMIT = "2m"  # what a drain gives up may be delivered and not counted: 30 s may pass under load
 STOPS_WITHIN = 20.0  # seconds from a second signal to the end of the process: less than a drain may take
 # seconds from the start of a process to its first run, with nothing else to do: from cold, and warm
 QUIET_START = {False: 0.4, True: 0.1}
@@ -113,6 +114,7 @@ class Course:
     def _attempt(self, arguments: list[str], blow: Blow | None, number: int) -> None:
         log = self._folder / f"run-{number + 1}"
         fixed = ["--state-dir", str(self._state_dir), "--progress", "none", "--report", f"{log}.json"]
+        fixed += ["--drain-limit", DRAIN_LIMIT]
         env = {**self._env, **({VARIABLE: blow.point} if blow and blow.point else {})}
         resume = arguments[:1] if arguments[0] == "--resume" else []
         command = ["run", "pipelines.yaml", *fixed, *arguments[len(resume) :], *resume]

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from engine.cli.arguments import this_command
+from engine.cli.arguments import add_options, this_command
 from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, write_report
-from engine.cli.durable.server import add_request_arguments, add_server_arguments, request_of
+from engine.cli.durable.server import request_of
 from engine.cli.loading import load_plans, resolve_aliases
 from engine.cli.options import (
     OutputOptions,
+    RequestOptions,
     ServerArguments,
     StateOptions,
     SubmitOptions,
@@ -416,8 +417,8 @@ def test_sizes_of_durable_runs_are_not_negative(option: str, capsys: pytest.Capt
 @pytest.mark.parametrize(("given", "seconds"), [([], 60.0), (["--heartbeat", "5"], 5.0)])
 def test_heartbeat_timeout_is_set_per_run(given: list[str], seconds: float) -> None:
     parser = VerbParser()
-    add_server_arguments(parser)
-    add_request_arguments(parser)
+    add_options(parser, ServerArguments)
+    add_options(parser, RequestOptions)
 
     options = parsed(SubmitOptions, parser.parse_args(given))
     assert request_of(options, "blobs").heartbeat == seconds

@@ -26,7 +26,7 @@ from engine.execution.session import Session
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord, LetterWhere, OperationsError, RunStartError
 from engine.state.memory import MemoryStateStore
-from engine.state.records import DeadLetterFilter, RunStatus
+from engine.state.records import DeadLetterFilter, Progress, RunStatus
 
 FILE = """\
 pipelines:
@@ -123,6 +123,20 @@ async def test_a_record_that_dies_again_can_be_corrected_again(tmp_path: Path) -
             await operations.replay(letter_id, '{"n": "two"}', force=False)
         await operations.replay(letter_id, '{"n": 2}', force=False)
     assert (tmp_path / "out.jsonl").read_text() == '{"n":2}\n'
+
+
+async def test_a_replay_that_was_killed_is_completed_by_the_next(tmp_path: Path) -> None:
+    async with one_letter(tmp_path) as (operations, letter_id):
+        store = operations._store()
+        (letter,) = await store.dead_letters(DeadLetterFilter())
+        run_id = await operations.replay(letter_id, '{"n": 2}', force=False)
+        # the process is killed before it stores what the sink has
+        await store.mark_dead_letters([letter], "open")
+        (split,), _ = await store.splits(run_id, "dead_letters")
+        await store.commit(run_id, [Progress("dead_letters", split.split.key, None, False, Tally())], epoch=1)
+        await store.update_run(run_id, status=RunStatus.RUNNING, epoch=1)
+        again = await operations.replay(letter_id, '{"n": 2}', force=False)
+    assert again == run_id
 
 
 async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import options
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_options
 from engine.cli.options import StateOptions
 from engine.cli.state import STATE_VARIABLE, shown_state, state_of, state_options
 from engine.cli.verbs import VerbParser, main
@@ -18,7 +18,7 @@ ADDRESS = f"postgresql://etl:{SECRET}@db.example:5433/odw?sslmode=require&connec
 
 def parsed(*arguments: str) -> StateOptions:
     parser = VerbParser()
-    add_state_argument(parser)
+    add_options(parser, StateOptions)
     return options.parsed(StateOptions, parser.parse_args(arguments))
 
 

@@ -11,10 +11,10 @@ from typing import cast
 import httpx
 import pytest
 
+from engine.contract.journal import JournalEntry
 from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.operations import (
-    CallView,
     DeadRecord,
     LetterView,
     LetterWhere,
@@ -30,12 +30,14 @@ from tests.unit.service.test_page import csrf
 
 EVIL = "<script>alert('x')</script>"
 KEY = "lake/memo@one.txt@v1"
-CALL = CallView(
-    "run-1", "extract", KEY, "gpt-5", "answer", '{"name": "Zoe"}', 1_234, 56, 0.0123, "2026-11-23T08:00:00Z"
-)
+CALL = JournalEntry(
+    "hash", '{"name": "Zoe"}', "answer", "gpt-5", 1_234, 56, 0.0123,
+    record=KEY, run_id="run-1", node="extract", created_at="2026-11-23T08:00:00Z",
+)  # fmt: skip
 LETTER = LetterView(
-    "1-aa", "memos", "load", KEY, "run-1", "InvalidFields", "age: not a number", '{"id": "row-1"}',
-    "open", "", 1, "2026-11-23T08:00:00Z", "2026-11-23T08:00:00Z",
+    id="1-aa", pipeline="memos", node="load", key=KEY, run_id="run-1", stage="", error_type="InvalidFields",
+    error_message="age: not a number", record='{"id": "row-1"}',
+    first_failed_at="2026-11-23T08:00:00Z", last_failed_at="2026-11-23T08:00:00Z",
 )  # fmt: skip
 NODES = [
     NodeView("files", "source", "s3", ()),
@@ -49,7 +51,7 @@ class Hosted:
     """What is known of runs, as a test says."""
 
     def __init__(self) -> None:
-        self.paid: dict[str, list[CallView]] = {}
+        self.paid: dict[str, list[JournalEntry]] = {}
         self.dead: list[LetterView] = []
         self.closed: list[tuple[str, str]] = []
 
@@ -72,7 +74,7 @@ class Hosted:
     async def close(self, records: Sequence[DeadRecord], reason: str = "") -> None:
         self.closed += [(one.id, reason) for one in records]
 
-    async def calls(self, record: str, run_id: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[JournalEntry]:
         return self.paid.get(record, [])
 
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.files.chunks import ReadChunk
-from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
+from connectors.objects.lines import LineBlock, LinePage, Place, ReadChunk, line_blocks, line_pages
 
 
 def chunks_of(data: bytes, size: int) -> ReadChunk:

@@ -151,6 +151,17 @@ def call(arguments: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "T", "arguments": arguments}}
 
 
+CHOICE = {"message": {"content": J}}
+
+
+@pytest.mark.parametrize("choices", [CHOICE, {"0": CHOICE}, [CHOICE]])
+@pytest.mark.parametrize("guard", ["", ")]}'\n", "while(1);"])
+def test_choices_are_read_in_an_object_and_after_a_guard(choices: object, guard: str) -> None:
+    found = read_completion(read_body(f"{guard}{json.dumps({'choices': choices})}".encode()))
+    assert isinstance(found, Reply)
+    assert found.content == J
+
+
 @pytest.mark.parametrize(
     "choices",
     [

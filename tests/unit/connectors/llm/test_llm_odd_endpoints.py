@@ -118,6 +118,8 @@ def completion(**choice: Any) -> dict[str, Any]:
         ("max_output_tokens", "length"),
         ("incomplete", "length"),
         ("SAFETY", "content_filter"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        ("FinishReason.MAX_TOKENS", "length"),
         ("content-filter", "content_filter"),
         ("sensitive", "content_filter"),
         ("end_turn", "end_turn"),

@@ -331,7 +331,7 @@ async def test_a_resumed_read_notices_a_missing_end(pack: Callable[[bytes], byte
         (b"PK\x03\x04\x14\0", "a ZIP archive: unpack it first"),
         (
             b"PK\x03\x04\x14\0xl/workbook.xml",
-            "a workbook: save its sheets as CSV, or read its text with `format: document`",
+            "a workbook: read its rows with `format: xlsx`, or its text with `format: document`",
         ),
         (b"PK\x03\x04\x14\0word/document.xml", "a Word file: read it with `format: document`"),
         (b"\x1f\x9d\x90a\x84\x8c", "packed by `compress`: unpack it first"),

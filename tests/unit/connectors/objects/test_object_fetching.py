@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from connectors.objects.content import StoredBody
+from connectors.objects.csv_sampling import sampled_types
 from connectors.objects.fetching import AWAY_AFTER, MAX_HINT, MAX_LUCK, ObjectFetcher, Reads, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
+from connectors.objects.params import ObjectParams
 from connectors.objects.parquet_format import ParquetRows
 from connectors.objects.resuming import ResumingBodies, ServerAwayError
 from connectors.objects.streaming import RecordStream, StreamPosition
@@ -420,3 +423,25 @@ async def test_a_success_ends_the_outage_of_lone_retries() -> None:
     assert retry.outwaited
     await fetcher.fetch(GOOD)
     assert not retry.outwaited
+
+
+class Tables(Store):
+    """Objects that are CSV files of one column."""
+
+    @asynccontextmanager
+    async def open(self, found: ListedObject, start: int = 0, stop: int | None = None) -> Any:
+        await self.read(found)
+        yield StoredBody(b"n\n1\n", None, 4)
+
+
+@pytest.mark.parametrize("size", [3, 10**9], ids=["small", "large"])
+async def test_types_are_sampled_after_an_outage_not_during_it(size: int) -> None:
+    async def sampled(*away: str) -> Any:
+        store = Tables(lambda key: AWAY if key in away else None)
+        objects = [one._replace(size=size) for one in (GOOD, BAD, NEW)]
+        params = ObjectParams(format="csv")
+        return await sampled_types(store, ObjectFetcher(store, 4, Retries()), objects, params, {})
+
+    assert await sampled() == await sampled("bad") == {"n": "integer"}
+    with pytest.raises(TransientError, match="503"):
+        await sampled("good", "bad", "new")

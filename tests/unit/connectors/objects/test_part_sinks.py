@@ -162,6 +162,14 @@ def test_notes_in_a_bucket_are_no_objects() -> None:
     assert Selection().select(listed) == listed[1:]
 
 
+def test_lock_files_of_office_are_skipped(tmp_path: Path) -> None:
+    for name in ("~$a.xlsx", "a~$.xlsx"):
+        (tmp_path / name).write_bytes(b"x")
+    assert walk(f"{tmp_path}/*.xlsx").skipped == {"lock file of Office": 1}
+    listed = [ListedObject(name, "e", 1) for name in ("x/~$a.xlsx", "x/a~$.xlsx", "~$/a.xlsx")]
+    assert Selection().select(listed) == listed[1:]
+
+
 async def test_replacing_removes_earlier_runs_when_the_run_is_complete(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text('{"id": -1}')
     async with sink(tmp_path) as made:
