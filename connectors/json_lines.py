@@ -32,6 +32,10 @@ _LIST: Final = "a list; the sources `files` and `s3` read its items with `format
 _SPREAD_OUT: Final = (
     "the value continues on the next line; the sources `files` and `s3` read it with `format: json`"
 )
+_SEVERAL: Final = (
+    "more text after the value; if several stand on a line, the sources `files` and `s3` read them with "
+    "`format: json`"
+)
 _BETWEEN: Final = b"},{"
 _NINETEEN: Final = b"0" * 19
 """This many digits always fit into 64 bits without a minus sign."""
@@ -161,13 +165,19 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
             return parse_line(line.lstrip(b"\0"), where)
         if not is_utf8(line):
             raise RecordError(f"{where}: the line is not valid UTF-8", kind="BrokenLine") from None
-        if line.strip() in (b"[", b"{"):
-            raise RecordError(f"{where}: {_SPREAD_OUT}", kind="BrokenLine") from None
-        raise RecordError(f"{where}:{error.colno}: {error.msg}", kind="BrokenLine") from None
+        raise RecordError(f"{where}{_reason(error, line.strip())}", kind="BrokenLine") from None
     if type(record) is not dict:
         kind = _LIST if isinstance(record, list) else "one value"
         raise RecordError(f"{where}: expected a JSON object, got {kind}", kind="BrokenLine")
     return _parse_long_numbers(line, where) if has_long_number(line) else record
+
+
+def _reason(error: orjson.JSONDecodeError, line: bytes) -> str:
+    if line == b"{" or (line.startswith(b"[") and "end of data" in error.msg):
+        return f": {_SPREAD_OUT}"
+    if line.startswith(b"{") and "after document" in error.msg:
+        return f":{error.colno}: {_SEVERAL}"
+    return f":{error.colno}: {error.msg}"
 
 
 def is_utf8(data: bytes) -> bool:

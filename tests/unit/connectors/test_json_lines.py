@@ -40,6 +40,12 @@ def test_written_values_are_read_back_exactly(record: dict[str, Any]) -> None:
         assert parse_line(line, "x:1") == record
 
 
+@pytest.mark.parametrize("line", ["[", "{", '[{"a": 1},', '{"a": 1}{"a": 2}', '{"a": 1}, {"a": 2}', "[{}]"])
+def test_json_of_another_layout_is_pointed_to_its_format(line: str) -> None:
+    with pytest.raises(RecordError, match="`format: json`"):
+        parse_line(line.encode(), "x:1")
+
+
 @given(RECORDS)
 def test_lines_of_other_writers_are_read_exactly(record: dict[str, Any]) -> None:
     assert parse_line(json.dumps(record).encode(), "x:1") == record
