@@ -158,10 +158,11 @@ class Conversation:
             [self._entry(index, answer_entry(self._keys[index], found[index])) for index in found]
         )
         self._fates |= {index: self._caller.fate_of(values) for index, values in found.items()}
-        lacks = "any field" if prompt.lone else "the document, or its nonce is wrong"
-        missing = RecordError(f"the answer lacks {lacks}{_wrote(reply)}", kind="SlotMissing")
         rest = [index for index in indices if index not in found]
-        await self._ask_again(group, rest, missing, lone=prompt.lone)
+        if rest:
+            lacks = "any field" if prompt.lone else "the document, or its nonce is wrong"
+            missing = RecordError(f"the answer lacks {lacks}{_wrote(reply)}", kind="SlotMissing")
+            await self._ask_again(group, rest, missing, lone=prompt.lone)
 
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"

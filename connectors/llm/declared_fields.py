@@ -74,8 +74,7 @@ class DeclaredField(BaseModel):
     @field_validator("enum", "example", mode="before")
     @classmethod
     def _has_texts_of_dates(cls, value: object) -> object:
-        """YAML reads 2026-01-31 as a date."""
-        return [*map(_without_date, value)] if isinstance(value, list) else _without_date(value)
+        return without_dates(value)
 
     @field_validator("type", mode="before")
     @classmethod
@@ -90,7 +89,13 @@ class DeclaredField(BaseModel):
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         name = _inner(self.type)
-        for value in self.enum if "type" in self.model_fields_set else ():
+        typed = "type" in self.model_fields_set
+        if not typed and any(isinstance(value, bool) for value in self.enum):
+            raise ValueError(
+                "`enum`: YAML reads yes, no, on and off as true or false; put quotes around them, or set "
+                "`type: boolean`"
+            )
+        for value in self.enum if typed else ():
             if not _fits(_TYPES[name], value, strict=True):
                 quoted = "; put quotes around it" if _TYPES[name] is str else ""
                 raise ValueError(f"`enum`: {value!r} does not fit the type {name}{quoted}")
@@ -119,7 +124,12 @@ def _fits(annotation: Any, value: JsonValue, *, strict: bool = False) -> bool:
     return True
 
 
-def _without_date(value: object) -> object:
+def without_dates(value: object) -> object:
+    """Return the value with dates and times as text: YAML reads 2026-01-31 as a date."""
+    if isinstance(value, Mapping):
+        return {name: without_dates(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [*map(without_dates, value)]
     return value.isoformat() if isinstance(value, date | time) else value
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from connectors.llm.declared_fields import without_dates
 from connectors.llm.invalid import details_of, reason_of
 from connectors.llm.schema import RECORDS, TargetSchema
 from engine.contract.unplanned import described
@@ -25,6 +26,11 @@ class Example(BaseModel):
     answer: dict[str, JsonValue] | list[dict[str, JsonValue]] = Field(
         description="Fields of its record; with `many` a list of records"
     )
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _has_texts_of_dates(cls, answer: object) -> object:
+        return without_dates(answer)
 
     @property
     def records(self) -> list[dict[str, JsonValue]]:

@@ -113,7 +113,7 @@ _TOO_LONG: Final = re.compile(
             r"(?:prompt|input|request|messages?|conversation)(?: length)? (?:is|are|was) too (?:long|large)",
             r"input token count .{0,40}exceeds",
             r"exceeds? .{0,60}(?:number of tokens|token limit|tokens allowed|context)",
-            r"too many (?:input |prompt )?tokens",
+            r"too many (?:input |prompt )?tokens(?!.{0,20}\bwait)",
             r"number of tokens .{0,80}(?:exceed|greater than the context)",
             r"inputs?`? (?:tokens )?(?:must have less than|must be less than)",
             r"reduce the length of the (?:messages|prompt|input)",
@@ -125,7 +125,7 @@ _TOO_LONG: Final = re.compile(
             r"max_tokens must be at least 1, got -",
             r"range of input length|exceeds? max length|exceeded model token limit",
             r"tokens? too long|token length \d+ exceeds",
-            r"at most \d+ images?\b|too many images",
+            r"at most \d+ images?\b|too many images|prompt 超长|超过.{0,10}最大.{0,6}长度",
         )
     ),
     re.IGNORECASE,
@@ -145,13 +145,17 @@ _LIMIT_AND_REQUESTED: Final = re.compile(r"limit:? (\d+).{0,40}requested:? (\d+)
 _MONEY_CODES: Final = frozenset(
     {
         "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance",
-        "exceeded_current_quota_error", "budget_exceeded", "Arrearage",
+        "exceeded_current_quota_error", "budget_exceeded", "Arrearage", "AccountOverdueError",
+        "AllocationQuota.FreeTierOnly", "NOT_ENOUGH_BALANCE",
     }
 )  # fmt: skip
 _MONEY: Final = re.compile(
     r"insufficient (?:balance|credits?|funds|quota)|(?:credit )?balance is too low|out of credits|"
     r"billing hard limit|more credits|in arrears|used all available credits|run out of (?:\w+ )?credits|"
-    r"spending limit|over budget|budget has been exceeded|key limit exceeded|in good standing",
+    r"spending limit|over budget|budget has been exceeded|key limit exceeded|in good standing|"
+    r"credits (?:are |have been |have )?(?:depleted|exhausted|expired)|"
+    r"(?:depleted|exceeded) your (?:\w+ )*credits|balance is (?:insufficient|not enough)|overdue balance|"
+    r"free (?:allocated )?quota|api usage limits|usage limit reached|inactive subscription|余额不足|欠费",
     re.IGNORECASE,
 )
 _ANSWER_TOKENS: Final = re.compile(
@@ -163,7 +167,7 @@ _UNSUPPORTED: Final = re.compile(
     r"(?:does not|doesn't|do not) support|"
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields?)|unavailable|invalid|instead|"
     r"deprecated|only|must be|should be|input should|expected|no endpoints found|cannot find|"
-    r"not enabled|too (?:complex|many states)|nesting depth",
+    r"not enabled|requires --|too (?:complex|many states)|nesting depth",
     re.IGNORECASE,
 )
 _FORMAT: Final = re.compile(
@@ -175,6 +179,7 @@ _FORMAT: Final = re.compile(
 _FORM_PARTS: Final = frozenset({"response_format", "json_schema", "strict", "tools", "tool_choice"})
 _SYSTEM_ROLE: Final = re.compile(
     r"system (?:role|message|prompt|instruction)|developer instruction|roles? must alternate|"
+    r"only user and assistant roles|"
     r"(?:does not|doesn't|only) support.{0,40}['\"`]?system|role.{0,20}['\"`]system",
     re.IGNORECASE,
 )
@@ -186,8 +191,8 @@ _NOT_STREAMED: Final = re.compile(
 )
 _STREAM_OPTIONS: Final = re.compile(r"stream_?options|include_?usage", re.IGNORECASE)
 _FILTER: Final = re.compile(
-    r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety|inappropriate|"
-    r"sensitive[ _](?:words?|content)",
+    r"content[ _]?(?:filter|management|policy)|responsible ?ai|moderation|flagged|safety|inappropriate|"
+    r"sensitive[ _](?:words?|content)|content exists risk|(?:prompt|response) blocked|guardrail|敏感|不安全",
     re.IGNORECASE,
 )
 _MODEL: Final = re.compile(
@@ -199,12 +204,13 @@ _MODEL: Final = re.compile(
 )
 _KEY: Final = re.compile(
     r"(?:incorrect|invalid|missing|wrong|no|expired) (?:api|access)[ _-]?key|"
-    r"(?:api|access)[ _-]?key (?:is )?(?:not valid|invalid|missing|incorrect|expired|required)",
+    r"(?:api|access)[ _-]?key (?:is )?(?:not valid|invalid|missing|incorrect|expired|required)|"
+    r"(?:organi[sz]ation|account|project) has been (?:restricted|disabled|deactivated|suspended)",
     re.IGNORECASE,
 )
 _BUSY: Final = re.compile(
     r"rate[ _]?limit(?:ed)?[ _](?:is |has been |was )?(?:exceeded|reached)|throttl|too many requests|"
-    r"exceeded .{0,20}rate[ _]?limit|overloaded",
+    r"exceeded .{0,20}rate[ _]?limit|overloaded|please wait before|model (?:was |has )?(?:unloaded|crashed)",
     re.IGNORECASE,
 )
 # 420: throttled (some gateways); 424: a dependency is loading; 498: no capacity for that tier; 499: a proxy
@@ -238,6 +244,8 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.MONEY
     if status >= 500 and _FORM_FAILED.search(words):
         return Cause.FORMAT
+    if status == 424 and _FILTER.search(words):
+        return Cause.FILTERED  # by a gateway's guardrails
     if status in _BUSY_STATUS or (status >= 500 and status != 501) or refusal.is_miswritten:
         return Cause.BUSY
     if _KEY.search(words):

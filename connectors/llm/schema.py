@@ -55,8 +55,12 @@ class TargetSchema:
 
     @cached_property
     def required(self) -> frozenset[str]:
-        """The fields without which a record is invalid: no default, and null is not allowed."""
-        if self.lenient:
+        """The fields without which a record is invalid: no default, and null is not allowed.
+
+        None are known to be of a model whose own validator comes first, since it may fill them in.
+        """
+        validators = self.model.__pydantic_decorators__.model_validators.values()
+        if self.lenient or any(one.info.mode != "after" for one in validators):
             return frozenset()
         fields = self.fields.items()
         return frozenset(name for name, one in fields if one.required and not one.shape.accepts_null)

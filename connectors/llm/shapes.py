@@ -12,7 +12,7 @@ from json import JSONDecodeError, loads
 from typing import Any, Final, TypeAlias
 
 from connectors.llm.json_text import NumberLiteral
-from connectors.llm.spelling import says_nothing, whole_text
+from connectors.llm.spelling import folded_name, says_nothing, whole_text
 
 JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
@@ -20,6 +20,7 @@ Definitions: TypeAlias = dict[str, JsonObject]
 _NUMBER: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
 _ALONE: Final = " (a number alone)"  # reports why it is not a date or time
 
+_MAX_NAMED: Final = 100
 FEW_VALUES: Final = 20
 """Maximum values of an inline choice; longer choices are defined once, in `$defs`."""
 
@@ -140,11 +141,15 @@ class Nothing(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Shape):
-    """One of several values (texts, numbers, true, false). `spelled`: listed in words, not in the schema."""
+    """One of several values (texts, numbers, true, false). `spelled`: listed in words, not in the schema.
+
+    `names`: what an enum calls each of them, if that differs.
+    """
 
     values: tuple[object, ...]
     accepts_null: bool = False
     spelled: bool = False
+    names: tuple[str, ...] = ()
 
     def asked(self, defs: Definitions) -> JsonObject:
         branches = [
@@ -174,15 +179,26 @@ class Choice(Shape):
     def read(self, value: object) -> object:
         if self.fits(value) or not isinstance(value, str | int | float):
             return value
-        alike = [one for one in self.values if _folded(one) == _folded(value)]
+        alike = [one for one in self.values if _folded(one) == _folded(value)] or self._named(value)
         return alike[0] if len(alike) == 1 else value
 
     def words(self) -> str:
-        few = 1 < len(self.values) <= FEW_VALUES
-        return f"one of: {'; '.join(map(_spelled, self.values))}" if few else ""
+        told = [_spelled(value) for value in self.values]
+        named = [
+            f"{value} ({name})" if len(name) > len(value) else value
+            for value, name in zip(told, self.names, strict=False)
+        ]
+        most = FEW_VALUES if named in ([], told) else _MAX_NAMED
+        return f"one of: {'; '.join(named or told)}" if 1 < len(told) <= most else ""
 
     def lists(self, value: object) -> bool:
-        return self.fits(value) or any(_folded(value) == _folded(one) for one in self.values)
+        return any(_folded(value) == _folded(one) for one in self.values) or bool(self._named(value))
+
+    def _named(self, value: object) -> list[object]:
+        """Return the values that are meant by a name, or by a value with its name behind it."""
+        text = folded_name(_spelled(value))
+        named = ((one, name) for one, name in zip(self.values, self.names, strict=False) if name)
+        return [one for one, name in named if text in (folded_name(name), folded_name(f"{one}{name}"))]
 
 
 def is_number(text: str) -> bool:

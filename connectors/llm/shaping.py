@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import Enum, Flag
 from typing import Any, Final
@@ -12,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.llm.shapes import FEW_VALUES, Choice, Nothing, Number, Shape, Text, TrueOrFalse
+from connectors.llm.spelling import folded_name
 from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
 from engine.contract.unplanned import described
 
@@ -29,7 +31,7 @@ _FORMATS: Final = {
     "time": "time of day as HH:MM:SS",
     "duration": "duration in ISO 8601, as P3DT4H30M",
     "uuid": "UUID",
-    "uri": "URL",
+    "uri": "URL with its scheme",
     "email": "e-mail address",
     "ipv4": "IPv4 address",
     "ipv6": "IPv6 address",
@@ -38,6 +40,7 @@ _FORMATS: Final = {
 }
 _MOMENTS: Final = frozenset({"date", "date-time", "time", "duration"})
 _SUM_OF: Final = "x-sum-of"
+_NAMES: Final = "x-names"
 _BOUNDS: Final = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -104,7 +107,8 @@ class _Generator(GenerateJsonSchema):
             return {"type": "integer", _SUM_OF: parts}
         if not schema["members"]:
             return {_IMPOSSIBLE: f"the enum `{schema['cls'].__name__}` has no members"}
-        return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
+        made = self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
+        return {**made, _NAMES: [one.name for one in schema["members"]]}
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         """Refuse literals such as bytes, which have no JSON form."""
@@ -186,7 +190,7 @@ class _Shaper:
         if "$ref" in schema:
             return self._reference(schema["$ref"], path, tag)
         if "const" in schema or "enum" in schema:
-            return self._choice(schema.get("enum") or [schema["const"]], path)
+            return self._choice(schema, path)
         branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
         if branches:
             return self._either(schema, branches, path)
@@ -219,19 +223,22 @@ class _Shaper:
             self._known[known] = self._shape(self._definitions[name], path, tag)
         return Reference(known, self._known)
 
-    def _choice(self, members: list[Any], path: str) -> Shape:
-        values = tuple(one for one in members if one is not None)
+    def _choice(self, schema: JsonObject, path: str) -> Shape:
+        members = schema.get("enum") or [schema["const"]]
+        if not all(isinstance(one, str | int | float | None) for one in members):
+            raise UnaskableError(f"`{path}`: its values have to be texts, numbers, true or false")
+        names = dict(zip(((type(one), one) for one in members), schema.get(_NAMES, ()), strict=False))
+        kinds = tuple(dict.fromkeys((type(one), one) for one in members if one is not None))
+        values = tuple(value for _, value in kinds)
         if not values:
             return Nothing()
-        if not all(isinstance(one, str | int | float) for one in values):
-            raise UnaskableError(f"`{path}`: its values have to be texts, numbers, true or false")
-        kinds = tuple((type(one), one) for one in values)
         long = sum(len(one) for one in values if isinstance(one, str)) > _MAX_CHOICE_CHARACTERS
         spelled = (long or kinds in self._spelled) and all(isinstance(one, str) for one in values)
         if not spelled:
             again = self._choices.get(kinds, 0) if len(values) <= FEW_VALUES else 0
             self._choices[kinds] = again + len(values) + 1  # and null
-        return Choice(values, accepts_null=len(values) < len(members), spelled=spelled)
+        called = tuple(_differing(names.get(kind, ""), kind[1]) for kind in kinds)
+        return Choice(values, None in members, spelled, called if any(called) else ())
 
     def _either(self, schema: JsonObject, branches: list[Any], path: str) -> Shape:
         if "allOf" in schema and len(branches) > 1:
@@ -266,11 +273,17 @@ class _Shaper:
         return Places(shapes, tuple(str(one.get("title", "")) for one in places))
 
 
+def _differing(name: str, value: object) -> str:
+    """Return the name of an enum's member unless its value says the same."""
+    return "" if folded_name(name) == folded_name(str(value)) else name
+
+
 def _words(schema: JsonObject, shape: Shape) -> str:
     """Describe what a strict schema cannot express: the description, formats, bounds and examples."""
     described = str(schema.get("description", "")).strip()
     examples = schema.get("examples")
-    given = ", ".join(map(str, examples)) if isinstance(examples, list) else ""
+    told = (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in examples or ())
+    given = ", ".join(told) if isinstance(examples, list) else ""
     notes = "; ".join(one for one in (shape.words(), given and f"for example {given}") if one)
     return f"{described} ({notes})" if described and notes else described or notes
 

@@ -156,7 +156,8 @@ class Field:
 
     def read(self, value: object) -> object:
         """Convert a value; return None for a placeholder that is not a valid value."""
-        if isinstance(value, str) and says_nothing(value) and not self.shape.fits(value):
+        shape = self.shape
+        if isinstance(value, str) and says_nothing(value) and not (shape.fits(value) or shape.lists(value)):
             return None
         return _read(self.shape, self._unwrapped(value))
 

@@ -98,6 +98,14 @@ class EnrichParams(Params):
             raise ValueError(f"cannot tell what {self.file} holds by its name: use one of {known}")
         return self
 
+    def contents(self) -> dict[str, str]:
+        """Return the size and time of the file, which may be too large to read for this."""
+        try:
+            found = Path(self.file).stat()
+        except OSError:  # it may be made before the run
+            return {}
+        return {"file": f"{found.st_size} {found.st_mtime_ns}"}
+
 
 @component(Kind.TRANSFORM, "enrich", params=EnrichParams, extra="tables", locality=Locality.MACHINE)
 class Enrich(Transform[EnrichParams]):

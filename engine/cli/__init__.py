@@ -2,8 +2,8 @@
 
 Before the verb is known, only the standard library's `sys` and `argparse` are imported; each verb imports
 what it needs when it is executed. A verb's module has `execute(options) -> int`; the type of `options` is a
-class of `engine.cli.options`, which declares them. Verbs with several actions, or options of shared groups,
-also have `add_arguments(parser)`.
+class of `engine.cli.options`, which declares them. They are listed in its order, of its last base first;
+a verb with several actions, or with another order, has `add_arguments(parser)`.
 """
 
 from __future__ import annotations

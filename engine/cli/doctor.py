@@ -9,23 +9,13 @@ Exit codes: 0 nothing is wrong, 2 the file is not valid, 3 something else is.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_options
-from engine.cli.options import DoctorOptions, FileOptions, PlanOptions, StateOptions
+from engine.cli.options import DoctorOptions
 
 if TYPE_CHECKING:
     from engine.cli.checkup.findings import Finding
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, FileOptions)
-    add_options(parser, PlanOptions)
-    add_options(parser, StateOptions)
-    add_options(parser, DoctorOptions)
 
 
 def execute(options: DoctorOptions) -> int:

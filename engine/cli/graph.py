@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from engine.cli.arguments import add_options
-from engine.cli.options import FileOptions, GraphOptions, PlanOptions
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, FileOptions)
-    add_options(parser, PlanOptions)
-    add_options(parser, GraphOptions)
+from engine.cli.options import GraphOptions
 
 
 def execute(options: GraphOptions) -> int:

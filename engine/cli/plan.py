@@ -6,26 +6,16 @@ is delivered, stored or paid for. Figures after the sources are scaled from the 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_options
-from engine.cli.options import FileOptions, ForecastOptions, PlanOptions, StateOptions
+from engine.cli.options import ForecastOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.plan.model import Plan
     from engine.preview import Forecast
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the verb."""
-    add_options(parser, FileOptions)
-    add_options(parser, PlanOptions)
-    add_options(parser, StateOptions)
-    add_options(parser, ForecastOptions)
 
 
 def execute(options: ForecastOptions) -> int:

@@ -236,7 +236,8 @@ def _parser(module: ModuleType, verb: str, program: str) -> VerbParser:
     else:
         from engine.cli.arguments import add_options
 
-        add_options(parser, _kind(module))
+        for kind in reversed(_kind(module).__mro__[:-1]):
+            add_options(parser, kind)
     parser.describe_actions()
     return parser
 

@@ -117,6 +117,8 @@ class DeadLetterRoute:
             batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
         ) -> None:
             # the dead letters are safe in the store; only their copy was rejected
+            if not stats.dead:
+                stats.aggregate[f"note: {without_credentials(str(failures[0][1]))[:MAX_MESSAGE_LENGTH]}"] = 1
             stats.dead += len(failures)
 
         self._forward_stats = stats

@@ -32,6 +32,7 @@ class RunReport:
             the tally; a resume counts them.
         seconds: duration of this attempt.
         error: why it ended early; "" if it did not. `failure` has the exception.
+        forward: the sink that receives copies of the dead letters.
         bottleneck: the node with the busiest workers; None when nothing happened.
         dead_letters: number of open dead letters of this run in the state store.
         first_dead_letter: where and why the first of them died.
@@ -48,6 +49,7 @@ class RunReport:
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
     nodes: Sequence[NodeSnapshot] = ()
+    forward: NodeSnapshot | None = None
     bottleneck: NodeSnapshot | None = None
     error: str = ""
     failure: BaseException | None = field(default=None, repr=False, compare=False)

@@ -213,6 +213,7 @@ class Run:
             tally=tally,
             seconds=snapshot.elapsed,
             nodes=snapshot.nodes,
+            forward=snapshot.forward,
             bottleneck=snapshot.bottleneck,
             error=error,
             failure=failure,

@@ -157,6 +157,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         if run.first_dead_letter:
             yield f"first dead letter {one_line(run.first_dead_letter)}"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
+    if run.forward is not None and run.forward.dead:
+        yield from _rejected(run.forward)
     if tally.accepted:
         yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"
     retries = sum(node.retries for node in run.nodes)
@@ -170,6 +172,13 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _rejected(forward: NodeSnapshot) -> Iterable[str]:
+    """Note copies of dead letters that another sink refused."""
+    notes = [name.removeprefix("note: ") for name in forward.aggregate if name.startswith("note: ")]
+    first = f"; the first: {one_line(notes[0])}" if notes else ""
+    yield f"`{forward.name}` rejected the copies of {counted(forward.dead, 'dead letter')}{first}"
 
 
 def _costs(run: RunReport) -> Iterable[str]:

@@ -107,6 +107,14 @@ def test_the_summary_accounts_for_every_record() -> None:
     assert "add up" not in "\n".join(lines)
 
 
+def test_rejected_copies_of_dead_letters_are_named() -> None:
+    note = {"note: POST /x answered 400": 1.0}
+    forward = NodeStats("dead_letters.forward", Kind.SINK, "http", dead=2, aggregate=note).snapshot(2.0)
+    text = summary([report(forward=forward)], OPTIONS)
+    expected = "`dead_letters.forward` rejected the copies of 2 dead letters; the first: POST /x answered 400"
+    assert f"blobs: {expected}\n" in text
+
+
 def test_counts_that_do_not_add_up_are_complained_about() -> None:
     text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
     assert (

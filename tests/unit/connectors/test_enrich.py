@@ -148,3 +148,17 @@ async def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str, messa
 
     with pytest.raises(FatalError, match=message):
         await enriched(tmp_path / "t.json", {"code": 1})
+
+
+def test_a_resume_notices_a_changed_table(folder: Path) -> None:
+    table = folder / "t.csv"
+
+    def seen() -> dict[str, str]:
+        return EnrichParams(file=str(table), key={"code": "code"}).contents()
+
+    before = seen()
+    assert seen() == before
+    table.write_text("code,name\n1,uno\n")
+    assert seen() != before
+    table.unlink()
+    assert seen() == {}

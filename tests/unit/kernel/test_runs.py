@@ -321,6 +321,21 @@ async def test_dead_letters_are_forwarded_once_they_are_stored() -> None:
     assert [row["key"] for row in forward.records] == ["all/4"]
 
 
+async def test_rejected_copies_of_dead_letters_are_reported() -> None:
+    (node,) = linear_plan(FaultySink(poison=lambda letter: letter["key"] == "all/4")).nodes
+    plan = linear_plan(
+        MemorySource(pages(10)),
+        FaultySink(poison=lambda record: record in (3, 4)),
+        dead_letters=DeadLetterSettings(forward=node),
+    )
+    async with Engine() as engine:
+        report = await engine.run(plan)
+
+    assert report.forward is not None
+    assert (report.ok, report.forward.records_in, report.forward.dead) == (True, 2, 1)
+    assert list(report.forward.aggregate) == ["note: poison"]
+
+
 async def test_permanently_failed_forward_stops_the_run() -> None:
     store = MemoryStateStore()
     (node,) = linear_plan(FaultySink([ZeroDivisionError("bug")])).nodes

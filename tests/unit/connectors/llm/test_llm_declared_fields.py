@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -62,6 +62,7 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
         ({"a": {"type": "integer", "example": "x"}}, "`example`: 'x' does not fit"),
         ({"a": {"type": "date", "example": "31.01.2026"}}, "`example`: '31.01.2026' does not fit"),
         ({"a": {"enum": ["x"], "example": "y"}}, "`example`: 'y' does not fit"),
+        ({"a": {"enum": [True, False, "unknown"]}}, "YAML reads yes, no, on and off as true or false"),
     ],
 )
 def test_what_cannot_be_declared_is_reported_by_name(fields: dict[str, Any], reason: str) -> None:
@@ -88,12 +89,26 @@ def test_a_field_may_be_declared_as_people_write_it(short: object, long: dict[st
 
 
 @pytest.mark.parametrize(
-    ("kind", "example"),
-    [("text", 42), ("list[text]", "one item"), ("list[integer]", [1]), ("decimal", 12.5), ("boolean", True)],
+    ("kind", "example", "said"),
+    [
+        ("text", 42, "42"),
+        ("list[text]", "one item", "one item"),
+        ("list[integer]", [1], "[1]"),
+        ("decimal", 12.5, "12.5"),
+        ("boolean", True, "true"),
+    ],
 )
-def test_an_example_may_be_an_item_or_a_number(kind: str, example: object) -> None:
+def test_an_example_may_be_an_item_or_a_number(kind: str, example: object, said: str) -> None:
     described = params(a={"type": kind, "example": example}).target_schema().describe()
-    assert f"for example {example}" in described
+    assert f"for example {said}" in described
+
+
+@pytest.mark.parametrize("day", [date(2026, 1, 31), datetime(2026, 1, 31, 9, 30, tzinfo=UTC)])
+def test_an_answer_that_yaml_reads_as_a_date_is_text(day: date) -> None:
+    answer = {"day": day, "days": [day]}
+    fields = {"day": {}, "days": {"type": "list[text]"}}
+    read = LlmParams.model_validate({"fields": fields, "examples": [{"text": "x", "answer": answer}]})
+    assert read.examples[0].answer == {"day": day.isoformat(), "days": [day.isoformat()]}
 
 
 def test_fields_may_be_called_as_methods_are() -> None:

@@ -27,6 +27,7 @@ from pydantic import (
     computed_field,
     create_model,
     model_serializer,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -44,6 +45,24 @@ Q = TypeVar("Q")
 class Size(IntEnum):
     SMALL = 1
     LARGE = 2
+
+
+class Coded(Enum):
+    UNKNOWN = 0
+    HEART = "C1"
+    CARDIOLOGY = HEART
+    A = "Apple"
+    red = "red"
+
+
+class Summed(BaseModel):
+    total: int
+    parts: list[int]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sum(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"total": sum(values["parts"]), **values}
 
 
 class Mixed(Enum):
@@ -352,6 +371,22 @@ def test_more_values_than_endpoints_take_are_stated_in_words() -> None:
     assert told(schema, {"code": "C77", "small": "x"}) == {"code": "C77", "small": "x"}
 
 
+def test_names_of_an_enum_are_told_and_read() -> None:
+    schema = target(code=Coded, size=list[Size])
+    assert "- code: one of: 0 (UNKNOWN); C1 (HEART); Apple; red" in schema.describe()
+    assert "- size: each one of: 1 (SMALL); 2 (LARGE)" in schema.describe()
+    assert enums_in(schema.record()) == 4 + 2
+    for code, value in {"unknown": 0, "Heart": "C1", "c1": "C1", "a": "Apple", "RED": "red"}.items():
+        read = normalise({"code": code, "size": ["large", "1 (SMALL)"]}, schema)
+        assert schema.validated(read) == {"code": value, "size": [2, 1]}
+
+
+def test_a_validator_that_comes_first_may_fill_a_field() -> None:
+    schema = TargetSchema(Summed, fields_of(Summed))
+    assert not schema.required
+    assert told(schema, {"total": None, "parts": [1, 2]}) == {"total": 3, "parts": [1, 2]}
+
+
 def test_formats_and_bounds_are_stated_in_words() -> None:
     described = target(
         day=date,
@@ -372,6 +407,7 @@ def test_formats_and_bounds_are_stated_in_words() -> None:
         (str, "12.50", "12.50"),
         (Literal[1, 2, 3], "3", 3),
         (Literal["Red", "Blue"], "red", "Red"),
+        (Literal["Unknown", "Known"], "unknown", "Unknown"),
         (int, "34", 34),
         (int, 34.0, 34),
         (bool, "true", True),
