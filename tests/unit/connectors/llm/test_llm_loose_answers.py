@@ -197,6 +197,7 @@ def test_another_choice_of_a_stream_is_not_mixed_in() -> None:
 
 
 WRITTEN = {"cache_creation_input_tokens": 50}
+CONTENT = {"cachedContentTokenCount": 4}
 DEEP = "A schema in GenerationConfig in the request exceeds the maximum allowed nesting depth."
 FILTERED = {"message": "The response was filtered", "code": "content_filter"}
 
@@ -212,7 +213,7 @@ FILTERED = {"message": "The response was filtered", "code": "content_filter"}
         ({"tokens": {"input_tokens": 3, "output_tokens": 1}}, (3, 1, 0)),
         ({"inputTokens": 3, "outputTokens": 1}, (3, 1, 0)),
         (
-            {"promptTokenCount": 9, "candidatesTokenCount": 2, "totalTokenCount": 31, "cachedContentTokenCount": 4},
+            {"promptTokenCount": 9, "candidatesTokenCount": 2, "totalTokenCount": 31, **CONTENT},
             (9, 22, 4),
         ),
         ({"prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 4}, (9, 2, 4)),
