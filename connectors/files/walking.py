@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from connectors.objects.listed import is_lock, is_note
+from connectors.objects.listed import is_by_product, is_note
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ class _Search:
         if is_note(path):
             self._found.skipped["note of an unfinished run"] += 1
             return
-        if is_lock(path):
-            self._found.skipped["lock file of Office"] += 1
+        if is_by_product(path):
+            self._found.skipped["kept by another program for itself"] += 1
             return
         try:
             info = os.stat(path)

@@ -109,7 +109,8 @@ class _Parser:
             numbers: Sequence[int] = range(before + header + 1, before + taken + 1)
             failures: _Failures = []
         else:
-            rows, numbers, failures, taken = self._rows(text, header, ended=ended)
+            prepared = self._columns.dialect.prepared(text)
+            rows, numbers, failures, taken = self._rows(prepared, header, ended=ended)
             records, failures = self._columns.records(self._path, rows, numbers, failures)
         self._waiting = left = _behind(given, taken)
         self._lines = self._looked_at = left.lines
@@ -124,12 +125,13 @@ class _Parser:
 
     def _plain_records(self, text: str, header: int, given: LineBlock) -> list[Any] | None:
         """Return the records of lines without quotes if every line is a row; None otherwise."""
-        quote, delimiter = self._columns.dialect.quote, self._options["delimiter"]
+        dialect, delimiter = self._columns.dialect, self._options["delimiter"]
         if header:
             text = text.split("\n", header)[-1] if header < given.lines else ""
-        text = text.replace("\r\n", "\n").removesuffix("\r")
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").removesuffix("\r")
         width, lines = self._columns.width, given.lines - header
-        if width < 2 or not lines or "\r" in text or (quote and quote in text) or given.long:
+        if width < 2 or not lines or "\r" in text or dialect.is_special(text) or given.long:
             return None
         # an extra field for the end of each line shows that every row has the right width
         fields = text.replace("\n", f"{delimiter}\n{delimiter}").split(delimiter)
@@ -264,7 +266,10 @@ def _reason(error: csv.Error) -> str:
     if "unexpected end of data" in text:
         return "a quote is opened and not closed"
     if "expected after" in text:
-        return "there is text between a closing quote and the next delimiter"
+        return (
+            "there is text between a closing quote and the next delimiter; if a backslash is before quotes "
+            "in fields, set `escape: '\\'`"
+        )
     if "new-line character" in text:
         return "there is a carriage return in the middle of a field"
     return text

@@ -41,6 +41,7 @@ class CsvDialect:
         quote: character around fields, doubled inside them; None for no quoting.
         nulls: texts that mean null.
         skip_lines: lines before the header, or before the first row without one.
+        escape: character before one that has no meaning of its own; None for none.
     """
 
     delimiter: str | None = None
@@ -48,6 +49,23 @@ class CsvDialect:
     quote: str | None = '"'
     nulls: frozenset[str] = frozenset({""})
     skip_lines: int = 0
+    escape: str | None = None
+
+    def is_special(self, text: str) -> bool:
+        """Return whether a text has quotes or escapes."""
+        return any(mark is not None and mark in text for mark in (self.quote, self.escape))
+
+    def prepared(self, text: str) -> str:
+        """Return a text in which the parser leaves nulls such as `\\N` as they are."""
+        if self.escape is None:
+            return text
+        for null in self.nulls:
+            if self.escape in null:
+                ends = re.escape(f"{self.delimiter or _CANDIDATES}\r\n")
+                alone = rf"(?<![^{ends}]){re.escape(null)}(?![^{ends}])"
+                kept = null.replace(self.escape, 2 * self.escape)
+                text = re.sub(alone, lambda _, kept=kept: kept, text)  # type: ignore[misc]
+        return text
 
     def options(self) -> dict[str, Any]:
         """Return the arguments for `csv.reader`."""
@@ -56,6 +74,7 @@ class CsvDialect:
             "delimiter": self.delimiter or ",",
             "quotechar": self.quote,
             "quoting": quoting,
+            "escapechar": self.escape,
             "strict": True,
         }
 
@@ -179,7 +198,7 @@ def read_columns(
     whole = head[:cut] if cut else head
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
     _check_kind(text, path, may_be_json=bool(names) or not dialect.header)
-    lines = [f"{line}\n" for line in text.split("\n")]
+    lines = [f"{line}\n" for line in dialect.prepared(text).split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     skipped = max(dialect.skip_lines, int(separator is not None))
     lines = lines[skipped:]

@@ -19,7 +19,7 @@ _LONG_INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d(?::?\d\d)?)?")
 _COMMON_TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|(?!-00:00)[+-]\d\d:[0-5]\d)?",
     re.ASCII,
@@ -127,7 +127,7 @@ def _decimals(texts: Sequence[str]) -> list[Any]:
 
 def _booleans(texts: Sequence[str]) -> list[Any]:
     try:
-        return [_BOOLEANS[text] for text in texts]
+        return list(map(_BOOLEANS.__getitem__, texts))
     except KeyError:
         pass
     try:

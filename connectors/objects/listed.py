@@ -120,9 +120,13 @@ def is_note(path: str) -> bool:
     return path.endswith((".json", ".tmp", ".written")) and _NOTE.search(path) is not None
 
 
-def is_lock(path: str) -> bool:
-    """Return whether this is the file with which Office locks an open document."""
-    return "~$" in path and path.rpartition("/")[2].startswith("~$")
+_BY_PRODUCT = re.compile(r"~\$.+|_SUCCESS|_(?:started|committed)_\d+|\._.+|\.DS_Store|\..+\.crc|Thumbs\.db")
+
+
+def is_by_product(path: str) -> bool:
+    """Return whether Office, Spark or an operating system keeps this file beside the data, for itself."""
+    name = path[path.rfind("/") + 1 :]
+    return name[:1] in "~_.T" and _BY_PRODUCT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Selection:
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
         """Return the selected objects, in order, without the notes of sinks."""
         selected = page if self == Selection() else [found for found in page if self._wants(found)]
-        return [found for found in selected if not (is_note(found.key) or is_lock(found.key))]
+        return [found for found in selected if not (is_note(found.key) or is_by_product(found.key))]
 
     def _wants(self, found: ListedObject) -> bool:
         if self.excluded is not None and self.excluded(found.key):

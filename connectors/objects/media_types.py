@@ -134,6 +134,7 @@ _MEMBERS = {
     b"word/document.xml": DOCX,
     b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet": _BY_SUFFIX["ods"],
     b"xl/workbook.": f"{_OFFICE}.spreadsheetml.sheet",
+    b"xl/worksheets/": f"{_OFFICE}.spreadsheetml.sheet",
     b"ppt/presentation.xml": f"{_OFFICE}.presentationml.presentation",
 }
 _ZIP_SUFFIXES = frozenset({"docx", "ods", "pptx", "xlsm", "xlsx", "zip"})
@@ -153,6 +154,8 @@ NOT_TEXT: Final = {
 """What is often called text by mistake: its first bytes, name and remedy."""
 _OF_OFFICE: Final = {
     DOCX: "a Word file: read it with `format: document`",
+    "application/x-ole-storage": "an old Office file: read a workbook with `format: xlsx`, others with "
+    "`format: document`",
     f"{_OFFICE}.presentationml.presentation": "a presentation: read it with `format: document`",
     **dict.fromkeys(
         (f"{_OFFICE}.spreadsheetml.sheet", _BY_SUFFIX["ods"]),

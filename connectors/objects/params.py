@@ -21,7 +21,7 @@ WHOLE: frozenset[Format] = frozenset({"document", "text", "binary"})
 """Formats with one record per object."""
 
 _OF_TABLES = {
-    **dict.fromkeys(("delimiter", "quote"), ("csv",)),
+    **dict.fromkeys(("delimiter", "quote", "escape"), ("csv",)),
     **dict.fromkeys(("header", "skip_lines", "null_values", "columns", "types"), ("csv", "xlsx")),
     "sheet": ("xlsx",),
 }
@@ -81,6 +81,12 @@ class ObjectParams(Params):
         min_length=1,
         max_length=1,
         description="CSV: quote character; null for none",
+    )
+    escape: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="CSV: character before quotes, delimiters and itself inside fields, often a backslash",
     )
     null_values: list[str] = Field(default=[""], description="CSV and workbooks: texts that mean null")
     columns: list[str] = Field(
@@ -156,6 +162,8 @@ class ObjectParams(Params):
             self.quote in ("\n", "\r", " ", self.delimiter or ",") and self.quote is not None
         ):
             raise ValueError("`delimiter` and `quote` have to be two different characters, and no line ends")
+        if self.escape is not None and self.escape in ("\n", "\r", " ", self.delimiter or ",", self.quote):
+            raise ValueError("`escape` has to be another character than `delimiter` and `quote`")
         return self
 
     @model_validator(mode="after")

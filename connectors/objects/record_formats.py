@@ -43,7 +43,9 @@ def record_format(params: ObjectParams, agree: Agree | None = None) -> RecordFor
         from connectors.objects.csv_header import CsvDialect
 
         nulls = frozenset(params.null_values)
-        dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls, params.skip_lines)
+        dialect = CsvDialect(
+            params.delimiter, params.header, params.quote, nulls, params.skip_lines, params.escape
+        )
         names, types = params.columns, params.declared_types
         return CsvRows(options, params.max_record_bytes, params.page_records, dialect, names, types, agree)
     if params.format == "json":

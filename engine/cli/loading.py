@@ -85,10 +85,15 @@ def load_config(
 
 
 def resolve_aliases(options: PlanOptions) -> list[str]:
-    """Return the pipelines of `--only` with aliases resolved."""
+    """Return the pipelines of `--only` with aliases resolved.
+
+    Raises:
+        ConfigError: the file has no pipeline of that name.
+    """
     if not options.only:
         return []
     config = load_file(options.file, environ=os.environ)
+    select(config, options.only, asked_by="--only")
     return [config.resolve_alias(name) for name in options.only]
 
 

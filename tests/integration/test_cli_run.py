@@ -117,6 +117,7 @@ def test_quiet_says_nothing_at_all_about_a_run_that_completes(tmp_path: Path, en
     [
         (["run", "pipeline.yaml"], ExitCode.USAGE, "no such file (did you mean pipelines.yaml?)"),
         (["run", "--only", "coppy"], ExitCode.USAGE, "unknown pipeline `coppy`, did you mean `copy`?"),
+        (["run", "--resume", "--only", "coppy"], ExitCode.USAGE, "unknown pipeline `coppy`, did you mean"),
         (["run", "--memory", "lots"], ExitCode.USAGE, "--memory: expected a size such as"),
         (["run", "--memory", "0"], ExitCode.USAGE, "--memory: expected a size above 0, got '0'"),
         (["run", "--report", "no/such/r.json"], ExitCode.USAGE, "--report: no such directory"),

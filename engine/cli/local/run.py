@@ -153,7 +153,8 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
     if all(run.run_id != options.resume for run in runs):
         late = await not_begun(engine.store, file, runs[0].group_id, resumes, options.only)
     if not resumes and not late:
-        output.say("nothing to resume: every run of the latest invocation has completed")
+        of = f" of {', '.join(options.only)}" if options.only else ""
+        output.say(f"nothing to resume: every run{of} of the latest invocation has completed")
         for hint in await _from_before(engine.store, options):
             output.say(hint)
         return None

@@ -442,3 +442,44 @@ async def test_integers_may_be_followed_by_decimals(late: str) -> None:
     pages = await pages_of(reader_of(f"{head}{late};x\n{10**20};x\n".encode()), format="csv")
     assert dead(pages) == {}
     assert [record["a"] for record in good(pages)[-3:]] == [1, float(late), 10**20]
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "expected"),
+    [
+        ('a,b\n1,"say \\"hi\\", you"\n2,"c:\\\\x"\n3,"\\""\n', {}, ['say "hi", you', "c:\\x", '"']),
+        (
+            "a\tb\n1\t\\N\n2\tx\\\ty\\\nz\n3\tN\n",
+            {"quote": None, "null_values": ["\\N"]},
+            [None, "x\ty\nz", "N"],
+        ),
+        ('a;b\r\n1;\\N\r\n2;"\\\\N;\\N"\r\n', {"null_values": ["\\N"]}, [None, "\\N;N"]),
+        ("a|b\n1|x\\|y\n2|z\n", {"delimiter": "|"}, ["x|y", "z"]),
+    ],
+    ids=["spark", "mysql", "nulls", "redshift"],
+)
+async def test_characters_may_be_escaped(text: str, params: dict[str, Any], expected: list[Any]) -> None:
+    params = {"format": "csv", "escape": "\\", **params}
+    for piece in (1 << 16, 3):
+        pages = await pages_of(reader_of(text.encode(), piece=piece), **params)
+        assert [record["b"] for record in good(pages)] == expected
+        assert dead(pages) == {}
+
+
+def test_escape_is_another_character() -> None:
+    with pytest.raises(ValueError, match="`escape` has to be another character"):
+        ObjectParams(format="csv", escape='"')
+
+
+async def test_escaped_quotes_are_pointed_to_their_option() -> None:
+    pages = await pages_of(reader_of(b'a,b\n1,"say \\"hi\\""\n'), format="csv")
+    ((_, error),) = pages[0].failures
+    assert "`escape: '\\'`" in str(error)
+
+
+@pytest.mark.parametrize("offset", ["+00", "-03", "+0530", "+05:30"])
+async def test_offsets_of_whole_hours_are_timestamps(offset: str) -> None:
+    text = f"at\n2026-01-02 03:04:05{offset}\n2026-01-02 03:04:05.25{offset}\n"
+    found = good(await pages_of(reader_of(text.encode()), format="csv"))
+    whole = {"+00": "+00:00", "-03": "-03:00"}.get(offset, "+05:30")
+    assert [one["at"] for one in found] == [f"2026-01-02T03:04:05{whole}", f"2026-01-02T03:04:05.25{whole}"]

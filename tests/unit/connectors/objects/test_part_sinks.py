@@ -162,12 +162,18 @@ def test_notes_in_a_bucket_are_no_objects() -> None:
     assert Selection().select(listed) == listed[1:]
 
 
-def test_lock_files_of_office_are_skipped(tmp_path: Path) -> None:
-    for name in ("~$a.xlsx", "a~$.xlsx"):
+BY_PRODUCTS = ["~$a.xlsx", "_SUCCESS", "_started_12", "._a.csv", ".DS_Store", ".a.csv.crc", "Thumbs.db"]
+DATA = ["a~$.xlsx", "_SUCCESS.csv", "_started", "_a.csv", ".a.csv", "a.csv.crc", "Thumbs.dbf", "~a.csv"]
+
+
+def test_files_that_programs_keep_for_themselves_are_skipped(tmp_path: Path) -> None:
+    for name in BY_PRODUCTS + DATA:
         (tmp_path / name).write_bytes(b"x")
-    assert walk(f"{tmp_path}/*.xlsx").skipped == {"lock file of Office": 1}
-    listed = [ListedObject(name, "e", 1) for name in ("x/~$a.xlsx", "x/a~$.xlsx", "~$/a.xlsx")]
-    assert Selection().select(listed) == listed[1:]
+    found = walk(f"{tmp_path}/*")
+    assert sorted(Path(path).name for path, _ in found.files) == sorted(DATA)
+    assert found.skipped == {"kept by another program for itself": len(BY_PRODUCTS)}
+    listed = [ListedObject(f"x/{name}", "e", 1) for name in BY_PRODUCTS + DATA]
+    assert [one.key for one in Selection().select(listed)] == [f"x/{name}" for name in DATA]
 
 
 async def test_replacing_removes_earlier_runs_when_the_run_is_complete(tmp_path: Path) -> None:
@@ -718,3 +724,12 @@ async def test_notes_of_partitions_take_few_bytes_for_each_record(tmp_path: Path
         assert form.format(9000) not in again._open().before
         await again.write(given)
     assert sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("p=*/*")) == 9000
+
+
+async def test_csv_files_begin_with_a_mark_for_excel(tmp_path: Path) -> None:
+    async with sink(tmp_path, format="csv", bom=True) as opened:
+        await opened.write(Batch([{"Straße": "Ö"}], KeyRange("k/", 0, 1)))
+    (written,) = tmp_path.glob("*.csv")
+    assert written.read_bytes() == "\ufeffStraße\nÖ\n".encode()
+    with pytest.raises(ValidationError):
+        FilesSinkParams(path="out", bom=True)
