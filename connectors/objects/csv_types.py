@@ -127,7 +127,7 @@ def _decimals(texts: Sequence[str]) -> list[Any]:
 
 def _booleans(texts: Sequence[str]) -> list[Any]:
     try:
-        return [_BOOLEANS[text] for text in texts]
+        return list(map(_BOOLEANS.__getitem__, texts))
     except KeyError:
         pass
     try:
