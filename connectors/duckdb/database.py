@@ -239,11 +239,12 @@ def columns_of(connection: DuckDBPyConnection, table: str) -> dict[str, Column]:
     """The columns of a table by folded name; empty when there is no such table."""
     schema, _, name = table.rpartition(".")
     found = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index",
+        "SELECT column_name, data_type, column_default IS NOT NULL FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND lower(schema_name) = lower(?) "
+        "AND lower(table_name) = lower(?) ORDER BY column_index",
         [schema or "main", name],
     ).fetchall()
-    return {DIALECT.fold(name): DIALECT.column(name, sql) for name, sql in found}
+    return {DIALECT.fold(name): DIALECT.column(name, sql, default=default) for name, sql, default in found}
 
 
 class _LockedError(FatalError):
