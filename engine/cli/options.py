@@ -6,13 +6,11 @@ Those of durable runs are in `engine.cli.durable.options`.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from engine.cli.arguments import argument, more_than_none, none_or_more, option, port
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 DEFAULT_FILE = "pipelines.yaml"
 DEFAULT_STATE_DIR = ".odw"
