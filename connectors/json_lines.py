@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -36,7 +37,10 @@ _SEVERAL: Final = (
     "more text after the value; if several stand on a line, the sources `files` and `s3` read them with "
     "`format: json`"
 )
-_BETWEEN: Final = b"},{"
+_BETWEEN: Final = secrets.randbits(53)
+"""Stands between lines that are parsed together; random, so that no file contains it."""
+_SEPARATOR: Final = b",%d," % _BETWEEN
+_LINE_END: Final = orjson.Fragment(b"\n")
 _NINETEEN: Final = b"0" * 19
 """This many digits always fit into 64 bits without a minus sign."""
 
@@ -75,20 +79,20 @@ def dump_line(value: object, *, pretty: bool = False) -> bytes:
 
 
 def _dump_at_once(records: Sequence[Record]) -> bytes | None:
-    """Encode records together, ten times as fast as one by one: orjson allocates a kibibyte per result.
+    """Encode records together, faster than one by one: orjson allocates a kibibyte per result.
 
-    None if the result might differ.
+    None if one of them needs a closer look.
     """
     if set(map(type, records)) != {dict}:
         return None
+    woven: list[Any] = [_LINE_END] * (2 * len(records))
+    woven[::2] = records
     try:
-        data = orjson.dumps(records if type(records) is list else list(records), plain)
+        data = orjson.dumps(woven, plain)
     except TypeError:
         return None
-    # this separates every two records; if texts or lists also contain it, the count is higher
-    if data.count(_BETWEEN) != len(records) - 1:
-        return None
-    return data[1:-1].replace(_BETWEEN, b"}\n{") + b"\n"
+    # JSON has line feeds nowhere else: texts escape them
+    return data[1:-3].replace(b",\n,", b"\n") + b"\n"
 
 
 def _dump_long_numbers(value: object, *, pretty: bool) -> bytes | None:
@@ -147,6 +151,23 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("long numbers, nested too deeply") from None
+
+
+def parse_lines(lines: Sequence[bytes | None]) -> list[dict[str, Any]] | None:
+    """Parse the records on these lines together, a third faster than one by one.
+
+    None if one of them needs a closer look: it is no JSON object, or may have an integer beyond 64 bits.
+    """
+    try:
+        text = _SEPARATOR.join(lines)  # type: ignore[arg-type]
+        values: list[Any] = orjson.loads(b"[%b]" % text)
+    except (TypeError, orjson.JSONDecodeError):  # TypeError: a line that is too long is None
+        return None
+    records, between = values[::2], values[1::2]
+    # what continues on the next line takes the number between them along
+    if len(records) != len(lines) or between.count(_BETWEEN) != len(lines) - 1:
+        return None
+    return None if set(map(type, records)) != {dict} or has_long_number(text) else records
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:

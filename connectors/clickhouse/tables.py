@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Context, InvalidOperation
 from math import isfinite
@@ -115,10 +115,10 @@ class Table:
 async def table_columns(client: Client, table: Table) -> dict[str, Column]:
     """Return the columns that an INSERT may fill; empty if the table does not exist."""
     found = await client.fetch(
-        f"SELECT name, type FROM system.columns WHERE {table.where('table')} "
+        f"SELECT name, type, default_kind FROM system.columns WHERE {table.where('table')} "
         "AND default_kind IN ('', 'DEFAULT') ORDER BY position"
     )
-    return {name: column_of(name, sql) for name, sql in found}
+    return {name: replace(column_of(name, sql), default=kind != "") for name, sql, kind in found}
 
 
 async def sorting_key(client: Client, table: Table) -> list[str]:

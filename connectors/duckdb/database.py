@@ -210,7 +210,8 @@ class Database:
         except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException) as error:
             if _COMPUTED in str(error):
                 raise FatalError(f"{self.path}: {error}{_LEAVE_OUT}", kind="schema") from None
-            text = _VALUE.sub("with a value", _QUOTED.sub("…", str(error).partition("\n")[0]))
+            said = str(error).partition("\n")[0].replace("can't", "cannot")  # not the end of a quotation
+            text = _VALUE.sub("with a value", _QUOTED.sub("…", said))
             raise RowsRefusedError(f"DuckDB refused the row: {text}", kind=_kind(error)) from None
         except duckdb.TransactionException as error:
             raise TransientError(f"{self.path}: another transaction got in between: {error}") from error
@@ -239,11 +240,12 @@ def columns_of(connection: DuckDBPyConnection, table: str) -> dict[str, Column]:
     """The columns of a table by folded name; empty when there is no such table."""
     schema, _, name = table.rpartition(".")
     found = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index",
+        "SELECT column_name, data_type, column_default IS NOT NULL FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND lower(schema_name) = lower(?) "
+        "AND lower(table_name) = lower(?) ORDER BY column_index",
         [schema or "main", name],
     ).fetchall()
-    return {DIALECT.fold(name): DIALECT.column(name, sql) for name, sql in found}
+    return {DIALECT.fold(name): DIALECT.column(name, sql, default=default) for name, sql, default in found}
 
 
 class _LockedError(FatalError):

@@ -213,8 +213,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
         """Count the lines that this attempt has added: lines do not identify their run."""
         if not self._regular:
             return [Check("lines", delivered.here, note=f"cannot read `{self.params.path}` back")]
-        size = os.fstat(self._descriptor).st_size
-        if not _is_at(self._descriptor, self._path):
+        size = _size_at(self._descriptor, self._path)
+        if size is None:
             return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
         if size > self._began_at + self._added:
             note = f"another node or process wrote to {self.params.path} meanwhile"
@@ -274,23 +274,28 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     def _check_place(self) -> None:
         """Check that the file was not removed or replaced: writes to a removed file succeed and are lost."""
-        if self._regular and not _is_at(self._descriptor, self._path):
+        if not self._regular:
+            return
+        size = _size_at(self._descriptor, self._path)
+        if size is None:
             raise FatalError(
                 f"{self.params.path} was removed or replaced while the run wrote to it: put it back and "
                 "resume the run, which does not write again what was in it, or start a new run"
             )
-        if self._regular and os.fstat(self._descriptor).st_size < self._began_at + self._added:
+        if size < self._began_at + self._added:
             raise FatalError(
                 f"{self.params.path} was cut off while the run wrote to it, and lines of it are lost: start "
                 "a new run"
             )
 
 
-def _is_at(descriptor: int, path: str) -> bool:
+def _size_at(descriptor: int, path: str) -> int | None:
+    """Return the size of an open file, None if it is not at this path any more."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        file = os.fstat(descriptor)
+        return file.st_size if os.path.samestat(file, os.stat(path)) else None
     except OSError:
-        return False
+        return None
 
 
 def _count_lines(descriptor: int, start: int, end: int) -> int:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any, Literal, Self
 
 import anyio.to_thread
-import orjson
 from pydantic import BaseModel, Field, model_validator
 
 from connectors.files.chunks import open_chunks, stdin_chunks
@@ -17,7 +16,7 @@ from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart, any_readable, find_files, read_limit
 from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
 from connectors.files.sharing import reads_files
-from connectors.json_lines import has_long_number, parse_line
+from connectors.json_lines import parse_line, parse_lines
 from connectors.objects.lines import LinePage, Place, ReadChunk, line_pages
 from engine.contract.batch import Batch
 from engine.contract.claims import Claim
@@ -236,16 +235,10 @@ class JsonlSource(Source[JsonlSourceParams]):
                 yield records
 
     def _batch(self, part: FilePart, page: LinePage, before: int) -> Batch:
-        records: list[dict[str, Any]]
         failures: list[tuple[int, RecordError]] = []
         keys: Keys = LineKeys(part.name, page.start.line, len(page.lines), before)
-        try:
-            records = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
-            if has_long_number(b"\n".join(page.lines)):  # type: ignore[arg-type]
-                records = []
-        except orjson.JSONDecodeError:  # also for None, a line that is too long
-            records = []
-        if len(records) != len(page.lines) or set(map(type, records)) - {dict}:
+        records = parse_lines(page.lines)
+        if records is None:
             records, keys, failures = self._one_by_one(part, page, before)
         if self.params.key is not None:
             keys = self._named(records, keys, failures)

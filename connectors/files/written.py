@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
@@ -133,12 +134,12 @@ def whole_write(path: str, descriptor: int, start: int, end: int) -> Iterator[No
     """
     mark = _mark(path)
     try:
-        mark.write_bytes(b"%d %d %d\n" % (os.fstat(descriptor).st_ino, start, end))
+        _put(mark, b"%d %d %d\n" % (os.fstat(descriptor).st_ino, start, end))
         yield
     except OSError:
         undo_cut_write(path, descriptor)
         raise
-    mark.unlink(missing_ok=True)
+    _remove(mark)
 
 
 def undo_cut_write(path: str, descriptor: int) -> None:
@@ -152,20 +153,38 @@ def undo_cut_write(path: str, descriptor: int) -> None:
     """
     mark = _mark(path)
     try:
-        data = mark.read_bytes()
+        with open(mark, "rb") as file:
+            data = file.read()
     except FileNotFoundError:
         return
     if data.endswith(b"\n"):  # else it was killed before it added anything
         inode, start, end = map(int, data.split())
-        file = os.fstat(descriptor)
-        if file.st_ino == inode and start < file.st_size <= end:
+        found = os.fstat(descriptor)
+        if found.st_ino == inode and start < found.st_size <= end:
             os.ftruncate(descriptor, start)
-    mark.unlink(missing_ok=True)
+    _remove(mark)
 
 
-def _mark(path: str) -> Path:
+@lru_cache(maxsize=64)
+def _mark(path: str) -> str:
     file = Path(path)
-    return file.with_name(f".{_short(file.name)}.writing")
+    return str(file.with_name(f".{_short(file.name)}.writing"))
+
+
+# a file object, or pathlib, would cost more than the calls to the system
+
+
+def _put(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 class WrittenLog:
@@ -279,7 +298,7 @@ class WrittenLog:
 
     def _is_own(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
         except OSError:
             return False
 

@@ -193,6 +193,8 @@ Paging: TypeAlias = Annotated[
 
 def _absolute(link: str, url: str) -> str:
     target = urljoin(url, link)
+    if url.startswith("https://") and target.startswith("http://"):
+        target = f"https{target[4:]}"  # a server behind a proxy may not know that it is reached by https
     if not same_origin(target, url):
         raise FatalError(
             "the next page is on another host than this one: credentials are not sent there; set `url` of "

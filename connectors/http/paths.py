@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import quote
+
+from pydantic import AfterValidator
 
 from engine.errors import RecordError
 
@@ -16,6 +18,16 @@ _STEP: Final = re.compile(r"[^.\[\]]+|\[-?\d+\]")
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
+def _relative(path: str) -> str:
+    if path.startswith(("http://", "https://")):
+        raise ValueError("`path` is appended to the `url` of the connection: write only what follows it")
+    return path
+
+
+RelativePath: TypeAlias = Annotated[str, AfterValidator(_relative)]
+"""A path that is appended to an address."""
+
+
 def check_path(path: str) -> str:
     """Return a valid path. Raises ValueError for any other text."""
     if path and not _PATH.fullmatch(path):
@@ -24,8 +36,14 @@ def check_path(path: str) -> str:
 
 
 def at_path(document: Any, path: str) -> Any:
-    """Return the value at a path, or `MISSING`. The empty path is the document itself."""
-    for step in _STEP.findall(path):
+    """Return the value at a path, or `MISSING`. The empty path is the document itself.
+
+    A name with dots, such as `@odata.nextLink`, can be the path or its end.
+    """
+    for found in _STEP.finditer(path):
+        step, rest = found[0], path[found.start() :]
+        if isinstance(document, Mapping) and rest in document:
+            return document[rest]
         if step.startswith("["):
             index = int(step[1:-1])
             if not isinstance(document, list) or not -len(document) <= index < len(document):

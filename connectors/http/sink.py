@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from connectors.http.client import Answer, DamagedError, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
-from connectors.http.paths import check_path, fill, fill_path, names_in, spelled
+from connectors.http.paths import RelativePath, check_path, fill, fill_path, names_in, spelled
 from connectors.json_lines import plain
 from connectors.tables.isolation import deliver_all
 from engine.contract.batch import Batch
@@ -33,7 +33,7 @@ class HttpSinkParams(Params):
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(
         default="POST", description="Method of requests"
     )
-    path: str = Field(
+    path: RelativePath = Field(
         default="",
         description="Path, appended to the connection's `url`; `{field}` becomes the record's value, "
         "URL-encoded",

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -17,7 +17,7 @@ from connectors.future_values import is_future, note_of_future, note_of_start
 from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
-from connectors.http.paths import MISSING, at_path, check_path, place_at, spelled
+from connectors.http.paths import MISSING, RelativePath, at_path, check_path, place_at, spelled
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.csv_types import ColumnType
 from engine.contract.batch import Batch
@@ -27,6 +27,8 @@ from engine.contract.keys import KeyList
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import FatalError, RecordError
+
+Scalar: TypeAlias = str | int | float | bool
 
 _MARK: Final = "greatest"
 
@@ -56,8 +58,12 @@ class Incremental(BaseModel):
 class HttpSourceParams(Params):
     """Parameters of the `http` source."""
 
-    path: str = Field(default="", description="Path of the resource, appended to the connection's `url`")
-    query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
+    path: RelativePath = Field(
+        default="", description="Path of the resource, appended to the connection's `url`"
+    )
+    query: dict[str, Scalar | list[Scalar]] = Field(
+        default={}, description="Query parameters; one with a list is sent once for each of its values"
+    )
     method: Literal["GET", "POST"] = Field(default="GET", description="Method of the requests")
     body: dict[str, Any] = Field(
         default={},
@@ -261,7 +267,7 @@ class HttpSource(Source[HttpSourceParams]):
         own = paging.address(place)
         url = own or self._url
         # the address of a page includes the parameters of the first request
-        query = {} if own else dict(self.params.query)
+        query: dict[str, Any] = {} if own else dict(self.params.query)
         asked: dict[str, Any] = {}
         if (only := self.params.incremental) is not None and since is not None and not own:
             whole = only.template == "{value}"
@@ -276,7 +282,11 @@ class HttpSource(Source[HttpSourceParams]):
             answer = await self._client.send(
                 method,
                 url,
-                query=[(name, spelled(value)) for name, value in query.items()],
+                query=[
+                    (name, spelled(value))
+                    for name, given in query.items()
+                    for value in (given if isinstance(given, list) else [given])
+                ],
                 content=content,
                 headers=headers,
                 max_answer=self.params.max_answer_bytes,
@@ -336,8 +346,11 @@ class HttpSource(Source[HttpSourceParams]):
             if has_long_number(body):
                 return parse_line(b'{"document":' + body + b"}", self._said)["document"]
             return orjson.loads(body)
-        except (orjson.JSONDecodeError, RecordError):
+        except (orjson.JSONDecodeError, RecordError) as error:
             kind = answer.headers.get("content-type", "no content type")
+            if kind.partition(";")[0].strip().endswith("json"):
+                where = f": {error}" if isinstance(error, orjson.JSONDecodeError) else ""
+                raise FatalError(f"{self._said} answered with JSON that is not valid{where}") from None
             raise FatalError(
                 f"{self._said} did not answer with JSON ({kind}): check `path`, or set `format` to "
                 "`csv` or `jsonl`"

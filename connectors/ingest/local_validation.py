@@ -7,15 +7,12 @@ records to its dead letters. So bad records are found here where possible.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from connectors.ingest.payload import encode
+from engine.contract.checking import RecordCheck
+from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
-
-if TYPE_CHECKING:
-    from engine.contract.checking import RecordCheck
-    from engine.contract.types import Record
-    from engine.service.models import IngestModel, Row
+from engine.service.models import IngestModel, Row
 
 
 class LocalValidator:

@@ -128,7 +128,8 @@ class _Parser:
         dialect, delimiter = self._columns.dialect, self._options["delimiter"]
         if header:
             text = text.split("\n", header)[-1] if header < given.lines else ""
-        text = text.replace("\r\n", "\n").removesuffix("\r")
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").removesuffix("\r")
         width, lines = self._columns.width, given.lines - header
         if width < 2 or not lines or "\r" in text or dialect.is_special(text) or given.long:
             return None

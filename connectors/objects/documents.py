@@ -13,8 +13,9 @@ import base64
 import binascii
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from unicodedata import category
 
 from connectors.objects.charsets import UNKNOWN_CHARSET
@@ -23,9 +24,6 @@ from connectors.objects.media_types import DOCX, is_text
 from connectors.objects.office import ODS, PPTX, XLS, XLSX
 from connectors.objects.pdf import PROTECTED
 from engine.errors import RecordError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_TEXT = 400_000
 """Maximum characters of a document, about 100,000 tokens; more is a permanent error, never truncated

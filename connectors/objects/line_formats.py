@@ -8,9 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import orjson
-
-from connectors.json_lines import has_long_number, is_utf8, parse_line
+from connectors.json_lines import is_utf8, parse_line, parse_lines
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.charsets import UNKNOWN_CHARSET
 from connectors.objects.content import Content, ContentOptions, ReadBytes, open_content
@@ -140,12 +138,8 @@ class JsonLines(PlainLines):
         replaced, decoded = 0, decoder.encoding not in ("", "utf-8")
         if decoded:
             page, replaced = _in_utf8(page, decoder)
-        try:
-            records: list[Any] = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
-            simple = set(map(type, records)) <= {dict} and not has_long_number(b"\n".join(page.lines))  # type: ignore[arg-type]
-        except orjson.JSONDecodeError:  # also for None, a line that is too long
-            simple = False
-        if not simple:
+        records = parse_lines(page.lines)
+        if records is None:
             if not decoded:  # orjson accepts only valid UTF-8, so most pages need no further check
                 page, replaced = _in_utf8(page, decoder)
             records, numbers, failures = self._one_by_one(path, page, decoder)

@@ -10,6 +10,9 @@ ReadChunk = Callable[[], Awaitable[bytes]]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+_SAMPLE_BYTES = 16 * 1024
+"""Bytes whose lines show about how long the others are."""
+
 
 class Place(NamedTuple):
     """A position in a file: bytes and lines before it."""
@@ -72,7 +75,8 @@ async def line_blocks(
 
 def _pages(data: bytes, lines: int) -> Iterator[tuple[int, int, int]]:
     """Yield the start, end and number of lines of each page. The data ends with a line feed."""
-    width = len(data) / max(1, data.count(b"\n"))
+    sample = data[:_SAMPLE_BYTES]
+    width = len(sample) / max(1, sample.count(b"\n"))
     end = 0
     while end < len(data):
         begin = end

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from connectors.objects.csv_header import column_names
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, record_maker, stub
-from connectors.objects.parquet_values import UNREADABLE, MendedTexts, converter_of
+from connectors.objects.parquet_values import MendedTexts, converter_of, unreadable_places
 from engine.contract.imports import load_modules
 from engine.errors import FatalError, RecordError
 
@@ -144,10 +144,8 @@ class _Rows:
         names = self._names
         records = self._make(columns) if columns else [{} for _ in range(batch.num_rows)]
         failures: dict[int, RecordError] = {}
-        for name, column in zip(names, columns, strict=True):
-            if not any(value is UNREADABLE for value in column):
-                continue
-            for index in [at for at, value in enumerate(column) if value is UNREADABLE]:
+        for name, column, convert in zip(names, columns, self._converters, strict=True):
+            for index in unreadable_places(column, convert):
                 number = numbers[index]
                 error = RecordError(
                     f"{self._path}: row {number}: the field {name!r} has a value that JSON has no form for, "

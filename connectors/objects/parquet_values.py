@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -42,6 +42,13 @@ def converter_of(kind: Any) -> Convert | None:
         return None if inner is None else lambda column: inner(column.dictionary_decode())
     empty: Any = {} if types.is_map(kind) else []
     return lambda column: [empty if value == [] else _plain(value) for value in _values(column)]
+
+
+def unreadable_places(column: Sequence[Any], convert: Convert | None) -> list[int]:
+    """Return the indices of values that this converter could not represent."""
+    if convert in (None, _texts, _nanoseconds):
+        return []
+    return [place for place, value in enumerate(column) if value is UNREADABLE]
 
 
 def _texts(column: Any) -> list[Any]:

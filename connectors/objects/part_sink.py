@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -50,6 +51,10 @@ class PartParams(Params):
     )
     header: bool = Field(default=True, description="CSV: each file begins with the names of its columns")
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: delimiter")
+    bom: bool = Field(
+        default=False,
+        description="CSV: each file begins with a byte order mark, by which Excel recognizes UTF-8",
+    )
     mode: Literal["append", "replace", "error"] = operational(
         "append",
         description="What a new run does if files exist: add to them, replace those of earlier runs "
@@ -68,7 +73,7 @@ class PartParams(Params):
         given = self.model_fields_set
         for name, formats in (
             ("columns", ("csv", "parquet")), ("types", ("parquet",)),
-            ("header", ("csv",)), ("delimiter", ("csv",)),
+            ("header", ("csv",)), ("delimiter", ("csv",)), ("bom", ("csv",)),
         ):  # fmt: skip
             if name in given and self.format not in formats:
                 raise ValueError(f"`{name}` is not for `format: {self.format}`")
@@ -253,6 +258,7 @@ class PartSink(Sink[P]):
             data, failures = encode_csv(
                 batch.records, params.file_columns, params.delimiter, header=params.header
             )
+            data = codecs.BOM_UTF8 + data if params.bom else data
         else:
             data, failures = encode_jsonl(batch.records)
         return compress(data, params.compression or "none"), failures

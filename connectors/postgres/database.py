@@ -266,8 +266,9 @@ def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
 async def table_columns(connection: Connection, table: str) -> dict[str, Column]:
     """Return the columns of a table; empty if it does not exist."""
     cursor = await connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "SELECT attname, format_type(atttypid, atttypmod), atthasdef OR attidentity <> '' FROM pg_attribute "
         "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         [quote_table(table)],
     )
-    return {name: DIALECT.column(name, sql) for name, sql in await cursor.fetchall()}
+    found = await cursor.fetchall()
+    return {name: DIALECT.column(name, sql, default=default) for name, sql, default in found}

@@ -41,24 +41,34 @@ class Ledger:
     def __init__(self, run: str, node: str, target: str) -> None:
         self._scope = [run, node, target]
         # in the schema of the table, where its user may create tables
-        self._table = quote_table(f"{target.rpartition('.')[0]}.{_NAME}".lstrip("."))
+        self._schema = target.rpartition(".")[0]
+        self._table = quote_table(f"{self._schema}.{_NAME}".lstrip("."))
         self._entries: dict[str, int] = {}
 
     async def prepare(self, connection: Connection) -> None:
         """Create the table, and delete entries that are too old."""
         async with connection.transaction():
             await self.lock(connection, [("schema", self._table)])
-            await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._table} (run text NOT NULL, node text NOT NULL, "
-                "target text NOT NULL, split text NOT NULL, records bigint NOT NULL, ranges text NOT NULL, "
-                "hashes bigint[] NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())".encode()
+            # who may write to it need not be its owner, who alone may create an index, even one that exists
+            known = await connection.execute(
+                "SELECT to_regclass(format('%%I.%%I', coalesce(%s, current_schema(), 'public'), %s::text))",
+                [self._schema or None, f"{_NAME}_by_split"],
             )
-            await connection.execute(
-                f"CREATE INDEX IF NOT EXISTS {_NAME}_by_split "
-                f"ON {self._table} (run, node, target, split)".encode()
-            )
+            if await known.fetchone() == (None,):
+                await self._create(connection)
         await connection.execute(
             f"DELETE FROM {self._table} WHERE committed_at < now() - interval '{KEEP_DAYS} days'".encode()
+        )
+
+    async def _create(self, connection: Connection) -> None:
+        await connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._table} (run text NOT NULL, node text NOT NULL, "
+            "target text NOT NULL, split text NOT NULL, records bigint NOT NULL, ranges text NOT NULL, "
+            "hashes bigint[] NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())".encode()
+        )
+        await connection.execute(
+            f"CREATE INDEX IF NOT EXISTS {_NAME}_by_split "
+            f"ON {self._table} (run, node, target, split)".encode()
         )
 
     async def lock(self, connection: Connection, names: Sequence[Sequence[str]]) -> None:

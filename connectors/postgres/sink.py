@@ -290,9 +290,9 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                     # ordered by key: two processes that merge the same rows do not deadlock. The last of
                     # keys that only the column's type makes equal, such as 1 and 1.0, as for all others
                     await connection.execute(
-                        f"INSERT INTO {table} ({listed}) SELECT DISTINCT ON ({keys}) {listed} "
-                        f"FROM pg_temp.{_STAGE} ORDER BY {keys}, ctid DESC "
-                        f"ON CONFLICT ({keys}) DO {action}".encode()
+                        f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE "
+                        f"SELECT DISTINCT ON ({keys}) {listed} FROM pg_temp.{_STAGE} "
+                        f"ORDER BY {keys}, ctid DESC ON CONFLICT ({keys}) DO {action}".encode()
                     )
                 reached("rows_committing")
             reached("rows_committed")

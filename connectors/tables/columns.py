@@ -48,12 +48,13 @@ class ValueType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. `bits`: the size of an integer."""
+    """A column of a table. `bits`: the size of an integer; `default`: the table fills in what is missing."""
 
     name: str
     type: ValueType
     sql: str
     bits: int = 64
+    default: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class Dialect:
     reserved: frozenset[str] = frozenset()
     array: Callable[[str, Sequence[Any]], str] | None = None
 
-    def column(self, name: str, sql: str) -> Column:
+    def column(self, name: str, sql: str, *, default: bool = False) -> Column:
         """Return an existing or declared column."""
         plain = sql.upper().partition("(")[0].strip()
         if plain in self.integers:
-            return Column(name, ValueType.INTEGER, sql, self.integers[plain])
+            return Column(name, ValueType.INTEGER, sql, self.integers[plain], default)
         of_array = sql.endswith("[]")  # also with a length or precision: `numeric(9,2)[]`
         kinds = (kind for kind, known in self.known.items() if plain in known and not of_array)
-        return Column(name, next(kinds, ValueType.OTHER), sql)
+        return Column(name, next(kinds, ValueType.OTHER), sql, default=default)
 
     def refusal(self, name: str) -> str:
         """Return why no column can have this name; "" if it is valid."""

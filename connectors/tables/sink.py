@@ -85,21 +85,43 @@ class TableSink(Sink[P]):
             batch, rows = batch.take(indices), [rows[index] for index in indices]
         await self._evolve(rows)
         values, failures = fill(rows, self._columns, self.dialect, self.params.columns)
-        if not values:
-            empty = RecordError("no field of the record has a value", kind="EmptyRecord")
-            failures = dict.fromkeys(range(len(rows)), empty) | failures
         good = [index for index in range(len(rows)) if index not in failures]
-
-        async def merge(part: Sequence[int]) -> None:
-            await self._merge(values, self._rounds(part, rows, values))
-
-        async def add(part: Sequence[int]) -> None:
-            await self._append(values, part, batch if len(part) == len(batch) else batch.take(part))
-
-        failures |= await deliver_all(good, merge if merges else add)
+        for part, given in [(good, values)] if merges else self._by_defaults(good, rows, values):
+            failures |= await self._write_all(part, rows, given, batch)
         refused |= {indices[index]: error for index, error in failures.items()}
         if refused:
             raise BatchError(refused)
+
+    async def _write_all(
+        self, part: Sequence[int], rows: Sequence[Row], values: Values, batch: Batch
+    ) -> dict[int, RecordError]:
+        """Write these rows, in one transaction if possible; return those that are refused."""
+        if not values:
+            return dict.fromkeys(part, RecordError("no field of the record has a value", kind="EmptyRecord"))
+
+        async def write(some: Sequence[int]) -> None:
+            if self.params.mode is Mode.MERGE:
+                await self._merge(values, self._rounds(some, rows, values))
+            else:
+                await self._append(values, some, batch if len(some) == len(batch) else batch.take(some))
+
+        return await deliver_all(part, write)
+
+    def _by_defaults(
+        self, part: Sequence[int], rows: Sequence[Row], values: Values
+    ) -> list[tuple[Sequence[int], Values]]:
+        """Divide rows by the fields that they leave to defaults, and return each group with its values."""
+        defaults = {folded for name in values if self._columns[folded := self.dialect.fold(name)].default}
+        if not defaults:
+            return [(part, values)]
+        groups: dict[frozenset[str], list[int]] = {}
+        for index in part:
+            left = frozenset(defaults.difference(map(self.dialect.fold, rows[index])))
+            groups.setdefault(left, []).append(index)
+        return [
+            (group, {name: column for name, column in values.items() if self.dialect.fold(name) not in left})
+            for left, group in groups.items()
+        ]
 
     async def _evolve(self, rows: Sequence[Row]) -> None:
         """Create the table, or change it for these rows."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_options
+from engine.cli.durable.options import ControlOptions, ServerArguments
 from engine.cli.durable.server import require_temporal
-from engine.cli.options import ControlOptions, ServerArguments, StateOptions
+from engine.cli.options import StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_options
+from engine.cli.durable.options import RequestOptions, ScheduleOptions, ServerArguments
 from engine.cli.durable.server import require_temporal
-from engine.cli.options import DEFAULT_FILE, RequestOptions, ScheduleOptions, ServerArguments
+from engine.cli.options import DEFAULT_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

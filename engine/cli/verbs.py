@@ -6,10 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from types import ModuleType
+from typing import Any, NoReturn, get_type_hints
 
 VERBS = {
     "init": "create a project from a template",

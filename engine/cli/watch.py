@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_options
+from engine.cli.durable.options import DurableOptions, ServerArguments
 from engine.cli.durable.server import require_temporal
-from engine.cli.options import DurableOptions, ServerArguments, StateOptions
+from engine.cli.options import StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

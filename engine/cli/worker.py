@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_options
+from engine.cli.durable.options import ServerArguments, WorkerOptions
 from engine.cli.durable.server import require_temporal
-from engine.cli.options import FileOptions, ServerArguments, StateOptions, WorkerOptions
+from engine.cli.options import FileOptions, StateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -124,7 +124,9 @@ def _report(group: Sequence[ErrorDetails], model: type[BaseModel], value: Value,
         hint = "parameters of the component go under `with:`" if of_a_node else ""
         problems.add(parent.key_place(name), unknown("key", name, names), hint)
         return
-    if kind == "missing":
+    if kind.startswith("union_tag_") and "ctx" in first:
+        loc = (*loc, first["ctx"]["discriminator"].strip("'"))
+    if kind in ("missing", "union_tag_not_found"):
         parent = _find(value, loc[:-1])
         problems.add(parent.place.at(str(loc[-1])), f"`{loc[-1]}` is required")
         return
@@ -143,8 +145,10 @@ def _report(group: Sequence[ErrorDetails], model: type[BaseModel], value: Value,
 
 
 def _wording(detail: ErrorDetails) -> str:
-    if detail["type"] in ("model_type", "dict_type", "mapping_type"):
+    if detail["type"] in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
         return "expected a mapping"
+    if detail["type"] == "union_tag_invalid" and "ctx" in detail:
+        return f"expected one of {detail['ctx']['expected_tags']}"
     if detail["type"] == "too_short" and "ctx" in detail:
         return f"expected at least {detail['ctx']['min_length']}"
     message = detail["msg"]

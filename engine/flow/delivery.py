@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 from engine.contract.batch import Batch
@@ -38,6 +37,7 @@ Call = Callable[[Batch], Awaitable[Outcome]]
 Emit = Callable[[Batch, Outcome], Awaitable[None]]
 
 
+@dataclass(slots=True, kw_only=True)
 class Delivery:
     """Runs `call` on batches until each record has reached `emit` or `dead_letter`.
 
@@ -51,36 +51,15 @@ class Delivery:
             sink, but a transform has to be called for them again.
     """
 
-    def __init__(
-        self,
-        *,
-        call: Call,
-        emit: Emit,
-        dead_letter: DeadLetterCall,
-        policy: RetryPolicy,
-        health: NodeHealth,
-        stats: NodeStats,
-        clock: Clock,
-        is_answering: Callable[[], Awaitable[bool]],
-        derives: bool = False,
-    ) -> None:
-        self._call = call
-        self._emit = emit
-        self._dead_letter = dead_letter
-        self._health = health
-        self._stats = stats
-        self._clock = clock
-        self._derives = derives
-        self._redelivery = partial(
-            Redelivery,
-            self._try,
-            dead_letter=dead_letter,
-            policy=policy,
-            health=health,
-            stats=stats,
-            clock=clock,
-            is_answering=is_answering,
-        )
+    call: Call
+    emit: Emit
+    dead_letter: DeadLetterCall
+    policy: RetryPolicy
+    health: NodeHealth
+    stats: NodeStats
+    clock: Clock
+    is_answering: Callable[[], Awaitable[bool]]
+    derives: bool = False
 
     async def deliver(self, batch: Batch) -> None:
         """Process every record of `batch`.
@@ -102,9 +81,20 @@ class Delivery:
         redelivery = self._redelivery()
         await redelivery.finish(await self._failed(batch, failure, 1))
 
+    def _redelivery(self) -> Redelivery:
+        return Redelivery(
+            tries=self._try,
+            dead_letter=self.dead_letter,
+            policy=self.policy,
+            health=self.health,
+            stats=self.stats,
+            clock=self.clock,
+            is_answering=self.is_answering,
+        )
+
     async def _try(self, batch: Batch, attempt: int) -> Remainder | None:
         try:
-            outcome = await self._call(batch)
+            outcome = await self.call(batch)
         except (TransientError, RecordError, BatchError) as failure:
             caught: Failure = failure
         else:
@@ -113,10 +103,10 @@ class Delivery:
 
     async def _failed(self, batch: Batch, failure: Failure, attempt: int) -> Remainder | None:
         if isinstance(failure, StoppingError):
-            self._stats.undone += len(batch)
+            self.stats.undone += len(batch)
             return None
         if isinstance(failure, TransientError):
-            self._health.failed(self._clock.monotonic())
+            self.health.failed(self.clock.monotonic())
             return batch, failure
         if isinstance(failure, BatchError):
             failures = sorted(failure.failures.items())
@@ -133,29 +123,29 @@ class Delivery:
 
     async def _passed(self, part: Batch, *, confirmed: bool) -> None:
         """Return the records that a partial failure does not name."""
-        if self._derives:
+        if self.derives:
             await self.deliver(part)
             return
-        self._health.succeeded()
-        await self._emit(part, Outcome(part, confirmed=confirmed))
+        self.health.succeeded()
+        await self.emit(part, Outcome(part, confirmed=confirmed))
 
     async def _sort_out(self, batch: Batch, outcome: Outcome, attempt: int) -> Remainder | None:
         """Pass on successes and final failures; return the records to retry."""
         final = [(index, one) for index, one in outcome.failures if isinstance(one, RecordError)]
         waiting = [(index, one) for index, one in outcome.failures if isinstance(one, TransientError)]
         again = [(index, one) for index, one in waiting if not isinstance(one, StoppingError)]
-        self._stats.undone += len(waiting) - len(again)
+        self.stats.undone += len(waiting) - len(again)
         if outcome.derived is not None:
             if len(outcome.failures) < len(batch):
-                self._health.succeeded()
-            await self._emit(batch, outcome)
+                self.health.succeeded()
+            await self.emit(batch, outcome)
         if final:
             # an error for a record is an answer too: the service is available
-            self._health.succeeded()
-            await self._dead_letter(batch, final, attempt)
+            self.health.succeeded()
+            await self.dead_letter(batch, final, attempt)
         if not again:
             return None
-        self._health.failed(self._clock.monotonic())
+        self.health.failed(self.clock.monotonic())
         return batch.take([index for index, _ in again]), _together([one for _, one in again])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from engine.contract.batch import Batch, join
@@ -28,6 +29,7 @@ Tries = Callable[[Batch, int], Awaitable[Remainder | None]]
 """Makes one attempt, given its number, and returns the records to retry."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Redelivery:
     """The redelivery of one batch at one node, with its remaining patience.
 
@@ -44,29 +46,22 @@ class Redelivery:
             number.
     """
 
-    def __init__(
-        self,
-        tries: Tries,
-        *,
-        dead_letter: DeadLetterCall,
-        policy: RetryPolicy,
-        health: NodeHealth,
-        stats: NodeStats,
-        clock: Clock,
-        is_answering: Callable[[], Awaitable[bool]],
-    ) -> None:
-        self._tries = tries
-        self._dead_letter = dead_letter
-        self._policy = policy
-        self._health = health
-        self._stats = stats
-        self._clock = clock
-        self._is_answering = is_answering
-        self._seen = health.successes  # at the node, before the last attempt of the whole batch
+    tries: Tries
+    dead_letter: DeadLetterCall
+    policy: RetryPolicy
+    health: NodeHealth
+    stats: NodeStats
+    clock: Clock
+    is_answering: Callable[[], Awaitable[bool]]
+    attempt: int = field(default=1, init=False)
+    _seen: int = field(init=False)
+    _patience: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._seen = self.health.successes  # at the node, before the last attempt of the whole batch
         # until when a throttled batch is retried; bounded, because a request that is always too large is
         # rejected the same way
-        self._patience = clock.monotonic() + policy.outage_limit
-        self.attempt = 1
+        self._patience = self.clock.monotonic() + self.policy.outage_limit
 
     async def finish(self, rest: Remainder | None) -> None:
         """Retry what the first attempt left over, until it is delivered, dead, or an outage.
@@ -75,9 +70,9 @@ class Redelivery:
             OutageError: nothing succeeded at this node for the policy's limit.
         """
         rest = await self._outwait(rest, 1)
-        while rest is not None and self.attempt < self._policy.attempts and not self._outwaited(rest[1]):
+        while rest is not None and self.attempt < self.policy.attempts and not self._outwaited(rest[1]):
             todo, error = rest
-            self._seen = self._health.successes
+            self._seen = self.health.successes
             await self._wait(self.attempt, error, Waiting.RETRY)
             self.attempt += 1
             rest = await self._try(todo, self.attempt)
@@ -86,15 +81,15 @@ class Redelivery:
 
     def _excuses(self, error: TransientError) -> bool:
         """Return whether a failure is unrelated to the records, and the node may wait."""
-        return error.throttled and not self._policy.dead_letter_on_stall
+        return error.throttled and not self.policy.dead_letter_on_stall
 
     def _outwaited(self, error: TransientError) -> bool:
         """Return whether such a failure has lasted so long that the records may be at fault after all."""
-        return self._excuses(error) and self._clock.monotonic() >= self._patience
+        return self._excuses(error) and self.clock.monotonic() >= self._patience
 
     async def _exhausted(self, last: Remainder) -> None:
         """After the last attempt: find the records at fault, or wait for the service."""
-        health, turn = self._health, 0
+        health, turn = self.health, 0
         rest: Remainder | None = last
         while rest is not None:
             todo, error = rest
@@ -119,9 +114,9 @@ class Redelivery:
                 if rest is None:
                     return
                 todo, error = rest
-            if self._policy.dead_letter_on_stall:
+            if self.policy.dead_letter_on_stall:
                 verdict = RecordError(str(error), kind="Stalled")
-                await self._dead_letter(todo, [(index, verdict) for index in range(len(todo))], self.attempt)
+                await self.dead_letter(todo, [(index, verdict) for index in range(len(todo))], self.attempt)
                 return
             self._check_outage(error)
             self._seen = health.successes
@@ -132,29 +127,29 @@ class Redelivery:
 
     async def _try(self, batch: Batch, attempt: int) -> Remainder | None:
         """Make one attempt that counts."""
-        return await self._outwait(await self._tries(batch, attempt), attempt)
+        return await self._outwait(await self.tries(batch, attempt), attempt)
 
     async def _outwait(self, rest: Remainder | None, attempt: int) -> Remainder | None:
         """Retry while the service only reports that it is overloaded.
 
         The records are not at fault, so this uses up none of their attempts.
         """
-        turn, seen = 0, self._health.successes
+        turn, seen = 0, self.health.successes
         while rest is not None and self._excuses(rest[1]) and not self._outwaited(rest[1]):
             todo, error = rest
             self._check_outage(error)
             turn += 1
-            none_succeed = turn >= self._policy.attempts and self._health.successes == seen
+            none_succeed = turn >= self.policy.attempts and self.health.successes == seen
             waiting = Waiting.OUTAGE if none_succeed else Waiting.RETRY
             await self._wait(1 if error.retry_after else turn, error, waiting)
-            rest = await self._tries(todo, attempt)
+            rest = await self.tries(todo, attempt)
         return rest
 
     async def _answers(self) -> bool:
         """Send the service another request; its success is a success at this node."""
-        if not await self._is_answering():
+        if not await self.is_answering():
             return False
-        self._health.succeeded()
+        self.health.succeeded()
         return True
 
     async def _probe(self, batch: Batch, error: TransientError, turn: int) -> Remainder | None:
@@ -174,7 +169,7 @@ class Redelivery:
 
         Returns None when every record is delivered or dead, or the rest if it turns out to be an outage.
         """
-        health = self._health
+        health = self.health
         if len(batch) == 1:
             await self._dead_letter_suspects([(batch, error)], self.attempt)
             return None
@@ -212,28 +207,28 @@ class Redelivery:
     async def _ask_again(self, suspects: Sequence[Remainder], attempt: int) -> None:
         """Use all attempts for these: no later record shows whether they are bad or an outage begins."""
         tries = 1
-        while suspects and tries < self._policy.attempts:
-            before = self._health.successes
+        while suspects and tries < self.policy.attempts:
+            before = self.health.successes
             await self._wait(tries, suspects[-1][1], Waiting.RETRY)
             tries, attempt = tries + 1, attempt + 1
             replies = [await self._try(part, attempt) for part, _ in suspects]
             suspects = [rest for rest in replies if rest is not None]
-            if self._health.successes > before:
+            if self.health.successes > before:
                 break
         await self._dead_letter_suspects(suspects, attempt)
 
     async def _dead_letter_suspects(self, suspects: Sequence[Remainder], attempt: int) -> None:
         for part, reason in suspects:
-            await self._dead_letter(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
+            await self.dead_letter(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
 
     def _check_outage(self, error: TransientError) -> None:
-        check_outage("deliver nothing", self._stats, self._policy, self._health, self._clock, error)
+        check_outage("deliver nothing", self.stats, self.policy, self.health, self.clock, error)
 
     async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
-        self._stats.retries += 1
-        lasted = self._health.lasted(self._clock.monotonic())
-        with self._stats.waits(waiting, str(error)[:200]):
-            await self._clock.sleep(self._policy.delay(attempt, error.retry_after, lasted))
+        self.stats.retries += 1
+        lasted = self.health.lasted(self.clock.monotonic())
+        with self.stats.waits(waiting, str(error)[:200]):
+            await self.clock.sleep(self.policy.delay(attempt, error.retry_after, lasted))
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:

@@ -21,8 +21,10 @@ from engine.execution.ledger import SourceBookmarks
 from engine.plan.model import Plan, PlanNode
 from engine.preview.listing import Listing, list_source
 from engine.preview.sampling import Sampled, sample_through
-from engine.preview.schema import fields_of
 from engine.redaction import without_credentials
+
+_NAMES = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
+_MAX_FIELDS = 200
 
 
 @dataclass(slots=True)
@@ -227,7 +229,7 @@ async def _expect(
     """Scale the results of the sample, and estimate a node's cost."""
     found = nodes[node.name]
     output = sampled.output.get(node.name, ())
-    found.fields = fields_of(output)
+    found.fields = _fields_of(output)
     if node.kind is Kind.SOURCE:
         found.records, found.exact = _to_read(found.listing, output, sample)
         return
@@ -247,3 +249,21 @@ async def _expect(
         component = _built(node, engine, plan)
         if isinstance(component, EstimatesCost):
             found.estimate = await component.estimate(given, coming)
+
+
+def _fields_of(records: Sequence[Record]) -> Mapping[str, str]:
+    """Return the types of each field: `number`, `integer | text`, with `?` where it is null or missing."""
+    kinds: dict[str, dict[str, None]] = {}
+    present: dict[str, int] = {}
+    for record in records:
+        value: Any = as_json(record)[0]
+        for name, item in (value if isinstance(value, dict) else {"": value}).items():
+            if name in kinds or len(kinds) < _MAX_FIELDS:
+                seen = kinds.setdefault(name, {})
+                if item is not None:
+                    seen[_NAMES.get(type(item), type(item).__name__)] = None
+                    present[name] = present.get(name, 0) + 1
+    return {
+        name: (" | ".join(seen) or "null") + ("?" if seen and present[name] < len(records) else "")
+        for name, seen in kinds.items()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import orjson
 from starlette.datastructures import QueryParams
@@ -13,16 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import AS_TEXT, JSON, Column
+from engine.service.context import ServiceContext
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter, parse_count
 from engine.service.reading_routes import EVENTS, OF_EVERY_ROUTE, PAGE_VIEWS, ConsumptionQuery
 from engine.service.routing import READS, not_allowed
+from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, Table, quote
 from engine.service.workflows import trigger
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
-    from engine.service.storage import Reader
-
 
 MAX_DAYS = 100_000
 _VIEW_COLUMNS = ("view_date", "total_pageviews", "unique_visitors")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from engine.service.consumption import MAX_DAYS
+from engine.service.context import ServiceContext
 from engine.service.dead_letters import ClosedLetters
+from engine.service.operations import PipelineView
 from engine.service.query import Question
-from engine.service.reading_routes import EVENTS, PAGE_VIEWS
+from engine.service.reading_routes import EVENTS, PAGE_VIEWS, ConsumptionQuery
 from engine.service.tables import Table
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
-    from engine.service.operations import PipelineView
-    from engine.service.reading_routes import ConsumptionQuery
 
 Document = dict[str, Any]
 

@@ -18,6 +18,7 @@ from pydantic import SecretStr, ValidationError
 from connectors.http import HttpConnection, HttpSink, HttpSinkParams, HttpSource, HttpSourceParams
 from connectors.http.client import Answer as HttpAnswer
 from connectors.http.client import same_origin
+from connectors.http.paging import LinkPaging
 from connectors.http.paths import at_path, fill, fill_path
 from engine.cli import main
 from engine.contract.batch import Batch
@@ -163,6 +164,7 @@ async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, 
         ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
         ({"body": {"a": 1}}, "`body` is sent with `method: POST` only"),
         ({"records_optional": True}, "`records_optional` needs `records`"),
+        ({"path": "https://api.example/v1"}, "`path` is appended to the `url`"),
     ],
 )
 def test_options_of_other_formats_are_refused(params: dict[str, Any], message: str) -> None:
@@ -364,6 +366,31 @@ async def test_a_body_carries_the_cursor_and_what_is_new() -> None:
     }
 
 
+async def test_names_with_dots_and_repeated_parameters_are_usable() -> None:
+    first = {"value": ROWS[:9], "@odata.nextLink": "/rows?$skip=9"}
+    async with ScriptedServer(answers=[Answer.of(first), Answer.of({"value": ROWS[9:]})]).running() as server:
+        paging = {"type": "cursor", "cursor": "@odata.nextLink"}
+        query = {"expand[]": ["a", "b"], "top": 9}
+        assert await read(server.url, path="rows", records="value", paging=paging, query=query) == ROWS
+    assert [parse_qsl(one.query) for one in server.requests] == [
+        [("expand[]", "a"), ("expand[]", "b"), ("top", "9")],
+        [("$skip", "9")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "base", "expected"),
+    [
+        ("http://a.example/2", "https://a.example/1", "https://a.example/2"),
+        ("http://a.example:8443/2", "https://a.example:8443/1", "https://a.example:8443/2"),
+        ("/2", "http://a.example/1", "http://a.example/2"),
+    ],
+)
+def test_links_of_a_server_behind_a_proxy_stay_on_https(link: str, base: str, expected: str) -> None:
+    answer = HttpAnswer(200, {"link": f"<{link}>; rel=next"}, b"")
+    assert LinkPaging(type="link").next(None, answer, [], 1, base) == expected
+
+
 async def test_offsets_in_a_body_are_numbers() -> None:
     async with ScriptedServer(answers=[Answer.of(ROWS), Answer.of([])]).running() as server:
         await read(server.url, path="rows", method="POST", paging={"type": "offset", "size": 30})
@@ -379,6 +406,10 @@ async def test_offsets_in_a_body_are_numbers() -> None:
             "web page instead of JSON, which may be a login",
         ),
         (Answer(200, b"hello", {"content-type": "text/plain"}), "did not answer with JSON (text/plain)"),
+        (
+            Answer(200, b'[{"a": NaN}]', {"content-type": "application/json"}),
+            "answered with JSON that is not valid: unexpected character",
+        ),
         (Answer.of({"items": [], "total": 0}), "no list of records at its top: set `records`"),
         (Answer.of({"error": "no such field"}, 400), "answered 400: check `url` of the connection, `path`"),
         (Answer(401), "credentials are missing or wrong"),
@@ -891,6 +922,7 @@ def test_credentials_stay_with_their_server(url: str, base: str, same: bool) -> 
 
 def test_places_and_templates() -> None:
     document = {"data": {"items": [{"id": 7}]}}
+    assert at_path({"a": {"@b.c": [1]}}, "a.@b.c") == [1]
     assert at_path(document, "data.items[0].id") == 7
     assert at_path(document, "") is document
     assert fill({"a": "{data.items[0].id}", "b": ["x{data.items[0].id}"], "c": 1}, document) == {

@@ -468,6 +468,31 @@ async def test_refused_rows_need_no_new_connections(
     assert len(opened) == 1
 
 
+async def test_users_may_write_beside_the_owner_of_the_entries(target: PostgresTarget) -> None:
+    await target.write([{"id": 1}])
+    target.sql(
+        "DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN PASSWORD 'x'; "
+        "GRANT USAGE ON SCHEMA tables TO guest; "
+        "GRANT SELECT, INSERT, DELETE ON tables.t, tables._odw_batches TO guest"
+    )
+    try:
+        url = f"postgresql://guest:x@{target.server.address().rpartition('@')[2]}"
+        guest = PostgresSink(PostgresSinkParams(table="tables.t"), PostgresConnection(url=url))
+        guest.ctx = Context("p", "n", "r2")
+        async with guest:
+            await guest.write(batch_of([{"id": 2}]))
+            await guest.run_completed()
+        assert target.rows() == [(1,), (2,)]
+    finally:
+        target.sql("DROP OWNED BY guest; DROP ROLE guest")
+
+
+async def test_a_key_that_is_always_generated_can_be_merged(target: PostgresTarget) -> None:
+    target.sql("CREATE TABLE tables.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int)")
+    assert await target.write([{"id": 7, "n": 1}], [{"id": 7, "n": 2}], mode="merge", key="id") == {}
+    assert target.rows() == [(7, 2)]
+
+
 async def test_numbers_as_text_do_not_tell_what_is_new(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t AS SELECT 1 AS id, '9'::varchar AS changed")
     source = target.source(table="tables.t", key="id", incremental="changed")

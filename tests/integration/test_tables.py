@@ -69,6 +69,24 @@ async def test_times_mean_the_same_in_every_database(target: Target, sql: str, e
     assert await target.read(table=TABLE, key="id") == read
 
 
+@pytest.mark.parametrize("mode", ["append", "replace"])
+async def test_a_default_stands_for_a_field_that_a_record_lacks(target: Target, mode: str) -> None:
+    columns = "id int, name varchar(9) DEFAULT 'new', n int NOT NULL DEFAULT 7"
+    engine = ""
+    if isinstance(target, ClickHouseTarget):
+        columns, engine = "id int, name Nullable(String) DEFAULT 'new', n int DEFAULT 7", "ORDER BY id"
+    target.sql(f"CREATE TABLE {TABLE} ({columns}) {engine}")
+    page = [
+        {"id": 1},
+        {"id": 2, "name": "x"},
+        {"id": 3, "name": None},
+        {"n": 8, "id": 4},
+        {"id": 5, "n": None},
+    ]
+    assert await target.write(page, mode=mode) == {4: "ConstraintViolated"}
+    assert target.rows() == [(1, "new", 7), (2, "x", 7), (3, None, 7), (4, "new", 8)]
+
+
 async def test_integers_that_no_float_holds_stay_integers(target: Target) -> None:
     exact = 2**53 + 1
     failures = await target.write([{"id": exact}], [{"id": 1.5}, {"id": 2}])

@@ -9,9 +9,9 @@ from temporalio.exceptions import FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.display.numbers import counted
+from engine.cli.durable.options import ControlOptions, DurableOptions
 from engine.cli.durable.server import workflow_of
 from engine.cli.exit_codes import ExitCode
-from engine.cli.options import ControlOptions, DurableOptions
 from engine.errors import ConfigError, ServiceError
 from engine.temporal.messages import Control
 from engine.temporal.starting import Handle

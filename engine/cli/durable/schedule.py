@@ -10,11 +10,11 @@ from datetime import timedelta
 
 from temporalio.client import Client
 
+from engine.cli.durable.options import ScheduleOptions
 from engine.cli.durable.server import client_of, request_of
 from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans_for_workers, resolve_aliases
-from engine.cli.options import ScheduleOptions
 from engine.errors import ConfigError
 from engine.temporal.schedules import MIN_CATCH_UP, create, delete, listed, pause, unpause
 from engine.units import parse_duration

@@ -6,7 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from engine.cli.arguments import this_command
-from engine.cli.options import DEFAULT_FILE, DurableOptions, RequestOptions, ServerArguments
+from engine.cli.durable.options import DurableOptions, RequestOptions, ServerArguments
+from engine.cli.options import DEFAULT_FILE
 from engine.cli.state import run_id_of, state_options, store_of
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from temporalio.client import Client
 
+from engine.cli.durable.options import SubmitOptions
 from engine.cli.durable.server import client_of, command, request_of
 from engine.cli.durable.watch import follow
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
-from engine.cli.options import SubmitOptions
 from engine.cli.state import run_id_of, store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue

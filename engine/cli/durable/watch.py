@@ -11,10 +11,10 @@ from temporalio.client import Client
 
 from engine.cli.display.output import Output
 from engine.cli.display.summary import summary
+from engine.cli.durable.options import DurableOptions
 from engine.cli.durable.server import command, workflow_of
 from engine.cli.durable.watched_run import Watched, WatchedRuns
 from engine.cli.exit_codes import ExitCode, most_serious
-from engine.cli.options import DurableOptions
 from engine.cli.state import shown_state, store_of
 from engine.errors import StateMissingError
 from engine.state import StateStore

@@ -11,10 +11,10 @@ from temporalio.runtime import Runtime
 from temporalio.worker import Interceptor
 
 from engine.cli.display.output import observer_of
+from engine.cli.durable.options import WorkerOptions
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.local.run import memory_of
-from engine.cli.options import WorkerOptions
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError

@@ -8,13 +8,13 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.abc import TaskGroup
 
 from engine.config import Overrides, load_file, select
+from engine.config.model import FileConfig, Settings
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, EngineError
 from engine.execution.engine import Engine
@@ -25,9 +25,6 @@ from engine.redaction import without_credentials
 from engine.registry import Registry
 from engine.service.operations import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.records import RunRecord, RunStatus
-
-if TYPE_CHECKING:
-    from engine.config.model import FileConfig, Settings
 
 SERVED = "serve-"
 """Prefix of the groups of runs that a service starts, and resumes after a kill."""

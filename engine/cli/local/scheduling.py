@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -19,6 +18,7 @@ import anyio.to_thread
 from engine.cli.local.hosting import SERVED, PipelineHost
 from engine.cli.local.resume import end_of, not_begun, params_from_before
 from engine.cli.local.ticks import name_of, tick_of, ticks_after
+from engine.config.model import Settings
 from engine.errors import EngineError, RunNotFoundError
 from engine.execution.engine import Engine
 from engine.execution.lease import living
@@ -27,9 +27,6 @@ from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.operations import ScheduleView
 from engine.state.records import Follower, RunRecord, RunStatus
-
-if TYPE_CHECKING:
-    from engine.config.model import Settings
 
 MAX_SLEEP = 20.0
 """Longest pause between two checks of the clock, in seconds: the clock may be set."""

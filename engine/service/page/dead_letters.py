@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from engine.service.context import ServiceContext
 from engine.service.dead_letter_format import record_id_of
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord, LetterView, LetterWhere, OperationsError
 from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import address, problem, render
 from engine.service.submission import AuditEntry, NotStoredError, Submission
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 PAGE = 50
 STATUSES = ("open", "recovered", "replayed", "discarded")

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import anyio
 import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from engine.service.context import ServiceContext
 from engine.service.page.overview import overview_values
 from engine.service.page.rendering import HEADERS, fragment
 from engine.service.page.runs import run_values
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 MAX_VIEWERS = 32
 _TICK = 1.0

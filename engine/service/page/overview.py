@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from engine.service.context import ServiceContext
 from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import address, render
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 RECENT = 8
 _MAX_WORKING = 50

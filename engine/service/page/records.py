@@ -7,21 +7,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.contract.journal import JournalEntry
+from engine.service.context import ServiceContext
 from engine.service.dead_letter_format import OF_IDS, record_id_of
 from engine.service.operations import LetterView, LetterWhere, NodeView, Operations
 from engine.service.page import charts, service_dead_letters
 from engine.service.page.rendering import cell_text, cut, moment, render
+from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, Table, quote, spelled_ids
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
-    from engine.service.storage import Reader
 
 _MAX_NAME = 2_000
 _MAX_KEYS = 10

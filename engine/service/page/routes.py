@@ -6,7 +6,6 @@ A view requires the key for reading; an action is a POST of one of our forms, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
@@ -14,14 +13,12 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.service.bodies import BodyError, read_body
+from engine.service.context import ServiceContext
 from engine.service.page import dead_letters, overview, records, runs, tables
 from engine.service.page.access import COOKIE, LIFETIME
 from engine.service.page.live import stream
 from engine.service.page.rendering import HEADERS, address, problem, render, static_file
 from engine.service.routing import Handler, route
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 _MAX_FIELDS = 2_000
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from engine.service.context import ServiceContext
 from engine.service.operations import OperationsError, RunStartError
 from engine.service.page import charts
 from engine.service.page.rendering import address, problem, render
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 PAGE = 30
 STATES = ("running", "completed", "failed", "interrupted", "outage")

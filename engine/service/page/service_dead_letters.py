@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from engine.service.context import ServiceContext
 from engine.service.ingest import store_again
 from engine.service.models import Origin
 from engine.service.operations import DeadRecord, LetterWhere
+from engine.service.storage import Reader
 from engine.service.submission import AuditEntry
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
-    from engine.service.storage import Reader
 
 _COLUMNS = (
     "dead_letter_id, model, record_id, original_record, error_type, error_message, failed_at, source, "

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.service.context import ServiceContext
 from engine.service.page.rendering import address, cell_text, cut, problem, render
 from engine.service.query import ask
 from engine.service.sql import QueryError, QueryResult
 from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, Table, number_of, quote
-
-if TYPE_CHECKING:
-    from engine.service.context import ServiceContext
 
 PAGE = 50
 QUERY_ROWS = 200

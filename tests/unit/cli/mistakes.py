@@ -97,6 +97,8 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
         Mistake("A parameter is misspelt", ("path: in.jsonl", "pth: in.jsonl")),
         Mistake("A parameter has the wrong type", ("{path: in.jsonl}", "{path: in.jsonl, page_records: many}")),
         Mistake("A parameter is outside `with`", ("with: {path: in.jsonl}", "path: in.jsonl")),
+        Mistake("A type that does not exist", ("source: jsonl, with: {path: in.jsonl}", "source: http, with: {connection: warehouse, paging: {type: next}}")),
+        Mistake("An address is given twice", ("source: jsonl, with: {path: in.jsonl}", 'source: http, with: {connection: warehouse, path: "http://127.0.0.1:9/orders"}')),
         Mistake("`input` names no node", ("save: {sink: jsonl,", "save: {sink: jsonl, input: lrage,")),
         Mistake("Nothing takes a transform's records", ("save: {sink: jsonl,", "save: {sink: jsonl, input: read,")),
         Mistake("Two nodes read the standard input", ("source: jsonl, with: {path: in.jsonl}}", "source: stdin}"),

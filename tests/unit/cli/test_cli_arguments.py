@@ -16,17 +16,10 @@ from engine.cli import main
 from engine.cli.arguments import add_options, this_command
 from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, write_report
+from engine.cli.durable.options import RequestOptions, ServerArguments, SubmitOptions
 from engine.cli.durable.server import request_of
 from engine.cli.loading import load_plans, resolve_aliases
-from engine.cli.options import (
-    OutputOptions,
-    RequestOptions,
-    ServerArguments,
-    StateOptions,
-    SubmitOptions,
-    WorkerPlanOptions,
-    parsed,
-)
+from engine.cli.options import OutputOptions, StateOptions, WorkerPlanOptions, parsed
 from engine.cli.verbs import VerbParser
 from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError

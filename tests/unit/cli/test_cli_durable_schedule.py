@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.cli.durable import schedule
-from engine.cli.options import ScheduleOptions
+from engine.cli.durable.options import ScheduleOptions
 from engine.temporal.schedules import Listed
 
 FILE = """\

@@ -11,9 +11,9 @@ from temporalio.exceptions import TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.durable import watched_run as watched
+from engine.cli.durable.options import DurableOptions
 from engine.cli.durable.server import command
 from engine.cli.durable.watched_run import Watched
-from engine.cli.options import DurableOptions
 from engine.errors import ServiceError
 from engine.state import RunStatus, StateStore
 from engine.state.memory import MemoryStateStore

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.durable.options import WorkerOptions
 from engine.cli.durable.worker import engine_of
-from engine.cli.options import WorkerOptions, parsed
+from engine.cli.options import parsed
 from engine.cli.verbs import parser_of
 from engine.flow.budget import ProcessBudget
 

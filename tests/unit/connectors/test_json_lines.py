@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files import JsonlSink, JsonlSinkParams, JsonlSource, JsonlSourceParams
-from connectors.json_lines import dump_records, has_long_number, parse_line
+from connectors.json_lines import dump_records, has_long_number, parse_line, parse_lines
 from engine.errors import RecordError
 from engine.execution.engine import Engine
 from engine.state import DeadLetterFilter
@@ -171,3 +171,26 @@ def test_a_record_behind_a_gap_of_zeros_is_read() -> None:
     for line in (b"\0" * 80, b'{"a": \0 1}', b"\0x"):
         with pytest.raises(RecordError, match=r"^a:1:[17]: "):
             parse_line(line, "a:1")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"a":1}, {"b":2}', b'{"c":[{}', b"{}]}"],
+        [b'{"c":[{}', b"{}]}", b'{"a":1}, 0, {"b":2}'],
+        [b'{"a":1}],[{"b":2}', b"{}"],
+        [b'{"a":1},'],
+        [b'{"a":1}', None],
+        [b'{"a":1}', b""],
+        [b'{"a":1}', b"[1]"],
+        [b'{"a":1}', b'{"a":18446744073709551616}'],
+    ],
+)
+def test_lines_that_only_pass_together_are_not_records(lines: list[bytes | None]) -> None:
+    assert parse_lines(lines) is None
+
+
+@given(st.lists(st.dictionaries(st.text("},{a", max_size=4), BRACES, max_size=3), min_size=1, max_size=5))
+def test_lines_parsed_together_are_the_records(records: list[dict[str, Any]]) -> None:
+    lines = [json.dumps(record).encode() for record in records]
+    assert parse_lines(lines) == (None if has_long_number(b"\n".join(lines)) else records)

@@ -430,7 +430,7 @@ async def test_what_a_partial_failure_left_unconfirmed_stays_so() -> None:
         seen.append(outcome.confirmed)
         await emit(batch, outcome)
 
-    node.delivery._emit = watch  # type: ignore[method-assign]
+    node.delivery.emit = watch  # type: ignore[method-assign]
 
     await node.deliver(3)
 

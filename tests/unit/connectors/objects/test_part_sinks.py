@@ -724,3 +724,12 @@ async def test_notes_of_partitions_take_few_bytes_for_each_record(tmp_path: Path
         assert form.format(9000) not in again._open().before
         await again.write(given)
     assert sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("p=*/*")) == 9000
+
+
+async def test_csv_files_begin_with_a_mark_for_excel(tmp_path: Path) -> None:
+    async with sink(tmp_path, format="csv", bom=True) as opened:
+        await opened.write(Batch([{"Straße": "Ö"}], KeyRange("k/", 0, 1)))
+    (written,) = tmp_path.glob("*.csv")
+    assert written.read_bytes() == "\ufeffStraße\nÖ\n".encode()
+    with pytest.raises(ValidationError):
+        FilesSinkParams(path="out", bom=True)
