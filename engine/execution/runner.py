@@ -303,7 +303,8 @@ class Runner:
             raise EngineError(f"{left} records are unaccounted for (internal error)")
         self.settled = not undone
         self.finished = not undone and all(source.finished for source in self._sources)
-        if self._count:
+        # a killed attempt may have delivered more than is counted until all is read again
+        if self._count and (self.finished or not self.identity.resumed):
             for source in self._sources:
                 await source.splits.skip_done()
             self.counts = await self._ask_sinks()
@@ -319,11 +320,9 @@ class Runner:
 
     async def _ask_sinks(self) -> list[Check]:
         components = self._components
-        # an earlier attempt may have stored dead letters without their copies
-        has_copies = self.finished or not self.identity.resumed
         return await ask_sinks(
             [one for one in components.runtimes.values() if one.node.kind is Kind.SINK],
-            components.forward if has_copies else None,
+            components.forward,
             run_id=self.identity.run_id,
             tally=self.ledger.live(),
             store=self._resources.store,

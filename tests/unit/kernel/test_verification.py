@@ -111,6 +111,18 @@ async def test_a_drained_run_is_compared_as_far_as_it_got() -> None:
     assert sink.asked[0].records == report.tally.written == len(sink.records)
 
 
+async def test_a_drained_resume_asks_no_sink_what_a_killed_attempt_left() -> None:
+    store, sink = MemoryStateStore(), CountingSink()
+    async with Engine(store=store) as engine:
+        failed = await engine.run(mixed(FaultySink([FatalError("disk")])))
+        resume = await store.get_run(failed.run_id)
+        async with engine.start(mixed(sink), resume=resume, verify=True) as run:
+            run.drain()
+            report = await run.wait()
+
+    assert (report.status, sink.asked, wrong(report)) == (RunStatus.INTERRUPTED, [], [])
+
+
 async def test_a_sink_that_has_fewer_records_than_it_took_is_named() -> None:
     async with Engine() as engine:
         report = await engine.run(mixed(CountingSink(hidden=1)), verify=True)
