@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from connectors.objects.csv_types import ColumnType, common_type
 from connectors.objects.documents import ENCRYPTED
+from connectors.objects.media_types import NOT_TEXT
 from connectors.objects.pdf import PROTECTED
 from engine.errors import RecordError
 
@@ -80,7 +81,7 @@ def _what_instead(data: bytes) -> str:
     head = data[:4096]
     if head.lstrip(b"\xef\xbb\xbf\r\n ").startswith(b"<"):
         return "it is a page of HTML or XML, not a workbook; open it in a spreadsheet and save it as .xlsx"
-    if head and b"\0" not in head:
+    if head and b"\0" not in head and not head.startswith(tuple(NOT_TEXT)):
         return "it is text, not a workbook; read it with `format: csv`"
     return "it is not a workbook, or it is damaged"
 

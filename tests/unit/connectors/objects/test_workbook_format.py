@@ -200,13 +200,14 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         (b"a;b\n1;2\n", {}, "CorruptDocument", "`format: csv`"),
         (b"\n<html><table></table></html>", {}, "CorruptDocument", "HTML"),
         (b"", {}, "CorruptDocument", "not a workbook"),
+        (b"%PDF-1.4\n", {}, "CorruptDocument", "not a workbook, or"),
         (WHOLE, {"sheet": "Orders"}, "NoSuchSheet", "'S'"),
         (WHOLE, {"sheet": 2}, "NoSuchSheet", "'S'"),
         (WHOLE, {"columns": ["x"], "types": {"y": "text"}}, "WrongHeader", "'y'"),
         (workbook(S=[["a", "b"], [1, 2]]), {"columns": ["x"]}, "WrongHeader", "2 columns"),
         (WHOLE, {"max_object_bytes": 1000}, "ObjectTooLarge", "max_object_bytes"),
     ],
-    ids=["cut", "bits", "text", "page", "nothing", "name", "number", "type", "columns", "large"],
+    ids=["cut", "bits", "text", "page", "nothing", "pdf", "name", "number", "type", "columns", "large"],
 )
 async def test_unreadable_workbook_is_one_dead_letter(
     data: bytes, params: dict[str, Any], kind: str, told: str
