@@ -240,6 +240,7 @@ def test_values_without_json_are_unreadable(content: str) -> None:
         ('{"a": <5}', None),
         ("{'a': -5, 'b': '<5',}", {"a": -5, "b": "<5"}),
         ("{'a': 'O''Neil'}", None),
+        ('{"a": "\u05d0"\u200f, b: 1\u200b}', {"a": "\u05d0", "b": 1}),
         ('{“a”: “said “hi” to me”, "b": «dit «oui» ici»,}', {"a": "said “hi” to me", "b": "dit «oui» ici"}),
         ("{„a“: „sagt „hallo“ laut“, “b“: “x“}", {"a": "sagt „hallo“ laut", "b": "x"}),
         ('{a: "http:\\/\\/x", b: "\\u00e9\t"}', {"a": "http://x", "b": "é\t"}),
