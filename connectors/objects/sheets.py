@@ -48,6 +48,9 @@ def sheet_rows(data: bytes, name: str, wanted: Mapping[str, Any]) -> Iterator[di
     for number, row in _filled(sheet, skipped):
         if wanted["header"] and not header:
             header, skipped = [_text(value) for value in row], number
+            if sum(map(len, header)) > wanted["max_record"]:
+                message = f"{name}: its header is longer than {wanted['max_record']:,} (`max_record_bytes`)"
+                raise RecordError(message, kind="WrongHeader")
             continue
         for value, seen in zip(row, kinds, strict=True):
             if value not in nulls:

@@ -205,9 +205,23 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         (WHOLE, {"sheet": 2}, "NoSuchSheet", "'S'"),
         (WHOLE, {"columns": ["x"], "types": {"y": "text"}}, "WrongHeader", "'y'"),
         (workbook(S=[["a", "b"], [1, 2]]), {"columns": ["x"]}, "WrongHeader", "2 columns"),
+        (workbook(S=[["a" * 200], [1]]), {"max_record_bytes": 100}, "WrongHeader", "max_record_bytes"),
         (WHOLE, {"max_object_bytes": 1000}, "ObjectTooLarge", "max_object_bytes"),
     ],
-    ids=["cut", "bits", "text", "page", "nothing", "pdf", "name", "number", "type", "columns", "large"],
+    ids=[
+        "cut",
+        "bits",
+        "text",
+        "page",
+        "nothing",
+        "pdf",
+        "name",
+        "number",
+        "type",
+        "columns",
+        "header",
+        "large",
+    ],
 )
 async def test_unreadable_workbook_is_one_dead_letter(
     data: bytes, params: dict[str, Any], kind: str, told: str
