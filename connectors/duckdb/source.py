@@ -146,6 +146,8 @@ def _selected(name: str, sql: str) -> str:
         column = f"CASE WHEN isinf({column}) THEN CAST({column} AS VARCHAR) ELSE {finite} END"
     elif sql == "DATE" or sql in _MOMENTS:  # Python has neither `infinity` nor nanoseconds
         column = f"CAST({column} AS VARCHAR)"
+    elif _ZONED in sql:  # in a list or structure, which Python would get with the package pytz alone
+        column = f"CAST({column} AS {sql.replace(_ZONED, 'VARCHAR')})"
     return f"{column} AS {quote(name)}"
 
 

@@ -346,8 +346,11 @@ class HttpSource(Source[HttpSourceParams]):
             if has_long_number(body):
                 return parse_line(b'{"document":' + body + b"}", self._said)["document"]
             return orjson.loads(body)
-        except (orjson.JSONDecodeError, RecordError):
+        except (orjson.JSONDecodeError, RecordError) as error:
             kind = answer.headers.get("content-type", "no content type")
+            if kind.partition(";")[0].strip().endswith("json"):
+                where = f": {error}" if isinstance(error, orjson.JSONDecodeError) else ""
+                raise FatalError(f"{self._said} answered with JSON that is not valid{where}") from None
             raise FatalError(
                 f"{self._said} did not answer with JSON ({kind}): check `path`, or set `format` to "
                 "`csv` or `jsonl`"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -334,6 +335,8 @@ class ChatClient:
 
     def _comes_back(self, spent: UsedUp) -> str:
         """Return the message for a quota that takes too long to refill."""
+        if spent.seconds == inf:
+            return f"the account's limit for {self.model!r} is 0; have it raised, or use another model"
         if spent.seconds is None:
             when = "when it has been reset, within a day as a rule"
         else:

@@ -274,7 +274,7 @@ def _usage(usage: object) -> tuple[int, int, bool]:
         "candidatesTokenCount",
         "outputTokens",
     )
-    total = _figure(usage, "total_tokens")
+    total = _figure(usage, "total_tokens", "totalTokenCount", "totalTokens")
     if tokens_in and total is not None and total >= tokens_in + (tokens_out or 0):
         tokens_out = total - tokens_in
     elif not tokens_in and tokens_out is not None and total is not None and total > tokens_out:
@@ -298,7 +298,13 @@ def _figure(usage: object, *names: str) -> int | None:
 def _cached(usage: object) -> int:
     known = usage if isinstance(usage, Mapping) else {}
     details = known.get("prompt_tokens_details") or known.get("input_tokens_details")
-    read = _figure(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens")
+    read = _figure(
+        usage,
+        "prompt_cache_hit_tokens",
+        "cache_read_input_tokens",
+        "cached_tokens",
+        "cachedContentTokenCount",
+    )
     return _figure(details, "cached_tokens") or read or 0
 
 

@@ -322,7 +322,7 @@ class Gate:
             self._heard_of = mark.at
         for kind in _KINDS:
             for form in _HEADERS:
-                names = [form.format(said=one, kind=kind) for one in _SAID]
+                names = [form.format(said=one, kind=kind, short=kind[:3]) for one in _SAID]
                 limit, remaining = (_number(headers.get(name)) for name in names[:2])
                 if limit and remaining is not None:
                     reset = until_seconds(headers.get(names[2], ""), server_time(headers, self.clock.now()))
@@ -338,6 +338,7 @@ _SAID: Final = ("limit", "remaining", "reset")
 _HEADERS: Final = (
     "x-ratelimit-{said}-{kind}",
     "x-ratelimit-{said}-{kind}-minute",  # Cerebras
+    "x-ratelimit-{said}-{short}-minute",  # Mistral's requests
     "anthropic-ratelimit-{kind}-{said}",
 )
 

@@ -266,7 +266,7 @@ def _is_too_long(refusal: Refusal) -> bool:
         return True
     if refusal.status == 429:
         asked = _LIMIT_AND_REQUESTED.search(refusal.message)
-        over = asked is not None and int(asked[2]) > int(asked[1])
+        over = asked is not None and int(asked[2]) > int(asked[1]) > 0
         return over or bool(_QUOTA_TOO_SMALL.search(refusal.message))
     if _head(refusal) in _LIMIT_NAMES and room_in_window(refusal.message) is None:
         return False  # a limit of answers that follows from the context window

@@ -33,6 +33,7 @@ _OF_DAYS: Final = re.compile(
     r"\b(?:daily|monthly)[ _-](?:\w+[ _-]){0,3}(?:limit|quota|allowance|allocation|usage|cap)|tier_daily",
     re.IGNORECASE,
 )
+_NONE: Final = re.compile(r"\blimit:? 0(?![\w.]|,\d)", re.IGNORECASE)
 _OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
 _SHORT: Final = 60.0
 _MISTAKEN: Final = 32 * 86_400.0
@@ -40,6 +41,7 @@ _WAIT_FIELDS: Final = {
     "retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "estimatedtime": 1.0,
     "retryafterms": 0.001,
 }  # fmt: skip
+_LIMITS: Final = ("requests", "tokens", "req-minute", "tokens-minute", "requests-minute")
 _RESETS: Final = (
     "requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "requests-minute",
     "tokens-minute",
@@ -48,7 +50,7 @@ _RESETS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class UsedUp:
-    """A quota exhausted for long: `seconds` until it refills, None if unknown."""
+    """A quota exhausted for long: `seconds` until it refills, None if unknown, infinity if it is 0."""
 
     seconds: float | None
 
@@ -70,7 +72,11 @@ def used_up(headers: Mapping[str, str], body: object, message: str, now: datetim
 
     That is a daily or monthly quota according to the headers, the body or the message, unless it refills
     within a minute, or one that asks to wait for more than an hour. A wait of months means a wrong clock.
+    A limit of 0 never refills: the account may not use the model.
     """
+    limits = (headers.get(f"x-ratelimit-limit-{kind}") for kind in _LIMITS)
+    if _NONE.search(message) or "0" in limits:
+        return UsedUp(math.inf)
     now = server_time(headers, now)
     resets = [
         until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)

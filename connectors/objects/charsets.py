@@ -59,6 +59,7 @@ _SELF_DECLARED = re.compile(
 )
 _SELF_DECLARED_WITHIN = 2048
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
+_OF_WINDOWS = re.compile(rb"[\x80-\x9f]")
 _ABOVE_ASCII = bytes(range(0x80, 0x100))
 
 _UTF8_PROOF = {"cp1252": 1, "cp1250": 2, "iso8859-2": 2, "iso8859-15": 1}
@@ -263,6 +264,8 @@ def _guessed(data: bytes) -> Text | None:
     # short Western texts are valid in several code pages, and Windows-1252 is by far the likeliest
     best = max(close, key=lambda match: (match.coherence, "cp1252" in match.could_be_from_charset))
     likeliest = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+    if likeliest == "cp1252" and b"\xa4" in data and not _OF_WINDOWS.search(data):
+        likeliest = "iso8859-15"  # the euro sign there, and the hardly used ¤ in Windows-1252
     for charset in (likeliest, best.encoding):
         content = _strictly(data, charset)
         if content is not None:

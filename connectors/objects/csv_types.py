@@ -18,6 +18,8 @@ _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 _LONG_INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
+_CODE = re.compile(r"\d+E\d+", re.ASCII)
+"""A code such as 12E5: programs write numbers of this size with a sign or a fraction, 1.2E+06."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d(?::?\d\d)?)?")
 _COMMON_TIMESTAMP = re.compile(
@@ -112,10 +114,10 @@ def _plain_numbers(texts: Sequence[str]) -> list[Any]:
 
 
 def _is_exact(number: float, text: str) -> bool:
-    """Return whether a float keeps every digit of this text."""
+    """Return whether a text is a number whose every digit a float keeps."""
     if len(text) <= _EXACT_LENGTH and "e" not in text.lower():
         return True
-    exact = len(text) <= _MAX_NUMBER and math.isfinite(number)
+    exact = len(text) <= _MAX_NUMBER and math.isfinite(number) and not _CODE.fullmatch(text)
     return exact and Decimal(repr(number)) == Decimal(text)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from connectors.objects.csv_types import ColumnType, common_type
 from connectors.objects.documents import ENCRYPTED
+from connectors.objects.media_types import NOT_TEXT
 from connectors.objects.pdf import PROTECTED
 from engine.errors import RecordError
 
@@ -47,6 +48,9 @@ def sheet_rows(data: bytes, name: str, wanted: Mapping[str, Any]) -> Iterator[di
     for number, row in _filled(sheet, skipped):
         if wanted["header"] and not header:
             header, skipped = [_text(value) for value in row], number
+            if sum(map(len, header)) > wanted["max_record"]:
+                message = f"{name}: its header is longer than {wanted['max_record']:,} (`max_record_bytes`)"
+                raise RecordError(message, kind="WrongHeader")
             continue
         for value, seen in zip(row, kinds, strict=True):
             if value not in nulls:
@@ -80,7 +84,7 @@ def _what_instead(data: bytes) -> str:
     head = data[:4096]
     if head.lstrip(b"\xef\xbb\xbf\r\n ").startswith(b"<"):
         return "it is a page of HTML or XML, not a workbook; open it in a spreadsheet and save it as .xlsx"
-    if head and b"\0" not in head:
+    if head and b"\0" not in head and not head.startswith(tuple(NOT_TEXT)):
         return "it is text, not a workbook; read it with `format: csv`"
     return "it is not a workbook, or it is damaged"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SQLITE: Final = "sqlite"
+_PACKAGED: Final = frozenset({"sqlite", "postgresql", "snowflake", "bigquery", "flightsql"})
 _BACKTICKS: Final = frozenset({"bigquery", "mysql"})
 _NUMBERED: Final = frozenset({"postgresql"})
 _AUTH: Final = re.compile(r"authenticat|password|access denied|not authorized", re.I)
@@ -255,16 +256,21 @@ def translated(params: SqlConnection) -> Iterator[None]:
         raise _from_adbc(error, params) from None
 
 
+def _how_to_get(driver: str) -> str:
+    if not re.fullmatch(r"\w+", driver):
+        return "check the path of its library"
+    # anybody may publish a package with another driver's name
+    install = f"pip install adbc-driver-{driver}" if driver in _PACKAGED else f"dbc install {driver}"
+    return f"{install}, or give the path of its library"
+
+
 def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
     from adbc_driver_manager import AdbcStatusCode as Status
 
     status: Any = getattr(error, "status_code", None)
     text = without_credentials(hide(" ".join(str(error).split()), params.secrets))[:_MAX_MESSAGE]
     if status == Status.NOT_FOUND and "Could not load" in text:
-        return FatalError(
-            f"there is no ADBC driver {params.driver!r}: pip install adbc-driver-{params.driver}, or give "
-            "the path of its library"
-        )
+        return FatalError(f"there is no ADBC driver {params.driver!r}: {_how_to_get(params.driver)}")
     # an invalid query is quoted, and may have a column `password`
     said = status != Status.INVALID_ARGUMENT and _AUTH.search(text)
     if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:

@@ -98,6 +98,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "NoFieldToMark": Explanation("`simulate_failures` finds no text field to mark", "Set its `field`."),
     "NoMatch": Explanation("The reference table has no row for the record", "Add the row, then `dlq replay`; or set `missing: keep`."),
     "NoPartition": Explanation("A value of `partition_by` cannot name a folder", "Partition by short texts, numbers or dates, or correct the value before the sink."),
+    "NoSuchSheet": Explanation("A workbook has no sheet of the name or number in `sheet`", "The message lists its sheets. Name one of them, and read the file again with a new run."),
     "NotAFile": Explanation("A record without `file_path` and `content` cannot be staged", "Read the files with a source that provides both."),
     "NotAMapping": Explanation("A record is neither a mapping nor a model", "Return one of these from the function or source before."),
     "NotAnObject": Explanation("A value returned as a record is not a mapping", "Return a mapping from the function that the message names; of an API, fix `records` of the source."),

@@ -32,7 +32,6 @@ class RunReport:
             the tally; a resume counts them.
         seconds: duration of this attempt.
         error: why it ended early; "" if it did not. `failure` has the exception.
-        forward: the sink that receives copies of the dead letters.
         bottleneck: the node with the busiest workers; None when nothing happened.
         dead_letters: number of open dead letters of this run in the state store.
         first_dead_letter: where and why the first of them died.
@@ -40,6 +39,7 @@ class RunReport:
         stored: the tally is from the ledger. If the state store failed, it is this process's count, which
             includes records that are neither delivered nor given up.
         journal_usd: USD that all attempts of the run have paid for answers, according to the journal.
+        forward: the sink that receives copies of the dead letters.
         output: records of collecting sinks, by node; see `records` and `table`.
     """
 
@@ -49,7 +49,6 @@ class RunReport:
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
     nodes: Sequence[NodeSnapshot] = ()
-    forward: NodeSnapshot | None = None
     bottleneck: NodeSnapshot | None = None
     error: str = ""
     failure: BaseException | None = field(default=None, repr=False, compare=False)
@@ -61,6 +60,7 @@ class RunReport:
     stored: bool = True
     unsettled: Tally = field(default_factory=Tally)
     journal_usd: float = 0.0
+    forward: NodeSnapshot | None = None
     output: Mapping[str, Sequence[Record]] = field(default_factory=dict, repr=False, compare=False)
 
     @property

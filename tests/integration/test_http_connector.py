@@ -406,6 +406,10 @@ async def test_offsets_in_a_body_are_numbers() -> None:
             "web page instead of JSON, which may be a login",
         ),
         (Answer(200, b"hello", {"content-type": "text/plain"}), "did not answer with JSON (text/plain)"),
+        (
+            Answer(200, b'[{"a": NaN}]', {"content-type": "application/json"}),
+            "answered with JSON that is not valid: unexpected character",
+        ),
         (Answer.of({"items": [], "total": 0}), "no list of records at its top: set `records`"),
         (Answer.of({"error": "no such field"}, 400), "answered 400: check `url` of the connection, `path`"),
         (Answer(401), "credentials are missing or wrong"),

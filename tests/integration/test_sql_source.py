@@ -177,9 +177,20 @@ async def test_a_missing_file_is_not_made(file: Path) -> None:
     assert not file.exists()  # noqa: ASYNC240
 
 
-async def test_a_missing_driver_is_named_with_the_remedy(file: Path) -> None:
-    with pytest.raises(FatalError, match="no ADBC driver 'nonesuch': pip install adbc-driver-nonesuch"):
-        await batches(source(file, driver="nonesuch"))
+@pytest.mark.parametrize(
+    ("driver", "remedy"),
+    [
+        ("snowflake", "pip install adbc-driver-snowflake, or give the path of its library"),
+        ("nonesuch", "dbc install nonesuch, or give the path of its library"),
+        ("/nonesuch/driver.so", "check the path of its library"),
+    ],
+)
+async def test_a_missing_driver_is_named_with_the_remedy(
+    file: Path, driver: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.sql.database.find_spec", lambda _: None)
+    with pytest.raises(FatalError, match=f"no ADBC driver '{driver}': {remedy}"):
+        await batches(source(file, driver=driver))
 
 
 async def test_a_waiting_query_can_be_cancelled(postgres: Postgres) -> None:

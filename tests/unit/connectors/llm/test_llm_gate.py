@@ -65,8 +65,9 @@ async def test_a_call_larger_than_the_burst_goes_out_alone() -> None:
             "anthropic-ratelimit-requests-remaining": "0",
             "anthropic-ratelimit-requests-reset": "2026-01-01T00:01:00Z",
         },
+        {"x-ratelimit-limit-req-minute": "60", "x-ratelimit-remaining-req-minute": "0"},
     ],
-    ids=["openai", "cerebras", "anthropic"],
+    ids=["openai", "cerebras", "anthropic", "mistral"],
 )
 async def test_limits_are_learned_from_what_answers_tell(headers: Mapping[str, str]) -> None:
     clock = ScriptedClock(jump=True)

@@ -197,6 +197,7 @@ def test_another_choice_of_a_stream_is_not_mixed_in() -> None:
 
 
 WRITTEN = {"cache_creation_input_tokens": 50}
+CONTENT = {"cachedContentTokenCount": 4}
 DEEP = "A schema in GenerationConfig in the request exceeds the maximum allowed nesting depth."
 FILTERED = {"message": "The response was filtered", "code": "content_filter"}
 
@@ -211,8 +212,13 @@ FILTERED = {"message": "The response was filtered", "code": "content_filter"}
         ({"prompt_tokens": 160, "completion_tokens": 2, "cache_read_input_tokens": 100}, (160, 2, 100)),
         ({"tokens": {"input_tokens": 3, "output_tokens": 1}}, (3, 1, 0)),
         ({"inputTokens": 3, "outputTokens": 1}, (3, 1, 0)),
+        (
+            {"promptTokenCount": 9, "candidatesTokenCount": 2, "totalTokenCount": 31, **CONTENT},
+            (9, 22, 4),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 4}, (9, 2, 4)),
     ],
-    ids=["anthropic", "litellm", "cohere", "bedrock"],
+    ids=["anthropic", "litellm", "cohere", "bedrock", "gemini", "moonshot"],
 )  # fmt: skip
 def test_tokens_are_booked_as_vendors_count_them(usage: object, expected: tuple[int, int, int]) -> None:
     found = read_completion({"choices": [{"message": {"content": J}}], "usage": usage})

@@ -38,6 +38,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         (429, {"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "status": "RESOURCE_EXHAUSTED"}}, Cause.BUSY),
         (403, {"error": {"message": "You have exceeded a secondary rate limit"}}, Cause.BUSY),
         (499, "<html><title>Client Closed Request</title></html>", Cause.BUSY),
+        (429, {"error": {"message": "Rate limit reached for m: Limit 0, Used 0, Requested 500."}}, Cause.BUSY),
         (404, {"error": {"message": "No endpoints found for vendor/m.", "code": 404}}, Cause.MODEL),
         (404, {"error": {"message": "models/m is not found for API version v1beta", "status": "NOT_FOUND"}}, Cause.MODEL),
         (410, {"error": {"message": "The model `m` has been deprecated"}}, Cause.MODEL),
@@ -127,6 +128,8 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s
         ({"retry-after": "86400"}, None, "", 86400.0),
         ({"retry-after": "Thu, 01 Jan 2026 20:00:00 GMT"}, None, "", 72000.0),
         ({"retry-after": "1e999"}, None, "Daily limit reached", None),
+        ({"x-ratelimit-limit-req-minute": "0", "x-ratelimit-remaining-req-minute": "0"}, None, "Rate limit exceeded", math.inf),
+        ({"retry-after": "31"}, None, "Quota exceeded for metric: free_tier_requests, limit: 0, model: m. Please retry in 31.1s.", math.inf),
     ],
 )  # fmt: skip
 def test_a_quota_of_a_day_is_not_waited_for(

@@ -261,3 +261,9 @@ def test_valid_utf8_is_always_itself(text: str) -> None:
     assert (decoded.content, decoded.replaced, decoded.guessed) == (text, 0, False) or text.startswith(
         "%PDF-"
     )
+
+
+@pytest.mark.parametrize("charset", ["iso8859-15", "cp1252"])
+def test_guess_knows_the_euro_sign_of_both_charsets(charset: str) -> None:
+    decoded = decode("Größe; 5 €\n".encode(charset), "a.txt")
+    assert (decoded.content, decoded.encoding, decoded.guessed) == ("Größe; 5 €\n", charset, True)

@@ -477,6 +477,16 @@ async def test_escaped_quotes_are_pointed_to_their_option() -> None:
     assert "`escape: '\\'`" in str(error)
 
 
+async def test_codes_with_an_e_are_no_numbers() -> None:
+    text = "code,x,late\n12E5,1.2E+06,1\n3E10,2e-05,2\n" + "4E1,1e5,3\n" * 20_000 + "5E5,1,6E6\n"
+    pages = await pages_of(reader_of(text.encode()), format="csv")
+    assert good(pages)[:2] == [
+        {"code": "12E5", "x": 1.2e6, "late": 1},
+        {"code": "3E10", "x": 2e-05, "late": 2},
+    ]
+    assert dead(pages) == {20_004: "WrongType"}
+
+
 @pytest.mark.parametrize("offset", ["+00", "-03", "+0530", "+05:30"])
 async def test_offsets_of_whole_hours_are_timestamps(offset: str) -> None:
     text = f"at\n2026-01-02 03:04:05{offset}\n2026-01-02 03:04:05.25{offset}\n"

@@ -44,6 +44,14 @@ async def test_messages_hold_no_values(target: DuckdbTarget) -> None:
     assert "DuckDB refused the row: Conversion Error" in str(caught.value)
 
 
+async def test_a_refused_value_leaves_a_whole_sentence(target: DuckdbTarget) -> None:
+    target.sql("CREATE TABLE tables.t (m MAP(VARCHAR, INTEGER))")
+    async with target.sink() as opened:
+        with pytest.raises(BatchError) as caught:
+            await opened.write(batch_of([{"m": {"secret": "can't"}}]))
+    assert "with a value cannot be cast to the destination type MAP" in str(caught.value.failures[0])
+
+
 async def test_a_file_that_another_process_holds_names_it(target: DuckdbTarget) -> None:
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(  # noqa: ASYNC220 - nothing else is to go on meanwhile
@@ -148,6 +156,17 @@ async def test_rows_are_read_as_json_has_them(target: DuckdbTarget) -> None:
             "more": {"a": [1]}, "nested": {"x": "2026-01-02"}, "list": [1.5], "bytes": "YQ==",
         }
     ]  # fmt: skip
+
+
+async def test_times_inside_other_values_keep_their_zone(target: DuckdbTarget) -> None:
+    target.sql(
+        "SET TimeZone = 'America/New_York'; CREATE TABLE tables.t AS "
+        "SELECT {'at': TIMESTAMPTZ '2026-01-02 12:00:00+02', 'n': 1} AS s, "
+        "[TIMESTAMPTZ 'infinity', NULL] AS l"
+    )
+    assert await target.read(table=TABLE) == [
+        {"s": {"at": "2026-01-02 10:00:00+00", "n": 1}, "l": ["infinity", None]}
+    ]
 
 
 async def test_a_table_is_read_and_written_in_one_file(target: DuckdbTarget) -> None:
