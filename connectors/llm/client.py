@@ -134,6 +134,7 @@ class ChatClient:
         self._answers = 0
         self._refused_in_a_row = 0
         self._miswritten = self._unreadable = 0
+        self._unreadable_since = -inf
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
         """Make one call, repeated only in another dialect if the endpoint rejects this one.
@@ -245,7 +246,7 @@ class ChatClient:
                 status, headers, content = await self._post(body)
             self.gate.hear(headers, mark)
             if 200 <= status < 300:
-                found = self._completion(content, headers)
+                found = self._completion(content, headers, mark.at)
                 if isinstance(found, Reply):
                     return found
                 if found is None:
@@ -258,13 +259,13 @@ class ChatClient:
                     continue
             else:
                 found = Refusal.of(status, content)
-            final = self._final(found, headers, prompt)
+            final = self._final(found, headers, prompt, mark.at)
             if final is not None:
                 raise final
             return found
 
-    def _completion(self, content: bytes, headers: Mapping[str, str]) -> Reply | Refusal | None:
-        """Return the completion of a 200 answer.
+    def _completion(self, content: bytes, headers: Mapping[str, str], sent: float) -> Reply | Refusal | None:
+        """Return the completion of a 200 answer to a request that was sent at this time.
 
         Raises TransientError if the body was damaged in transit, EndpointError if that happens to each first
         answer, or if it is packed as the request did not allow.
@@ -280,8 +281,14 @@ class ChatClient:
                     f"{self._url} answered with `Content-Encoding: {encoding}`, which the request did not "
                     "accept; turn this compression off at the endpoint, or at the proxy before it"
                 ) from error
+            raise self._no_completion(content, headers, once=not self._is_always_so(sent)) from error
+
+    def _is_always_so(self, sent: float) -> bool:
+        """Count an unreadable answer, one for all calls in flight; return whether no other has come."""
+        if sent >= self._unreadable_since:
             self._unreadable += 1
-            raise self._no_completion(content, headers, once=self._unreadable < _STRANGE_TRIES) from error
+            self._unreadable_since = self._clock.monotonic()
+        return not self._answers and self._unreadable >= _STRANGE_TRIES
 
     def _no_completion(
         self, content: bytes, headers: Mapping[str, str], *, once: bool = False
@@ -292,7 +299,7 @@ class ChatClient:
             return TransientError(f"{self._url} returned something other than a chat completion: {found}")
         return EndpointError(f"{self._url} did not return a chat completion but {found}; {_CHECK}")
 
-    def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
+    def _final(self, refusal: Refusal, headers: Any, prompt: Prompt, sent: float) -> ComponentError | None:
         """Return the error for a refusal that no other form of the request can avoid."""
         status, said = refusal.status, self._said(refusal, prompt)
         if 300 <= status < 400:
@@ -304,9 +311,7 @@ class ChatClient:
                 kind="auth",
             )
         if status < 300:
-            self._unreadable += 1
-            bounded = not self._answers and self._unreadable >= _STRANGE_TRIES
-            return None if bounded else TransientError(said)
+            return None if self._is_always_so(sent) else TransientError(said)
         cause = cause_of(refusal)
         if refusal.is_miswritten and not self._answers:
             self._miswritten += 1

@@ -33,7 +33,8 @@ _QUOTED: Final = re.compile(
 _TEXT: Final = re.compile(f"{_STRING.pattern}|{_QUOTED.pattern}", re.DOTALL)
 _TEXT_OR_SLIP: Final = re.compile(f"{_TEXT.pattern}|{_SLIP.pattern}", re.DOTALL)
 _ESCAPE: Final = re.compile(r'\\.|"', re.DOTALL)
-_SYNTAX: Final = frozenset('{}[],:;=_\\"\ufeff' + _QUOTES)  # what a repair may add, remove or exchange
+# what a repair may add, remove or exchange
+_SYNTAX: Final = frozenset('{}[],:;=_\\"\ufeff\u200b\u200e\u200f' + _QUOTES)
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 

@@ -24,6 +24,8 @@ Values: TypeAlias = Mapping[str, object]
 _THOUGHT_TAG: Final = re.compile(r"<(/?)(think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
 _FENCE: Final = "```"
 _LANGUAGE: Final = re.compile(r"[a-zA-Z0-9_-]*")
+_ARGUMENTS: Final = frozenset({"arguments", "parameters", "input"})
+_CALL: Final = _ARGUMENTS | {"name", "id", "type"}
 _MAX_DEPTH: Final = 4  # of wrappers around the answers
 _MAX_STARTS: Final = 200  # places of a reply at which JSON is looked for
 
@@ -115,6 +117,7 @@ def _list_of(value: object, items: Collection[str]) -> list[object]:
 
 def _record(value: object, fields: Collection[str], depth: int) -> Values | None:
     """Return the only object inside `value` with any of the folded names; None if there is not just one."""
+    value = _arguments(value, fields)
     if isinstance(value, Mapping) and any(folded_name(name) in fields for name in value):
         return value
     if not depth or not isinstance(value, Mapping | list):
@@ -122,6 +125,21 @@ def _record(value: object, fields: Collection[str], depth: int) -> Values | None
     inside = value.values() if isinstance(value, Mapping) else value
     found = [one for part in inside if (one := _record(_unpacked(part), fields, depth - 1)) is not None]
     return found[0] if found and all(one == found[0] for one in found) else None
+
+
+def _arguments(value: object, fields: Collection[str]) -> object:
+    """Return the arguments of a call that is written as text, or the properties of a schema.
+
+    The `name` of a call and the `type` of a schema are not those of a record.
+    """
+    if isinstance(value, Mapping) and value.get("type") == "object" and "properties" not in fields:
+        properties = value.get("properties")
+        return properties if isinstance(properties, Mapping) else value
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or value.keys() - _CALL:
+        return value
+    given = [one for name, one in value.items() if name in _ARGUMENTS and name not in fields]
+    inner = _unpacked(given[0]) if len(given) == 1 else None
+    return inner if isinstance(inner, Mapping) else value
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:

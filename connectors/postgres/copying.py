@@ -39,6 +39,8 @@ def _encoded(values: Sequence[Any]) -> list[str]:
         return list(map(str, values))
     if types == {float}:
         return list(map(repr, values))
+    if types == {bool}:
+        return list(map(_BOOLEANS.__getitem__, values))
     return [_NULL if value is None else _text(value) for value in values]
 
 

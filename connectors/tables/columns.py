@@ -13,13 +13,14 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_line, plain
+from connectors.json_lines import dump_line, dump_together, plain
 from connectors.tables.values import base64_bytes, check_places, decimal_type, json_value, own_scale
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -121,15 +122,20 @@ class _Dicts(list[dict[str, Any]]):
 
     @cached_property
     def layouts(self) -> Collection[tuple[str, ...]]:
+        first = tuple(self[0]) if self else ()
+        # no row has a name twice, so in such a sequence of names each begins with the first
+        if list(chain.from_iterable(self)) == [*first] * len(self):
+            return (first,) if self else ()
         return dict.fromkeys(map(tuple, self))
 
     @cached_property
-    def columns(self) -> dict[str, tuple[Any, ...]]:
+    def columns(self) -> dict[str, list[Any]]:
         """The values by name if all rows have the same names in the same order; else empty."""
         if len(self.layouts) != 1:
             return {}
         (names,) = self.layouts
-        return dict(zip(names, zip(*map(dict.values, self), strict=True), strict=True))
+        values = list(chain.from_iterable(map(dict.values, self)))
+        return {name: values[at :: len(names)] for at, name in enumerate(names)}
 
 
 def rows_of(records: Sequence[Record]) -> Sequence[Row]:
@@ -149,7 +155,7 @@ def names_of(rows: Iterable[Row]) -> list[str]:
 
 def _column(rows: Sequence[Row], name: str) -> list[Any]:
     if isinstance(rows, _Dicts) and rows.columns:
-        return list(rows.columns[name])
+        return rows.columns[name]
     return [row.get(name) for row in rows]
 
 
@@ -241,7 +247,7 @@ def fill(
             continue
         if column.type is ValueType.JSON and types <= _JSON_TYPES:
             with suppress(TypeError):
-                values[column.name] = [None if value is None else _json(value) for value in given]
+                values[column.name] = _json_each(given)
                 continue
         values[column.name] = fitted = []
         for index, value in enumerate(given):
@@ -395,6 +401,15 @@ def _text(value: Any) -> str:
     if isinstance(value, Decimal | UUID | int) and not isinstance(value, bool):
         return str(value)
     return _json(value)
+
+
+def _json_each(values: Sequence[Any]) -> list[str | None]:
+    """Return the JSON of each value, None for None; raises TypeError as `_json` does."""
+    try:
+        texts = dump_together(values, _plain, orjson.OPT_NON_STR_KEYS).decode().split(",\n,")
+    except TypeError:  # some may need the way of `_json`
+        return [None if value is None else _json(value) for value in values]
+    return [None if value is None else text for value, text in zip(values, texts, strict=True)]
 
 
 def _json(value: Any) -> str:

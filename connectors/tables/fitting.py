@@ -16,34 +16,37 @@ def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int
     column, or values in two fields of the same column.
     """
     failures: dict[int, RecordError] = {}
-    there: list[tuple[int, Row]] = list(enumerate(rows))
+    places: Sequence[int] = range(len(rows))
     if not set(map(type, rows)) <= {dict}:
         odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
-        failures = {index: odd for index, row in there if not isinstance(row, Mapping)}
-        there = [(index, row) for index, row in there if index not in failures]
-    failures |= _misnamed(there, names_of(row for _, row in there) if failures else names_of(rows), dialect)
+        failures = {index: odd for index in places if not isinstance(rows[index], Mapping)}
+        places = [index for index in places if index not in failures]
+    names = names_of(rows[index] for index in places) if failures else names_of(rows)
+    failures |= _misnamed(rows, places, names, dialect)
     for name in key:
         error = RecordError(f"no value in the key field {name!r}", kind="MissingKey")
-        failures |= dict.fromkeys([index for index, row in there if row.get(name) is None], error)
+        failures |= dict.fromkeys([index for index in places if rows[index].get(name) is None], error)
     return failures
 
 
 def _misnamed(
-    rows: Sequence[tuple[int, Row]], names: Sequence[str], dialect: Dialect
+    rows: Sequence[Row], places: Sequence[int], names: Sequence[str], dialect: Dialect
 ) -> dict[int, RecordError]:
     failures: dict[int, RecordError] = {}
     texts = [name for name in names if isinstance(name, str)]
     if len(texts) < len(names):
         error = _error("a field has a name that is not text")
-        failures |= {index: error for index, row in rows if not all(isinstance(name, str) for name in row)}
+        failures |= {
+            index: error for index in places if not all(isinstance(name, str) for name in rows[index])
+        }
     for same in by_column(texts, dialect).values():
         if why := dialect.refusal(same[0]):
             error = _error(f"the field {shown(same[0])} cannot be a column of {dialect.database}: {why}")
             # null needs no column
-            failures |= {index: error for index, row in rows if row.get(same[0]) is not None}
+            failures |= {index: error for index in places if rows[index].get(same[0]) is not None}
         elif len(same) > 1:
-            for index, row in rows:
-                given = [shown(name) for name in same if row.get(name) is not None]
+            for index in places:
+                given = [shown(name) for name in same if rows[index].get(name) is not None]
                 if len(given) > 1:
                     both = " and ".join(given[:2])
                     failures[index] = _error(f"the fields {both} are the same column in {dialect.database}")

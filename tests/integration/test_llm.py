@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import Any
 
+import anyio
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -692,6 +693,26 @@ async def test_an_endpoint_without_completions_stops_the_run(body: bytes, said: 
         with pytest.raises(FatalError, match=re.escape(said)):
             await until_final(extract, *FOUR)
     assert len(server.requests) < 15
+
+
+async def test_calls_in_flight_at_one_hiccup_count_as_one_try() -> None:
+    all_arrived = anyio.Event()
+
+    async def answer(_: Request) -> Answer:
+        if len(server.requests) > 3:
+            return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+        if len(server.requests) == 3:
+            await extract.ctx.clock.sleep(1.0)
+            all_arrived.set()
+        await all_arrived.wait()
+        return Answer(200, b"", {"content-type": "application/json"})
+
+    server = ScriptedServer(answer)
+    async with server.running(), open_extract(server.url, batch_size=1) as extract:
+        with pytest.raises(TransientError, match="0 bytes of application/json"):
+            await extract.apply(batch_of(*FOUR[:3]))
+        derived = await extract.apply(batch_of(*FOUR[:3]))
+    assert len(derived) == 3
 
 
 async def test_a_document_without_a_choice_is_a_dead_letter() -> None:

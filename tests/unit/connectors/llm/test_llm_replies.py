@@ -179,6 +179,34 @@ def test_the_answer_about_a_lone_document_needs_no_slot(content: str) -> None:
     assert lone(content) == {"doctor": "A"}
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        '<tool_call>{"name": "R", "arguments": {"name": "A"}}</tool_call>',
+        '[TOOL_CALLS][{"name": "R", "arguments": "{\\"name\\": \\"A\\"}", "id": "c1"}]',
+        '{"type": "function", "function": {"name": "R", "parameters": {"name": "A"}}}',
+        '{"type": "tool_use", "id": "t", "name": "R", "input": {"name": "A"}}',
+    ],
+)
+def test_the_name_of_a_call_is_not_that_of_a_record(call: str) -> None:
+    found = read_lone(call, "r1", ["name", "age"])
+    assert found is not None
+    assert found.answers == {"r1": {"name": "A"}}
+
+
+@pytest.mark.parametrize("kind", ["memo", {"type": "string"}])
+def test_the_type_of_a_schema_is_not_that_of_a_record(kind: object) -> None:
+    found = read_lone(json.dumps({"type": "object", "properties": {"type": kind}}), "r1", ["type"])
+    assert found is not None
+    assert found.answers == {"r1": {"type": kind}}
+
+
+def test_a_record_may_have_a_field_called_input() -> None:
+    found = read_lone('{"name": "A", "input": {"volts": 5}}', "r1", ["name", "input"])
+    assert found is not None
+    assert found.answers == {"r1": {"name": "A", "input": {"volts": 5}}}
+
+
 @pytest.mark.parametrize("content", [reply(other=1), json.dumps([{"doctor": "A"}, {"doctor": "B"}])])
 def test_lone_document_needs_exactly_one_record_as_answer(content: str) -> None:
     assert lone(content) == {}
@@ -212,6 +240,7 @@ def test_values_without_json_are_unreadable(content: str) -> None:
         ('{"a": <5}', None),
         ("{'a': -5, 'b': '<5',}", {"a": -5, "b": "<5"}),
         ("{'a': 'O''Neil'}", None),
+        ('{"a": "\u05d0"\u200f, b: 1\u200b}', {"a": "\u05d0", "b": 1}),
         ('{“a”: “said “hi” to me”, "b": «dit «oui» ici»,}', {"a": "said “hi” to me", "b": "dit «oui» ici"}),
         ("{„a“: „sagt „hallo“ laut“, “b“: “x“}", {"a": "sagt „hallo“ laut", "b": "x"}),
         ('{a: "http:\\/\\/x", b: "\\u00e9\t"}', {"a": "http://x", "b": "é\t"}),

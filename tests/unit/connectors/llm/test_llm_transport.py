@@ -137,6 +137,6 @@ async def test_a_packed_answer_that_is_not_read_is_named(packed: str) -> None:
     nothing: Any = SimpleNamespace()
     chat = ChatClient(nothing, LlmConnection(), LlmParams(), SystemClock(), nothing)
     with pytest.raises(FatalError, match=f"`Content-Encoding: {packed}`, which the request did not accept"):
-        chat._completion(b"\x8b\x07\x80", {"content-encoding": packed})
+        chat._completion(b"\x8b\x07\x80", {"content-encoding": packed}, 0.0)
     with pytest.raises(TransientError):
-        chat._completion(b"{", {"content-encoding": "gzip"})
+        chat._completion(b"{", {"content-encoding": "gzip"}, 0.0)
