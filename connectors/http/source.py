@@ -348,7 +348,7 @@ class HttpSource(Source[HttpSourceParams]):
             return orjson.loads(body)
         except (orjson.JSONDecodeError, RecordError) as error:
             kind = answer.headers.get("content-type", "no content type")
-            if kind.partition(";")[0].strip().endswith("json"):
+            if re.search(r"[/+]json\s*(;|$)", kind):
                 where = f": {error}" if isinstance(error, orjson.JSONDecodeError) else ""
                 raise FatalError(f"{self._said} answered with JSON that is not valid{where}") from None
             raise FatalError(

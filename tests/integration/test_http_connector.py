@@ -407,6 +407,10 @@ async def test_offsets_in_a_body_are_numbers() -> None:
         ),
         (Answer(200, b"hello", {"content-type": "text/plain"}), "did not answer with JSON (text/plain)"),
         (
+            Answer(200, b"{}\n{}", {"content-type": "application/x-ndjson"}),
+            "set `format` to `csv` or `jsonl`",
+        ),
+        (
             Answer(200, b'[{"a": NaN}]', {"content-type": "application/json"}),
             "answered with JSON that is not valid: unexpected character",
         ),
