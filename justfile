@@ -19,9 +19,13 @@ run *arguments:
 unit *arguments:
     {{bin}}/python -m pytest -q tests/unit {{arguments}}
 
-# run all tests, or the given ones
+# run the tests that README's command runs, or the given ones
 test *arguments:
     {{bin}}/python -m pytest {{arguments}}
+
+# run what .ci/run adds to README's command
+slow *arguments:
+    {{bin}}/python -m pytest -n 3 --dist worksteal -m "slow and not series" {{arguments}}
 
 # run what .ci/nightly adds to .ci/run: whole series, and properties with all their examples
 series *arguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 from setuptools import setup
@@ -28,4 +29,6 @@ class BuildWithSamples(build_py):
         shutil.copy(ROOT / "pipelines.yaml", target)
 
 
+# it warns that folders here can hide the packages; those folders are the packages
+warnings.filterwarnings("ignore", "Editable installation")
 setup(cmdclass={"build_py": BuildWithSamples})

@@ -95,6 +95,7 @@ def test_places_of_the_engine_form_levels_without_circles() -> None:
     assert len(levels) <= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -8,6 +8,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests import parsed
@@ -52,6 +53,7 @@ def documented(heading: str) -> set[str]:
     return {normal(name) for name in re.findall(r"^\| ([\w.-]+) \|", section, re.M)} - {"distribution"}
 
 
+@pytest.mark.slow
 def test_everything_the_packages_import_is_declared_and_nothing_else() -> None:
     # pydantic-core is pydantic's own and pinned by it; uvloop comes with uvicorn[standard]; only
     # pytest itself loads its plugin

@@ -180,6 +180,7 @@ def test_unreachable_ingest_url_is_an_outage_without_dead_letters(
     assert "--resume" in done.stdout
 
 
+@pytest.mark.slow
 async def test_of_five_hundred_records_the_bad_one_dies_and_499_arrive(tmp_path: Path) -> None:
     records = [blob(number) for number in range(500)]
     records[123] = blob(123, file_size="not a number")
@@ -195,6 +196,7 @@ async def test_of_five_hundred_records_the_bad_one_dies_and_499_arrive(tmp_path:
     assert "file_size" in letter.error_message
 
 
+@pytest.mark.slow
 async def test_two_503_and_then_200_lose_nothing_and_bring_nothing_twice(tmp_path: Path) -> None:
     records = [blob(number) for number in range(500)]
     async with running_service(tmp_path / "service", models=INGEST_MODELS) as service:
@@ -253,6 +255,7 @@ async def test_rows_that_are_visible_at_the_third_look_are_written(tmp_path: Pat
     assert sum(one.method == "POST" for one in server.requests) == 1
 
 
+@pytest.mark.slow
 async def test_rows_that_are_never_visible_stop_the_run_to_be_resumed(tmp_path: Path) -> None:
     async with looking(None).running() as server:
         file = ingest_pipeline(tmp_path, server.url, 3, confirm="visible", confirm_timeout=0.05)
@@ -309,6 +312,7 @@ def test_unwritable_state_directory_is_reported_before_reading(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 async def test_a_disk_that_fills_up_stops_the_run_resumably(tmp_path: Path) -> None:
     state_pipeline(tmp_path, broken=40)
     (plan,) = engine.load(tmp_path / "p.yaml").values()
@@ -378,6 +382,7 @@ def model_pipeline(folder: Path, url: str, key: str = KEY) -> Path:
     return file
 
 
+@pytest.mark.slow
 async def test_a_wrong_key_of_the_model_stops_the_run_and_is_not_shown(tmp_path: Path) -> None:
     async with serving_app(LlmStandIn(api_key=KEY).app) as url:
         report, letters = await run(model_pipeline(tmp_path, url, key="sk-hush-hush"))
@@ -389,6 +394,7 @@ async def test_a_wrong_key_of_the_model_stops_the_run_and_is_not_shown(tmp_path:
     assert (tmp_path / "medical.jsonl").read_text() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "calls"),
     [(OmitSlot("r2"), 2), (SwapSlots("r1", "r3"), 1)],

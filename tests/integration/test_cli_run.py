@@ -290,6 +290,7 @@ def killed_at_the_end(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
@@ -305,6 +306,7 @@ def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engi
     assert "nothing to resume" in again.stderr
 
 
+@pytest.mark.slow
 def test_serve_starts_followers_that_did_not_start(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "min_records: 2\n    on_failure: second"))

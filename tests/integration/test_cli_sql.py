@@ -22,6 +22,7 @@ def sql(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_running", [True, False])
 async def test_sql_reads_with_and_without_a_service(tmp_path: Path, is_running: bool) -> None:
     import anyio
@@ -56,6 +57,7 @@ def test_sql_without_a_warehouse_reports_it(tmp_path: Path) -> None:
     assert "there is no warehouse" in done.stderr
 
 
+@pytest.mark.slow
 def test_sql_reads_the_file_of_a_duckdb_sink(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

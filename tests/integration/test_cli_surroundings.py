@@ -62,6 +62,7 @@ def odw(cwd: Path, *arguments: str, **more: object) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started_in", [".", "elsewhere"])
 def test_module_beside_the_file_is_found_from_any_directory(tmp_path: Path, started_in: str) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -72,6 +73,7 @@ def test_module_beside_the_file_is_found_from_any_directory(tmp_path: Path, star
     assert (done.returncode, done.stdout, done.stderr) == (0, '{"n":8}\n', "")
 
 
+@pytest.mark.slow
 def test_a_module_in_the_folder_the_command_is_started_in_is_found(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "where_i_am.py").write_text(MODULE, encoding="utf-8")
@@ -80,6 +82,7 @@ def test_a_module_in_the_folder_the_command_is_started_in_is_found(tmp_path: Pat
     assert odw(tmp_path, "validate", str(file)).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are closed by the shell")
 @pytest.mark.parametrize("closed", few([">&-", "2>&-", "<&- >&- 2>&-"], 1))
 def test_a_closed_stream_disturbs_nothing(tmp_path: Path, closed: str) -> None:
@@ -95,6 +98,7 @@ def test_a_closed_stream_disturbs_nothing(tmp_path: Path, closed: str) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["pipelines"]["second"]["tally"]["written"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_unicode_gets_a_drawing_all_the_same(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "pipelines.yaml").write_text(LONG, encoding="utf-8")
@@ -105,6 +109,7 @@ def test_a_terminal_without_unicode_gets_a_drawing_all_the_same(tmp_path: Path, 
     assert "source jsonl" in str(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_path_that_the_locale_lacks_is_named_with_a_remedy(tmp_path: Path) -> None:
     nodes = [
         "read: {source: jsonl, with: {path: in-é.jsonl}}",
@@ -126,6 +131,7 @@ def test_a_path_that_the_locale_lacks_is_named_with_a_remedy(tmp_path: Path) -> 
     assert named == ["5", "6", "7", "8", "9", "13"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_reported_with_what_helps(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -137,6 +143,7 @@ def test_a_port_that_is_taken_is_reported_with_what_helps(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_sandbox_without_a_state_directory_reports_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = odw(tmp_path, "sandbox", "--state-dir", "file", "--services", "ingest", input="")
@@ -145,6 +152,7 @@ def test_a_sandbox_without_a_state_directory_reports_it(tmp_path: Path) -> None:
     assert "Not a directory" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the reader is held up by a named pipe")
 def test_resume_names_older_unfinished_runs(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(LONG, encoding="utf-8")

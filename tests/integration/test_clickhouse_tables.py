@@ -36,6 +36,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, opened: Any, *, before: bool) -> N
     monkeypatch.setattr(opened._client, "execute", broken)
 
 
+@pytest.mark.slow
 async def test_clickhouse_refuses_rows_alone_and_shows_no_values(target: ClickHouseTarget) -> None:
     target.sql(
         "CREATE TABLE tables.t (id Int32, n UInt8, day Nullable(Date32), kind Enum('a', 'b'), name String, "
@@ -116,6 +117,7 @@ async def test_what_a_broken_insert_left_is_written_again(
     assert target.rows() == [(1,), (2,), (3,), (4,)]
 
 
+@pytest.mark.slow
 async def test_a_replacement_is_done_once_whenever_it_was_interrupted(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

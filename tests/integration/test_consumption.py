@@ -83,6 +83,7 @@ async def warehouse(folder: Path, count: int = 6) -> AsyncIterator[str]:
 # --- against the real service
 
 
+@pytest.mark.slow
 async def test_rows_match_the_service_and_are_keyed_by_id(tmp_path: Path) -> None:
     sink = MemorySink()
     async with warehouse(tmp_path) as url, Engine() as engine:
@@ -92,12 +93,14 @@ async def test_rows_match_the_service_and_are_keyed_by_id(tmp_path: Path) -> Non
     assert sorted(sink.keys) == [f"getUnstructuredData/u{number:03}" for number in range(6)]
 
 
+@pytest.mark.slow
 async def test_rows_that_another_model_has_already_are_left_out(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url:
         await post(url, "Medical", [patient(1), patient(4)])
         assert await listed(url, without="Medical") == ["u000", "u002", "u003", "u005"]
 
 
+@pytest.mark.slow
 async def test_a_query_narrows_what_is_read_and_null_leaves_a_filter_out(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url:
         await post(url, "UnstructuredData", [row(7, "s3://other/7.txt")])
@@ -107,6 +110,7 @@ async def test_a_query_narrows_what_is_read_and_null_leaves_a_filter_out(tmp_pat
         assert await listed(url, limit=4, split_rows=3) == ["u000", "u001", "u002", "u003"]
 
 
+@pytest.mark.slow
 async def test_only_the_ids_that_were_given_are_read_and_none_of_none(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url:
         assert await listed(url, ids=["u004", "u001", "u004"]) == ["u004", "u001"]
@@ -117,6 +121,7 @@ async def test_only_the_ids_that_were_given_are_read_and_none_of_none(tmp_path: 
         assert [record["id"] for record in batch.records] == ["u004", "u001"]
 
 
+@pytest.mark.slow
 async def test_a_listing_of_several_pages_has_every_row_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +139,7 @@ async def test_a_listing_of_several_pages_has_every_row_once(
     assert sizes == [3, 3, 3, 2]
 
 
+@pytest.mark.slow
 async def test_a_row_that_vanished_fails_alone(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url, source(url) as opened:
         manifest = {"api": "getUnstructuredData", "ids": ["u000", "gone", "u002"]}
@@ -144,6 +150,7 @@ async def test_a_row_that_vanished_fails_alone(tmp_path: Path) -> None:
     assert error.kind == "RowVanished"
 
 
+@pytest.mark.slow
 async def test_large_rows_come_few_at_a_time_and_one_too_large_dies_alone(tmp_path: Path) -> None:
     rows = [row(number, text="x" * 20_000) for number in range(12)]
     rows[5] = row(5, text="x" * 200_000)
@@ -158,6 +165,7 @@ async def test_large_rows_come_few_at_a_time_and_one_too_large_dies_alone(tmp_pa
     assert [error.kind for error in failures if isinstance(error, RecordError)] == ["RowTooLarge"]
 
 
+@pytest.mark.slow
 async def test_an_unknown_filter_or_model_is_fatal_and_named(tmp_path: Path) -> None:
     async with warehouse(tmp_path) as url:
         with pytest.raises(FatalError, match="answered 400: unknown parameters: file; known: after"):

@@ -954,6 +954,7 @@ pipelines:
 """
 
 
+@pytest.mark.slow
 def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(request: Request) -> Answer:
         query = asked(request)
@@ -971,6 +972,7 @@ def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch:
     assert asked(server.requests[-1])["since"] == "2026-01-25"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", ["", "2026-01-25"])
 def test_a_value_later_than_the_clock_is_no_bookmark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: str
@@ -1011,6 +1013,7 @@ def test_an_incremental_field_that_no_record_has_is_named(
     assert "`read` found its `incremental` field in none of 25 records: the next run reads all again" in said
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_read_and_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(request: Request) -> Answer:
         if request.method == "GET":

@@ -95,6 +95,7 @@ async def rows_of(url: str, api: str) -> list[dict[str, object]]:
 # --- against the real service
 
 
+@pytest.mark.slow
 async def test_one_bad_record_of_five_hundred_dies_and_the_others_arrive(tmp_path: Path) -> None:
     records = [blob(number) for number in range(500)]
     records[123] = blob(123, file_size="not a number")
@@ -109,6 +110,7 @@ async def test_one_bad_record_of_five_hundred_dies_and_the_others_arrive(tmp_pat
     assert {row["id"] for row in rows} == {f"b{number}" for number in range(500) if number != 123}
 
 
+@pytest.mark.slow
 async def test_a_record_that_the_service_kills_is_named_with_its_reason(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
         with pytest.raises(BatchError) as caught:
@@ -119,6 +121,7 @@ async def test_a_record_that_the_service_kills_is_named_with_its_reason(tmp_path
     assert len(rows) == 2
 
 
+@pytest.mark.slow
 async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Path) -> None:
     batch = batch_of(blob(0), blob(1))
     async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
@@ -130,6 +133,7 @@ async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Pa
     assert len(rows) == 2
 
 
+@pytest.mark.slow
 async def test_a_service_is_asked_with_what_it_has_acknowledged(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
         assert not await sink.is_answering()  # nothing was acknowledged yet
@@ -143,6 +147,7 @@ async def test_a_service_is_asked_with_what_it_has_acknowledged(tmp_path: Path) 
     assert not await sink.is_answering()
 
 
+@pytest.mark.slow
 async def test_unanswered_request_leaves_no_duplicates(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, httpx.AsyncClient() as client:
 
@@ -212,6 +217,7 @@ async def late_gate(folder: Path, holds: int = 1) -> AsyncIterator[tuple[LateGat
             yield gate, service.url
 
 
+@pytest.mark.slow
 async def test_late_request_leaves_no_duplicates(
     tmp_path: Path,
 ) -> None:
@@ -226,6 +232,7 @@ async def test_late_request_leaves_no_duplicates(
     assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
 
 
+@pytest.mark.slow
 async def test_late_request_of_a_killed_attempt_leaves_no_duplicates(
     tmp_path: Path,
 ) -> None:
@@ -245,6 +252,7 @@ async def test_late_request_of_a_killed_attempt_leaves_no_duplicates(
     assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
 
 
+@pytest.mark.slow
 async def test_resume_during_an_open_request_writes_every_row_once(
     tmp_path: Path,
 ) -> None:
@@ -277,6 +285,7 @@ def one_pipeline(folder: Path, url: str, batch: int) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: Path) -> None:
     staged = {
         "id": "unstr_1",
@@ -294,6 +303,7 @@ async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: P
         assert slept(sink) == []
 
 
+@pytest.mark.slow
 async def test_forwarded_dead_letters_count_as_delivered(
     tmp_path: Path,
 ) -> None:
@@ -479,6 +489,7 @@ async def test_equal_bytes_from_two_places_of_a_source_have_two_keys() -> None:
     assert server.requests[0].headers["idempotency-key"] != server.requests[1].headers["idempotency-key"]
 
 
+@pytest.mark.slow
 async def test_an_update_that_brings_an_earlier_value_back_is_the_last_word(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
         for line, size in enumerate((1, 2, 1)):
@@ -489,6 +500,7 @@ async def test_an_update_that_brings_an_earlier_value_back_is_the_last_word(tmp_
     assert row["file_size"] == 1
 
 
+@pytest.mark.slow
 async def test_a_replay_of_dead_letters_keeps_newer_rows(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, AsyncExitStack() as stack:
         zombie = await stack.enter_async_context(open_sink(service.url, "replay-1", keep_newer=True))
@@ -694,6 +706,7 @@ async def test_rows_visible_at_the_third_look_are_delivered() -> None:
     assert waits[0] < waits[1]
 
 
+@pytest.mark.slow
 async def test_rows_never_visible_are_worth_another_try_after_the_deadline() -> None:
     script = Visibility(from_look=None)
     async with (

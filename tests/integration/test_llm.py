@@ -275,6 +275,7 @@ async def test_a_prompt_too_long_for_the_model_is_halved_until_it_fits() -> None
     assert [(index, error.kind) for index, error in derived.failures] == [(1, "DocumentTooLong")]
 
 
+@pytest.mark.slow
 async def test_records_that_need_no_model_cost_no_call() -> None:
     async with stand_in(max_document_tokens=100) as (model, extract):
         records = [
@@ -792,6 +793,7 @@ async def test_an_answer_damaged_on_its_way_is_asked_for_again(body: bytes) -> N
             await extract.apply(batch_of(staged(1)))
 
 
+@pytest.mark.slow
 async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
     truth = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())
     model = LlmStandIn(read_transcripts(DEFAULT_SAMPLES))

@@ -158,6 +158,7 @@ async def test_a_budget_counts_the_calls_of_all_stages(journal: NodeJournal) -> 
         assert server.asked == ["cheap", "dear"]
 
 
+@pytest.mark.slow
 async def test_a_pipelines_budget_stops_before_the_call_that_exceeds_it() -> None:
     """What was in flight is kept, and the resume does not pay for it again."""
     async with MemoryStateStore() as store, Models(cheap=RIGHT).running() as server:

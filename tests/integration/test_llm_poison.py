@@ -59,6 +59,7 @@ async def extracted(server: Endpoint, texts: list[str], concurrency: int) -> tup
     return report, [letter.error_type for letter in letters], len(sink.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("at", [0, 2, 5])
 async def test_a_document_without_an_answer_fails_alone(concurrency: int, at: int) -> None:

@@ -194,6 +194,7 @@ async def arrived_once(world: World, report: RunReport) -> None:
     assert await world.dead() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", few(SIDES, 1))
 async def test_an_outage_of_a_minute_is_waited_out_and_nothing_dies(
     tmp_path: Path, lake: str, monkeypatch: pytest.MonkeyPatch, side: str

@@ -114,6 +114,7 @@ async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: boo
         return await ended(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", few([True, False], 1), ids=["killed", "the sink fails"])
 async def test_a_run_that_ends_after_the_model_pays_nothing_again(tmp_path: Path, kill: bool) -> None:
     model, state = Model(), str(tmp_path / "state")
@@ -160,6 +161,7 @@ def hits(report: RunReport) -> float:
     return report.nodes[1].aggregate.get("journal_hits", 0)
 
 
+@pytest.mark.slow
 async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: Path) -> None:
     prompt, file = tmp_path / "prompt.txt", tmp_path / "p.yaml"
     file.write_text("pipelines: {p: {nodes: {read: {source: blob}, write: {sink: stdout}}}}")
@@ -188,6 +190,7 @@ async def test_answers_that_a_changed_prompt_cannot_use_are_reported(tmp_path: P
     assert shown.paid_usd == pytest.approx(second.paid_usd)
 
 
+@pytest.mark.slow
 async def test_identical_documents_of_a_run_pay_once_and_each_gets_its_row() -> None:
     model, sink = Model(), MemorySink()
     records = [staged(number, content=number % 3) for number in range(30)]
@@ -201,6 +204,7 @@ async def test_identical_documents_of_a_run_pay_once_and_each_gets_its_row() -> 
     assert (report.tally.tokens_in, report.tally.tokens_out) == (stats.prompt_tokens, stats.completion_tokens)
 
 
+@pytest.mark.slow
 async def test_two_runs_at_once_in_an_engine_pay_once(tmp_path: Path) -> None:
     model, sinks, reports = Model(latency=0.02), [MemorySink(), MemorySink()], []
     records = [staged(number) for number in range(20)]
@@ -236,6 +240,7 @@ async def test_a_resume_in_the_same_process_pays_for_nothing_again() -> None:
     assert (first.tally.tokens_in, resumed.tally.tokens_in) == (0, paid)
 
 
+@pytest.mark.slow
 async def test_a_refused_document_dies_again_without_being_paid_for_again() -> None:
     model, store = Model(), MemoryStateStore()
     model.fault = {"Person 2": Refusal(), "Person 3": Truncated()}
@@ -254,6 +259,7 @@ async def test_a_refused_document_dies_again_without_being_paid_for_again() -> N
     assert all("Person 3" in text for text in asked_anew)
 
 
+@pytest.mark.slow
 async def test_a_budget_counts_what_earlier_attempts_of_the_run_have_paid() -> None:
     model, store = Model(), MemoryStateStore()
     records = [staged(number) for number in range(10)]

@@ -38,6 +38,7 @@ def target(postgres: Postgres) -> Iterator[PostgresTarget]:
     postgres.start()
 
 
+@pytest.mark.slow
 async def test_rows_that_are_refused_fail_alone(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int UNIQUE, n numeric CHECK (n > 0), name text NOT NULL, day date)")
     page: list[dict[str, Any]] = [
@@ -60,6 +61,7 @@ async def test_rows_that_are_refused_fail_alone(target: PostgresTarget) -> None:
     assert len(target.rows()) == 13
 
 
+@pytest.mark.slow
 async def test_rows_replace_others_under_all_constraints(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.country (code text PRIMARY KEY)")
     target.sql("INSERT INTO tables.country VALUES ('DE')")
@@ -392,6 +394,7 @@ pipelines:
 """
 
 
+@pytest.mark.slow
 def test_an_incremental_source_reads_only_what_changed(
     target: PostgresTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +416,7 @@ def test_an_incremental_source_reads_only_what_changed(
     assert ids() == [7, 2]
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_load_and_read(
     target: PostgresTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

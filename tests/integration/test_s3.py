@@ -111,6 +111,7 @@ class TestResolver:
         "memos/Über/6.txt", "other/1.txt",
     )  # fmt: skip
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("pattern", "expected"),
         few(
@@ -148,10 +149,12 @@ class TestResolver:
             expected = ["100% + & 19.txt", ".hidden.txt", "1.txt", "[urgent] #18.txt"]
         assert {key.removeprefix("memos/") for key in found} == set(expected)
 
+    @pytest.mark.slow
     async def test_everything_leaves_out_only_directory_markers(self, server: str, s3: Any) -> None:
         put(s3, dict.fromkeys(self.TREE, b""))
         assert sorted(await keys(server, "**")) == sorted(set(self.TREE) - {"memos/"})
 
+    @pytest.mark.slow
     async def test_odd_keys_are_read_as_they_are(self, server: str, s3: Any) -> None:
         odd = {"a//b.txt": b"1", "c/+ %20 &=?#.txt": b"2", "d/.../e.txt": b"3"}
         put(s3, odd)
@@ -160,10 +163,12 @@ class TestResolver:
         found = {record["file_path"]: record["content"] for batch in batches for record in batch.records}
         assert found == {f"s3://{BUCKET}/{key}": body.decode() for key, body in odd.items()}
 
+    @pytest.mark.slow
     async def test_pages_are_followed_to_the_end_in_key_order(self, server: str, s3: Any) -> None:
         put_many(f"p/{number:04d}" for number in range(1005))
         assert await keys(server, "p/*") == [f"p/{number:04d}" for number in range(1005)]
 
+    @pytest.mark.slow
     async def test_an_object_comes_with_its_etag_size_and_time(self, server: str, s3: Any) -> None:
         put(s3, {"x.txt": b"hello"})
         for pattern in ("x.txt", "*.txt"):
@@ -171,6 +176,7 @@ class TestResolver:
             assert (found.key, found.etag, found.size) == ("x.txt", "5d41402abc4b2a76b9719d911017c592", 5)
             assert found.last_modified.endswith("+00:00")
 
+    @pytest.mark.slow
     async def test_one_name_that_does_not_exist_is_an_error(self, server: str, s3: Any) -> None:
         with pytest.raises(FatalError, match=r"s3://some\.bucket/no\.txt does not exist"):
             await keys(server, "no.txt")
@@ -181,6 +187,7 @@ class TestResolver:
 
 
 class TestReading:
+    @pytest.mark.slow
     async def test_text_and_binary_files_come_out_right(self, server: str, s3: Any) -> None:
         memo = "Überweisung „Größe“ 5 €"
         files = {
@@ -220,6 +227,7 @@ class TestReading:
         )
         assert records["scan.png"]["file_size"] == len(PNG)
 
+    @pytest.mark.slow
     async def test_batches_carry_keys_ordinals_and_positions(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:03d}.txt": b"hello" for number in range(40)})
         async with source(server, "*.txt", concurrency=3, split_objects=25) as connector:
@@ -234,6 +242,7 @@ class TestReading:
         assert [n for batch in batches for n in batch.keys.ordinals()] == list(range(40))
         assert [batch.position for batch in batches] == [16, 25, 15]
 
+    @pytest.mark.slow
     async def test_a_read_continues_at_any_position(self, server: str, s3: Any) -> None:
         put(s3, {f"{number}.txt": str(number).encode() for number in range(9)})
         async with source(server, "*.txt") as connector:
@@ -244,6 +253,7 @@ class TestReading:
                 assert contents == [str(number) for number in range(position, 9)]
                 assert [n for batch in batches for n in batch.keys.ordinals()] == list(range(position, 9))
 
+    @pytest.mark.slow
     async def test_changed_and_vanished_objects_die_alone(self, server: str, s3: Any) -> None:
         put(s3, {f"{number}.txt": b"before" for number in range(4)})
         async with source(server, "*.txt") as connector:
@@ -262,6 +272,7 @@ class TestReading:
         assert len(batch.keys.to_list()) == 4
         assert batch.position == 4
 
+    @pytest.mark.slow
     async def test_a_too_large_object_is_not_even_asked_for(self, server: str, s3: Any) -> None:
         put(s3, {"a.txt": b"x" * 11, "b.txt": b"x" * 10})
         async with source(server, "*.txt", max_object_bytes=10) as connector:
@@ -272,6 +283,7 @@ class TestReading:
         assert error.kind == "ObjectTooLarge"
         assert "more than the 10 of `max_object_bytes`" in str(error)
 
+    @pytest.mark.slow
     async def test_the_charset_parameter_serves_files_that_say_nothing(self, server: str, s3: Any) -> None:
         put(s3, {"x.txt": "Привет".encode("koi8-r")})
         async with source(server, "x.txt", charset="koi8-r") as connector:
@@ -285,6 +297,7 @@ class TestReading:
         assert [found.source_uri for found in files] == [f"minio://{BUCKET}/x.txt"]
         assert [found.file_path for found in files] == [f"s3://{BUCKET}/x.txt"]
 
+    @pytest.mark.slow
     async def test_a_draining_read_ends_at_a_batch_boundary(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:03d}.txt": b"x" for number in range(40)})
         draining = False
@@ -297,6 +310,7 @@ class TestReading:
                 assert await anext(reading, None) is None
         assert first.position == 16
 
+    @pytest.mark.slow
     async def test_read_file_takes_the_address_literally(self, server: str, s3: Any) -> None:
         put(s3, {"memo [1] *.txt": b"hello"})
         async with open_client(connection(server)) as client:
@@ -308,17 +322,20 @@ class TestReading:
 
 
 class TestExtract:
+    @pytest.mark.slow
     async def test_it_yields_every_file_of_every_split_without_a_pipeline(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": str(number).encode() for number in range(30)})
         connector = source(server, "*.txt", split_objects=7)
         files = [found async for found in connector.extract()]
         assert sorted(int(found.content) for found in files) == list(range(30))
 
+    @pytest.mark.slow
     async def test_an_unreadable_object_is_raised_and_not_passed_over(self, server: str, s3: Any) -> None:
         put(s3, {"a.txt": b"x" * 11})
         with pytest.raises(RecordError, match="max_object_bytes"):
             _ = [found async for found in source(server, "*.txt", max_object_bytes=10).extract()]
 
+    @pytest.mark.slow
     async def test_leaving_early_closes_the_connection(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": b"x" for number in range(30)})
         async with aclosing(source(server, "*.txt", split_objects=7).extract()) as files:
@@ -327,6 +344,7 @@ class TestExtract:
 
 
 class TestBudget:
+    @pytest.mark.slow
     async def test_every_reservation_is_handed_on_or_given_back(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": b"x" * 20_000 for number in range(30)})
         budget = ByteBudget(300_000)
@@ -348,6 +366,7 @@ class TestBudget:
             first.reservation.release()
             assert budget.in_use == 0
 
+    @pytest.mark.slow
     async def test_a_stalled_consumer_stalls_reading(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": b"x" * 90_000 for number in range(20)})
         budget = ByteBudget(600_000)
@@ -555,6 +574,7 @@ class TestFailures:
         contents = [record["content"] for batch in batches for record in batch.records]
         assert contents == ["00", "01", "02", "03", "04", "05"]
 
+    @pytest.mark.slow
     async def test_never_more_objects_at_once_than_allowed(self) -> None:
         release = asyncio.Event()
         full = asyncio.Event()
@@ -577,6 +597,7 @@ class TestFailures:
                 assert sum([len(batch) async for batch in reading]) == 24
         assert raw.most == 3
 
+    @pytest.mark.slow
     async def test_cancelling_a_read_leaves_nothing_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
         opened: list[asyncio.BaseTransport] = []
         made = _Connection.connection_made
@@ -623,6 +644,7 @@ class TestConnection:
                 await connector.__aenter__()
             assert raw.asked == []
 
+    @pytest.mark.slow
     async def test_an_anonymous_request_is_not_signed(self, server: str, s3: Any) -> None:
         seen: list[str] = []
 

@@ -64,6 +64,7 @@ def backdate(key: str, when: datetime) -> None:
     stored.last_modified = when
 
 
+@pytest.mark.slow
 async def test_a_later_run_reads_what_is_new_or_changed_and_nothing_else(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1", "b.txt": b"1", "c.txt": b"1"})
     assert await pipeline.arrived() == ["a.txt", "b.txt", "c.txt"]
@@ -121,6 +122,7 @@ async def test_without_the_mode_everything_is_read_and_nothing_remembered(
         assert await engine.store.bookmark_scopes(BookmarkFilter()) == []
 
 
+@pytest.mark.slow
 async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(
     pipeline: Pipeline, s3: Any
 ) -> None:
@@ -160,6 +162,7 @@ async def test_an_object_that_died_after_the_source_was_dealt_with(pipeline: Pip
     assert await pipeline.arrived() == []
 
 
+@pytest.mark.slow
 async def test_an_object_that_could_not_be_read_comes_again(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"large.txt": b"x" * 11, "small.txt": b"x"})
     for arrived in (["small.txt"], []):
@@ -169,6 +172,7 @@ async def test_an_object_that_could_not_be_read_comes_again(pipeline: Pipeline, 
     assert await pipeline.arrived(max_object_bytes=11) == ["large.txt"]
 
 
+@pytest.mark.slow
 async def test_object_changed_after_listing_is_read_by_the_next_run(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1", "b.txt": b"1"})
 

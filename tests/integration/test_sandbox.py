@@ -80,6 +80,7 @@ def listening_addresses(port: int) -> set[str]:
     return {address for address, number in local if int(number, 16) == port}
 
 
+@pytest.mark.slow
 async def test_the_lake_lists_and_serves_every_sample_byte_for_byte(tmp_path: Path) -> None:
     memos = [path for path in (DEFAULT_SAMPLES / "memos").rglob("*") if path.is_file()]
     expected = {path.relative_to(DEFAULT_SAMPLES).as_posix(): path.read_bytes() for path in memos}
@@ -110,6 +111,7 @@ async def test_the_lake_lists_and_serves_every_sample_byte_for_byte(tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 async def test_the_model_answers_the_real_client(tmp_path: Path) -> None:
     import openai  # takes more than a second, and most workers do not need it
 
@@ -169,12 +171,14 @@ async def test_only_the_asked_services_are_announced(tmp_path: Path) -> None:
         assert set(found) == {"llm"}
 
 
+@pytest.mark.slow
 async def test_ports_are_bound_on_loopback_only(tmp_path: Path) -> None:
     async with sandbox({"s3", "llm"}, tmp_path) as found:
         for address in (found["s3"]["endpoint"], found["llm"]["base_url"]):
             assert listening_addresses(urlsplit(address).port or 0) == {"0100007F"}
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_when_the_context_ends(tmp_path: Path) -> None:
     before = own_children()
     async with sandbox({"llm"}, tmp_path):
@@ -202,6 +206,7 @@ async def test_a_child_that_is_too_slow_is_ended_and_named(tmp_path: Path) -> No
     assert own_children() == before
 
 
+@pytest.mark.slow
 async def test_a_child_that_dies_at_its_start_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(
         ServiceError, match=r"exited with code 2 before it was ready:\n(.|\n)*no sample documents"
@@ -210,6 +215,7 @@ async def test_a_child_that_dies_at_its_start_is_quoted(tmp_path: Path) -> None:
             pytest.fail("there are no samples in an empty folder")
 
 
+@pytest.mark.slow
 async def test_an_error_of_the_work_tells_when_the_sandbox_had_died(tmp_path: Path) -> None:
     before = own_children()
 
@@ -282,6 +288,7 @@ def test_a_killed_parent_takes_the_sandbox_with_it() -> None:
     wait_gone(child)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -304,6 +311,7 @@ def health_of(url: str) -> int:
         return connection.getresponse().status
 
 
+@pytest.mark.slow
 async def test_a_running_serve_is_used_instead_of_a_second_one(tmp_path: Path) -> None:
     before = own_children()
     async with running_service(tmp_path) as service:
@@ -329,6 +337,7 @@ async def test_a_service_file_left_by_a_killed_process_does_not_count(tmp_path: 
         assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
 
 
+@pytest.mark.slow
 async def test_shared_sandbox_service_lives_until_its_last_user_ends(tmp_path: Path) -> None:
     before = own_children()
     async with AsyncExitStack() as second:
@@ -350,6 +359,7 @@ async def test_a_run_that_ends_first_leaves_the_others_service_alone(tmp_path: P
         assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
 
 
+@pytest.mark.slow
 async def test_runs_that_start_at_the_same_moment_share_one_service(tmp_path: Path) -> None:
     everybody = asyncio.Barrier(3)
 

@@ -26,6 +26,7 @@ def document(path: str) -> Document:
     return Document(path, parts(decoded.content, path))
 
 
+@pytest.mark.slow
 async def test_packed_calls_give_every_good_sample_its_true_fields() -> None:
     good = {path: fields for path, fields in TRUTH.items() if isinstance(fields, dict)}
     paths = list(good)

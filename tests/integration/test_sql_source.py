@@ -61,6 +61,7 @@ def keys(read: Sequence[Batch]) -> list[str]:
     return [key for batch in read for key in batch.keys.to_list()]
 
 
+@pytest.mark.slow
 async def test_rows_are_read_in_splits_that_hold_each_once(file: Path) -> None:
     fill(file, "CREATE TABLE t (id integer, name text)", [(n, f"n{n}") for n in reversed(range(20))])
     for rows, expected in ((20, 1), (19, 2), (7, 3), (5, 4), (100, 1)):
@@ -73,6 +74,7 @@ async def test_rows_are_read_in_splits_that_hold_each_once(file: Path) -> None:
         assert [number for batch in read for number in batch.keys.ordinals()] == list(range(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["id", "name"])
 async def test_reading_continues_after_a_position(file: Path, key: str) -> None:
     fill(file, "CREATE TABLE t (id integer, name text)", [(n, f"n{n:02}") for n in range(20)])
@@ -193,6 +195,7 @@ async def test_a_missing_driver_is_named_with_the_remedy(
         await batches(source(file, driver=driver))
 
 
+@pytest.mark.slow
 async def test_a_waiting_query_can_be_cancelled(postgres: Postgres) -> None:
     postgres.start()
     waiting = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND wait_event = 'PgSleep'"
@@ -217,6 +220,7 @@ class TestServer:
             "FROM generate_series(1, 20) AS n"
         )
 
+    @pytest.mark.slow
     async def test_values_are_those_of_json(self, postgres: Postgres) -> None:
         read = records(await batches(source(postgres.address(), driver="postgresql", key="id")))
         assert read[0] == {
@@ -225,6 +229,7 @@ class TestServer:
         }  # fmt: skip
         assert len(read) == 20
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("column", ["id", "name", "at", "day"])
     async def test_each_row_is_in_one_split(self, postgres: Postgres, column: str) -> None:
         made = source(postgres.address(), driver="postgresql", key=column, split_rows=6)
@@ -232,6 +237,7 @@ class TestServer:
         assert len(read) == 4
         assert sorted(record["id"] for record in records(read)) == list(range(1, 21))
 
+    @pytest.mark.slow
     async def test_reading_continues_after_a_time(self, postgres: Postgres) -> None:
         made = source(postgres.address(), driver="postgresql", key="id", incremental="at", page_records=6)
         whole = await batches(made)
@@ -264,6 +270,7 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(Path("shop.sqlite"), "CREATE TABLE orders (id integer, updated_at text)")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("documented")
 def test_an_incremental_run_reads_what_changed(tmp_path: Path) -> None:
     fill(Path("shop.sqlite"), "INSERT INTO orders VALUES (1, '2026-01-01'), (2, '2026-01-02')")
@@ -277,6 +284,7 @@ def test_an_incremental_run_reads_what_changed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("documented")
 def test_milliseconds_among_seconds_hide_no_rows(tmp_path: Path) -> None:
     fill(Path("shop.sqlite"), "DROP TABLE orders")
@@ -305,6 +313,7 @@ async def test_milliseconds_are_no_bookmark_of_a_resumed_run(file: Path) -> None
     assert records(await batches(made, position[:2])) == records(rest)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("documented")
 def test_rows_later_than_the_clock_hide_no_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

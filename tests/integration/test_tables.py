@@ -37,6 +37,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[PostgresTarget | ClickHou
     server.start()
 
 
+@pytest.mark.slow
 async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> None:
     failures = await target.write(
         [{"id": 1, "n": 1}], [{"id": 2, "n": 1.5, "new": {"a": 1}, "t": "a\tb\\\n"}]
@@ -87,6 +88,7 @@ async def test_a_default_stands_for_a_field_that_a_record_lacks(target: Target, 
     assert target.rows() == [(1, "new", 7), (2, "x", 7), (3, None, 7), (4, "new", 8)]
 
 
+@pytest.mark.slow
 async def test_integers_that_no_float_holds_stay_integers(target: Target) -> None:
     exact = 2**53 + 1
     failures = await target.write([{"id": exact}], [{"id": 1.5}, {"id": 2}])
@@ -95,6 +97,7 @@ async def test_integers_that_no_float_holds_stay_integers(target: Target) -> Non
     assert sorted(row["id"] for row in await target.read(table=TABLE)) == [2, exact]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [[{"id": 1, "n": 1.6}], [{"id": 1, "n": 1}, {"id": 2, "n": 1.6, "x": 1}]])
 async def test_rows_that_replace_others_keep_their_values(target: Target, page: list[Any]) -> None:
     await target.write([{"id": 1, "n": 1}])
@@ -105,6 +108,7 @@ async def test_rows_that_replace_others_keep_their_values(target: Target, page: 
     assert [{name: value for name, value in row.items() if value is not None} for row in found] == given
 
 
+@pytest.mark.slow
 async def test_rows_that_replace_others_have_the_types_of_the_table(target: Target) -> None:
     await target.write([{"id": 1, "n": 1}])
 
@@ -114,6 +118,7 @@ async def test_rows_that_replace_others_have_the_types_of_the_table(target: Targ
     assert await target.read(table=TABLE) == [{"id": 2, "n": 2}]
 
 
+@pytest.mark.slow
 async def test_a_row_that_cannot_replace_others_fails_alone(target: Target) -> None:
     if isinstance(target, ClickHouseTarget):
         target.sql(
@@ -136,6 +141,7 @@ async def test_a_row_that_cannot_replace_others_fails_alone(target: Target) -> N
     assert target.rows() == [(1, 1, "x", "new"), (3, 3, "x", "new"), (5, 5, "x", "new")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -160,6 +166,7 @@ async def test_a_file_whose_rows_cannot_be_replaced_is_refused(
             pass
 
 
+@pytest.mark.slow
 async def test_rows_replace_others_under_unique_indexes(tmp_path: Path) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
     target.sql('CREATE TABLE tables.t (n int, "a (b" int); INSERT INTO tables.t VALUES (1, 1)')
@@ -170,6 +177,7 @@ async def test_rows_replace_others_under_unique_indexes(tmp_path: Path) -> None:
     assert target.rows() == [(1, 1, None), (2, 1, 3)]
 
 
+@pytest.mark.slow
 async def test_rows_that_become_referred_to_stop_the_run(tmp_path: Path) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
     target.sql(
@@ -183,6 +191,7 @@ async def test_rows_that_become_referred_to_stop_the_run(tmp_path: Path) -> None
             await sink.write(batch_of([{"n": 1}]))
 
 
+@pytest.mark.slow
 async def test_old_values_need_not_fit_the_types_of_new_ones(tmp_path: Path) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
     target.sql(
@@ -194,6 +203,7 @@ async def test_old_values_need_not_fit_the_types_of_new_ones(tmp_path: Path) -> 
     assert await target.write([{"m": 4}], columns={"n": "bigint"}) == {0: "ConstraintViolated"}
 
 
+@pytest.mark.slow
 async def test_a_column_that_an_index_needs_cannot_be_widened(tmp_path: Path) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
     target.sql("CREATE TABLE tables.t (n int); CREATE INDEX i ON tables.t (n)")
@@ -203,6 +213,7 @@ async def test_a_column_that_an_index_needs_cannot_be_widened(tmp_path: Path) ->
             await sink.write(batch_of([{"n": 1.5}]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["append", "replace"])
 async def test_a_computed_column_is_to_be_left_out(tmp_path: Path, mode: str) -> None:
     target = DuckdbTarget(tmp_path / "t.duckdb")
@@ -213,6 +224,7 @@ async def test_a_computed_column_is_to_be_left_out(tmp_path: Path, mode: str) ->
             await sink.write(batch_of([{"n": 1, "m": 2}]))
 
 
+@pytest.mark.slow
 async def test_replacing_adds_no_column_without_evolve(target: Target) -> None:
     await target.write([{"id": 1}])
 
@@ -222,6 +234,7 @@ async def test_replacing_adds_no_column_without_evolve(target: Target) -> None:
     assert await target.read(table=TABLE) == [{"id": 2}]
 
 
+@pytest.mark.slow
 async def test_a_record_with_an_odd_field_name_is_stored_or_fails_alone(target: Target) -> None:
     names: list[Any] = [chr(number) for number in range(128)]
     names += ["", "\ud800", "x" * 63, LONG, "Ä", "ä", "a.b", "ctid", "rowid", "%s", "{}", "$1", 1, None]
@@ -256,6 +269,7 @@ async def test_a_merge_whose_first_records_are_odd_continues(target: Target) -> 
     assert target.rows() == [(2, 1)]
 
 
+@pytest.mark.slow
 async def test_a_table_that_does_not_evolve_refuses_new_fields(target: Target) -> None:
     await target.write([{"id": 1}])
     failures = await target.write([{"id": 2}, {"id": 3, "new": 1}, {"id": 4.5}], evolve=False, run="r2")
@@ -264,6 +278,7 @@ async def test_a_table_that_does_not_evolve_refuses_new_fields(target: Target) -
     assert target.rows() == [(1,), (2,)]
 
 
+@pytest.mark.slow
 async def test_a_merge_updates_the_fields_that_a_record_has(target: Target) -> None:
     await target.write([{"id": 1, "a": 1, "b": 1}, {"id": 2, "a": 2, "b": 2}], mode="merge", key="id")
     page = [{"id": 1, "a": 9}, {"id": 3, "a": 3}, {"id": 1, "b": 8}, {"id": 1, "a": 7}, {"a": 5}]
@@ -273,6 +288,7 @@ async def test_a_merge_updates_the_fields_that_a_record_has(target: Target) -> N
     assert target.rows("id, a, b") == [(1, 7, 8), (2, 2, 2), (3, 3, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "keys"),
     few(
@@ -296,6 +312,7 @@ async def test_keys_that_are_equal_in_their_column_are_one_row(
         assert target.rows("n") == [(3,)]
 
 
+@pytest.mark.slow
 async def test_a_replacing_run_shows_its_rows_when_it_is_complete(target: Target) -> None:
     await target.write([{"id": 1}, {"id": 2}])
     target.sql(f"CREATE VIEW tables.v AS SELECT id FROM {TABLE}")
@@ -314,6 +331,7 @@ async def test_a_replacing_run_shows_its_rows_when_it_is_complete(target: Target
     assert {name for (name,) in tables} - {"_odw_batches"} == {"t", "v"}
 
 
+@pytest.mark.slow
 async def test_a_replacing_run_without_records_empties_the_table(target: Target) -> None:
     await target.write([{"id": 1}])
     await target.write(mode="replace", run="r2")
@@ -321,6 +339,7 @@ async def test_a_replacing_run_without_records_empties_the_table(target: Target)
     assert target.rows() == []
 
 
+@pytest.mark.slow
 async def test_what_is_left_of_a_run_never_replaces_a_whole_one(target: Target) -> None:
     async with target.sink("r1", mode="replace") as interrupted:
         await interrupted.write(batch_of([{"id": 1}, {"id": 2}]))
@@ -366,6 +385,7 @@ async def test_an_unreadable_file_shows_why(target: Target, params: dict[str, An
                     pass
 
 
+@pytest.mark.slow
 async def test_a_sink_serves_one_run_after_another(target: Target) -> None:
     one = target.sink(mode="replace")
     for number, run in enumerate(("r1", "r2")):
@@ -376,6 +396,7 @@ async def test_a_sink_serves_one_run_after_another(target: Target) -> None:
     assert target.rows() == [(1,)]
 
 
+@pytest.mark.slow
 async def test_an_outage_is_transient_and_the_rows_arrive_once(
     served: PostgresTarget | ClickHouseTarget,
 ) -> None:
@@ -389,6 +410,7 @@ async def test_an_outage_is_transient_and_the_rows_arrive_once(
     assert served.rows() == [(1,), (2,)]
 
 
+@pytest.mark.slow
 async def test_an_outage_at_the_end_of_a_run_is_transient(served: PostgresTarget | ClickHouseTarget) -> None:
     async with served.sink(mode="replace") as opened, served.sink(table="tables.other") as added:
         await opened.write(batch_of([{"id": 1}]))

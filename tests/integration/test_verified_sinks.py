@@ -105,6 +105,7 @@ def tamper(service: RunningService, sql: str) -> None:
     service.warehouse.storage.cursor().execute(sql)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["new", "same"])
 async def test_rows_and_dead_letters_match_the_service(
     service: RunningService, tmp_path: Path, source: str
@@ -118,6 +119,7 @@ async def test_rows_and_dead_letters_match_the_service(
     assert (records_at(report, "load").found, records_at(again, "load").found) == (360, 360)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["new", "same"])
 async def test_a_resumed_run_has_every_row_once_after_repetitions(
     service: RunningService, tmp_path: Path, source: str
@@ -134,6 +136,7 @@ async def test_a_resumed_run_has_every_row_once_after_repetitions(
 OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
@@ -173,6 +176,7 @@ async def test_what_the_service_lacks_or_has_twice_is_reported(
     assert (report.ok, report.verified, wrong(report)) == (True, False, found)
 
 
+@pytest.mark.slow
 async def test_records_of_one_id_are_not_considered_lost(service: RunningService, tmp_path: Path) -> None:
     async with Engine() as owner:
         report = await owner.run(loading(tmp_path, service.url, "same", ids=10), verify=True)
@@ -198,6 +202,7 @@ async def test_rows_replaced_by_another_run_do_not_count_as_lost(
     assert "were since replaced by other deliveries" in records_at(report, "load").note
 
 
+@pytest.mark.slow
 async def test_a_service_that_keeps_no_counts_cannot_be_verified(tmp_path: Path) -> None:
     def moose(request: Request) -> Answer:
         return Answer() if request.method == "POST" else Answer(404, b"Not found")
@@ -210,6 +215,7 @@ async def test_a_service_that_keeps_no_counts_cannot_be_verified(tmp_path: Path)
     assert check.note.startswith("the service does not report what it holds of a run: GET ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"{}", b"hello", b'{"acknowledged": -1}'])
 async def test_an_answer_that_is_none_is_no_count(tmp_path: Path, body: bytes) -> None:
     def other(request: Request) -> Answer:
@@ -225,6 +231,7 @@ async def test_an_answer_that_is_none_is_no_count(tmp_path: Path, body: bytes) -
     )
 
 
+@pytest.mark.slow
 async def test_a_service_that_has_forgotten_the_beginning_reports_it(
     service: RunningService, tmp_path: Path
 ) -> None:

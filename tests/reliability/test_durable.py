@@ -95,6 +95,7 @@ def test_server_killed_and_restarted_during_a_run(lab: Lab, tmp_path: Path) -> N
     assert outcome.struck == [away]
 
 
+@pytest.mark.slow
 def test_drawn_kills_reach_every_place() -> None:
     plans = [drawn_worker_kills(1, number) for number in range(24)]
     places = {kill.place for plan in plans for kill in plan.kills}

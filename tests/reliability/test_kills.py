@@ -29,6 +29,7 @@ BY_PIPELINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", BY_PIPELINES)
 def test_killed_at_every_stage(lab: Lab, plan: Plan) -> None:
     outcome = lab.trial(plan)

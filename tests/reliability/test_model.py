@@ -32,6 +32,7 @@ def run_model(model: type[DeliveryModel], **changes: object) -> None:
     run_state_machine_as_test(hypothesis.seed(1)(model), settings=hypothesis.settings(SHORT, **changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_engine_holds_against_the_model() -> None:
     run_model(DeliveryModel, max_examples=12)
 

@@ -136,6 +136,7 @@ async def outcomes(seed: int) -> list[str]:
         return found
 
 
+@pytest.mark.slow
 async def test_the_same_seed_draws_the_same_faults() -> None:
     first, again, other = await outcomes(1), await outcomes(1), await outcomes(2)
 

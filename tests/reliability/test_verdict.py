@@ -142,10 +142,12 @@ def drained_run(**changes: Any) -> EngineState:
     return replace(state, runs=[replace(state.runs[0], **changes)])
 
 
+@pytest.mark.slow
 def test_a_drained_run_has_delivered_what_its_ledger_counts() -> None:
     assert left_in_flight(drained(), sound().service) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "words"),
     [

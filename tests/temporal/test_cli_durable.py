@@ -134,6 +134,7 @@ def test_a_run_is_submitted_watched_and_listed_beside_local_ones(desk: Desk) -> 
     assert "waiting   completed" in out
 
 
+@pytest.mark.slow
 def test_a_run_is_steered_cancelled_and_resumed(desk: Desk) -> None:
     with desk.worker("--role", "workflows", "--role", "planning"):  # so that nothing of it is done
         run = desk.submit(*SMALL)

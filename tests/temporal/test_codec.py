@@ -28,6 +28,7 @@ def client_with(server: DevServer, codec: str) -> Client:
     return Client(**config)
 
 
+@pytest.mark.slow
 async def test_codec_on_both_sides_encrypts_everything(server: DevServer) -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource(numbered(4)), sink)

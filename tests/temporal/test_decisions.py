@@ -44,6 +44,7 @@ STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back without pr
 """Two of them in a row, and a chunk is put aside as stalled."""
 
 
+@pytest.mark.slow
 async def test_failed_chunk_is_parked_and_retried_once_at_the_end(
     server: DevServer,
 ) -> None:
@@ -60,6 +61,7 @@ async def test_failed_chunk_is_parked_and_retried_once_at_the_end(
     assert stubs.chunks[-1] == 1, "after all others"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", few([0, 2], 1))
 async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
     server: DevServer, allowed: int
@@ -166,6 +168,7 @@ async def test_chunks_have_ten_attempts_a_heartbeat_and_no_queue_limit(
     assert how.schedule_to_close_timeout.seconds == 0
 
 
+@pytest.mark.slow
 async def test_chunk_continues_in_parts_while_it_makes_progress(server: DevServer) -> None:
     written = 0
 
@@ -181,6 +184,7 @@ async def test_chunk_continues_in_parts_while_it_makes_progress(server: DevServe
     assert (result.status, len(stubs.chunks)) == ("completed", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stopped", "parts"), few([(False, 6), (True, 11)], 1, several=True))
 async def test_parts_without_progress_stall_unless_workers_stopped(
     server: DevServer, *, stopped: bool, parts: int
@@ -213,6 +217,7 @@ async def test_an_unreadable_heartbeat_restarts_the_chunk(server: DevServer) -> 
     assert (result.status, len(stubs.chunks)) == ("completed", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retries", few([1, 0], 1))
 async def test_the_retries_of_a_pipeline_begin_all_chunks_again(server: DevServer, retries: int) -> None:
     async def at_first(request: ChunkRequest) -> ChunkResult:
@@ -227,6 +232,7 @@ async def test_the_retries_of_a_pipeline_begin_all_chunks_again(server: DevServe
     assert Counter(stubs.chunks) == ({0: 5, 1: 2} if retries else {0: 4, 1: 1})
 
 
+@pytest.mark.slow
 async def test_a_run_that_takes_too_long_is_stopped_and_fails_with_timeout(server: DevServer) -> None:
     async def waits_to_be_told(request: ChunkRequest) -> ChunkResult:
         while not activity.is_cancelled():
@@ -274,6 +280,7 @@ def run_after(run: str, pipeline: str) -> RunRecord:
     return RunRecord(f"{pipeline}-1", pipeline, group, "i", {}, {}, {}, "seed", "")
 
 
+@pytest.mark.slow
 async def test_followers_start_after_completion_or_cancellation(
     server: DevServer,
 ) -> None:
@@ -316,6 +323,7 @@ async def test_followers_start_after_completion_or_cancellation(
     assert [one.status for one in stubs.finalized][:2] == ["interrupted", "completed"]
 
 
+@pytest.mark.slow
 async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) -> None:
     """The last of four shards fails; the first ones would never end."""
 
@@ -358,6 +366,7 @@ async def test_control_before_shards_is_kept_and_bad_windows_refused(
             assert (await handle.result()).status == "completed"
 
 
+@pytest.mark.slow
 async def test_drained_run_ends_as_interrupted_after_its_open_work(server: DevServer) -> None:
     gate = anyio.Event()
 

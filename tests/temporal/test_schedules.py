@@ -72,6 +72,7 @@ async def until(
             await anyio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", few(["skip", "buffer_one"], 1))
 async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, overlap: str) -> None:
     gates = [anyio.Event(), anyio.Event()]
@@ -160,6 +161,7 @@ async def test_a_schedule_of_another_installation_is_not_taken_over(clock: DevSe
         assert one.cron == "@every 90m"
 
 
+@pytest.mark.slow
 async def test_a_schedule_is_in_the_time_zone_of_its_file(clock: DevServer) -> None:
     own = Stubs(clock.client)
     async with scheduled(own, "zoned", "30 2 * * *", time_zone="Asia/Kolkata", overlap="allow_all"):

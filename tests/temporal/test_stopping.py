@@ -60,6 +60,7 @@ async def test_cancelling_at_any_moment_loses_nothing(server: DevServer) -> None
     assert endings["cancelled"] > 0, endings
 
 
+@pytest.mark.slow
 async def test_cancellation_during_the_listing_result_is_heeded(server: DevServer) -> None:
     listing = anyio.Event()
     stubs = Stubs(server.client, listing=listing.wait)

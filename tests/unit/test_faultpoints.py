@@ -59,6 +59,7 @@ def test_unknown_input_is_refused(text: str) -> None:
         armed(text, lambda _: None)
 
 
+@pytest.mark.slow
 def test_every_place_is_in_the_code_and_every_call_names_one() -> None:
     modules = [
         text

@@ -111,6 +111,7 @@ def written_everywhere() -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_all_writers_write_the_same_in_another_process() -> None:
     code = f"from {__name__} import written_everywhere; print(written_everywhere())"
     first, second = (

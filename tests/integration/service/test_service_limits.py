@@ -85,6 +85,7 @@ async def post(service: RunningService, identifier: str = "a", **options: Any) -
         return await client.post("/ingest/LogSource", json=[{"id": identifier, **LOG}], **options)
 
 
+@pytest.mark.slow
 async def test_bodies_that_never_come_hold_no_room(serving: Open) -> None:
     service = await serving(max_inflight_size=1024 * 1024, max_body_size=1024 * 1024)
     async with AsyncExitStack() as stack:
@@ -94,6 +95,7 @@ async def test_bodies_that_never_come_hold_no_room(serving: Open) -> None:
         assert (await post(service)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_stalled_body_makes_room_when_it_is_needed(serving: Open) -> None:
     size = 256 * 1024
     service = await serving(max_inflight_size=size, max_body_size=size, body_timeout=60)
@@ -175,6 +177,7 @@ async def test_a_large_body_after_small_headers_is_taken(serving: Open) -> None:
         assert await client.status() == 200
 
 
+@pytest.mark.slow
 async def test_idle_connections_give_way_to_new_ones(serving: Open) -> None:
     service = await serving(max_connections=20, header_timeout=60)
     async with AsyncExitStack() as stack:
@@ -196,6 +199,7 @@ async def test_beyond_the_connections_that_work_new_ones_are_refused(serving: Op
         assert await late.status() == 503
 
 
+@pytest.mark.slow
 async def test_a_reader_who_stalls_is_cut_off(serving: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off, lost = asyncio.Event(), HttpToolsProtocol.connection_lost
 
@@ -221,6 +225,7 @@ async def test_a_reader_who_stalls_is_cut_off(serving: Open, monkeypatch: pytest
         assert size < 5_000 * 5_000
 
 
+@pytest.mark.slow
 async def test_long_answers_wait_for_one_another(serving: Open) -> None:
     service = await serving(max_streams=1)
     rows = [{"id": f"{number}", **LOG} for number in range(3_000)]
@@ -376,6 +381,7 @@ async def test_a_host_can_be_allowed_by_name(serving: Open) -> None:
     assert (await post(service, headers={"Host": "warehouse:4200"})).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_prefix_of_paths_is_stripped(serving: Open) -> None:
     service = await serving(path_prefix="/base/")
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
@@ -384,6 +390,7 @@ async def test_a_prefix_of_paths_is_stripped(serving: Open) -> None:
         assert (await client.get("/baseless/health")).status_code == 404
 
 
+@pytest.mark.slow
 async def test_no_answer_redirects_to_the_host_that_was_sent(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
         for path in ("/ingest/LogSource/", "/health/", "/consumption/getLogs/", "/dead-letters/"):
@@ -402,6 +409,7 @@ async def test_without_keys_only_this_machine_is_served(
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [KEYS, {"insecure": True}])
 async def test_with_keys_or_by_option_others_are_served(tmp_path: Path, options: dict[str, Any]) -> None:
     async with running_service(

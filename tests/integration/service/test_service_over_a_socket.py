@@ -38,6 +38,7 @@ def blob(identifier: str, name: str = "report.pdf") -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 async def test_blobs_go_in_and_come_out_with_their_transform(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         answer = await client.post(
@@ -52,6 +53,7 @@ async def test_blobs_go_in_and_come_out_with_their_transform(service: RunningSer
     assert letters["items"][0]["original_record"] == blob("b", "[DLQ]report.pdf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", INGEST_MODELS, ids=lambda model: model.name)
 async def test_every_model_of_the_project_is_served(service: RunningService, model: object) -> None:
     name = getattr(model, "name", "")
@@ -62,12 +64,14 @@ async def test_every_model_of_the_project_is_served(service: RunningService, mod
         )
 
 
+@pytest.mark.slow
 async def test_the_project_serves_all_five_reading_routes(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         for name in ("getBlobs", "getLogs", "getEvents", "getMedical", "getUnstructuredData"):
             assert (await client.get(f"/consumption/{name}")).json() == {"items": [], "total": 0}
 
 
+@pytest.mark.slow
 async def test_a_body_is_read_though_its_client_prefers_http_2(service: RunningService) -> None:
     asks = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAA"}
     async with httpx.AsyncClient(base_url=service.url) as client:
@@ -78,6 +82,7 @@ async def test_a_body_is_read_though_its_client_prefers_http_2(service: RunningS
             assert answer.json()["written"] == 1
 
 
+@pytest.mark.slow
 async def test_concurrent_requests_are_all_written_once(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         answers = await asyncio.gather(
@@ -97,6 +102,7 @@ async def test_concurrent_requests_are_all_written_once(service: RunningService)
         assert reader.execute('SELECT count(*) FROM "Blob"').fetchall() == [(200,)]
 
 
+@pytest.mark.slow
 async def test_a_client_that_sends_too_much_still_gets_its_413(tmp_path: Path) -> None:
     settings = ServiceSettings(max_body_size=100_000)
     async with (
@@ -111,6 +117,7 @@ async def test_a_client_that_sends_too_much_still_gets_its_413(tmp_path: Path) -
         assert (await client.get("/health")).json()["unhealthy"] == []
 
 
+@pytest.mark.slow
 async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service:
         said = json.loads(service_file(tmp_path).read_text())
@@ -133,6 +140,7 @@ async def test_second_service_is_refused_with_the_url_of_the_first(
     assert (await asyncio.to_thread(find_running, tmp_path)) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -165,6 +173,7 @@ async def test_a_state_directory_that_cannot_be_used_is_a_state_error(tmp_path: 
         await serve(tmp_path / "file", port=0, models=INGEST_MODELS)
 
 
+@pytest.mark.slow
 async def test_stopping_finishes_what_was_accepted(tmp_path: Path) -> None:
     stop = asyncio.Event()
     urls: asyncio.Queue[str] = asyncio.Queue()
@@ -233,6 +242,7 @@ async def test_stopping_service_finishes_only_accepted_work(tmp_path: Path) -> N
         assert (await client.get(f"{again.url}/consumption/getBlobs")).json()["total"] == 1
 
 
+@pytest.mark.slow
 async def test_a_request_that_never_ends_does_not_keep_the_service_up(tmp_path: Path) -> None:
     settings = ServiceSettings(stop_timeout=0)
     async with running_service(tmp_path, models=INGEST_MODELS, settings=settings) as running:
@@ -243,6 +253,7 @@ async def test_a_request_that_never_ends_does_not_keep_the_service_up(tmp_path: 
     writer.close()
 
 
+@pytest.mark.slow
 async def test_cancelling_the_service_leaves_nothing_behind(tmp_path: Path) -> None:
     urls: asyncio.Queue[str] = asyncio.Queue()
     server = asyncio.create_task(serve(tmp_path, port=0, models=INGEST_MODELS, on_ready=urls.put_nowait))
@@ -278,6 +289,7 @@ def start(state_dir: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", few([signal.SIGTERM, signal.SIGINT], 1))
 def test_a_signal_stops_the_process_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process, url = start(tmp_path)
@@ -404,6 +416,7 @@ warehouse.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform == "win32", reason="there are no limits on file sizes to simulate a full disk"
 )

@@ -521,6 +521,7 @@ class TestGone:
         async with store:
             await store.create_run(RUN)
 
+    @pytest.mark.slow
     async def test_a_run_whose_schema_was_dropped_stops_and_reports_it(self, server: Postgres) -> None:
         sink = MemorySink()
         async with Engine(store=at(server)) as engine:
@@ -554,6 +555,7 @@ def private(_private: Postgres) -> Postgres:
 
 
 class TestServerThatGoesAway:
+    @pytest.mark.slow
     async def test_reads_and_writes_wait_for_a_server_that_comes_back(
         self, private: Postgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -587,6 +589,7 @@ class TestServerThatGoesAway:
             assert totals in ([0], [5])
             assert (await store.tally("r1")).read == 5
 
+    @pytest.mark.slow
     async def test_lasting_outage_is_an_error_that_later_calls_get_at_once(self, private: Postgres) -> None:
         async with at(private, patience=0.2) as store:
             await store.create_run(RUN)
@@ -601,6 +604,7 @@ class TestServerThatGoesAway:
         assert f"postgresql://odw@127.0.0.1:{private.port}/odw" in str(gone.value)
         assert PASSWORD not in str(gone.value)
 
+    @pytest.mark.slow
     async def test_a_task_that_waits_for_it_can_be_cancelled(self, private: Postgres) -> None:
         async with at(private, patience=10 * PATIENT) as store:
             await store.create_run(RUN)
@@ -610,6 +614,7 @@ class TestServerThatGoesAway:
                     await store.get_run("r1")
             assert scope.cancelled_caught
 
+    @pytest.mark.slow
     async def test_a_standby_is_refused_on_entering(self, private: Postgres) -> None:
         private.stop()
         with private.as_standby():
@@ -635,6 +640,7 @@ class TestClosing:
             while server.sql(CONNECTIONS) != [(0,)]:  # noqa: ASYNC110 - asks another process
                 await anyio.sleep(0.01)
 
+    @pytest.mark.slow
     async def test_it_takes_four_connections_at_most_and_no_more_than_it_needs(
         self, server: Postgres
     ) -> None:

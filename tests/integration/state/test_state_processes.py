@@ -61,6 +61,7 @@ def kill_after(where: str, lines: int) -> int:
     return int(reported)
 
 
+@pytest.mark.slow
 async def test_a_kill_loses_no_reported_commit_and_tears_none(where: str) -> None:
     reached = 0
     for kills, lines in enumerate((1, 7, 40), start=1):
@@ -81,6 +82,7 @@ async def test_a_kill_loses_no_reported_commit_and_tears_none(where: str) -> Non
         reached = position
 
 
+@pytest.mark.slow
 async def test_processes_may_share_a_place(where: str) -> None:
     """They also create it at the same moment."""
     runs = ("r1", "r2", "r3")

@@ -76,6 +76,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loses: str) -> Ite
     missing.cache_clear()
 
 
+@pytest.mark.slow
 def test_blob_run_gives_a_rate_and_a_checksum() -> None:
     _, work = run_command(blob_run(500))
     assert (work.count, work.figures["rate"]) == (500, 250.0)
@@ -84,6 +85,7 @@ def test_blob_run_gives_a_rate_and_a_checksum() -> None:
     assert larger.checksum == work.checksum is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loses", "message"),
     [("row", "499 rows are served, 500 were sent"), ("report", "'written': 499")],
@@ -94,6 +96,7 @@ def test_a_lost_record_fails_the_sample(loses: str, message: str) -> None:
         run_command(blob_run(500))
 
 
+@pytest.mark.slow
 def test_the_service_is_gone_afterwards(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         assert process_cpu(service.pid) >= 0
@@ -101,6 +104,7 @@ def test_the_service_is_gone_afterwards(tmp_path: Path) -> None:
         process_cpu(service.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loses", ["start"], indirect=True)
 def test_a_service_that_does_not_start_says_why(tmp_path: Path, loses: str) -> None:
     with pytest.raises(RuntimeError, match="did not start: no room on the disk"):
@@ -108,6 +112,7 @@ def test_a_service_that_does_not_start_says_why(tmp_path: Path, loses: str) -> N
             pass
 
 
+@pytest.mark.slow
 def test_a_verb_that_does_not_run_is_named_with_the_reason() -> None:
     assert needs("run", pipelines=False)() is None
     reason = needs("run", "fly", pipelines=False)()

@@ -72,6 +72,7 @@ def test_names_select_benchmarks_and_modules_once() -> None:
         select(found, ["w"])
 
 
+@pytest.mark.slow
 def test_the_kernels_reference_arms_do_the_same_work() -> None:
     (throughput, _) = kernel.benchmarks(Scale(quick=True))
     result = run(throughput, Settings(pairs=1))
@@ -94,6 +95,7 @@ def test_a_count_that_the_pool_does_not_divide_is_refused() -> None:
         list(records(pool(), POOL + 1))
 
 
+@pytest.mark.slow
 def test_run_stores_the_result_and_report_prints_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

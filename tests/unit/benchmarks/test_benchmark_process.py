@@ -33,6 +33,7 @@ def python(code: str, **env: str) -> Command:
     return prepare
 
 
+@pytest.mark.slow
 def test_output_exit_and_figures_are_measured() -> None:
     completed, work = run_command(python("print('done')"))
     assert (completed.exit_code, completed.stdout, work.checksum) == (0, b"done\n", "done\n")
@@ -41,16 +42,19 @@ def test_output_exit_and_figures_are_measured() -> None:
     assert completed.cpu > 0
 
 
+@pytest.mark.slow
 def test_output_larger_than_a_pipe_arrives_whole() -> None:
     completed, _ = run_command(python("print('x' * 1_000_000)"))
     assert len(completed.stdout) == 1_000_001
 
 
+@pytest.mark.slow
 def test_a_silent_command_has_no_first_output() -> None:
     completed, _ = run_command(python("pass"))
     assert completed.first_output is None
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_childs_and_not_the_parents() -> None:
     held = bytearray(150 * MEGABYTE)
     held[::4096] = b"x" * len(held[::4096])  # resident, not merely reserved
@@ -61,6 +65,7 @@ def test_peak_memory_is_the_childs_and_not_the_parents() -> None:
     assert len(held) == 150 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_an_error_exit_fails_with_the_last_words() -> None:
     with pytest.raises(CommandError, match=r"exit code 3: out of luck"):
         run_command(python("import sys; sys.stderr.write('out of luck'); sys.exit(3)"))
@@ -85,11 +90,13 @@ def test_the_launcher_looks_up_from_output_without_end() -> None:
         assert drain(endless.fileno(), sink.fileno()) == (MAX_AT_ONCE, False)
 
 
+@pytest.mark.slow
 def test_the_environment_is_added_to() -> None:
     _, work = run_command(python("import os; print(os.environ['ADDED'], 'PATH' in os.environ)", ADDED="yes"))
     assert work.checksum == "yes True\n"
 
 
+@pytest.mark.slow
 def test_a_command_runs_in_an_empty_directory_that_is_removed() -> None:
     _, work = run_command(python("import os; print(os.listdir()); print(os.getcwd())"))
     listing, directory = str(work.checksum).splitlines()
@@ -97,6 +104,7 @@ def test_a_command_runs_in_an_empty_directory_that_is_removed() -> None:
     assert not Path(directory).exists()
 
 
+@pytest.mark.slow
 def test_process_arms_are_checked_like_any_other() -> None:
     arms = [Arm("one", command=python("print(1)")), Arm("two", command=python("print(2)"))]
     result = run(Benchmark("sample", "a benchmark", arms, reference="one"), Settings(pairs=1))

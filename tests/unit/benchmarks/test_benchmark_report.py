@@ -52,6 +52,7 @@ def test_a_table_shows_every_arm_with_its_paired_ratio() -> None:
     assert "1.000 (1.000 - 1.000)" in rows[CONTROL]
 
 
+@pytest.mark.slow
 def test_goals_are_printed_as_met_or_missed_with_the_figure() -> None:
     assert "goal engine: ratio <= 1.150: met with 1.100" in render(result())
     arms = {"chain": [], "engine": [Goal("ratio", "<=", 1.05), Goal("rate", ">=", 1_000)], CONTROL: []}

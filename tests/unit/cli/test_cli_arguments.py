@@ -71,6 +71,7 @@ def test_only_includes_followers_and_ignores_other_errors(file: Path) -> None:
     assert starting(plans, ["first"]) == ["first"]
 
 
+@pytest.mark.slow
 def test_verbs_about_what_was_run_take_aliases_too(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +343,7 @@ def test_connectors_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean `jsonl`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_component_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["connectors", "list", "--json"]) == 0
     for one in json.loads(capsys.readouterr().out):
@@ -351,6 +353,7 @@ def test_every_component_can_be_shown(capsys: pytest.CaptureFixture[str]) -> Non
         assert "\nwith:\n" in page
 
 
+@pytest.mark.slow
 def test_graph_and_schema_print_what_they_should(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["graph", str(file), "--only", "third"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "third"

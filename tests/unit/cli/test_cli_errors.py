@@ -62,6 +62,7 @@ def test_every_error_is_explained() -> None:
     assert errors - {"EngineError"} == set(ERRORS)
 
 
+@pytest.mark.slow
 def test_explained_types_of_dead_letters_exist() -> None:
     modules = [path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py")]
     code = "".join(path.read_text("utf-8") for path in modules if path.name != "explanations.py")
@@ -69,6 +70,7 @@ def test_explained_types_of_dead_letters_exist() -> None:
     assert [name for name in DEAD_LETTERS if f'"{name}"' not in code] == []
 
 
+@pytest.mark.slow
 def test_every_type_of_dead_letter_is_explained() -> None:
     modules = [path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py")]
     code = "".join(path.read_text("utf-8") for path in modules if "testing" not in path.parts)

@@ -258,6 +258,7 @@ def test_no_record_is_compared_with_two_documents() -> None:
     assert (found.records, found.lost) == (1, ["1.txt", "2.txt"])
 
 
+@pytest.mark.slow
 def test_large_files_are_compared_in_linear_time() -> None:
     """A quadratic comparison would take minutes at this length."""
     rows = {str(number): {"v": number} for number in range(40_000)}

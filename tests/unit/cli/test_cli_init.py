@@ -29,6 +29,7 @@ def test_every_template_is_valid(template: str, monkeypatch: pytest.MonkeyPatch)
     assert ".odw/" in Path(".gitignore").read_text()
 
 
+@pytest.mark.slow
 def test_template_of_files_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["init", "files", "orders"]) == 0
     monkeypatch.chdir("orders")
@@ -39,6 +40,7 @@ def test_template_of_files_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         assert rows.execute("SELECT count(*), sum(amount) FROM orders").fetchone() == (5, 194.65)
 
 
+@pytest.mark.slow
 def test_template_with_a_model_runs_dry_on_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["init", "s3-to-llm"]) == 0
 

@@ -168,6 +168,7 @@ async def test_a_run_that_cannot_start_says_why(file: str, monkeypatch: pytest.M
             await operations.start("memos", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "made"),
     [("extract-blob", "100"), ("blob-workflow", "100"), ("extract-blobs", ""), ("blobs", "")],

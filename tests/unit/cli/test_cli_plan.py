@@ -67,6 +67,7 @@ def test_plan_counts_and_names_fields_and_leaves_nothing(
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "pipelines.yaml"]
 
 
+@pytest.mark.slow
 def test_plan_needs_no_state(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / ".odw").mkdir()
 
@@ -155,6 +156,7 @@ def test_plan_of_the_example_estimates_its_model(
     assert 0 < estimate["cost_usd"] < 1
 
 
+@pytest.mark.slow
 def test_plan_shows_what_changed_since_the_last_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for trial in ([], ["--limit", "1"]):
         main(["run", "--only", "copy", "--quiet", *trial])
@@ -280,6 +282,7 @@ def test_plan_counts_branches_apart(folder: Path, capsys: pytest.CaptureFixture[
     assert (nodes["split"]["records"], nodes["low"]["records"], nodes["high"]["records"]) == (10, 3, 7)
 
 
+@pytest.mark.slow
 def test_plan_tells_what_a_table_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.yaml").write_text(
         "version: 1\npipelines:\n  p:\n    nodes:\n      read: {source: jsonl, with: {path: in.jsonl}}\n"

@@ -12,6 +12,7 @@ from engine.cli import main
 from engine.cli.process import LossyStream
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loaded", "rest"), [("", "taken down\n"), ("import temporalio", "")])
 def test_process_exits_without_interpreter_teardown(loaded: str, rest: str) -> None:
     program = f"""

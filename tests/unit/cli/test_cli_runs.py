@@ -104,6 +104,7 @@ def left() -> list[str]:
     return anyio.run(read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_held", [True, False])
 def test_a_durable_run_without_a_worker_is_told_apart(
     capsys: pytest.CaptureFixture[str], *, is_held: bool
@@ -147,6 +148,7 @@ def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.C
     assert rows[-1][6] == "2"
 
 
+@pytest.mark.slow
 def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list", "--json", "--limit", "2"]) == 0
     shown, note = capsys.readouterr()
@@ -188,6 +190,7 @@ def test_the_list_fits_a_terminal_and_keeps_errors(
     assert "no such key" in lines[3]
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_everything_and_compared_with_the_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -212,6 +215,7 @@ def test_a_run_is_shown_with_everything_and_compared_with_the_file(
     assert "  error         no such key\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_settings_that_changed_are_told_from_another_plan(capsys: pytest.CaptureFixture[str]) -> None:
     plan(FILE.replace("    nodes:", "    timeout: 5m\n    nodes:"))
     assert main(["runs", "show", "copy-old"]) == 0
@@ -226,6 +230,7 @@ def test_settings_that_changed_are_told_from_another_plan(capsys: pytest.Capture
     assert (document["params"], document["dead_letters_open"], document["lease"]) == ({"rows": 3}, 0, None)
 
 
+@pytest.mark.slow
 def test_missing_or_invalid_file_matters_only_if_named(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +243,7 @@ def test_missing_or_invalid_file_matters_only_if_named(
     assert main(["runs", "show", "copy-old", "--file", "pipelines.yaml"]) == ExitCode.USAGE
 
 
+@pytest.mark.slow
 def test_forgetting_says_what_goes_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "forget", "copy-failed"]) == 0
     assert capsys.readouterr().out == (
@@ -247,6 +253,7 @@ def test_forgetting_says_what_goes_with_the_run(capsys: pytest.CaptureFixture[st
     assert left() == ["copy-old", "copy-letters", "copy-new", "copy-killed", "copy-alive"]
 
 
+@pytest.mark.slow
 def test_open_dead_letters_are_not_forgotten_by_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     before = left()
     assert main(["runs", "forget", "copy-letters"]) == ExitCode.USAGE
@@ -270,6 +277,7 @@ def test_a_living_run_is_not_forgotten(capsys: pytest.CaptureFixture[str]) -> No
     assert "copy-alive" in left()
 
 
+@pytest.mark.slow
 def test_an_unknown_run_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["runs", "show"], ["runs", "forget"], ["dlq", "list", "--run"]):
         assert main([*arguments, "copy-od"]) == ExitCode.USAGE
@@ -278,6 +286,7 @@ def test_an_unknown_run_is_answered_with_the_nearest(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "no open dead letters\n"
 
 
+@pytest.mark.slow
 def test_pruning_keeps_what_is_new_unfinished_or_has_open_letters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "prune", "--older-than", "30d"]) == 0
     assert capsys.readouterr() == (
@@ -289,6 +298,7 @@ def test_pruning_keeps_what_is_new_unfinished_or_has_open_letters(capsys: pytest
     assert "copy-new" not in left()
 
 
+@pytest.mark.slow
 def test_an_age_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     before = left()
     assert main(["runs", "prune", "--older-than", "soon"]) == ExitCode.USAGE
@@ -297,6 +307,7 @@ def test_an_age_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert left() == before
 
 
+@pytest.mark.slow
 def test_pruning_takes_failed_runs_when_asked() -> None:
     assert main(["runs", "prune", "--older-than", "30d"]) == 0
     assert "copy-failed" in left()
@@ -353,6 +364,7 @@ def test_watching_takes_an_interval_and_no_json(capsys: pytest.CaptureFixture[st
     assert main(["runs", "list", "--watch", "--json"]) == ExitCode.USAGE
 
 
+@pytest.mark.slow
 def test_top_shows_runs_in_progress_and_killed_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--once"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()

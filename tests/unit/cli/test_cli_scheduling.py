@@ -98,12 +98,14 @@ async def test_a_restart_starts_no_tick_again() -> None:
     assert await live(Clock(one), one, one + timedelta(seconds=5)) == names(13)
 
 
+@pytest.mark.slow
 async def test_what_was_missed_is_caught_up_with_once() -> None:
     await live(Clock(NOON), NOON + timedelta(hours=1))
     later = NOON + timedelta(hours=3)
     assert await live(Clock(later), later) == names(13, 15)
 
 
+@pytest.mark.slow
 async def test_where_runs_may_overlap_every_missed_tick_is_run() -> None:
     write_file("allow")
     await live(Clock(NOON), NOON + timedelta(hours=1))
@@ -111,6 +113,7 @@ async def test_where_runs_may_overlap_every_missed_tick_is_run() -> None:
     assert await live(Clock(later), later) == names(13, 14, 15)
 
 
+@pytest.mark.slow
 async def test_a_kill_while_catching_up_leaves_no_tick_out() -> None:
     write_file("allow", catch_up="4h")
     await live(Clock(NOON), NOON + timedelta(hours=1))
@@ -120,6 +123,7 @@ async def test_a_kill_while_catching_up_leaves_no_tick_out() -> None:
     assert await live(Clock(later), later) == names(13, 14, 15, 16)
 
 
+@pytest.mark.slow
 async def test_a_clock_that_is_set_back_starts_no_tick_again() -> None:
     write_file("wait")
     one, two, far = (NOON + timedelta(hours=hours) for hours in (1, 2, 100))
@@ -179,6 +183,7 @@ async def test_a_run_that_was_killed_resumes(folder: Path) -> None:
         assert (await engine.store.get_run("by-hand")).status is RunStatus.RUNNING
 
 
+@pytest.mark.slow
 async def test_runs_of_the_same_moment_have_ids_of_their_own() -> None:
     async with serving(Clock(NOON)) as (scheduler, engine):
         plan = scheduler._host.plans["hourly"]
@@ -219,6 +224,7 @@ async def test_a_tick_that_cannot_start_is_tried_again(folder: Path) -> None:
         assert await runs_of(engine) == names(13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "said", "expected"),
     [

@@ -97,6 +97,7 @@ def test_options_that_do_not_go_together_are_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--limit", "--sample"])
 def test_a_part_does_not_replace_all_that_is_there(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pipelines.yaml").write_text(FILE.replace("path: out.jsonl", "path: out.jsonl, mode: replace"))

@@ -33,6 +33,7 @@ def imported_by(*arguments: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), *((verb, "--help") for verb in VERBS)])
 def test_help_imports_nothing_that_costs_time(arguments: tuple[str, ...]) -> None:
     assert not imported_by(*arguments).intersection(HEAVY)

@@ -66,6 +66,7 @@ def damaged(whole: Any, pick: int, how: str, key: Any, odd: Any) -> Any:
 WRONGS = st.lists(st.tuples(st.integers(0, 10_000), HOW, KEYS, ODD), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(wrongs=WRONGS)
 @settings(max_examples=examples(300))
 def test_a_file_compiles_or_its_error_names_the_place(

@@ -41,11 +41,13 @@ def escaped(tree: object) -> object:
     return tree
 
 
+@pytest.mark.slow
 @given(TEXTS)
 def test_escaped_text_comes_back_as_it_was(text: str) -> None:
     assert expand(escape(text)) == text
 
 
+@pytest.mark.slow
 @given(TREES)
 def test_structure_keys_and_other_scalars_never_change(tree: object) -> None:
     problems = Problems()

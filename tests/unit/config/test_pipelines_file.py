@@ -42,6 +42,7 @@ def test_has_the_four_pipelines_with_their_parameters() -> None:
     }
 
 
+@pytest.mark.slow
 def test_runs_on_the_sandbox_unless_told_otherwise() -> None:
     assert {name: plan.sandbox_services for name, plan in plans().items()} == {
         "blobs": {"ingest"},
@@ -112,6 +113,7 @@ def test_parameters_of_the_documents_reach_their_nodes() -> None:
     assert (extract["instructions"], extract["batch_size"]) == ("Read well.", 3)
 
 
+@pytest.mark.slow
 def test_checking_it_imports_no_sdk() -> None:
     code = (
         "import sys\n"

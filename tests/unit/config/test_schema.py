@@ -73,6 +73,7 @@ INVALID = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VALID)
 def test_accepts(name: str, schema: Draft202012Validator) -> None:
     assert [error.message for error in schema.iter_errors(VALID[name])] == []
@@ -89,6 +90,7 @@ def test_describes_what_the_components_describe(registry: Registry) -> None:
     assert definitions["sink.post"]["properties"]["connection"]["description"] == "An entry of `connections`"
 
 
+@pytest.mark.slow
 def test_pipelines_file_is_valid() -> None:
     document = yaml.safe_load((ROOT / "pipelines.yaml").read_text(encoding="utf-8"))
     validator = Draft202012Validator(file_schema(Registry.installed()))

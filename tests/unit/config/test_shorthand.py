@@ -82,6 +82,7 @@ def editors_schema() -> Draft202012Validator:
     return Draft202012Validator(file_schema(Registry.installed()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("node", "valid"),
     [

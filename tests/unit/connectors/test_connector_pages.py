@@ -33,6 +33,7 @@ def test_an_example_of_a_page_is_valid(text: str, tmp_path: Path, monkeypatch: p
     assert main(["validate"]) == 0
 
 
+@pytest.mark.slow
 def test_the_example_of_generate_makes_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines.yaml").write_text(examples("generate")[0])
@@ -54,6 +55,7 @@ def test_the_example_of_stdin_reads_what_is_piped(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "kept.jsonl").read_text() == '{"id":1}\n{"id":2}\n'
 
 
+@pytest.mark.slow
 def test_the_examples_of_duckdb_load_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     load, read = examples("duckdb")

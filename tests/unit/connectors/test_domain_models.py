@@ -116,6 +116,7 @@ def test_the_service_takes_digit_strings_as_integers_and_nothing_else() -> None:
     assert validator.read(json.dumps({**row, "file_size": True}).encode()).failures
 
 
+@pytest.mark.slow
 def test_importing_the_models_loads_nothing_heavy() -> None:
     code = (
         "import sys, connectors.models, connectors.simulated, connectors.transforms;"

@@ -62,6 +62,7 @@ async def test_what_is_added_can_be_chosen_and_named(
     assert (await enriched(folder / "t.jsonl", {"c": 1, "code": 1}, **params)).records == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "kept", "drops", "dead"),
     [("keep", 3, {}, 0), ("drop", 1, {"no match": 2}, 0), ("dead_letter", 1, {}, 2)],
@@ -76,6 +77,7 @@ async def test_records_without_a_match_have_their_own_fate(
         assert derived.records[0] == {"code": 9, "name": None}
 
 
+@pytest.mark.slow
 async def test_several_rows_with_one_key_have_to_be_allowed(folder: Path) -> None:
     path = folder / "twice.csv"
     path.write_text("code,name\n1,first\n1,second\n")
@@ -87,6 +89,7 @@ async def test_several_rows_with_one_key_have_to_be_allowed(folder: Path) -> Non
     assert (await enriched(path, {"code": 1}, duplicates="first")).records == [{"code": 1, "name": "first"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "params", "message"),
     [

@@ -36,6 +36,7 @@ async def test_fields_are_templates_choices_providers_and_constants() -> None:
     assert records[3]["where"] == {"country": "DE", "label": f"c-0003/{records[3]['plan']}"}
 
 
+@pytest.mark.slow
 @given(stop=st.integers(1, 350), page=st.integers(1, 150))
 async def test_a_record_is_the_same_wherever_reading_begins(stop: int, page: int) -> None:
     whole = await generated({"value": "faker.random_int"}, records=350)
@@ -68,6 +69,7 @@ def test_fields_that_cannot_be_made_are_refused(fields: dict[str, Any], message:
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "more", "message"),
     [

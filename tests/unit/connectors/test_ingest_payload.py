@@ -72,6 +72,7 @@ def sent(records: Sequence[Record], **limits: int) -> list[object]:
     return [record for body in payload.bodies for record in orjson.loads(body.content)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(wide, max_size=4))
 def test_models_are_sent_as_their_json_dump(records: list[Wide]) -> None:
@@ -81,18 +82,21 @@ def test_models_are_sent_as_their_json_dump(records: list[Wide]) -> None:
     assert sent(records) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(wide, max_size=4))
 def test_plain_mapping_is_sent_like_its_model(records: list[Wide]) -> None:
     assert sent([record.model_dump() for record in records]) == sent(records)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(mappings, max_size=4))
 def test_json_mappings_arrive_as_they_are(records: list[dict[str, object]]) -> None:
     assert sent(records) == orjson.loads(orjson.dumps(records))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(mappings, min_size=1, max_size=30), st.integers(60, 400))
 def test_however_a_batch_is_cut_each_record_is_sent_once_and_in_order(

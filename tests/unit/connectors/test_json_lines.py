@@ -32,6 +32,7 @@ VALUES = st.recursive(
 RECORDS = st.dictionaries(TEXTS, VALUES, max_size=5)
 
 
+@pytest.mark.slow
 @given(RECORDS)
 def test_written_values_are_read_back_exactly(record: dict[str, Any]) -> None:
     for pretty in (False, True):
@@ -46,6 +47,7 @@ def test_json_of_another_layout_is_pointed_to_its_format(line: str) -> None:
         parse_line(line.encode(), "x:1")
 
 
+@pytest.mark.slow
 @given(RECORDS)
 def test_lines_of_other_writers_are_read_exactly(record: dict[str, Any]) -> None:
     assert parse_line(json.dumps(record).encode(), "x:1") == record
@@ -145,6 +147,7 @@ BRACES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.text("},{a", max_size=4), BRACES, max_size=3), max_size=5))
 def test_records_are_the_same_lines_together_and_alone(records: list[dict[str, Any]]) -> None:
     lines, failures = dump_records(records)

@@ -122,6 +122,7 @@ def test_no_percentage_means_no_failures() -> None:
     assert SimulateFailuresParams.model_validate({"percentage": None}).percentage == 0
 
 
+@pytest.mark.slow
 @EXACT
 @given(percentage=whole_percentages, cuts=st.lists(st.integers(0, 1000), max_size=8))
 def test_the_same_records_fail_however_they_are_batched(percentage: int, cuts: list[int]) -> None:

@@ -36,6 +36,7 @@ ordinals = st.integers(0, REACH)
 makers = st.sampled_from(MAKERS)
 
 
+@pytest.mark.slow
 @EXACT
 @given(maker=makers, bounds=st.tuples(ordinals, ordinals))
 def test_a_range_made_alone_is_that_part_of_the_whole(maker: Maker, bounds: tuple[int, int]) -> None:
@@ -43,6 +44,7 @@ def test_a_range_made_alone_is_that_part_of_the_whole(maker: Maker, bounds: tupl
     assert generate(maker, 7, start, stop, BASE) == whole(maker.kind)[start:stop]
 
 
+@pytest.mark.slow
 @EXACT
 @given(maker=makers, cuts=st.lists(ordinals, max_size=6))
 def test_any_cut_of_a_run_gives_the_same_records(maker: Maker, cuts: list[int]) -> None:
@@ -53,6 +55,7 @@ def test_any_cut_of_a_run_gives_the_same_records(maker: Maker, cuts: list[int]) 
     assert joined == whole(maker.kind)
 
 
+@pytest.mark.slow
 @EXACT
 @given(maker=makers, bounds=st.tuples(ordinals, ordinals), size=st.integers(1, 3 * BLOCK_SIZE))
 def test_pages_hold_the_range_in_order_and_only_the_last_is_short(
@@ -125,6 +128,7 @@ def test_uuids_use_all_their_random_bits() -> None:
     assert f"{fixed:032x}" == "00000000000040008000000000000000"
 
 
+@pytest.mark.slow
 def test_records_are_the_same_in_another_process_with_other_hashes() -> None:
     code = (
         "import hashlib, json; from datetime import datetime;"

@@ -45,6 +45,7 @@ def assert_even(values: list[str], expected: set[str] | None = None, tolerance: 
     assert min(counts.values()) > share * (1 - tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind"),
     [(BlobSource, "blob"), (LogSource, "logs"), (EventSource, "events")],
@@ -138,6 +139,7 @@ def test_seven_tenths_of_events_have_known_visitors() -> None:
     assert all(str(uuid.UUID(visitor)) == visitor for visitor in unknown)
 
 
+@pytest.mark.slow
 def test_properties_are_json_text_with_the_keys_of_their_event() -> None:
     keys: dict[str, set[frozenset[str]]] = {}
     for record in made("events"):

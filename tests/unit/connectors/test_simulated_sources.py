@@ -36,6 +36,7 @@ def rows(batches: list[Batch]) -> list[Any]:
     return [record for batch in batches for record in batch.records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("connector", "model"), KINDS)
 async def test_a_source_reads_its_records_with_keys_in_order(connector: Any, model: Any) -> None:
     source, ctx = connector(SimulatedParams(records=1234)), context()
@@ -48,6 +49,7 @@ async def test_a_source_reads_its_records_with_keys_in_order(connector: Any, mod
     assert all(len(batch.keys) == len(batch) for batch in batches)
 
 
+@pytest.mark.slow
 async def test_reading_on_from_a_position_gives_what_was_left() -> None:
     source, ctx = LogsConnector(SimulatedParams(records=1700, page_size=300)), context()
     (split,) = await splits_of(source, ctx)
@@ -60,6 +62,7 @@ async def test_reading_on_from_a_position_gives_what_was_left() -> None:
         ]
 
 
+@pytest.mark.slow
 async def test_stored_split_reproduces_its_records() -> None:
     source = EventsConnector(SimulatedParams(records=1000))
     (split,) = await splits_of(source, context())
@@ -71,6 +74,7 @@ async def test_stored_split_reproduces_its_records() -> None:
     assert again[0].keys.to_list() == first[0].keys.to_list()
 
 
+@pytest.mark.slow
 async def test_splits_cover_the_run_and_cut_nothing_else() -> None:
     whole_source = BlobConnector(SimulatedParams(records=2500))
     parts_source = BlobConnector(SimulatedParams(records=2500, split_size=999))
@@ -104,6 +108,7 @@ async def test_two_nodes_of_one_run_make_different_records() -> None:
     assert len(ids) == 1000
 
 
+@pytest.mark.slow
 async def test_a_given_seed_fixes_the_records_over_runs_and_reports_it() -> None:
     found = []
     for run_seed in ("a", "b"):
@@ -117,6 +122,7 @@ async def test_a_given_seed_fixes_the_records_over_runs_and_reports_it() -> None
     assert LogsConnector().fresh_keys
 
 
+@pytest.mark.slow
 async def test_a_source_that_is_drained_ends_at_a_batch_boundary() -> None:
     source = LogsConnector(SimulatedParams(records=5000, page_size=100))
     ctx = context(draining=lambda: True)
@@ -124,6 +130,7 @@ async def test_a_source_that_is_drained_ends_at_a_batch_boundary() -> None:
     assert [batch.position for batch in await read_all(source, split, ctx)] == [100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("connector", "model"), KINDS)
 async def test_extract_yields_models_without_a_pipeline(connector: Any, model: Any) -> None:
     async with aclosing(connector(SimulatedParams(records=700, seed=3)).extract()) as models:
@@ -176,6 +183,7 @@ def test_the_three_kinds_are_registered_under_their_names() -> None:
     assert spec.summary == "Simulated objects of a blob store, as `BlobSource` records."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connector", [BlobConnector, LogsConnector, EventsConnector])
 async def test_a_given_seed_fixes_every_value(connector: type[BlobConnector]) -> None:
     source = connector(SimulatedParams(records=50, seed=7))

@@ -25,6 +25,7 @@ async def queried(query: str, *records: Any, **params: Any) -> Batch:
 RECORDS = [{"id": 1, "a": "x", "n": 1.5}, {"id": 2, "a": None, "n": 2}, {"id": 3, "a": "z"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -58,12 +59,14 @@ async def test_rows_keep_the_keys_of_their_records(query: str, expected: dict[st
     assert derived.drops.get("not in the result", 0) == 3 - len(expected)
 
 
+@pytest.mark.slow
 async def test_nested_values_go_through_as_they_are() -> None:
     record = {"id": 1, "lines": [{"sku": "a", "n": 1}], "more": {"x": None}, 'odd "name': True}
 
     assert (await queried("SELECT * FROM batch", record)).records == [record]
 
 
+@pytest.mark.slow
 async def test_fields_may_come_in_any_order_and_be_missing() -> None:
     records: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"b": "y", "a": 2}, {"a": 3}]
     query = "SELECT a, b FROM batch"
@@ -73,6 +76,7 @@ async def test_fields_may_come_in_any_order_and_be_missing() -> None:
             assert node.apply(batch(*part)).records == [{"b": None, **record} for record in part]
 
 
+@pytest.mark.slow
 async def test_rows_of_a_record_keep_their_order() -> None:
     query = "SELECT id, unnest(range(id)) AS n FROM batch ORDER BY n DESC"
     derived = await queried(query, *RECORDS, many=True)
@@ -83,6 +87,7 @@ async def test_rows_of_a_record_keep_their_order() -> None:
     assert derived.keys.to_list() == ["k/0/0", "k/1/0", "k/1/1", "k/2/0", "k/2/1", "k/2/2"]
 
 
+@pytest.mark.slow
 async def test_several_rows_for_a_record_have_to_be_declared() -> None:
     query = "SELECT id, unnest([1, 2]) AS n FROM batch"
 
@@ -114,6 +119,7 @@ def test_a_query_that_loses_records_is_refused(query: str, message: str) -> None
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_windows_may_be_allowed() -> None:
     derived = await queried(
         "SELECT id, row_number() OVER (ORDER BY id) AS r FROM batch", *RECORDS, per_batch=True
@@ -122,6 +128,7 @@ async def test_windows_may_be_allowed() -> None:
     assert [record["r"] for record in derived.records] == [1, 2, 3]
 
 
+@pytest.mark.slow
 async def test_a_value_that_does_not_fit_is_its_records_own_failure() -> None:
     records = [{"n": 1}, {"n": "SECRET"}, {"n": 3}, {"n": 4}]
 
@@ -135,6 +142,7 @@ async def test_a_value_that_does_not_fit_is_its_records_own_failure() -> None:
         assert "SECRET" not in str(error)
 
 
+@pytest.mark.slow
 async def test_a_function_that_fails_for_a_value_is_its_records_own_failure() -> None:
     derived = await queried("SELECT a::INTEGER AS n FROM batch", {"a": "1"}, {"a": "SECRET"}, {"a": None})
 
@@ -142,6 +150,7 @@ async def test_a_function_that_fails_for_a_value_is_its_records_own_failure() ->
     assert "SECRET" not in str(derived.failures[0][1])
 
 
+@pytest.mark.slow
 async def test_a_column_that_is_not_there_stops_the_run() -> None:
     with pytest.raises(FatalError, match=r'the query cannot run: .*"gone" not found'):
         await queried("SELECT gone FROM batch", {"id": 1})
@@ -150,6 +159,7 @@ async def test_a_column_that_is_not_there_stops_the_run() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_column_keeps_its_type_from_batch_to_batch() -> None:
     async with Sql(SqlParams(query="SELECT typeof(n) AS t, n FROM batch")) as node:
         types = [
@@ -160,11 +170,13 @@ async def test_a_column_keeps_its_type_from_batch_to_batch() -> None:
     assert types == ["BIGINT", "BIGINT", "BIGINT", "DOUBLE", "DOUBLE"]
 
 
+@pytest.mark.slow
 async def test_a_row_without_its_record_stops_the_run() -> None:
     with pytest.raises(FatalError, match="the query has to select `_row`"):
         await queried("SELECT id FROM (SELECT id FROM batch) q", {"id": 1})
 
 
+@pytest.mark.slow
 async def test_files_are_out_of_reach() -> None:
     with pytest.raises(FatalError, match="the query cannot run: Permission Error"):
         await queried("SELECT b.id, f.* FROM batch b, read_csv('/etc/passwd') f", {"id": 1})
@@ -186,6 +198,7 @@ async def test_a_field_called_like_the_row_column_is_not_taken_for_it() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_result_that_json_cannot_say_fails_alone() -> None:
     derived = await queried("SELECT id / n AS share FROM batch", {"id": 1, "n": 2}, {"id": 1, "n": 0.0})
 
@@ -195,12 +208,14 @@ async def test_a_result_that_json_cannot_say_fails_alone() -> None:
     assert "infinity or NaN" in str(error)
 
 
+@pytest.mark.slow
 async def test_whole_numbers_of_the_result_keep_their_digits() -> None:
     derived = await queried("SELECT id::HUGEINT * 1000000 AS id FROM batch", {"id": 2**62 + 1})
 
     assert derived.records == [{"id": (2**62 + 1) * 1_000_000}]
 
 
+@pytest.mark.slow
 async def test_a_number_among_truth_values_is_refused() -> None:
     derived = await queried("SELECT a FROM batch", {"a": True}, {"a": 5}, {"a": None})
 
@@ -235,6 +250,7 @@ async def test_an_odd_name_is_no_matter_with_declared_columns() -> None:
     assert found.records == [{"id": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["SELECT *, upper(a) AS A FROM batch", "WITH c AS (FROM batch) SELECT *, 1 AS a FROM c"]
 )

@@ -187,6 +187,7 @@ def test_a_proxy_of_another_kind_is_named(environment: pytest.MonkeyPatch) -> No
         proxy_for("http://warehouse.example")
 
 
+@pytest.mark.slow
 async def test_the_client_of_dead_letters_keeps_query_and_user() -> None:
     async with open_service("http://user:pass@host/base/?code=KEY") as service:
         request = service.http.build_request("GET", "/dead-letters", params={"limit": "0"})

@@ -202,6 +202,7 @@ async def test_throttled_sink_pauses_reading_and_is_named(
     assert (report.ok, report.tally.dead, report.tally.written) == (True, 0, COUNT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.9])
 async def test_throttling_never_kills_a_record(share: float) -> None:
     """Others get through meanwhile, so it would look as if the fault were in the records."""
@@ -271,6 +272,7 @@ class TestADeadBranch:
         async def write(self, batch: Batch) -> Receipt:
             raise TransientError("no service listens")
 
+    @pytest.mark.slow
     async def test_stalls_the_others_and_then_the_run(self) -> None:
         alive = MemorySink()
         async with Engine(clock=ScriptedClock(jump=True)) as engine:
@@ -280,6 +282,7 @@ class TestADeadBranch:
         assert report.error.startswith("'dead' could deliver nothing for ")
         assert len(alive.records) < COUNT / 2
 
+    @pytest.mark.slow
     async def test_stalled_branch_gives_up_only_its_own_records(self) -> None:
         alive, clock = MemorySink(), ScriptedClock(jump=True)
         async with Engine(clock=clock) as engine:
@@ -289,6 +292,7 @@ class TestADeadBranch:
         assert report.tally.deaths == {"dead": COUNT}
         assert alive.records == list(range(COUNT))
 
+    @pytest.mark.slow
     async def test_stalled_branch_also_gives_up_when_throttled(self) -> None:
         alive, clock = MemorySink(), ScriptedClock(jump=True)
         async with Engine(clock=clock) as engine:

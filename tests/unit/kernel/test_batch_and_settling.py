@@ -182,6 +182,7 @@ def test_a_record_over_the_byte_limit_passes_alone() -> None:
     assert [batch.records for batch in [*batcher.add(small), *batcher.add(large)]] == [[1, 2], [3]]
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_watermark_is_the_prefix_that_is_settled(data: st.DataObject) -> None:
     moved: list[object] = []

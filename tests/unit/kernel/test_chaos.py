@@ -54,6 +54,7 @@ async def test_a_source_with_unstable_keys_is_found() -> None:
     assert "with keys that the undisturbed run does not have" in " ".join(map(str, report.findings))
 
 
+@pytest.mark.slow
 async def test_a_sink_that_appends_is_found(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     report = await tried(partial(chaos_plans.appending, str(path)), runs=5)

@@ -71,6 +71,7 @@ def test_dead_items_stay_with_what_is_derived_further() -> None:
 ITEMS = st.lists(st.sampled_from(["a", DEAD]), max_size=4)
 
 
+@pytest.mark.slow
 @given(
     outcomes=st.lists(st.one_of(ITEMS, st.just("plain"), st.just(None), st.just(BAD)), min_size=1, max_size=8)
 )

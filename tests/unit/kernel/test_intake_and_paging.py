@@ -205,6 +205,7 @@ async def test_a_page_is_no_larger_than_its_reservation_and_one_record() -> None
     assert budget.peak <= PAGE_BYTES + 310_000
 
 
+@pytest.mark.slow
 async def test_records_that_grow_by_and_by_are_noticed_within_a_page() -> None:
     async def growing() -> AsyncGenerator[Record | list[Record], None]:
         for number in range(400):

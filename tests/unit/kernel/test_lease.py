@@ -319,6 +319,7 @@ async def test_every_attempt_has_an_epoch_of_its_own(store: StateStore) -> None:
             assert lease.epoch == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0, 0.001, 0.005])
 async def test_a_cancelled_acquisition_leaves_no_lease(tmp_path: Path, delay: float) -> None:
     async with open_store(tmp_path / "state") as store:

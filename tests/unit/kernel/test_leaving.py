@@ -143,6 +143,7 @@ async def finished_later(folder: Path, sink: Slow) -> RunReport:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_run_that_is_left_is_cancelled_and_can_be_resumed(
@@ -154,6 +155,7 @@ async def test_a_run_that_is_left_is_cancelled_and_can_be_resumed(
         await finished_later(tmp_path, sink)
 
 
+@pytest.mark.slow
 async def test_a_run_whose_task_asyncio_cancels_can_be_resumed(tmp_path: Path) -> None:
     sink = Slow([])
     await a_task_that_asyncio_cancels(tmp_path, sink)
@@ -176,6 +178,7 @@ class Drained:
         assert report.tally.read == report.tally.written == len(sink.keys) < COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_leaving_the_block_of_a_run_as_usual_drains_it(tmp_path: Path) -> None:
     sink, drained = Slow([]), Drained()
@@ -188,6 +191,7 @@ async def test_leaving_the_block_of_a_run_as_usual_drains_it(tmp_path: Path) -> 
         await finished_later(tmp_path, sink)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_leaving_an_engine_as_usual_drains_the_runs_of_other_tasks(tmp_path: Path) -> None:
     sink, drained = Slow([]), Drained()

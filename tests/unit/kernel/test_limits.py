@@ -92,6 +92,7 @@ async def test_a_few_bad_records_in_a_row_stop_nothing() -> None:
     assert report.tally.dead == WINDOW // 20
 
 
+@pytest.mark.slow
 async def test_a_share_is_of_what_was_read_and_not_of_what_a_filter_left() -> None:
     """One of ten records passes, and a third of these die: that is three in a hundred."""
 
@@ -111,6 +112,7 @@ async def test_a_share_is_of_what_was_read_and_not_of_what_a_filter_left() -> No
     assert (await ended(plan)).ok
 
 
+@pytest.mark.slow
 async def test_the_default_stops_a_long_run_whose_records_all_die() -> None:
     count = 2 * DEFAULT_WINDOW
     report = await ended(dying(count, range(count), DEFAULT, 500))

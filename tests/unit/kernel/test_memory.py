@@ -156,6 +156,7 @@ async def test_what_transforms_add_is_charged() -> None:
     assert report.peak_bytes > 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("style", ["extract", "read"])
 def test_a_real_process_stays_under_its_budget_and_twenty_megabytes(style: str) -> None:

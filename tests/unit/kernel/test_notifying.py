@@ -120,6 +120,7 @@ async def run(folder: Path, url: str, least: int, said: list[str] | None = None)
     return {name: str(report.status) for name, report in session.reports.items()}
 
 
+@pytest.mark.slow
 async def test_a_failure_is_told_and_followed(tmp_path: Path, hook: Hook) -> None:
     assert await run(tmp_path, hook.url, 5) == {"main": "failed", "repair": "completed"}
     (message,) = hook.messages
@@ -176,6 +177,7 @@ async def session_of(
     return session
 
 
+@pytest.mark.slow
 async def test_an_unaccepted_result_is_posted_at_the_next_start(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +190,7 @@ async def test_an_unaccepted_result_is_posted_at_the_next_start(
     assert hook.ids == [hook.ids[0]] * 5
 
 
+@pytest.mark.slow
 async def test_a_result_of_long_ago_is_given_up_with_a_warning(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

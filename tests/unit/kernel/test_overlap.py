@@ -109,6 +109,7 @@ async def test_a_drain_ends_the_wait(seen: anyio.Event) -> None:
     assert session.reports["test"].status is RunStatus.INTERRUPTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["refuse", "skip", "wait"])
 async def test_of_many_that_begin_together_one_runs_at_a_time(
     policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -235,6 +235,7 @@ def _thirds(batch: Batch) -> Batch:
     return batch.select([record % 3 for record in batch.records])
 
 
+@pytest.mark.slow
 async def test_a_cancelled_run_leaves_nothing_behind() -> None:
     closed: list[str] = []
 

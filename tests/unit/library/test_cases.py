@@ -102,6 +102,7 @@ def test_differences_name_record_field_and_both_values(capsys: pytest.CaptureFix
     assert (case["line"], case["passed"]) == (4, False)
 
 
+@pytest.mark.slow
 def test_update_rewrites_expectations_and_keeps_comments() -> None:
     write(CASES.replace("dropped: 2", "dropped: 0").replace("dropped: 1, written: 0", "dropped: 0"))
 
@@ -114,6 +115,7 @@ def test_update_rewrites_expectations_and_keeps_comments() -> None:
     assert "      counts: {read: 5, written: 1, dropped: 2, dead: 2}\n" in text
 
 
+@pytest.mark.slow
 def test_update_writes_expectations_where_there_are_none() -> None:
     write(CASES.partition("    expect:\n      output")[0].rstrip() + "\n")
 
@@ -215,6 +217,7 @@ def test_differences_come_in_the_order_of_the_fields() -> None:
     assert "".join(place.removeprefix("r.") for place in places) == "hgfedcbazyxwvuts"
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 def test_values_differ_exactly_when_something_is_reported(one: Any, other: Any) -> None:
     assert (list(differences("", one, other)) == []) == (
@@ -222,6 +225,7 @@ def test_values_differ_exactly_when_something_is_reported(one: Any, other: Any) 
     )
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4))
 def test_lists_of_records_differ_exactly_when_something_is_said(one: list[Any], other: list[Any]) -> None:
     same = [json.dumps(value, sort_keys=True) for value in one] == [

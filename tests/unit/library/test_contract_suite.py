@@ -120,6 +120,7 @@ def test_the_suite_finds_a_transform_that_changes_its_input() -> None:
         TransformContract().test_what_it_was_given_stays_as_it_was(case)
 
 
+@pytest.mark.slow
 def test_a_new_connector_is_built_installed_tested_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_every_extra_of_a_component_is_known() -> None:
     assert registry.get(Kind.SOURCE, "jsonl").extra == ""
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_project_declares() -> None:
     assert set(EXTRAS) == set(OPTIONAL) - FOR_DEVELOPERS
     assert set(SANDBOX_EXTRAS) == set(SERVICES)

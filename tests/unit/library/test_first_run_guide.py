@@ -28,6 +28,7 @@ def test_file_of_the_guide_is_valid(name: str) -> None:
     assert main(["validate", name]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "counts"), [one for one in PIPELINES if one[1]], ids=lambda one: str(one))
 def test_file_of_the_guide_runs(name: str, counts: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", name, "--json", "--log-format", "none", "--progress", "none"]) == 0

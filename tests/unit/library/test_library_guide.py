@@ -43,6 +43,7 @@ async def test_example_of_the_guide_runs(code: str, tmp_path: Path, monkeypatch:
         await result
 
 
+@pytest.mark.slow
 async def test_a_web_application_starts_runs_and_drains_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_plugin_of_pytest_loads_no_engine_before_it_is_used() -> None:
     code = "import sys, engine.testing.plugin; print([name for name in sys.modules if 'pydantic' in name])"
 

@@ -41,6 +41,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_follower_starts_when_its_pipeline_has_completed(file: Path) -> None:
     reports = await engine.run(file)
     assert {name: report.tally.written for name, report in reports.items()} == {
@@ -50,12 +51,14 @@ async def test_follower_starts_when_its_pipeline_has_completed(file: Path) -> No
     }
 
 
+@pytest.mark.slow
 async def test_some_pipelines_by_name_or_alias_and_what_they_lead_to(file: Path) -> None:
     reports = await engine.run(file, only=["one"], params={"one": {"rows": 5}})
     assert {name: report.tally.written for name, report in reports.items()} == {"first": 5, "second": 5}
     assert list(await engine.run(file, only=["second"])) == ["second"]
 
 
+@pytest.mark.slow
 async def test_one_name_alone_may_be_given_as_a_text(file: Path) -> None:
     assert set(await engine.run(file, only="apart")) == {"apart"}
 
@@ -80,6 +83,7 @@ async def test_what_cannot_be_run_is_explained(file: Path, what: Any, params: An
         await engine.run(what, params=params)
 
 
+@pytest.mark.slow
 async def test_plans_run_like_their_file_but_one_alone_has_no_followers(file: Path) -> None:
     plans = engine.load(file)
     assert sorted(await engine.run(plans)) == ["apart", "first", "second"]

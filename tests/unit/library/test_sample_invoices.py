@@ -39,6 +39,7 @@ def test_the_invoices_become_order_lines(tmp_path: Path, monkeypatch: pytest.Mon
     assert {line["customer_name"] for line in (*domestic, *foreign)} == {"***"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", load_cases(FOLDER / "pipelines_test.yaml"), ids=lambda case: case.name)
 def test_the_cases_beside_the_sample_pass(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)  # the reference table is beside the file

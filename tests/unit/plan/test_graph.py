@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.config import load_mapping
 from engine.contract.component import Kind, Params, component
 from engine.plan.compile import compile_file
@@ -76,6 +78,7 @@ def test_text() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_pipeline_longer_than_the_stack_is_drawn() -> None:
     doubles = {f"t{number}": {"transform": "double"} for number in range(1_500)}
     mapping = {

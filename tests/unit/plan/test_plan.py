@@ -126,6 +126,7 @@ def test_order_is_topological_and_otherwise_the_files() -> None:
     assert [node.name for node in compiled(nodes).nodes] == ["y", "x", "late", "side"]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
 def test_every_node_comes_after_its_inputs(count: int, rng: random.Random) -> None:
     names = [f"n{index}" for index in range(count)]

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from engine.sandbox.packaged import SAMPLES, main_job
 
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_the_main_job_is_written_to_standard_output(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "engine.sandbox.packaged"], cwd=tmp_path, capture_output=True, check=True

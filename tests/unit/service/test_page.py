@@ -110,6 +110,7 @@ async def test_other_clients_get_json_at_the_root(client: httpx.AsyncClient) -> 
     assert (await client.get("/")).json()["status"] == "ready"
 
 
+@pytest.mark.slow
 async def test_values_of_a_record_are_escaped(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
     await bad(page, EVIL)
     await page.post("/ingest/Note", json=[note(f"{EVIL}2", EVIL)])
@@ -120,6 +121,7 @@ async def test_values_of_a_record_are_escaped(page: httpx.AsyncClient, note: Cal
         assert "&lt;script&gt;" in text
 
 
+@pytest.mark.slow
 async def test_a_letter_is_edited_and_replayed(page: httpx.AsyncClient) -> None:
     await bad(page, "a")
     where = f"/ui/letters/service/{await letter_id(page)}"
@@ -136,6 +138,7 @@ async def test_a_letter_is_edited_and_replayed(page: httpx.AsyncClient) -> None:
     assert (await page.get("/consumption/getNote?id=a")).json()["items"][0]["text"] == "mended"
 
 
+@pytest.mark.slow
 async def test_text_that_would_reorder_a_record_is_escaped(page: httpx.AsyncClient) -> None:
     word = "\u05d0\u202e\u2066"
     await bad(page, word)
@@ -159,6 +162,7 @@ async def test_text_that_would_reorder_a_record_is_escaped(page: httpx.AsyncClie
     assert "Discarded because</dt><dd>\u05d0\\u202e\\u2066<" in shown
 
 
+@pytest.mark.slow
 async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncClient) -> None:
     await bad(page, "a")
     where = f"/ui/letters/service/{await letter_id(page)}"
@@ -170,6 +174,7 @@ async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncC
     assert (await page.get("/consumption/getNote")).json()["items"][0]["text"] == "older"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "record", ["", "no", "[]", "5", '{"id": "a"', "[" * 100_000, "{}", '{"id": "\\ud800"}']
 )
@@ -186,6 +191,7 @@ async def test_a_letter_of_no_pipeline_is_not_discarded(page: httpx.AsyncClient)
     assert "a test" not in (await page.get("/ui/health")).text  # the audit trail
 
 
+@pytest.mark.slow
 async def test_letters_are_discarded_with_a_reason(page: httpx.AsyncClient) -> None:
     await bad(page, "a", "b", "c")
     ids = [one["dead_letter_id"] for one in (await page.get("/dead-letters")).json()["items"]]
@@ -199,6 +205,7 @@ async def test_letters_are_discarded_with_a_reason(page: httpx.AsyncClient) -> N
     assert (await page.get("/ui/health")).text.count("a test") == 2
 
 
+@pytest.mark.slow
 async def test_letters_are_filtered_and_paged_by_key(page: httpx.AsyncClient) -> None:
     await bad(page, *(f"n{number:03}" for number in range(120)))
     seen: list[str] = []
@@ -213,6 +220,7 @@ async def test_letters_are_filtered_and_paged_by_key(page: httpx.AsyncClient) ->
     assert "None of this kind" in (await page.get("/ui/letters?status=replayed")).text
 
 
+@pytest.mark.slow
 async def test_rows_are_paged_by_key(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
     for start in range(0, 130, 10):
         await page.post("/ingest/Note", json=[note(f"r{number:03}") for number in range(start, start + 10)])
@@ -307,6 +315,7 @@ async def log_in(client: httpx.AsyncClient, token: str, goal: str = "") -> httpx
     )
 
 
+@pytest.mark.slow
 async def test_with_keys_every_view_needs_a_session(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         for view in [*VIEWS, "/ui/live", "/ui/tables/Note"]:
@@ -325,6 +334,7 @@ async def test_with_keys_every_view_needs_a_session(path: Path, models: tuple[In
         assert (await client.get("/ui/tables")).status_code == 303
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "goal", ["//evil.example", "https://evil.example", "/\\evil.example", "/ui/\\x", "x"]
 )
@@ -333,6 +343,7 @@ async def test_a_login_leads_nowhere_else(path: Path, models: tuple[IngestModel,
         assert (await log_in(client, "read.1", goal)).headers["location"] == "/"
 
 
+@pytest.mark.slow
 async def test_each_key_opens_its_own(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         write = {"Authorization": "Bearer write.1", "X-ODW-Results": "per-record"}
@@ -345,6 +356,7 @@ async def test_each_key_opens_its_own(path: Path, models: tuple[IngestModel, ...
         assert (await send(client, where, reason="x")).status_code == 303
 
 
+@pytest.mark.slow
 async def test_a_session_ends_with_the_token_that_began_it(
     path: Path, models: tuple[IngestModel, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +388,7 @@ async def test_live_updates_end_with_the_session(path: Path, models: tuple[Inges
         await asyncio.to_thread(warehouse.close)
 
 
+@pytest.mark.slow
 async def test_a_form_after_the_session_keeps_its_text(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         form = {"csrf": await csrf(client, "/ui/login"), "record": '{"id": "typed"}'}
@@ -385,6 +398,7 @@ async def test_a_form_after_the_session_keeps_its_text(path: Path, models: tuple
         assert "typed" in answer.text
 
 
+@pytest.mark.slow
 async def test_a_login_leads_back_to_what_was_asked_for(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         asked = "/ui/letters?store=service&cause=a%26b"
@@ -394,6 +408,7 @@ async def test_a_login_leads_back_to_what_was_asked_for(path: Path, models: tupl
         assert (await log_in(client, "read.1", unescape(found[1]))).headers["location"] == asked
 
 
+@pytest.mark.slow
 async def test_a_second_login_replaces_the_session(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         await log_in(client, "read.1")
@@ -404,6 +419,7 @@ async def test_a_second_login_replaces_the_session(path: Path, models: tuple[Ing
         assert (await client.get("/ui/tables")).status_code == 303
 
 
+@pytest.mark.slow
 async def test_links_have_the_prefix_of_the_service(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, ServiceSettings(path_prefix="/odw")) as client:
         text = (await client.get("/odw/ui/tables")).text
@@ -418,6 +434,7 @@ async def test_a_cell_tells_null_from_an_empty_text(page: httpx.AsyncClient) -> 
     assert '<td class="soft">null</td><td title=""></td>' in text
 
 
+@pytest.mark.slow
 async def test_a_key_of_any_length_is_shown_by_its_beginning(page: httpx.AsyncClient) -> None:
     await bad(page, "k" * 5_000)
     for view in ("/ui/letters", f"/ui/letters/service/{await letter_id(page)}"):

@@ -107,6 +107,7 @@ async def shown(page: httpx.AsyncClient, name: str) -> str:
     return answer.text
 
 
+@pytest.mark.slow
 async def test_a_way_has_prompt_answer_tokens_and_price(page: httpx.AsyncClient, hosted: Hosted) -> None:
     traced = replace(CALL, prompt=f"[user] {EVIL}", reply=EVIL, answer=EVIL)
     hosted.paid["lake/memo@one.txt"] = [traced]
@@ -119,6 +120,7 @@ async def test_a_way_has_prompt_answer_tokens_and_price(page: httpx.AsyncClient,
     assert "took it from the journal" not in text
 
 
+@pytest.mark.slow
 async def test_a_call_without_a_trace_says_how_to_keep_one(page: httpx.AsyncClient, hosted: Hosted) -> None:
     hosted.paid["lake/a.txt"] = [replace(CALL, run_id="run-0")]
     await store(page, "s3://lake/a.txt")
@@ -128,12 +130,14 @@ async def test_a_call_without_a_trace_says_how_to_keep_one(page: httpx.AsyncClie
     assert "this run took it from the journal" in text
 
 
+@pytest.mark.slow
 async def test_a_way_without_a_call_says_so_once_a_node(page: httpx.AsyncClient) -> None:
     await store(page, "")
     text = await shown(page, "row-1")
     assert text.count("No call is recorded") == 1  # at `extract`, but not at `aside`, which is not on the way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["row-1", KEY])
 async def test_a_dead_letter_is_on_the_way_of_its_row(
     page: httpx.AsyncClient, hosted: Hosted, name: str
@@ -149,6 +153,7 @@ async def test_a_dead_letter_is_on_the_way_of_its_row(
     assert text.count('class="drawing"') == 1
 
 
+@pytest.mark.slow
 async def test_a_key_leads_to_the_row_of_a_number(page: httpx.AsyncClient, hosted: Hosted) -> None:
     hosted.dead = [replace(LETTER, record='{"id": 7}')]
     await store(page, "s3://lake/memo@one.txt", "7")
@@ -197,6 +202,7 @@ def test_the_overview_lists_the_recent_runs(runs: int, shown: str) -> None:
     assert shown in recent.render(base="", has_runs=True, runs=[run] * runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "action", "status", "closed"),
     [

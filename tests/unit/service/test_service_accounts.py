@@ -97,6 +97,7 @@ def letter_of_note(identifier: str) -> RejectedRecord:
     )
 
 
+@pytest.mark.slow
 def test_rows_are_counted_under_the_scope_that_brought_them(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("de"), "other/load")
@@ -108,6 +109,7 @@ def test_rows_are_counted_under_the_scope_that_brought_them(client_of_note: Clie
     assert client_of_note.counts("ru") == (0, 0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_redelivery_is_there_once(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("bcd"), "run/load", "replay")
@@ -125,6 +127,7 @@ def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, not
     assert client_of_note.counts("run/load") == (4, 2, 2, 0, 0)
 
 
+@pytest.mark.slow
 def test_what_a_scope_takes_back_from_another_is_reported(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("ab"), "other/load", "replay")
@@ -146,6 +149,7 @@ def test_the_same_request_again_is_not_counted_again(client_of_note: Client, not
     assert client_of_note.counts("run/load") == (3, 3, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_rows_that_others_have_replaced_are_told_apart_from_lost_ones(
     client_of_note: Client, notes: Notes
 ) -> None:
@@ -162,6 +166,7 @@ def test_one_id_twice_in_a_request_counts_as_replaced(client_of_note: Client, no
     assert client_of_note.counts("run/load") == (3, 2, 1, 0, 0)
 
 
+@pytest.mark.slow
 def test_within_a_group_each_request_counts_for_its_scope(path: Path, models: Models, notes: Notes) -> None:
     tables, settings = tables_of(models), ServiceSettings()
     storage = Storage(path, tables.values(), settings.memory_limit)
@@ -179,6 +184,7 @@ def test_within_a_group_each_request_counts_for_its_scope(path: Path, models: Mo
     client.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_compaction_notes_what_it_removes(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("a"), None, "foreign")
@@ -188,6 +194,7 @@ def test_a_compaction_notes_what_it_removes(client_of_note: Client, notes: Notes
     assert client_of_note.counts("run/load") == (4, 2, 1, 1, 0)
 
 
+@pytest.mark.slow
 def test_ids_that_are_there_twice_are_noticed(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.put(notes("a"), "other/load")
@@ -204,6 +211,7 @@ def test_lost_rows_show_as_a_gap_in_the_account(client_of_note: Client, notes: N
     assert client_of_note.counts("run/load") == (3, 2, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_parts_of_a_run_are_counted_together_and_each_alone(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("ab"), "run/load/1")
     client_of_note.put(notes("cd"), "run/load/2")
@@ -214,6 +222,7 @@ def test_parts_of_a_run_are_counted_together_and_each_alone(client_of_note: Clie
     assert client_of_note.counts("run/load/1") == (2, 1, 0, 1, 0)
 
 
+@pytest.mark.slow
 def test_dead_letters_of_a_scope_are_counted_once_each(client_of_note: Client) -> None:
     client_of_note.put([], "run/load", letters=[letter_of_note("a"), letter_of_note("b")])
     client_of_note.put([], "run/load", letters=[letter_of_note("b")])
@@ -226,6 +235,7 @@ def test_dead_letters_of_a_scope_are_counted_once_each(client_of_note: Client) -
     assert (found.dead, found.letters) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_request_without_rows_keeps_its_number_over_a_restart(
     path: Path, models: Models, notes: Notes
 ) -> None:
@@ -240,6 +250,7 @@ def test_a_request_without_rows_keeps_its_number_over_a_restart(
     client.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_warehouse_of_the_first_format_says_since_when_it_counts(
     path: Path, models: Models, notes: Notes
 ) -> None:
@@ -267,6 +278,7 @@ WHERE = {"model": "notesource", "scope": "run/load"}
 
 
 class TestRoute:
+    @pytest.mark.slow
     async def test_counts_are_answered_also_of_a_table_that_was_dirty(
         self, client: httpx.AsyncClient
     ) -> None:

@@ -184,6 +184,7 @@ good_only = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20), deadline=None)
 @given(records=st.lists(good_only, min_size=1, max_size=4) | st.lists(columns_only, max_size=4))
 def test_columns_are_judged_as_json_is(desk: Desk, records: list[Record]) -> None:
@@ -370,6 +371,7 @@ requests = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20), deadline=None)
 @given(before=st.lists(requests, max_size=1), group=st.lists(requests, min_size=1, max_size=4))
 def test_of_rows_and_columns_in_one_commit_the_last_wins(

@@ -62,6 +62,7 @@ async def test_items_have_all_columns_of_the_model_and_no_other(client: httpx.As
     assert (items, total) == ([event("a", ip_address=None)], 1)
 
 
+@pytest.mark.slow
 async def test_newest_first_then_by_id_and_pages_never_overlap(client: httpx.AsyncClient) -> None:
     await put(client, "Event", [event(i, stamp) for i, stamp in zip("dbcae", "12221", strict=True)])
     seen = []
@@ -108,6 +109,7 @@ async def test_wrong_pages_are_400(client: httpx.AsyncClient, query: str) -> Non
     assert (await client.get(f"/consumption/getEvents{query}")).status_code == 400
 
 
+@pytest.mark.slow
 async def test_events_are_filtered_by_equality(client: httpx.AsyncClient) -> None:
     await put(
         client,
@@ -134,6 +136,7 @@ async def test_events_are_filtered_by_equality(client: httpx.AsyncClient) -> Non
         assert total == len(expected)
 
 
+@pytest.mark.slow
 async def test_medical_rows_are_strings_and_filtered_by_substring(client: httpx.AsyncClient) -> None:
     await put(client, "Medical", [patient("a", "Ann Lee", "Dr. Roe"), patient("b", "Bo%b", "Dr. Lee", 7)])
     items, _ = await get(client, "getMedical")
@@ -160,6 +163,7 @@ async def read_through(client: httpx.AsyncClient, name: str, query: str = "") ->
         seen += [str(item["id"]) for item in items]
 
 
+@pytest.mark.slow
 async def test_reading_by_id_is_stable_under_commits(
     client: httpx.AsyncClient,
 ) -> None:
@@ -173,6 +177,7 @@ async def test_reading_by_id_is_stable_under_commits(
     assert await read_through(client, "getEvents") == ["a", "aa", "b", "c", "d", "e"]
 
 
+@pytest.mark.slow
 async def test_rows_whose_id_another_table_has_can_be_left_out(
     client: httpx.AsyncClient, staged: Callable[[int], list[Row]]
 ) -> None:
@@ -210,6 +215,7 @@ async def test_a_lenient_read_reports_what_is_not_understood(
     assert said in answer.text
 
 
+@pytest.mark.slow
 async def test_without_a_limit_every_row_comes_however_many(
     client: httpx.AsyncClient, staged: Callable[[int], list[Row]]
 ) -> None:

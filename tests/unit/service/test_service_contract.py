@@ -186,6 +186,7 @@ async def test_workflows_always_answer(client: httpx.AsyncClient, query: str, ru
     assert (answer.status_code, [row["run_id"] for row in answer.json()]) == (200, runs)
 
 
+@pytest.mark.slow
 async def test_without_pipelines_there_are_no_workflows(path: Path) -> None:
     warehouse = await asyncio.to_thread(Warehouse.open, path, INGEST_MODELS)
     transport = httpx.ASGITransport(app=create_app(warehouse, INGEST_MODELS))
@@ -238,6 +239,7 @@ def test_durations_read_as_the_original_writes_them(milliseconds: int, text: str
     assert duration_text(timedelta(milliseconds=milliseconds)) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["/consumption", "/api"])
 async def test_page_views_are_counted_by_day(client: httpx.AsyncClient, route: str) -> None:
     today = datetime.now(UTC).date()
@@ -273,6 +275,7 @@ async def test_an_unknown_api_is_404_in_each_generations_words(client: httpx.Asy
     assert (new.status_code, "error" in new.json()) == (404, True)
 
 
+@pytest.mark.slow
 async def test_medical_paths_can_be_opened(client: httpx.AsyncClient) -> None:
     names = (
         "patient_name",
@@ -296,6 +299,7 @@ async def test_medical_paths_can_be_opened(client: httpx.AsyncClient) -> None:
     assert [item["id"] for item in found] == ["a"]
 
 
+@pytest.mark.slow
 async def test_topics_hold_the_dead_letters_of_a_model(
     client: httpx.AsyncClient, context: ServiceContext
 ) -> None:
@@ -326,6 +330,7 @@ async def test_the_root_says_what_is_served(client: httpx.AsyncClient) -> None:
     assert "getBlobs" in status["consumption"]
 
 
+@pytest.mark.slow
 async def test_metrics_count_what_was_done(client: httpx.AsyncClient) -> None:
     log = {"timestamp": "t", "level": "INFO", "message": "m"}
     body = [{"id": "a", **log}, {"id": "b", **log, "message": "[DLQ] m"}, {"id": "c"}]
@@ -347,6 +352,7 @@ async def test_metrics_count_what_was_done(client: httpx.AsyncClient) -> None:
         assert line in lines
 
 
+@pytest.mark.slow
 async def test_every_documented_path_is_served(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
@@ -358,6 +364,7 @@ async def test_every_documented_path_is_served(client: httpx.AsyncClient) -> Non
             assert answer.headers["content-type"].partition(";")[0] in kinds, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["limit=-1", "limit=x", "offset=" + "9" * 30, "limit=1&offset=1&level=INFO"]
 )

@@ -12,6 +12,7 @@ from engine.service.models import load_ingest_models
 from engine.service.warehouse import Warehouse
 
 
+@pytest.mark.slow
 def test_only_the_owner_can_read_the_warehouse(tmp_path: Path) -> None:
     path = tmp_path / "warehouse" / "warehouse.duckdb"
 

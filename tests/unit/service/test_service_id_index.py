@@ -52,6 +52,7 @@ def rows(path: Path, models: Models) -> Iterator[Rows]:
     storage.close()
 
 
+@pytest.mark.slow
 def test_index_knows_rows_from_before_and_after_it_was_built(rows: Rows) -> None:
     assert rows.find("a") == set()
     rows.append(["a", "b"], 1)
@@ -65,6 +66,7 @@ def test_index_knows_rows_from_before_and_after_it_was_built(rows: Rows) -> None
     assert rows.find("x") == set()
 
 
+@pytest.mark.slow
 def test_index_may_know_rows_that_are_gone(rows: Rows) -> None:
     rows.append(["a"], 1)
     assert rows.find("a") == {1}
@@ -73,6 +75,7 @@ def test_index_may_know_rows_that_are_gone(rows: Rows) -> None:
     assert rows.find("a") == {1, 2}
 
 
+@pytest.mark.slow
 def test_index_is_rebuilt_when_much_was_added(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_index, "MAX_RECENT", 3)
     assert rows.find("0-0") == set()
@@ -83,6 +86,7 @@ def test_index_is_rebuilt_when_much_was_added(rows: Rows, monkeypatch: pytest.Mo
     assert rows.find("3-2", "6-1", "8-0") == {3, 6}
 
 
+@pytest.mark.slow
 def test_index_misses_no_row_of_a_large_load(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_index, "MAX_RECENT", 3)
     assert rows.find("0") == set()
@@ -91,6 +95,7 @@ def test_index_misses_no_row_of_a_large_load(rows: Rows, monkeypatch: pytest.Mon
     assert [rows.find(str(number)) for number in range(5)] == [{1, 2}] * 5
 
 
+@pytest.mark.slow
 def test_index_is_bounded_when_one_id_comes_again(
     path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +119,7 @@ def test_index_is_bounded_when_one_id_comes_again(
     assert [len(answer or ()) for answer in answers] == [0] + [1] * 8
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_built_stops_no_writes(
     path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +154,7 @@ def test_without_pyarrow_there_is_no_index(rows: Rows, monkeypatch: pytest.Monke
     assert rows.find("a") is None
 
 
+@pytest.mark.slow
 def test_any_order_of_deliveries_leaves_what_was_sent_last(
     path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,7 @@ async def test_an_empty_array_with_per_record_results(client: httpx.AsyncClient)
     assert answer.json() == {"written": 0, "dead": [], "duplicate": False}
 
 
+@pytest.mark.slow
 async def test_a_repeated_key_is_answered_as_the_first_was(client: httpx.AsyncClient) -> None:
     headers = PER_RECORD | {"Idempotency-Key": "key", "X-ODW-Delivery": "fresh"}
     first = (await post(client, [GOOD, {"id": "b"}], **headers)).json()
@@ -230,6 +231,7 @@ async def test_a_fresh_request_of_an_overtaken_epoch_replaces_its_rows(
         assert reader.execute('SELECT count(*) FROM "Note"').fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 async def test_a_corrected_record_recovers_its_dead_letter(client: httpx.AsyncClient) -> None:
     await post(client, [{"id": "b", "text": "[DLQ]x"}, {"id": "c"}], **PER_RECORD)
     await post(client, [{"id": "b", "text": "mended"}], X_ODW_Delivery="replay", **PER_RECORD)
@@ -301,6 +303,7 @@ async def test_a_large_body_is_413_also_when_it_only_unzips_to_one(
     assert largest == 1_001
 
 
+@pytest.mark.slow
 async def test_a_full_queue_is_429_and_a_stopping_service_503(path: Path, models: Models) -> None:
     tables = tables_of(models)
     settings = ServiceSettings(max_queued_requests=1)
@@ -328,6 +331,7 @@ async def test_a_full_queue_is_429_and_a_stopping_service_503(path: Path, models
     await asyncio.to_thread(warehouse.close)
 
 
+@pytest.mark.slow
 async def test_removed_warehouse_is_503_and_unhealthy(client: httpx.AsyncClient, path: Path) -> None:
     assert (await post(client, GOOD)).status_code == 200
     shutil.rmtree(path.parent)
@@ -341,6 +345,7 @@ async def test_removed_warehouse_is_503_and_unhealthy(client: httpx.AsyncClient,
     assert (await client.get("/liveness")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_transforms_that_fail_are_500(path: Path) -> None:
     from pydantic import BaseModel
 
@@ -365,6 +370,7 @@ async def test_transforms_that_fail_are_500(path: Path) -> None:
     await asyncio.to_thread(warehouse.close)
 
 
+@pytest.mark.slow
 async def test_a_model_without_a_table_is_validated_and_transformed_only(path: Path) -> None:
     from pydantic import BaseModel
 
@@ -380,6 +386,7 @@ async def test_a_model_without_a_table_is_validated_and_transformed_only(path: P
     await asyncio.to_thread(warehouse.close)
 
 
+@pytest.mark.slow
 async def test_keys_guard_ingest_and_reading_each(warehouse: Warehouse, models: Models) -> None:
     settings = ServiceSettings(ingest_api_key=hash_of("aa.bb"), consumption_api_key=hash_of("cc.dd"))
     transport = httpx.ASGITransport(app=create_app(warehouse, models, settings))

@@ -21,6 +21,7 @@ async def test_the_case_of_the_wish_does_not_matter(client: httpx.AsyncClient, w
     assert answer.json()["written"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", ["", " ", "\t\n"])
 async def test_a_blank_reason_discards_nothing(client: httpx.AsyncClient, reason: str) -> None:
     await client.post("/ingest/NoteSource", json=[{"id": "n1"}])

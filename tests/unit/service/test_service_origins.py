@@ -22,6 +22,7 @@ async def stored(client: httpx.AsyncClient, **query: str) -> list[tuple[Any, ...
     return [(one["record_id"], one["pipeline"], one["run"], one["node"], one["key"]) for one in items]
 
 
+@pytest.mark.slow
 async def test_origin_of_a_request_is_kept_with_its_dead_letters(client: httpx.AsyncClient) -> None:
     await client.post("/ingest/NoteSource", json=[BAD, {"id": "b"}], headers=ORIGIN)
     await client.post("/ingest/NoteSource", json={"id": "c", "text": "[DLQ]"})
@@ -32,6 +33,7 @@ async def test_origin_of_a_request_is_kept_with_its_dead_letters(client: httpx.A
     assert await stored(client, id="c") == [("c", None, None, None, None)]
 
 
+@pytest.mark.slow
 async def test_who_names_no_origin_takes_none_away(client: httpx.AsyncClient) -> None:
     await client.post("/ingest/NoteSource", json=BAD, headers=ORIGIN)
     await client.post("/ingest/NoteSource", json=BAD | {"size": 2})
@@ -53,6 +55,7 @@ def forwarded(number: int, body: object) -> str:
     return json.dumps({"id": f"dlq_{number}", "extracted_data": text})
 
 
+@pytest.mark.slow
 def test_letters_of_an_older_warehouse_get_their_origins(path: Path, models: tuple[IngestModel, ...]) -> None:
     import duckdb
 

@@ -116,6 +116,7 @@ def rows(answer: httpx.Response) -> Rows:
     return items
 
 
+@pytest.mark.slow
 async def test_posted_rows_are_read_back(path: Path) -> None:
     wide = IngestModel("Wide", Wide, "Wide")
     written, read = await exchange(path, [wide], ("/ingest/Wide", [ROW]), ("/consumption/getWide", None))
@@ -123,6 +124,7 @@ async def test_posted_rows_are_read_back(path: Path) -> None:
     assert rows(read) == [ROW | {"at": "2026-02-03T10:11:12+00:00"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -153,6 +155,7 @@ async def test_plain_columns_can_be_asked_for(path: Path, field: str, value: str
     assert rows(none) == []
 
 
+@pytest.mark.slow
 async def test_a_model_with_another_table_is_read_by_both_names(path: Path) -> None:
     both = [model("ReadingSource", "Measurement", celsius=(float, ...))]
     names = ("ReadingSource", "Reading", "Measurement", "measurement")
@@ -167,6 +170,7 @@ async def test_a_model_with_another_table_is_read_by_both_names(path: Path) -> N
     assert read[-1].status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["rowid", "ROWID", "select", "order", "limit", "table", "sequence", "place", "tag"]
 )
@@ -183,6 +187,7 @@ async def test_fields_may_have_any_name(path: Path, name: str) -> None:
     assert rows(read) == [{"id": "o", name: "y"}]
 
 
+@pytest.mark.slow
 async def test_a_dirty_table_with_a_rowid_is_cleaned(path: Path) -> None:
     odd = [model("Odd", rowid=(int, ...))]
     warehouse = await asyncio.to_thread(Warehouse.open, path, odd)
@@ -200,6 +205,7 @@ async def test_a_dirty_table_with_a_rowid_is_cleaned(path: Path) -> None:
     assert [row["id"] for row in clean] == ["o", "p0", "p1", "p2"]
 
 
+@pytest.mark.slow
 async def test_a_moment_is_asked_for_as_it_was_answered(path: Path) -> None:
     moments = ["2026-02-03T10:11:12+00:00", "2026-02-03T10:11:12.500000+00:00"]
     asked = [
@@ -218,6 +224,7 @@ async def test_a_moment_is_asked_for_as_it_was_answered(path: Path) -> None:
     assert [row["id"] for row in rows(after)] == second
 
 
+@pytest.mark.slow
 async def test_values_are_asked_for_in_any_spelling(path: Path) -> None:
     one = {
         "id": "6f9619ff-8b86-d011-b42d-00cf4fc964ff", "ref": "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
@@ -259,6 +266,7 @@ async def test_values_are_asked_for_in_any_spelling(path: Path) -> None:
     assert counts == [1] * len(asked) + [0] * len(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [int, UUID, date, Decimal, list[str], str | None])
 async def test_ids_of_any_type_are_taken(path: Path, key: Any) -> None:
     values = {int: 7, date: "2026-01-02", Decimal: "1.5", list[str]: ["a"]}
@@ -275,6 +283,7 @@ async def test_ids_of_any_type_are_taken(path: Path, key: Any) -> None:
     assert rows(read)[0] == {"id": value, "n": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "stored", "asked"),
     [(float, 1.0, "1"), (float, -0.0, "0"), (Decimal, "1E+2", "100"), (Decimal, "-0.0", "0")],
@@ -288,6 +297,7 @@ async def test_numbers_as_ids_are_asked_for_in_any_spelling(
     assert (posted.json()["written"], len(rows(read))) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "died", "sent"),
     few(
@@ -325,6 +335,7 @@ async def test_a_row_closes_a_letter_in_any_spelling(
     assert [one["status"] for one in rows(letters)] == ["recovered"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "died", "sent"), [(str, "007", "7"), (int, "7.5", 8), (datetime, "0001-01-01T00:00:00+05:00", 7)]
 )
@@ -337,6 +348,7 @@ async def test_a_letter_of_another_id_stays_open(path: Path, key: Any, died: Any
     assert rows(letters)[0]["status"] == "open"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "stored", "asked"),
     [
@@ -361,6 +373,7 @@ async def test_a_record_is_shown_for_any_spelling_of_its_id(
         assert (len(rows(listed)), len(rows(none))) == (value == "none", 0)
 
 
+@pytest.mark.slow
 async def test_dead_letters_are_closed_by_their_id_in_any_spelling(path: Path) -> None:
     some = [model("Some", id=(str, ...), n=(int, ...))]
     bad = ("/ingest/Some", [{"id": "a", "n": "none"}])
@@ -371,6 +384,7 @@ async def test_dead_letters_are_closed_by_their_id_in_any_spelling(path: Path) -
     assert [one["status"] for one in rows(found)] == ["discarded"]
 
 
+@pytest.mark.slow
 async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
     class Aliased(BaseModel):
         model_config = ConfigDict(populate_by_name=True)
@@ -389,6 +403,7 @@ async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
     assert rows(read) == [{"id": "a", "user_id": 5, "note": None}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "make", "as_shown"),
     [
@@ -408,6 +423,7 @@ async def test_stored_rows_each_get_a_new_default(path: Path, kind: Any, make: A
     assert len({as_shown(row["n"]) for row in rows(answer)}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [Decimal | None, datetime | None, dict[str, int] | None, int | None], ids=str
 )
@@ -418,6 +434,7 @@ async def test_a_factory_may_make_null(path: Path, kind: Any) -> None:
     assert rows(answer) == [{"id": "a", "n": None}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "problem"),
     [(lambda: 1 / 0, r"n fails \(ZeroDivisionError\)"), (lambda: "x", "n makes values that are no BIGINT")],
@@ -430,6 +447,7 @@ async def test_a_failing_factory_is_named_at_the_start(path: Path, make: Any, pr
         await exchange(path, reading)
 
 
+@pytest.mark.slow
 async def test_rows_keep_their_own_rowid_field(path: Path) -> None:
     posted = ("/ingest/Reading", [{"id": "a", "rowid": 1}, {"id": "b", "rowid": 0}])
     await exchange(path, [model("Reading", id=(str, ...), rowid=(int, ...))], posted)
@@ -442,6 +460,7 @@ async def test_rows_keep_their_own_rowid_field(path: Path) -> None:
     assert {row["id"]: (row["rowid"], row["n"]) for row in rows(answer)} == {"a": (1, None), "b": (0, None)}
 
 
+@pytest.mark.slow
 async def test_a_default_made_of_other_fields_stays_null_in_stored_rows(path: Path) -> None:
     await exchange(path, [model("Reading", id=(str, ...))], ("/ingest/Reading", [{"id": "a"}]))
     reading = [model("Reading", id=(str, ...), n=(str, Field(default_factory=lambda data: data["id"])))]
@@ -450,6 +469,7 @@ async def test_a_default_made_of_other_fields_stays_null_in_stored_rows(path: Pa
     assert {row["id"]: row["n"] for row in rows(answer)} == {"a": None, "b": "b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "old", "read"),
     few(
@@ -489,6 +509,7 @@ async def test_a_change_that_keeps_every_value_is_made(
         assert rows(answer) == [{"id": "r", **expected}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "old", "problem"),
     [
@@ -518,6 +539,7 @@ async def test_a_change_that_would_lose_a_value_stops(
     assert rows(answer) == [{"id": "r", **old}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "old"),
     [
@@ -544,6 +566,7 @@ async def test_rows_that_a_narrower_model_refuses_are_counted(
         assert "1 rows" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [Any, object, Annotated[str | None, Field(max_length=2)], dict[str, Any] | None]
 )
@@ -556,6 +579,7 @@ async def test_fields_that_take_null_keep_it_over_restarts(
     assert not caplog.messages
 
 
+@pytest.mark.slow
 async def test_ids_that_become_uuids_are_respelled(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     known = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
     old = [{"id": one, "n": n} for n, one in enumerate([known, known.upper(), f"{{{known}}}", "other"])]
@@ -569,6 +593,7 @@ async def test_ids_that_become_uuids_are_respelled(path: Path, caplog: pytest.Lo
     assert rows(after) == [{"id": known, "n": 4}, {"id": "other", "n": 3}]
 
 
+@pytest.mark.slow
 async def test_an_empty_table_takes_any_change(path: Path) -> None:
     await exchange(path, [model("Reading", n=(str, ...))])
     changed = [model("Reading", n=(int, ...), m=(float, ...))]
@@ -576,6 +601,7 @@ async def test_an_empty_table_takes_any_change(path: Path) -> None:
     assert written.json()["written"] == 1
 
 
+@pytest.mark.slow
 async def test_texts_that_were_kept_as_json_lose_their_quotes(path: Path) -> None:
     def open_and_close() -> None:
         Warehouse.open(path, wide).close()
@@ -617,6 +643,7 @@ def test_models_that_disagree_about_a_table_say_where(path: Path, other: dict[st
         Warehouse.open(path, [first, model("Two", "Both", **other)])
 
 
+@pytest.mark.slow
 def test_a_table_that_loses_its_key_is_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Warehouse.open(path, [model("Reading")]).close()
     assert not caplog.messages

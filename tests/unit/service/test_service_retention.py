@@ -113,6 +113,7 @@ def ledger(path: Path, models: Models) -> Ledger:
     return Ledger(path, models)
 
 
+@pytest.mark.slow
 def test_rows_older_than_the_age_are_removed(ledger: Ledger) -> None:
     ledger.put("ab", age=9)
     ledger.put("c", age=6)
@@ -124,6 +125,7 @@ def test_rows_older_than_the_age_are_removed(ledger: Ledger) -> None:
     assert ledger.ids() == "e"
 
 
+@pytest.mark.slow
 def test_last_rows_grow_old_although_nothing_follows_them(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_last_rows_grow_old_although_nothing_follows_them(
     assert ledger.ids() == ""
 
 
+@pytest.mark.slow
 def test_rows_are_new_after_all_older_ones_are_gone_and_a_restart(path: Path, models: Models) -> None:
     before = Ledger(path, models)
     for ids in ("ab", "cd", "ef"):
@@ -153,6 +156,7 @@ def test_rows_are_new_after_all_older_ones_are_gone_and_a_restart(path: Path, mo
     assert ledger.ids() == "g"
 
 
+@pytest.mark.slow
 def test_newest_rows_are_kept_in_whole_requests(ledger: Ledger) -> None:
     for ids in ("ab", "cd", "ef"):
         ledger.put(ids)
@@ -161,6 +165,7 @@ def test_newest_rows_are_kept_in_whole_requests(ledger: Ledger) -> None:
     assert ledger.trim({"Note": Keep(rows=4)}) == []
 
 
+@pytest.mark.slow
 def test_duplicates_do_not_count_as_rows(ledger: Ledger) -> None:
     for ids in ("abc", "ab", "a"):
         ledger.put(ids)
@@ -168,6 +173,7 @@ def test_duplicates_do_not_count_as_rows(ledger: Ledger) -> None:
     assert ledger.ids() == "abc"
 
 
+@pytest.mark.slow
 def test_duplicates_that_come_during_a_pass_do_not_count(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +191,7 @@ def test_duplicates_that_come_during_a_pass_do_not_count(
     assert (account.acknowledged, account.present, account.replaced, account.overtaken) == (10, 6, 2, 2)
 
 
+@pytest.mark.slow
 def test_a_step_removes_a_portion(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "PORTION", 4)
     for ids in ("ab", "cd", "efghij", "k", "l"):
@@ -194,6 +201,7 @@ def test_a_step_removes_a_portion(ledger: Ledger, monkeypatch: pytest.MonkeyPatc
     assert ledger.ids() == "m"
 
 
+@pytest.mark.slow
 def test_closed_dead_letters_are_removed_and_open_ones_kept(ledger: Ledger) -> None:
     ledger.put("", "p", "q", "r", "s")
     for identifier, age in (("p", 9), ("q", 2), ("r", 1)):
@@ -206,6 +214,7 @@ def test_closed_dead_letters_are_removed_and_open_ones_kept(ledger: Ledger) -> N
     assert ledger.letters() == "s"
 
 
+@pytest.mark.slow
 def test_what_was_removed_still_counts_as_delivered(ledger: Ledger) -> None:
     ledger.put("abc", "x", age=9)
     ledger.put("d")
@@ -216,6 +225,7 @@ def test_what_was_removed_still_counts_as_delivered(ledger: Ledger) -> None:
     assert (account.dead, account.letters) == (1, 1)
 
 
+@pytest.mark.slow
 def test_an_older_warehouse_knows_the_age_of_requests_with_a_key(path: Path, models: Models) -> None:
     older = Ledger(path, models)
     for ids in ("a", "b"):
@@ -230,6 +240,7 @@ def test_an_older_warehouse_knows_the_age_of_requests_with_a_key(path: Path, mod
     assert ledger.trim({"Note": Keep(seconds=7 * DAY)}) == [2]
 
 
+@pytest.mark.slow
 async def test_a_service_removes_while_it_runs_and_reports_it(
     path: Path, models: Models, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,6 +265,7 @@ async def test_a_service_removes_while_it_runs_and_reports_it(
     warehouse.close()
 
 
+@pytest.mark.slow
 async def test_a_removal_that_fails_is_logged_and_writing_continues(
     path: Path, models: Models, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

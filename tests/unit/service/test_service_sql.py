@@ -169,6 +169,7 @@ def test_a_query_that_runs_too_long_is_ended(warehouse: Warehouse) -> None:
     assert run_query(warehouse.query_cursor, "SELECT 1").rows == [[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured on Linux only")
 @pytest.mark.parametrize("value", ["range(2000)", "{'a': range(2000)}", "[[repeat('x', 20000)]]"])
 def test_a_result_that_is_too_large_is_refused(warehouse: Warehouse, value: str) -> None:
@@ -185,6 +186,7 @@ def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> No
     assert run_query(warehouse.query_cursor, "SELECT 1").rows == [[1]]
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=40), place=st.sampled_from(FORBIDDEN))
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=WITH_FIXTURES)
 def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place: str) -> None:
@@ -193,6 +195,7 @@ def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place:
             run_query(warehouse.query_cursor, sql, limits=QueryLimits(seconds=1))
 
 
+@pytest.mark.slow
 async def test_queries_need_the_key_for_reading(path: Path, models: tuple[IngestModel, ...]) -> None:
     keys = ServiceSettings(consumption_api_key=hash_of("read.1"), ingest_api_key=hash_of("write.1"))
     async for client in opened(path, models, keys):
@@ -203,6 +206,7 @@ async def test_queries_need_the_key_for_reading(path: Path, models: tuple[Ingest
             assert (await client.post("/snapshots", headers=headers)).status_code == status
 
 
+@pytest.mark.slow
 async def test_another_process_opens_a_snapshot(filled: httpx.AsyncClient) -> None:
     answer = await filled.post("/snapshots")
     script = f"import duckdb; print(duckdb.connect({answer.json()['file']!r}).sql('FROM Note').fetchall())"
@@ -213,6 +217,7 @@ async def test_another_process_opens_a_snapshot(filled: httpx.AsyncClient) -> No
     assert done.stdout.count("('a'") == 1
 
 
+@pytest.mark.slow
 async def test_only_the_newest_snapshots_are_kept(filled: httpx.AsyncClient) -> None:
     files = [Path((await filled.post("/snapshots")).json()["file"]) for _ in range(5)]
     assert [file.exists() for file in files] == [False, False, True, True, True]

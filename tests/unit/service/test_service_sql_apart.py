@@ -89,6 +89,7 @@ def test_functions_that_are_named_exist() -> None:
     assert not _PLAIN & _PACKING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "filled"),
     [
@@ -126,6 +127,7 @@ async def test_a_copy_has_all_tables_and_the_rows_of_those_named(
     assert not files[0].parent.exists()
 
 
+@pytest.mark.slow
 def test_copies_that_a_killed_service_left_are_removed(path: Path, models: tuple[IngestModel, ...]) -> None:
     left, snapshot = path.parent / "snapshots" / "query-1", path.parent / "snapshots" / "warehouse-1.duckdb"
     left.mkdir(parents=True)

@@ -30,6 +30,7 @@ def locked(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Path]:
     return attempts
 
 
+@pytest.mark.slow
 async def test_a_warehouse_that_is_let_go_of_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ async def test_models_read_at_the_same_route_stop_the_start(
     assert not (tmp_path / "warehouse").exists()
 
 
+@pytest.mark.slow
 async def test_an_exact_name_is_read_before_a_short_one(tmp_path: Path) -> None:
     own = [IngestModel(one, create_model(one, id=(str, ...)), one) for one in ("ReadingSource", "Reading")]
     async with server.running_service(tmp_path, models=own) as service:

@@ -54,6 +54,7 @@ def test_columns_follow_the_model_with_the_key_first() -> None:
     assert table.key == "id"
 
 
+@pytest.mark.slow
 def test_values_of_every_type_come_back(path: Path) -> None:
     warehouse = Warehouse.open(path, [IngestModel("Wide", Wide, "Wide")])
     moment = datetime(2026, 11, 23, 12, tzinfo=timezone(timedelta(hours=2)))
@@ -106,6 +107,7 @@ def test_two_models_that_disagree_about_a_table_are_refused() -> None:
         tables_of([IngestModel("One", One, "T"), IngestModel("Two", Two, "T")])
 
 
+@pytest.mark.slow
 def test_a_file_with_other_columns_is_refused_with_the_differences(path: Path) -> None:
     class Before(BaseModel):
         id: str
@@ -140,6 +142,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
         Warehouse.open(path, [])
 
 
+@pytest.mark.slow
 def test_a_file_of_a_newer_format_is_refused(path: Path) -> None:
     import duckdb
 

@@ -76,6 +76,7 @@ async def test_a_wrong_claim_opens_nothing(given: dict[str, Any]) -> None:
     assert not await allows(signed(claims(**given)))
 
 
+@pytest.mark.slow
 async def test_only_our_key_and_algorithm_count() -> None:
     assert not await allows(signed(claims(), OTHER))
     assert not await allows(signed(claims(), KEY, "RS512"))

@@ -220,6 +220,7 @@ def check(answer: httpx.Response, count: int) -> list[dict[str, Any]]:
     return dead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Wide", "Aliased"])
 @settings(max_examples=examples(25), deadline=None, suppress_health_check=WITH_FIXTURES)
 @given(odd=st.lists(records, min_size=1, max_size=6))
@@ -239,6 +240,7 @@ def test_a_number_beyond_every_float_never_becomes_null(desk: Desk, text: str) -
     assert [one["source"] for one in check(answer, 1)] == ["table"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", few(ODD, 8))
 def test_odd_values_in_every_field_leave_the_neighbours_alone(desk: Desk, text: str) -> None:
     names = [name for name in Wide.model_fields if name != "id"] + ["unknown"]
@@ -315,6 +317,7 @@ def _refuse(text: str) -> str:
 SECRETS = st.from_regex(r"[A-Z][a-z]{3,8}-[0-9]{4}", fullmatch=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25), deadline=None)
 @given(secret=SECRETS, field=st.sampled_from([name for name in Secretive.model_fields if name != "id"]))
 def test_a_message_quotes_no_value(secret: str, field: str) -> None:
@@ -350,6 +353,7 @@ def test_more_values_than_allowed_are_refused_unread(desk: Desk) -> None:
     assert (answer.status_code, answer.text) == (413, "Too many values in one request. Maximum is 1000000")
 
 
+@pytest.mark.slow
 def test_an_answer_about_many_dead_records_is_bounded(desk: Desk) -> None:
     (answer,) = desk.post("Wide", json.dumps([{"x" * 500: 1}] * 1000))
     assert len(check(answer, 1000)) == 1000

@@ -152,6 +152,7 @@ def test_compaction_keeps_the_newest_rows_and_clears_the_mark(desk: Desk, note: 
     assert not desk.is_dirty()
 
 
+@pytest.mark.slow
 def test_a_dirty_table_is_compacted_when_idle(
     path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_of_one_id_twice_in_a_request_the_last_wins(desk: Desk, note: Note, deli
     assert desk.stored() == 2
 
 
+@pytest.mark.slow
 def test_of_one_id_twice_in_a_group_the_last_wins(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     futures = [
@@ -193,6 +195,7 @@ def test_of_one_id_twice_in_a_group_the_last_wins(idle: tuple[Desk, Writer], not
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad", [{"size": 2**63}, {"size": "no number"}, {"text": {"no", "text"}, "tags": 5}, {"tags": object()}]
 )
@@ -219,6 +222,7 @@ def test_a_key_is_written_once_and_answered_alike(desk: Desk, note: Note) -> Non
     assert desk.stored() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [0, 2, 3])
 def test_a_key_is_known_however_many_are_held_in_memory(
     path: Path, models: Models, note: Note, held: int, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +235,7 @@ def test_a_key_is_known_however_many_are_held_in_memory(
         desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_key_still_in_the_queue_is_not_written_twice(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     first = desk.warehouse.submit(desk.submission([note("a")], "fresh", "key"))
@@ -247,6 +252,7 @@ def test_a_key_that_failed_may_be_tried_again(desk: Desk, note: Note) -> None:
     assert desk.put([note("a")], "fresh", "key") == Receipt(1)
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_and_a_closed_one_too(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     futures = [desk.warehouse.submit(desk.submission([note(str(n))], "fresh")) for n in range(4)]
@@ -260,6 +266,7 @@ def test_a_full_queue_refuses_and_a_closed_one_too(idle: tuple[Desk, Writer], no
         desk.put([note("late")])
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_rows_marks_keys_and_order(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models))
     for _ in range(4):
@@ -301,6 +308,7 @@ def test_a_recovered_letter_stays_so_unless_the_record_is_another(
     assert desk.letters() == {"a": "open"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("models", "kind"),
     [((IngestModel("Note", create_model("Note", id=kind, text=str), "Note"),), kind) for kind in (str, int)],
@@ -328,6 +336,7 @@ def test_readers_see_one_state_while_rows_are_written(desk: Desk, note: Note) ->
     assert desk.texts() == {"a": "2"}
 
 
+@pytest.mark.slow
 def test_old_keys_are_forgotten(path: Path, models: Models, note: Note) -> None:
     warehouse = Warehouse.open(path, models, ServiceSettings(ledger_days=0))
     desk = Desk(warehouse)
@@ -337,6 +346,7 @@ def test_old_keys_are_forgotten(path: Path, models: Models, note: Note) -> None:
     warehouse.close()
 
 
+@pytest.mark.slow
 def test_late_fresh_rows_are_not_duplicated(desk: Desk, note: Note) -> None:
     desk.put([note("x")], "fresh", "first", Epoch("run/load", 1))
     desk.put([note("a"), note("b")], "replay", "second", Epoch("run/load", 2))
@@ -347,6 +357,7 @@ def test_late_fresh_rows_are_not_duplicated(desk: Desk, note: Note) -> None:
     assert not desk.is_dirty()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["fresh", "replay"])
 @pytest.mark.parametrize("scope", ["run/load", "run/load#7"])
 def test_a_late_request_replaces_nothing_newer(
@@ -361,6 +372,7 @@ def test_a_late_request_replaces_nothing_newer(
     assert desk.stored() == 3
 
 
+@pytest.mark.slow
 def test_rows_that_came_after_a_look_are_kept_when_asked_to(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     guarded = replace(desk.submission([note("a", "old"), note("b", "old")], "replay"), unless_newer=0)
@@ -384,6 +396,7 @@ def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epo
     assert desk.stored() == 2, "ids that a client calls new are not looked for"
 
 
+@pytest.mark.slow
 def test_lower_epoch_does_not_reset_a_higher_one(desk: Desk, note: Note) -> None:
     for number in (3, 1):
         desk.put([note("a")], "replay", None, Epoch("run/load", number))
@@ -410,6 +423,7 @@ def test_parts_of_a_scope_and_the_whole_overtake_each_other(
     assert desk.stored() == rows
 
 
+@pytest.mark.slow
 def test_parts_are_known_after_a_restart(path: Path, models: Models, note: Note) -> None:
     with_parts = Warehouse.open(path, models)
     Desk(with_parts).put([note("a")], "replay", None, Epoch("run/load#7", 9))
@@ -438,6 +452,7 @@ def test_an_epoch_counts_in_its_table_alone(desk: Desk, note: Note) -> None:
     assert desk.stored() == 2
 
 
+@pytest.mark.slow
 def test_a_restart_knows_the_epochs(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models))
     desk.put([note("a")], "replay", None, Epoch("run/load", 2))
@@ -448,6 +463,7 @@ def test_a_restart_knows_the_epochs(path: Path, models: Models, note: Note) -> N
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_warehouse_from_before_there_were_epochs_learns_them(
     path: Path, models: Models, note: Note
 ) -> None:
@@ -463,6 +479,7 @@ def test_a_warehouse_from_before_there_were_epochs_learns_them(
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_epoch_counts_from_the_request_that_raises_it(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     work: list[tuple[Delivery, int, list[Row]]] = [
@@ -482,6 +499,7 @@ def test_epoch_counts_from_the_request_that_raises_it(idle: tuple[Desk, Writer],
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_only_requests_after_a_higher_epoch_are_replays(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models))
     desk.put([note("a"), note("b")], "fresh", None, Epoch("run/load", 1))
@@ -514,6 +532,7 @@ def test_an_epoch_whose_rows_were_refused_is_not_known(desk: Desk, note: Note) -
     assert desk.stored() == 2
 
 
+@pytest.mark.slow
 def test_old_epochs_are_forgotten(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models, ServiceSettings(ledger_days=0)))
     desk.put([note("a")], "replay", None, Epoch("run/load", 2))
@@ -532,6 +551,7 @@ class TestTheFileIsGone:
         assert desk.warehouse.problem == str(caught.value)
         return str(caught.value)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["file", "directory"])
     def test_nothing_is_acknowledged_any_more(self, path: Path, desk: Desk, note: Note, what: str) -> None:
         desk.put([note("a")], "fresh")
@@ -550,6 +570,7 @@ class TestTheFileIsGone:
         self.refused(desk, note("b"))
         assert path.read_bytes() == b"something else"
 
+    @pytest.mark.slow
     def test_it_continues_when_the_file_is_put_back(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
         aside = path.rename(path.with_name("aside.duckdb"))
@@ -559,6 +580,7 @@ class TestTheFileIsGone:
         desk.put([note("b")], "fresh")
         assert (desk.stored(), desk.warehouse.problem) == (2, None)
 
+    @pytest.mark.slow
     def test_one_that_goes_during_the_commit_is_noticed_before_the_answer(
         self, path: Path, desk: Desk, note: Note, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -572,6 +594,7 @@ class TestTheFileIsGone:
         monkeypatch.setattr(GroupCommit, "commit", commit)
         self.refused(desk, note("a"))
 
+    @pytest.mark.slow
     def test_a_database_that_broke_is_not_replaced(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
         desk.warehouse.writer._commit = None  # as after an error that DuckDB does not recover from

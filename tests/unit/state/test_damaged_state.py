@@ -67,6 +67,7 @@ async def read_everything(store: StateStore) -> None:
     await store.update_run(RUN, status=(await store.get_run(RUN)).status)
 
 
+@pytest.mark.slow
 @given(
     places=st.lists(st.integers(0, 10**7), min_size=1, max_size=4),
     length=st.integers(1, 3_000),

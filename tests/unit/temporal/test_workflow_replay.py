@@ -44,12 +44,14 @@ def _runtime_before_what_is_left_behind_is_counted() -> None:
     Runtime.default()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", few(STORED, 4), ids=lambda path: path.stem)
 async def test_stored_histories_replay(path: Path) -> None:
     # the sandbox is on by default
     await Replayer(workflows=WORKFLOWS, data_converter=converter()).replay_workflow(read(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workflows", "name"),
     [((PipelineRun, OneByOne), "done-shard-0-0"), ((Sleepy, ShardRun), "done-run")],

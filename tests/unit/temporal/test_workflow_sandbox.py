@@ -40,6 +40,7 @@ def loaded(modules: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_importing_the_workflows_loads_no_io_modules() -> None:
     # the SDK itself has its own needs, such as pydantic's absence; only what comes on top of it counts
     sdk = loaded("temporalio.workflow, temporalio.common, temporalio.exceptions")

@@ -216,6 +216,7 @@ def plain(value: object) -> bool:
     return isinstance(value, PLAIN)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200))
 @given(tree=trees, record=records)
 def test_every_expression_gives_plain_data_or_says_what_is_wrong(
@@ -249,6 +250,7 @@ def test_any_text_is_an_expression_or_refused(text: str) -> None:
 REACHABLE = {*OPERATORS.values(), *FUNCTIONS.values()}
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100))
 @given(tree=trees)
 def test_compiled_code_reaches_only_its_own_operators_and_functions(tree: ast.expr) -> None:

@@ -67,6 +67,7 @@ def append(name: str, data: bytes) -> None:
         file.write(data)
 
 
+@pytest.mark.slow
 async def test_a_later_run_continues_after_the_last_delivered_line(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(*range(1000)))
     assert await pipeline.run() == list(range(1000))
@@ -79,6 +80,7 @@ async def test_a_later_run_continues_after_the_last_delivered_line(pipeline: Pip
     assert pipeline.counted("unchanged") == pipeline.counted("begun_anew") == 0
 
 
+@pytest.mark.slow
 async def test_a_last_line_is_taken_when_it_is_complete(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(1) + b'{"n": ')
     assert await pipeline.run() == [1]
@@ -129,6 +131,7 @@ async def test_replaced_file_is_re_read_under_new_keys(pipeline: Pipeline, other
     assert pipeline.sink.keys == [f"x.jsonl#2:{len(arrived) + 1}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tail",
     [lines(2, 4, 5), lines(20, 3), lines(2) + b'{"n":3 }\n'],
@@ -146,6 +149,7 @@ async def test_file_rewritten_after_its_first_kilobyte_is_replaced(pipeline: Pip
     assert pipeline.sink.keys[0] == "x.jsonl#2:1"
 
 
+@pytest.mark.slow
 async def test_an_emptied_file_is_read_again_when_it_has_lines(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(1, 2))
     await pipeline.run()
@@ -156,6 +160,7 @@ async def test_an_emptied_file_is_read_again_when_it_has_lines(pipeline: Pipelin
     assert pipeline.sink.keys == ["x.jsonl#2:1"]
 
 
+@pytest.mark.slow
 async def test_resume_continues_after_a_bom_and_long_lines(pipeline: Pipeline) -> None:
     write("x.jsonl", b"\xef\xbb\xbf" + lines(1))
     assert await pipeline.run() == [1]
@@ -168,6 +173,7 @@ async def test_resume_continues_after_a_bom_and_long_lines(pipeline: Pipeline) -
     assert pipeline.sink.keys == ["x.jsonl:3"]
 
 
+@pytest.mark.slow
 async def test_a_broken_line_was_dealt_with(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(1) + b"{broken\n" + lines(3))
     assert await pipeline.run() == [1, 3]
@@ -179,6 +185,7 @@ async def test_a_broken_line_was_dealt_with(pipeline: Pipeline) -> None:
     assert [letter.key for letter in letters] == ["x.jsonl:2", "x.jsonl:4"]
 
 
+@pytest.mark.slow
 async def test_a_packed_file_is_read_again_as_a_whole_when_it_has_changed(pipeline: Pipeline) -> None:
     write("a.jsonl.gz", lines(*range(600)) + b'{"n": 600}')
     assert await pipeline.run("*.gz") == list(range(601))
@@ -211,6 +218,7 @@ async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(pipeli
     assert pipeline.sink.keys[0] == "x.jsonl:11"
 
 
+@pytest.mark.slow
 async def test_resumed_run_keeps_its_end_and_newer_bookmarks(
     pipeline: Pipeline,
 ) -> None:
@@ -229,6 +237,7 @@ async def test_resumed_run_keeps_its_end_and_newer_bookmarks(
     assert await pipeline.run() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("since", [0, 4])
 async def test_a_run_is_not_resumed_in_a_file_that_was_replaced(pipeline: Pipeline, since: int) -> None:
     if since:

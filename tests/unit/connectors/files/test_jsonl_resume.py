@@ -418,6 +418,7 @@ def any_keys(draw: st.DrawFn) -> Keys:
     return join_keys([keys, draw(any_keys())]) if draw(st.integers(0, 3)) == 0 else keys
 
 
+@pytest.mark.slow
 @given(
     st.lists(any_keys(), max_size=5), st.lists(st.sampled_from(["a/1", "b/12", "b/112", "a/01", "b", "7"]))
 )

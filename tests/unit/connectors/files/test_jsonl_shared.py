@@ -89,6 +89,7 @@ def _append(path: Path, name: str) -> None:
     anyio.run(append)
 
 
+@pytest.mark.slow
 async def test_parts_of_a_run_that_share_a_file_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     async with anyio.create_task_group() as group:

@@ -157,6 +157,7 @@ async def test_names_that_are_not_utf8_are_read_and_shown(monkeypatch: pytest.Mo
     assert (await run(mode="changed")).numbers == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["data/closed", "data/open/b.jsonl"])
 async def test_what_may_not_be_read_fails_alone(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write("data/open/a.jsonl", 1)
@@ -268,6 +269,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "pack"), PACKERS.items())
 async def test_packed_files_are_unpacked_and_damaged_ones_die_alone(suffix: str, pack: Any) -> None:
     content = b"".join(b'{"n": %d, "x": "%d"}\n' % (n, hash(n * 7919)) for n in range(3000))
@@ -289,6 +291,7 @@ async def test_packed_files_are_unpacked_and_damaged_ones_die_alone(suffix: str,
     assert again.dead == ran.dead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-8-sig"]
 )
@@ -393,6 +396,7 @@ class TestRotation:
         assert ran.dead == {}
         return sorted(ran.numbers)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("suffix", PACKERS)
     @pytest.mark.parametrize("filler", ["", "x" * 2000], ids=["small", "large"])
     async def test_renamed_then_packed_then_renamed_again(self, suffix: str, filler: str) -> None:
@@ -438,6 +442,7 @@ class TestRotation:
         self.append("data/b.jsonl", 1, 7, 8)
         assert await self.new() == [1, 7, 8]
 
+    @pytest.mark.slow
     async def test_what_moves_into_a_known_name_has_keys_of_its_own(self) -> None:
         for number in (1, 2):
             self.append("data/a.jsonl", number, number + 10)

@@ -95,6 +95,7 @@ def doctors(fates: Sequence[Fate]) -> list[object]:
 WHOLE = [f"text {number}" for number in range(4)]
 
 
+@pytest.mark.slow
 async def test_calls_of_a_batch_are_lines_of_one_job(world: World) -> None:
     assert doctors(await world.ask()) == WHOLE
     assert len(world.api.jobs) == 1

@@ -101,6 +101,7 @@ async def test_an_unavailable_model_is_asked_again_after_a_pause() -> None:
     assert models.asked == {"first": 2, "second": 5}
 
 
+@pytest.mark.slow
 async def test_many_batches_move_on_together_when_a_model_fails() -> None:
     """They do not try it one after the other, ever more slowly, and pass it over for one pause."""
     models = Models(first=away, second=answered)

@@ -109,6 +109,7 @@ def test_dates_are_found_among_other_years(written: str) -> None:
     assert dates_in(text)["2026-09-30"] == (text.index(written), text.index(written) + len(written))
 
 
+@pytest.mark.slow
 def test_hostile_digits_take_linear_time() -> None:
     """Quadratic searches would take minutes at these lengths."""
     assert dates_in("1234" * 100_000) == {}

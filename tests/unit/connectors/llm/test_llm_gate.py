@@ -146,6 +146,7 @@ class Endpoint:
         }
 
 
+@pytest.mark.slow
 async def test_a_declared_quota_is_used_in_full_without_refusals() -> None:
     clock = ScriptedClock(jump=True)
     gate, endpoint = Gate(clock, requests_per_minute=600), Endpoint(600, burst=100, level=100)

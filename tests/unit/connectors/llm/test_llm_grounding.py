@@ -94,6 +94,7 @@ def test_repeated_values_get_their_own_places_each() -> None:
     assert spans == {"who[0]": (0, 3), "who[1]": (8, 11), "who[2]": (0, 3), "other.name": (16, 19)}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60), st.text(max_size=12), st.text(max_size=60))
 def test_a_value_between_spaces_is_always_found(before: str, value: str, after: str) -> None:
@@ -106,6 +107,7 @@ def test_a_value_between_spaces_is_always_found(before: str, value: str, after: 
         assert text[slice(*span)] == wanted
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=80), st.text(max_size=20))
 def test_any_text_and_value_are_searched_without_an_error(text: str, value: str) -> None:

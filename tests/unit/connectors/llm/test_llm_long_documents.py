@@ -29,6 +29,7 @@ def params(**given: object) -> LlmParams:
     return LlmParams.model_validate({"fields": FIELDS, **given})
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.text(st.sampled_from("ab .\n字"), max_size=3_000), st.integers(0, 40))
 def test_parts_hold_the_whole_document_and_none_is_too_long(text: str, overlap: int) -> None:

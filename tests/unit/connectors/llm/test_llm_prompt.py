@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +120,7 @@ documents = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(documents, max_size=20), st.integers(1, 5), st.integers(1, 3_000), st.integers(1, 3))
 def test_packs_hold_every_document_once_within_the_limits(

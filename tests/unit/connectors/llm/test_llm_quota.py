@@ -21,6 +21,7 @@ def refused(one: Provider) -> float:
     return one.refused / (one.done + one.refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("burst", few([1 / 6, 1.0], 1))
 async def test_a_quota_that_is_told_is_used_in_full(burst: float) -> None:
     clock = ScriptedClock()
@@ -39,6 +40,7 @@ async def test_a_quota_that_is_declared_is_used_in_full() -> None:
     assert refused(quota) < 0.005
 
 
+@pytest.mark.slow
 async def test_a_changed_quota_is_followed_within_a_minute() -> None:
     clock = ScriptedClock()
     quota = provider(clock, burst=1 / 6)
@@ -49,6 +51,7 @@ async def test_a_changed_quota_is_followed_within_a_minute() -> None:
     assert refused(quota) < 0.005
 
 
+@pytest.mark.slow
 async def test_two_processes_that_share_a_quota_use_it_in_full() -> None:
     clock = ScriptedClock()
     quota = provider(clock, burst=1 / 6)

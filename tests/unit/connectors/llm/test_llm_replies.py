@@ -55,6 +55,7 @@ def test_a_nonce_that_is_there_twice_matches_no_slot() -> None:
     assert matched(reply(r1=slot("aa", "1"), r2=slot("aa", "2"), r3=slot("cc", "3"))) == {"r3": "3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hostile",
     ["```" + "a" * 200_000, "```" + "\n" * 200_000, "</thinking>" + "<think>" * 200_000],
@@ -65,11 +66,13 @@ def test_marks_without_an_end_take_linear_time(hostile: str) -> None:
     assert matched(f"{hostile} .\n{WHOLE}") == {"r1": "1", "r2": "2", "r3": "3"}
 
 
+@pytest.mark.slow
 def test_a_text_without_an_end_takes_linear_time_to_repair() -> None:
     assert repaired("{" + "'" * 40_001 + "}") == ["}"]
     assert repaired('{"' + '\\"' * 20_000 + "}") == ['"' * 20_000 + "}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [MAX_DEPTH, 300, 700, 3000, 100_000])
 @pytest.mark.parametrize("end", ["", ",}"], ids=["right", "with a mistake"])
 def test_a_reply_that_is_nested_too_deeply_is_none(depth: int, end: str) -> None:

@@ -221,6 +221,7 @@ def around(
     return inner.flatmap(wrapped)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(150))
 @given(st.data())
 def test_no_value_of_any_model_is_lost(data: st.DataObject) -> None:

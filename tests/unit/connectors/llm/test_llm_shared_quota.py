@@ -40,6 +40,7 @@ def gate(clock: ScriptedClock, allowances: Counted, requests: float = 600, token
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "minutes"),
     [(2, 1), *(pytest.param(processes, 10, marks=pytest.mark.series) for processes in (1, 2, 4))],
@@ -59,6 +60,7 @@ async def test_processes_use_all_of_a_declared_quota_and_no_more(
     assert shared.draws <= quota.done / 5 * processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "minutes"),
     [(4, 1), *(pytest.param(processes, 10, marks=pytest.mark.series) for processes in (1, 8))],

@@ -122,6 +122,7 @@ def test_a_body_that_is_cut_off_is_an_error(encoding: str) -> None:
         unpack_body(BODIES[encoding](TEXT)[:-5], encoding, LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_nothing_is_unpacked_beyond_the_limit(encoding: str) -> None:
     with pytest.raises(UnpackedTooLargeError):

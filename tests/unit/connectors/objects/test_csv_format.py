@@ -113,6 +113,7 @@ async def test_a_header_in_no_charset_that_is_guessed_is_refused() -> None:
         await rows("Müller Straße;Köln Grüße schön\n5;6\n".encode("cp850"))
 
 
+@pytest.mark.slow
 @given(
     table=st.lists(
         st.lists(
@@ -259,6 +260,7 @@ def test_columns_keep_their_names_and_none_is_lost(names: list[str]) -> None:
         assert found[names.index(name)] == name
 
 
+@pytest.mark.slow
 def test_a_header_of_very_many_columns_takes_no_square_of_time() -> None:
     assert len(set(column_names(["a"] * 100_000 + [""] * 100_000))) == 200_000
 
@@ -301,6 +303,7 @@ async def test_invalid_text_fails_alone_when_it_is_refused() -> None:
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=8)
 
 
+@pytest.mark.slow
 @given(
     table=st.lists(st.lists(FIELDS, min_size=3, max_size=3), min_size=1, max_size=30),
     piece=st.integers(1, 64),

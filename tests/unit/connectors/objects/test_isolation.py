@@ -94,6 +94,7 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 async def test_a_hostile_file_is_read_or_fails_alone(reader: DocumentReader) -> None:
     kinds = {"CorruptDocument", "DocumentTooLarge", "DocumentTooSlow"}
     files = {**hostile_word_files(), **hostile_pdfs()}
@@ -107,12 +108,14 @@ async def test_a_hostile_file_is_read_or_fails_alone(reader: DocumentReader) -> 
     assert await reader.parts(content_of("2025/01/letter 42.docx"), "x") != []
 
 
+@pytest.mark.slow
 async def test_the_parts_are_those_of_this_process(reader: DocumentReader) -> None:
     for name in ("2025/01/letter 42.docx", "2025/02/table 45.docx", "2025/02/two pages 40.pdf"):
         content = content_of(name)
         assert await reader.parts(content, name) == parts(content, name)
 
 
+@pytest.mark.slow
 async def test_a_worker_process_is_used_again(reader: DocumentReader) -> None:
     content = content_of("2025/02/two pages 40.pdf")
     await reader.parts(content, "x")
@@ -125,6 +128,7 @@ async def test_a_worker_process_is_used_again(reader: DocumentReader) -> None:
     assert idle() == first
 
 
+@pytest.mark.slow
 async def test_processes_end_with_the_last_reader() -> None:
     content = content_of("2025/02/two pages 40.pdf")
     async with DocumentReader() as first:
@@ -146,6 +150,7 @@ async def test_texts_and_images_start_no_process(monkeypatch: pytest.MonkeyPatch
             await reader.parts("[BINARY_DATA]data:application/zip;base64,AAAA", "x.zip")
 
 
+@pytest.mark.slow
 async def test_a_worker_that_was_killed_is_replaced(reader: DocumentReader) -> None:
     content = content_of("2025/02/two pages 40.pdf")
     expected = await reader.parts(content, "x")
@@ -154,6 +159,7 @@ async def test_a_worker_that_was_killed_is_replaced(reader: DocumentReader) -> N
     assert await reader.parts(content, "x") == expected
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_a_document() -> None:
     limits = ReaderLimits(seconds=600, stop_grace=0)
     opened = asyncio.Event()
@@ -166,6 +172,7 @@ async def test_a_stop_does_not_wait_for_a_document() -> None:
         assert idle() == []
 
 
+@pytest.mark.slow
 async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started = asyncio.get_running_loop().create_future()
     send = reader_worker.Worker.send
@@ -185,6 +192,7 @@ async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.Monkey
     assert is_gone(process)
 
 
+@pytest.mark.slow
 async def test_a_worker_ignores_signals_of_the_group(reader: DocumentReader) -> None:
     content = content_of("2025/02/two pages 40.pdf")
     await reader.parts(content, "x")
@@ -201,6 +209,7 @@ def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sk-secret" not in reader_worker._environment().values()
 
 
+@pytest.mark.slow
 def test_a_long_merged_cell_is_in_the_line_of_each_row() -> None:
     (part,) = parts(as_content(merged_down(3000)), "long.docx")
     assert isinstance(part, TextPart)
@@ -222,6 +231,7 @@ def test_merged_cells_stand_once_in_a_line() -> None:
     assert parts(as_content(data), "x") == [TextPart("wide | tall\na | b | tall")]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25), deadline=None)
 @given(
     rows=st.integers(1, 5),

@@ -53,6 +53,7 @@ async def test_a_file_without_objects_has_no_records(text: str) -> None:
     assert await pages_of(reader_of(text.encode()), format="json") == []
 
 
+@pytest.mark.slow
 @given(records=OBJECTS, indent=st.none() | st.just(1), piece=st.integers(1, 40), page=st.integers(1, 4))
 async def test_any_objects_are_read_and_resumed(
     records: list[dict[str, Any]], indent: int | None, piece: int, page: int

@@ -261,6 +261,7 @@ async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:
     assert pages[0].failures[0][1].args[0].startswith("s3://b/a.txt:2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packed", "encoding"),
     few(

@@ -434,6 +434,7 @@ def test_a_mail_gives_all_that_its_reader_sees(mail: str, text: str) -> None:
     assert text_of(mail.encode(), "a.eml") == text
 
 
+@pytest.mark.slow
 def test_mails_inside_of_very_many_mails_are_refused() -> None:
     mail = "From: a@b.c\n" + "Content-Type: message/rfc822\n\nFrom: d@e.f\n" * 3000
     with pytest.raises(RecordError, match="nested too deeply"):
@@ -473,6 +474,7 @@ def test_each_page_of_a_scan_is_a_picture_of_bounded_size() -> None:
     assert [width for width, _ in sizes] == [MAX_SIDE, MAX_SIDE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "kind"),
     [

@@ -115,6 +115,7 @@ async def test_requests_in_flight_at_a_refusal_halve_it_once() -> None:
     assert server.limiter.limit == 32
 
 
+@pytest.mark.slow
 async def test_it_grows_while_more_gets_through() -> None:
     server = Server(16, 256, capacity=10_000)
     server.serve(60)

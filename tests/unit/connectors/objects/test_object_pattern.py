@@ -136,6 +136,7 @@ def test_legal_bucket_names_are_taken(bucket: str) -> None:
     assert ObjectPattern.parse(f"s3://{bucket}/x").bucket == bucket
 
 
+@pytest.mark.slow
 def test_as_many_alternatives_as_are_allowed_still_match() -> None:
     assert parse("{1..1000}.txt").matches("1000.txt")
 
@@ -174,6 +175,7 @@ def parsed_or_none(pattern: str) -> ObjectPattern | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(300))
 @given(patterns, keys)
 def test_matching_equals_its_definition(pattern: str, key: str) -> None:
@@ -182,6 +184,7 @@ def test_matching_equals_its_definition(pattern: str, key: str) -> None:
         assert parsed.matches(key) == any(oracle(one, key) for one in parsed.alternatives)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(300))
 @given(patterns, keys)
 def test_what_matches_is_always_listed_exactly_once(pattern: str, key: str) -> None:

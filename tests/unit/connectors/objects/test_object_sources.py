@@ -214,6 +214,7 @@ def test_a_date_outside_of_the_calendar_is_unknown(seconds: int) -> None:
     assert files_source._modified(info) == ""
 
 
+@pytest.mark.slow
 async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:
     found = await ran(place, place.source("nothing/**", require_match=True))
     assert not found.report.ok
@@ -221,6 +222,7 @@ async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:
     assert await arrived(place, "a*", require_match=True) == ["a.txt"]
 
 
+@pytest.mark.slow
 async def test_limits_count_from_after_what_was_delivered(place: Place) -> None:
     params = {"mode": "changed", "limit": 3}
     assert len(await arrived(place, **params)) == 3
@@ -243,6 +245,7 @@ async def test_on_unreadable_decides_about_unreadable_ones(place: Place, choice:
         assert "on_unreadable: stop" in (found.report.error or "")
 
 
+@pytest.mark.slow
 async def test_a_whole_group_can_be_skipped(place: Place) -> None:
     for number in range(40):
         place.put(f"many/{number:02}.txt", b"x")
@@ -251,6 +254,7 @@ async def test_a_whole_group_can_be_skipped(place: Place) -> None:
     assert await arrived(place, "many/*", on_unreadable="skip") == ["many/39.txt"]
 
 
+@pytest.mark.slow
 async def test_a_run_stops_when_no_file_can_be_read(place: Place) -> None:
     place.forbidden |= set(FILES)
     found = await ran(place, place.source())
@@ -258,6 +262,7 @@ async def test_a_run_stops_when_no_file_can_be_read(place: Place) -> None:
     assert (found.records, found.dead) == ([], {})
 
 
+@pytest.mark.slow
 async def test_what_changes_or_goes_between_listing_and_reading_dies_alone(place: Place) -> None:
     made = place.source("memos/*")
     listing = made.splits

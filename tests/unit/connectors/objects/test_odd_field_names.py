@@ -59,6 +59,7 @@ def test_csv_holds_every_record_that_does_not_fail(rows: list[Any]) -> None:
     assert {error.kind for error in failures.values()} <= {"NotCsv"}
 
 
+@pytest.mark.slow
 @given(rows=st.lists(records, max_size=4))
 @example(rows=EXAMPLES)
 @example(rows=[{}])

@@ -90,6 +90,7 @@ async def test_a_batch_that_is_written_again_replaces_its_file(tmp_path: Path) -
     assert ids(tmp_path) == list(range(10))
 
 
+@pytest.mark.slow
 @given(
     cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
     stop=st.integers(0, 7),
@@ -534,6 +535,7 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_partitions_are_named_as_other_tools_name_them(tmp_path: Path) -> None:
     batch = Batch([{"id": at, "k": value} for at, value in enumerate(VALUES)], KeyRange("k/", 0, len(VALUES)))
     async with sink(tmp_path, partition_by=["k"]) as made:
@@ -564,6 +566,7 @@ async def test_more_partitions_than_allowed_stop_the_run(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*/*"))
 
 
+@pytest.mark.slow
 @given(
     cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
     stop=st.integers(0, 7), lost=st.integers(0, 9),
@@ -594,6 +597,7 @@ async def test_a_resumed_run_doubles_nothing_in_partitions(
     assert not list(folder.glob(".odw*"))
 
 
+@pytest.mark.slow
 async def test_replacing_removes_partitions_of_any_layout(tmp_path: Path) -> None:
     layouts: list[list[str]] = [["k"], [], ["k", "id"], ["id"], []]
     other = tmp_path / "other" / "part-0123456789ab-000000000000-01234567.jsonl"
@@ -708,6 +712,7 @@ async def test_an_error_of_one_partition_stops_the_others(
     assert len(named) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["k/{}", "long/" * 20 + "{}/x"], ids=["numbered", "hashed"])
 async def test_notes_of_partitions_take_few_bytes_for_each_record(tmp_path: Path, form: str) -> None:
     keys = [form.format(number) for number in range(9000)]

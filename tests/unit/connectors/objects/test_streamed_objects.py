@@ -80,6 +80,7 @@ class BusyMeanwhile(BreaksOff):
         return refusal(503, "SlowDown") if 1 < self.gets() < 6 else super().get(asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lake", [SendsLess, SendsLessInChunks, BusyMeanwhile])
 async def test_what_a_part_leaves_out_is_asked_for(tmp_path: Path, lake: type[OddS3]) -> None:
     async with serving(lake({"a.jsonl": LINES})) as server:
@@ -93,6 +94,7 @@ def _all_objects_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "AHEAD_BYTES", 1000)
 
 
+@pytest.mark.slow
 async def test_a_body_that_breaks_off_is_resumed(tmp_path: Path) -> None:
     async with serving(BreaksOff({"a.jsonl": LINES})) as lake:
         ran = await run(source(lake, format="jsonl", page_records=100), tmp_path)
@@ -101,12 +103,14 @@ async def test_a_body_that_breaks_off_is_resumed(tmp_path: Path) -> None:
         assert lake.gets() == len(LINES) // 60_000 + 1, "nothing is asked for twice"
 
 
+@pytest.mark.slow
 async def test_a_server_without_ranges_is_read_again_from_the_beginning(tmp_path: Path) -> None:
     async with serving(KnowsNoRanges({"a.jsonl": LINES})) as lake:
         ran = await run(source(lake, format="jsonl", page_records=100), tmp_path)
         assert ran.records == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "lines", "csv"])
 async def test_an_object_that_never_works_fails_alone(tmp_path: Path, kind: str) -> None:
     class Broken(Ranged):
@@ -127,6 +131,7 @@ async def test_an_object_that_never_works_fails_alone(tmp_path: Path, kind: str)
         assert lake.gets("b.jsonl") <= 2 * 3 + sampled
 
 
+@pytest.mark.slow
 async def test_the_rest_of_an_object_that_breaks_dies_and_the_next_is_read(tmp_path: Path) -> None:
     damaged = gzip.compress(LINES)[:-100]
     async with serving(Ranged({"a.jsonl.gz": damaged, "b.jsonl": LINES})) as lake:
@@ -136,6 +141,7 @@ async def test_the_rest_of_an_object_that_breaks_dies_and_the_next_is_read(tmp_p
         assert ran.records[:1000] == ROWS[:1000]
 
 
+@pytest.mark.slow
 async def test_an_object_that_changes_while_it_is_read_is_not_mixed(tmp_path: Path) -> None:
     class Changes(BreaksOff):
         def get(self, asked: Asked) -> Reply:
@@ -149,6 +155,7 @@ async def test_an_object_that_changes_while_it_is_read_is_not_mixed(tmp_path: Pa
         assert not any("y" in record.get("text", "") for record in ran.records)
 
 
+@pytest.mark.slow
 async def test_a_server_that_refuses_if_match_is_read_without(tmp_path: Path) -> None:
     class NeverMatches(Ranged):
         def get(self, asked: Asked) -> Reply:
@@ -159,6 +166,7 @@ async def test_a_server_that_refuses_if_match_is_read_without(tmp_path: Path) ->
         assert ran.records == ROWS + ROWS
 
 
+@pytest.mark.slow
 async def test_small_objects_are_read_with_one_request_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +190,7 @@ async def test_content_encoding_is_undone(tmp_path: Path) -> None:
         assert ran.records == ROWS
 
 
+@pytest.mark.slow
 async def test_unchanged_objects_are_left_out_when_only_changes_are_read(tmp_path: Path) -> None:
     async with serving(Ranged({"a.jsonl": LINES, "b.jsonl": b""})) as lake:
         first = await run(source(lake, format="jsonl", mode="changed"), tmp_path)

@@ -113,6 +113,7 @@ def test_content_over_its_size_is_not_unpacked_further(kind: str) -> None:
         unpacked(kind, PACK[kind](TEXT), max_bytes=10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bzip2", "xz", "zstd"])
 def test_content_over_its_ratio_is_a_bomb(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "RATIO_FROM", 1 << 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ TABLES = st.lists(
 )
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(records=st.lists(st.dictionaries(TEXTS, JSON, min_size=1, max_size=3), min_size=1, max_size=5))
 async def test_json_lines_give_the_same_records(records: list[dict[str, Any]]) -> None:
@@ -57,6 +59,7 @@ async def test_csv_gives_the_same_texts(rows: list[tuple[str, str]], delimiter: 
     assert [(row["a"] or "", row["b"] or "") for row in found] == rows
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(records=TABLES)
 async def test_parquet_gives_the_same_records(records: list[dict[str, Any]]) -> None:

@@ -180,6 +180,7 @@ async def over_tls(lake: OddS3, folder: Path) -> AsyncGenerator[Path, None]:
         await listening.wait_closed()
 
 
+@pytest.mark.slow
 async def test_a_private_certificate_is_trusted_when_it_is_named(tmp_path: Path) -> None:
     lake = OddS3(numbered(2))
     async with over_tls(lake, tmp_path) as certificate:

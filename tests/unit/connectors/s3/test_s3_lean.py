@@ -75,12 +75,14 @@ async def both(lake: OddS3, *asked: dict[str, Any], **more: Any) -> None:
     assert heard[0] == heard[1]
 
 
+@pytest.mark.slow
 async def test_awkward_keys_are_asked_for_in_the_same_words() -> None:
     async with serving(OddS3({key: key.encode() for key in AWKWARD})) as lake:
         await both(lake, *({"Key": key} for key in AWKWARD))
         assert lake.paths[: len(AWKWARD)] == lake.paths[len(AWKWARD) :]
 
 
+@pytest.mark.slow
 async def test_objects_of_every_size_are_the_same_bytes() -> None:
     sizes = [0, 1, 999, 65_536, 300_001, 5_000_000]
     content = {f"{size}": (bytes(range(256)) * (size // 256 + 1))[:size] for size in sizes}
@@ -88,6 +90,7 @@ async def test_objects_of_every_size_are_the_same_bytes() -> None:
         await both(lake, *({"Key": f"{size}"} for size in sizes))
 
 
+@pytest.mark.slow
 async def test_conditions_ranges_and_errors_are_the_same() -> None:
     class Lake(OddS3):
         def get(self, asked: Asked) -> Reply:
@@ -112,6 +115,7 @@ async def test_conditions_ranges_and_errors_are_the_same() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [{"session_token": "token"}, {"requester_pays": True}, {"anonymous": True}, {}], ids=str
 )
@@ -120,6 +124,7 @@ async def test_what_goes_with_every_request_goes_along(more: dict[str, Any]) -> 
         await both(lake, {"Key": "a"}, **more)
 
 
+@pytest.mark.slow
 async def test_what_it_does_not_apply_to_is_left_to_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     async def agents(bucket: str = BUCKET, **arguments: str) -> list[str]:
         lake.asked.clear()

@@ -267,6 +267,7 @@ async def test_an_error_with_status_200_is_an_error(code: str, error: type[Excep
         await names(Polite({}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "date", ["", "<LastModified></LastModified>", "<LastModified>yesterday</LastModified>"]
 )
@@ -321,6 +322,7 @@ async def test_a_listing_that_continues_asks_for_nothing_before() -> None:
     assert lake.lists == 1
 
 
+@pytest.mark.slow
 async def test_a_listing_of_several_beginnings_continues_in_its_place() -> None:
     lake = OddS3(dict.fromkeys(("a/1", "a/2", "b/1", "b/2", "c/1", "one", "two"), b"x"))
     pattern = "{one,two,a/*,b/*,c/*}"

@@ -105,6 +105,7 @@ async def test_no_wrong_byte_gets_in(tmp_path: Path, fault: Reply) -> None:
     assert lake.ranges[600] == 2
 
 
+@pytest.mark.slow
 async def test_an_object_that_changes_between_ranges_is_a_dead_letter(tmp_path: Path) -> None:
     class Changing(Ranged):
         def get(self, asked: Asked) -> Reply:
@@ -118,6 +119,7 @@ async def test_an_object_that_changes_between_ranges_is_a_dead_letter(tmp_path: 
     assert content(ran) == {"small.txt": "small"}
 
 
+@pytest.mark.slow
 async def test_a_server_without_ranges_is_asked_for_the_whole(tmp_path: Path) -> None:
     lake = OddS3({name: TEXT.encode() for name in ("a.txt", "b.txt", "c.txt")})
     ran = await read(lake, tmp_path, concurrency=1)
@@ -149,6 +151,7 @@ async def test_ranges_that_a_server_makes_less_of_are_read(tmp_path: Path, lake:
     assert content(ran)[KEY] == TEXT
 
 
+@pytest.mark.slow
 async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
     lake = Ranged({(600, number): refusal(500, "InternalError") for number in range(1, 100)})
     ran = await read(lake, tmp_path)
@@ -166,6 +169,7 @@ def test_what_is_read_in_ranges(etag: str, size: int, applies: bool) -> None:
     assert parallel.apply_to(ListedObject("k", etag, size)) is applies
 
 
+@pytest.mark.slow
 async def test_a_key_that_sounds_like_an_error_turns_no_ranges_off(tmp_path: Path) -> None:
     lake = Ranged({(0, 1): refusal(500, "InternalError")})
     lake.objects = {"NotImplemented/1.txt": TEXT.encode(), "NotImplemented/2.txt": TEXT.encode()}

@@ -106,6 +106,7 @@ class OddDates(OddS3):
         return reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lake",
     [
@@ -123,6 +124,7 @@ async def test_every_object_is_read_if_the_server_omits_features(
     assert (ran.arrived, ran.dead) == (ALL, {})
 
 
+@pytest.mark.slow
 async def test_without_etags_a_changed_object_has_another_key(tmp_path: Path) -> None:
     async with serving(WithoutETag(numbered(3))) as lake:
         assert len((await run(source(lake, mode="changed"), tmp_path)).records) == 3
@@ -142,6 +144,7 @@ async def test_a_server_that_refuses_head_is_asked_for_a_listing(tmp_path: Path,
     assert (ran.report.ok, ran.arrived) == (True, ["001.txt"])
 
 
+@pytest.mark.slow
 async def test_one_of_several_names_that_may_not_be_looked_up_dies_alone(tmp_path: Path) -> None:
     class Closed(OddS3):
         def reply(self, asked: Asked) -> Reply:
@@ -165,6 +168,7 @@ async def test_a_name_that_does_not_exist_is_an_error_without_head_too(tmp_path:
             _ = [split async for split in connector.splits(connector.ctx)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"2 tcejbo", b"another length"])
 async def test_another_version_than_the_listed_one_is_never_taken_for_it(tmp_path: Path, sent: bytes) -> None:
     class Ignoring(OddS3):
@@ -248,6 +252,7 @@ TEXT = b"the same text again and again\n" * 40
 PACKED = {"gzip": gzip.compress(TEXT, mtime=0), "br": brotli.compress(TEXT), "zstd": zstd().compress(TEXT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "packed"), PACKED.items(), ids=list(PACKED))
 async def test_a_text_that_is_stored_packed_is_unpacked(tmp_path: Path, encoding: str, packed: bytes) -> None:
     class Packed(OddS3):
@@ -283,6 +288,7 @@ async def test_a_text_that_is_packed_on_its_way_is_unpacked(
     assert ran.records[0]["file_size"] == len(TEXT)
 
 
+@pytest.mark.slow
 async def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     class Packed(OddS3):
         def whole(self, key: str) -> Reply:

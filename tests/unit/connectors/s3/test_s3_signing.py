@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from unittest.mock import patch
 from urllib.parse import quote
 
+import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -28,6 +29,7 @@ def of_botocore(
     return {name.lower(): str(text) for name, text in request.headers.items()}
 
 
+@pytest.mark.slow
 @given(
     key=KEYS,
     query=st.dictionaries(KEYS, KEYS, max_size=3),

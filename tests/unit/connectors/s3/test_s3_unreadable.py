@@ -34,6 +34,7 @@ class Refusing(OddS3):
         return self.wrong if asked.key in self.bad else super().get(asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "kind"),
     few(
@@ -89,6 +90,7 @@ async def test_an_object_that_fails_alone_becomes_a_dead_letter(
     assert lake.gets() <= 38 + 2 * 12 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", few([32, 1], 1))
 @pytest.mark.parametrize("reply", few([refusal(403, "AccessDenied"), refusal(500, "InternalError")], 1))
 @pytest.mark.parametrize(
@@ -110,6 +112,7 @@ async def test_one_readable_object_is_delivered_wherever_it_is(
     assert (len(ran.records), len(ran.dead)) == (40 - len(bad), len(bad))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "status"),
     [(refusal(403, "AccessDenied"), RunStatus.FAILED), (refusal(500, "InternalError"), RunStatus.FAILED)],
@@ -123,6 +126,7 @@ async def test_a_run_stops_when_no_object_can_be_read(
     assert (ran.records, ran.dead) == ([], {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", ["ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "NoSuchBucket"]
 )
@@ -134,6 +138,7 @@ async def test_what_concerns_every_object_stops_the_run(tmp_path: Path, code: st
     assert ran.dead == {}
 
 
+@pytest.mark.slow
 async def test_withdrawn_credentials_stop_the_run_without_dead_letters(tmp_path: Path) -> None:
     class Withdrawn(OddS3):
         def get(self, asked: Asked) -> Reply:
@@ -166,6 +171,7 @@ PASSING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", few(PASSING, 1))
 async def test_a_retry_of_one_object_asks_for_no_other_again(tmp_path: Path, reply: Reply) -> None:
     class Once(OddS3):
@@ -181,6 +187,7 @@ async def test_a_retry_of_one_object_asks_for_no_other_again(tmp_path: Path, rep
     assert ran.report.nodes[0].retries == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("down", "longest"), [(False, 0.5), (True, 60.0)])
 async def test_a_hint_to_wait_is_followed_as_far_as_nothing_gets_through(
     tmp_path: Path, down: bool, longest: float
@@ -200,6 +207,7 @@ async def test_a_hint_to_wait_is_followed_as_far_as_nothing_gets_through(
     assert longest - 0.1 <= max(ran.slept) <= longest + 0.1
 
 
+@pytest.mark.slow
 async def test_every_fault_at_once_costs_no_byte_and_few_requests(tmp_path: Path) -> None:
     faults = [
         refusal(503, "SlowDown"), Reply(429), refusal(500, "InternalError"), Raw(b""), Reply(200, b"sho"),
@@ -231,6 +239,7 @@ async def test_every_fault_at_once_costs_no_byte_and_few_requests(tmp_path: Path
     assert lake.gets() - faulty <= 600 * 1.02
 
 
+@pytest.mark.slow
 async def test_many_objects_in_a_row_that_never_work_stop_nothing(tmp_path: Path) -> None:
     bad = tuple(numbered(100))
     async with serving(Refusing(refusal(500, "InternalError"), bad, count=300)) as lake:
@@ -239,6 +248,7 @@ async def test_many_objects_in_a_row_that_never_work_stop_nothing(tmp_path: Path
     assert (len(ran.records), sorted(ran.dead)) == (200, sorted(bad))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", few([7, 8, 9, 23, 24, 25], 3))
 @pytest.mark.parametrize("kind", ["document", "lines"])
 async def test_an_outage_that_takes_all_tries_of_an_object_kills_none(
@@ -254,6 +264,7 @@ async def test_an_outage_that_takes_all_tries_of_an_object_kills_none(
     assert (ran.report.tally.written, ran.dead) == (8, {})
 
 
+@pytest.mark.slow
 async def test_an_outage_is_waited_out_with_few_requests(tmp_path: Path) -> None:
     class Away(OddS3):
         def get(self, asked: Asked) -> Reply:

@@ -194,6 +194,7 @@ async def test_the_marker_of_a_folder_is_not_a_file() -> None:
         pass
 
 
+@pytest.mark.slow
 async def test_a_throttled_end_does_not_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole(monkeypatch)
     lake = Uploads("delete", refusal(503, "SlowDown"), times=2)

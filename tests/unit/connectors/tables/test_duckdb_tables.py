@@ -24,6 +24,7 @@ def target(tmp_path: Path) -> DuckdbTarget:
     return DuckdbTarget(tmp_path / "w.duckdb")
 
 
+@pytest.mark.slow
 async def test_constraints_of_an_existing_table_fail_a_row_alone(target: DuckdbTarget) -> None:
     target.sql("CREATE TABLE tables.t (id INTEGER UNIQUE, n DECIMAL(5, 2) CHECK (n > 0))")
     page = [{"id": number, "n": "2.5"} for number in range(20)]
@@ -35,6 +36,7 @@ async def test_constraints_of_an_existing_table_fail_a_row_alone(target: DuckdbT
     assert len(target.rows()) == 17
 
 
+@pytest.mark.slow
 async def test_messages_hold_no_values(target: DuckdbTarget) -> None:
     target.sql("CREATE TABLE tables.t (id DECIMAL(5, 2))")
     async with target.sink() as opened:
@@ -52,6 +54,7 @@ async def test_a_refused_value_leaves_a_whole_sentence(target: DuckdbTarget) -> 
     assert "with a value cannot be cast to the destination type MAP" in str(caught.value.failures[0])
 
 
+@pytest.mark.slow
 async def test_a_file_that_another_process_holds_names_it(target: DuckdbTarget) -> None:
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(  # noqa: ASYNC220 - nothing else is to go on meanwhile
@@ -131,6 +134,7 @@ def test_columns_take_any_type_of_a_database(sql: str) -> None:
     assert DuckdbSinkParams(path="a", table="t", columns={"a": sql}).columns == {"a": sql}
 
 
+@pytest.mark.slow
 async def test_times_beyond_the_calendar_of_python_stay_as_they_are(target: DuckdbTarget) -> None:
     target.sql(
         "CREATE TABLE tables.t AS SELECT 'infinity'::DATE AS day, '-infinity'::TIMESTAMP AS since, "
@@ -144,6 +148,7 @@ async def test_times_beyond_the_calendar_of_python_stay_as_they_are(target: Duck
     }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_rows_are_read_as_json_has_them(target: DuckdbTarget) -> None:
     target.sql(
         "CREATE TABLE tables.t AS SELECT 1 AS id, TIMESTAMPTZ '2026-01-01 12:00:00.5+02' AS at, "
@@ -169,6 +174,7 @@ async def test_times_inside_other_values_keep_their_zone(target: DuckdbTarget) -
     ]
 
 
+@pytest.mark.slow
 async def test_a_table_is_read_and_written_in_one_file(target: DuckdbTarget) -> None:
     await target.write([{"id": 1}])
     source = target.source(table=TABLE, key="id")
@@ -191,6 +197,7 @@ pipelines:
 """
 
 
+@pytest.mark.slow
 def test_sources_with_the_same_keys_do_not_hide_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +215,7 @@ def test_sources_with_the_same_keys_do_not_hide_each_other(
     assert rows == [("file", 600), ("one", 300), ("two", 300)]
 
 
+@pytest.mark.slow
 async def test_a_part_that_was_committed_is_not_added_again(
     target: DuckdbTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +242,7 @@ async def test_a_part_that_was_committed_is_not_added_again(
     assert target.rows() == [(1,), (2,), (3,)]
 
 
+@pytest.mark.slow
 async def test_two_fields_of_one_column_never_overwrite_each_other(target: DuckdbTarget) -> None:
     await target.write([{"id": 1, "a": 1}])
     page = [{"id": 2, "A": 5}, {"id": 3, "a": 6}, {"id": 4, "A": 7, "a": 8}]
@@ -243,6 +252,7 @@ async def test_two_fields_of_one_column_never_overwrite_each_other(target: Duckd
     assert target.rows() == [(1, 1), (2, 5), (3, 6)]
 
 
+@pytest.mark.slow
 async def test_a_source_can_be_read_twice(target: DuckdbTarget) -> None:
     await target.write([{"id": 1}])
     source = target.source(table=TABLE)

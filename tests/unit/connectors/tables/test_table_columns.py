@@ -65,6 +65,7 @@ def test_integers_become_floats_and_nothing_else_changes() -> None:
     assert [(one.name, one.sql) for one in changes.widened] == [("a", "DOUBLE")]
 
 
+@pytest.mark.slow
 def test_a_record_whose_field_names_are_data_gets_no_columns() -> None:
     odd = {f"user-{number}": 1 for number in range(500)}
     rows = [{"a": 1}, odd, {"b": 1}]
