@@ -161,7 +161,7 @@ class DocumentReader:
                 await worker.send(piece)
         if left:
             raise RecordError(
-                f"{reader.path}: it does not have the {size:,} bytes that it was listed with",
+                f"{reader.path} does not have the {size:,} bytes it was listed with",
                 kind="ObjectUnreadable",
             )
 
