@@ -782,6 +782,7 @@ async def test_batches_are_arrays_and_may_be_wrapped() -> None:
     assert request.headers["x-from"] == "odw"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [False, True])
 async def test_refused_records_fail_alone(batch: bool) -> None:
     taken: list[int] = []
@@ -1025,6 +1026,7 @@ def test_a_value_later_than_the_clock_is_no_bookmark(
             assert "continues after a `at` later than the clock" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_incremental_field_that_no_record_has_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
