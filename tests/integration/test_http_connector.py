@@ -401,7 +401,7 @@ async def test_redirects_of_a_server_behind_a_proxy_stay_on_https() -> None:
         headers = {"location": f"http://a.example{request.url.path}/"} if moved else {}
         return httpx.Response(301 if moved else 200, headers=headers, stream=httpx.ByteStream(b"[]"))
 
-    connection = HttpConnection(url="https://a.example", token="t")
+    connection = HttpConnection(url="https://a.example", token=SecretStr("t"))
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         client = HttpClient(http, connection, timeout=5, per_second=None, clock=ScriptedClock())
         await client.send("GET", "https://a.example/rows", max_answer=1024)
