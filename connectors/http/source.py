@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from connectors.future_values import is_future, note_of_future, note_of_start
-from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
+from connectors.http.client import Answer, HttpClient, TooLargeError, open_client, same_origin
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
 from connectors.http.paths import MISSING, RelativePath, at_path, check_path, place_at, spelled
@@ -265,6 +265,11 @@ class HttpSource(Source[HttpSourceParams]):
         assert self._client is not None, "enter the source first"
         paging = self.params.paging
         own = paging.address(place)
+        if own and not same_origin(own, self._connected().base):
+            raise FatalError(
+                "the run stopped at a page of another host than `url` of the connection: credentials are not "
+                "sent there; restore `url`, or start a new run"
+            )
         url = own or self._url
         # the address of a page includes the parameters of the first request
         query: dict[str, Any] = {} if own else dict(self.params.query)

@@ -205,6 +205,7 @@ ROWS: list[list[Any]] = [
 ]
 
 
+@pytest.mark.slow
 async def test_reading_resumes_from_a_worker_at_a_page() -> None:
     reader = reader_of(workbook(S=ROWS), piece=100)
     params: dict[str, Any] = {"format": "xlsx", "page_records": 7, "max_record_bytes": 10_000}
@@ -274,6 +275,7 @@ def far_cell(data: bytes) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 async def test_worker_without_memory_makes_a_dead_letter() -> None:
     with pytest.raises(RecordError, match="2,048 MiB of memory") as caught:
         await pages_of(reader_of(far_cell(WHOLE), "a.xlsx"), format="xlsx")
