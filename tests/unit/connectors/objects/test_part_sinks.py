@@ -168,12 +168,12 @@ BY_PRODUCTS = ["~$a.xlsx", "_SUCCESS", "_started_12", "._a.csv", ".DS_Store", ".
 DATA = ["a~$.xlsx", "_SUCCESS.csv", "_started", "_a.csv", ".a.csv", "a.csv.crc", "Thumbs.dbf", "~a.csv"]
 
 
-def test_files_that_programs_keep_for_themselves_are_skipped(tmp_path: Path) -> None:
+def test_by_products_of_programs_are_skipped(tmp_path: Path) -> None:
     for name in BY_PRODUCTS + DATA:
         (tmp_path / name).write_bytes(b"x")
     found = walk(f"{tmp_path}/*")
     assert sorted(Path(path).name for path, _ in found.files) == sorted(DATA)
-    assert found.skipped == {"kept by another program for itself": len(BY_PRODUCTS)}
+    assert found.skipped == {"by-product of another program": len(BY_PRODUCTS)}
     listed = [ListedObject(f"x/{name}", "e", 1) for name in BY_PRODUCTS + DATA]
     assert [one.key for one in Selection().select(listed)] == [f"x/{name}" for name in DATA]
 
