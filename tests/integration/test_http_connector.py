@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -164,6 +165,7 @@ async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, 
         ({"format": "jsonl", "paging": {"type": "cursor", "cursor": "a"}}, "a cursor is in a JSON document"),
         ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
         ({"body": {"a": 1}}, "`body` is sent with `method: POST` only"),
+        ({"method": "POST", "body": {"a": {1: 2}}}, "it cannot be serialized as JSON"),
         ({"records_optional": True}, "`records_optional` needs `records`"),
         ({"path": "https://api.example/v1"}, "`path` is appended to the `url`"),
     ],
@@ -390,6 +392,11 @@ async def test_names_with_dots_and_repeated_parameters_are_usable() -> None:
 def test_links_of_a_server_behind_a_proxy_stay_on_https(link: str, base: str, expected: str) -> None:
     answer = HttpAnswer(200, {"link": f"<{link}>; rel=next"}, b"")
     assert LinkPaging(type="link").next(None, answer, [], 1, base) == expected
+
+
+def test_a_date_in_a_body_is_text() -> None:
+    given = {"since": date(2026, 1, 31), "ids": [2**70]}
+    assert HttpSourceParams(method="POST", body=given).body == {"since": "2026-01-31", "ids": [2**70]}
 
 
 async def test_redirects_of_a_server_behind_a_proxy_stay_on_https() -> None:
