@@ -224,6 +224,7 @@ async def test_long_texts_make_short_pages() -> None:
     assert all(page.nbytes > 32_000 for page in pages)
 
 
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
 
 
@@ -236,6 +237,7 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         (b"\n<html><table></table></html>", {}, "CorruptDocument", "HTML"),
         (b"", {}, "CorruptDocument", "not a workbook"),
         (b"%PDF-1.4\n", {}, "CorruptDocument", "not a workbook, or"),
+        (OLE + "EncryptedPackage".encode("utf-16-le"), {}, "UnsupportedDocument", "by a password"),
         (WHOLE, {"sheet": "Orders"}, "NoSuchSheet", "'S'"),
         (WHOLE, {"sheet": 2}, "NoSuchSheet", "'S'"),
         (WHOLE, {"columns": ["x"], "types": {"y": "text"}}, "WrongHeader", "'y'"),
@@ -250,6 +252,7 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         "page",
         "nothing",
         "pdf",
+        "password",
         "name",
         "number",
         "type",
