@@ -15,7 +15,7 @@ install:
 run *arguments:
     {{bin}}/python -m engine run {{arguments}}
 
-# run the fast tests
+# run the quick unit tests
 unit *arguments:
     {{bin}}/python -m pytest -q tests/unit {{arguments}}
 
