@@ -109,7 +109,7 @@ def kept_warehouse(kept_warehouses: KeptWarehouses, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("engine.service.warehouse.Warehouse.open", kept_warehouses.open)
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)

@@ -167,7 +167,10 @@ def _read_number(name: str, text: str, decimal: str) -> int | float:
         raise EvaluationError(f"{name}: the text is too long for a number")
     found = _NUMBERS[decimal].fullmatch(text.strip())
     if not found or not (found["whole"] or found["fraction"]):
-        raise EvaluationError(f"{name}: the text is not a number with the decimal mark {decimal!r}")
+        message = f"{name}: the text is not a number with the decimal mark {decimal!r}"
+        if text.rstrip().endswith("-"):
+            message += _TRAILING_MINUS.format(decimal)
+        raise EvaluationError(message)
     sign, whole, fraction, exponent = found.group("sign", "whole", "fraction", "exponent")
     digits = sign + "".join(mark for mark in whole if mark.isdecimal())
     if fraction is None and exponent is None:
@@ -191,6 +194,11 @@ def _numbers(decimal: str, grouping: str) -> re.Pattern[str]:
 
 _BOOKED: Final = re.compile(r"\(([^()+-]+)\)")
 """A negative number as in accounts."""
+
+_TRAILING_MINUS: Final = (
+    "; with a minus sign at its end, `-number(replace(x, '-', ''), '{0}') if endswith(strip(x), '-') else "
+    "number(x, '{0}')` reads it"
+)
 
 _NUMBERS: Final = {".": _numbers(".", ","), ",": _numbers(",", ".")}
 

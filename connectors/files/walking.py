@@ -164,7 +164,7 @@ class _Search:
             self._found.skipped["note of an unfinished run"] += 1
             return
         if is_by_product(path):
-            self._found.skipped["kept by another program for itself"] += 1
+            self._found.skipped["by-product of another program"] += 1
             return
         try:
             info = os.stat(path)

@@ -144,7 +144,7 @@ class HttpClient:
                     f"{said} answered {answer.status}, a redirect that does not say where to; set `url` of "
                     "the connection, or `path`, to the address that answers"
                 )
-            target = urljoin(url, location)
+            target = absolute(location, url)
             stays = same_origin(target, self._connection.base)
             if method != "GET" or not stays:
                 where = (
@@ -251,6 +251,14 @@ class HttpClient:
             raise connection_failure(error, self._connection.base) or lost from None
         body = await _unpacked(body, response, max_answer, said)
         return Answer(response.status_code, response.headers, body)
+
+
+def absolute(link: str, url: str) -> str:
+    """Return the address of a link in an answer from `url`; from https, it never leads to http."""
+    target = urljoin(url, link)
+    if url.startswith("https://") and target.startswith("http://"):
+        return f"https{target[4:]}"  # a server behind a proxy may not know that it is reached by https
+    return target
 
 
 def same_origin(url: str, base: str) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
-from urllib.parse import urljoin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from connectors.http.client import Answer, same_origin
+from connectors.http.client import Answer, absolute, same_origin
 from connectors.http.paths import MISSING, at_path, check_path
 from engine.errors import FatalError
 
@@ -65,7 +64,7 @@ class LinkPaging(_Paging):
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
         link = answer.link("next")
-        return None if link is None else _absolute(link, url)
+        return None if link is None else _next_page(link, url)
 
 
 class CursorPaging(_Paging):
@@ -111,7 +110,7 @@ class CursorPaging(_Paging):
             raise FatalError(f"the cursor at `{self.cursor}` is neither text nor a number", kind="schema")
         if self.parameter is not None:
             return cursor
-        return _absolute(str(cursor), url)
+        return _next_page(str(cursor), url)
 
     def _has_more(self, document: Any) -> bool | None:
         """Return whether there are more pages; None if the answers do not state it."""
@@ -191,10 +190,8 @@ Paging: TypeAlias = Annotated[
 ]
 
 
-def _absolute(link: str, url: str) -> str:
-    target = urljoin(url, link)
-    if url.startswith("https://") and target.startswith("http://"):
-        target = f"https{target[4:]}"  # a server behind a proxy may not know that it is reached by https
+def _next_page(link: str, url: str) -> str:
+    target = absolute(link, url)
     if not same_origin(target, url):
         raise FatalError(
             "the next page is on another host than this one: credentials are not sent there; set `url` of "

@@ -14,11 +14,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from connectors.future_values import is_future, note_of_future, note_of_start
-from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
+from connectors.http.client import Answer, HttpClient, TooLargeError, open_client, same_origin
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
 from connectors.http.paths import MISSING, RelativePath, at_path, check_path, place_at, spelled
-from connectors.json_lines import has_long_number, is_utf8, parse_line
+from connectors.json_lines import dump_line, has_long_number, is_utf8, parse_line
 from connectors.objects.csv_types import ColumnType
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
@@ -104,6 +104,15 @@ class HttpSourceParams(Params):
     @classmethod
     def _is_path(cls, path: str | None) -> str | None:
         return None if path is None else check_path(path)
+
+    @field_validator("body")
+    @classmethod
+    def _is_json(cls, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the body with dates, which YAML reads from 2026-01-31, as text."""
+        try:
+            return dict(json.loads(dump_line(body)))
+        except RecordError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _fits_format(self) -> Self:
@@ -265,6 +274,11 @@ class HttpSource(Source[HttpSourceParams]):
         assert self._client is not None, "enter the source first"
         paging = self.params.paging
         own = paging.address(place)
+        if own and not same_origin(own, self._connected().base):
+            raise FatalError(
+                "the run stopped at a page of another host than `url` of the connection: credentials are not "
+                "sent there; restore `url`, or start a new run"
+            )
         url = own or self._url
         # the address of a page includes the parameters of the first request
         query: dict[str, Any] = {} if own else dict(self.params.query)

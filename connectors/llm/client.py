@@ -284,7 +284,7 @@ class ChatClient:
             raise self._no_completion(content, headers, once=not self._is_always_so(sent)) from error
 
     def _is_always_so(self, sent: float) -> bool:
-        """Count an unreadable answer, one for all calls in flight; return whether no other has come."""
+        """Count an unreadable answer, once for all calls in flight; return whether all answers are so."""
         if sent >= self._unreadable_since:
             self._unreadable += 1
             self._unreadable_since = self._clock.monotonic()

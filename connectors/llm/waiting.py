@@ -33,7 +33,7 @@ _OF_DAYS: Final = re.compile(
     r"\b(?:daily|monthly)[ _-](?:\w+[ _-]){0,3}(?:limit|quota|allowance|allocation|usage|cap)|tier_daily",
     re.IGNORECASE,
 )
-_NONE: Final = re.compile(r"\blimit:? 0(?![\w.]|,\d)", re.IGNORECASE)
+_NONE: Final = re.compile(r"\blimit:? 0(?![\w.]|,\d| (?:\w+ )?(?:remaining|left)\b)", re.IGNORECASE)
 _OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
 _SHORT: Final = 60.0
 _MISTAKEN: Final = 32 * 86_400.0

@@ -64,7 +64,7 @@ class CsvDialect:
                 ends = re.escape(f"{self.delimiter or _CANDIDATES}\r\n")
                 alone = rf"(?<![^{ends}]){re.escape(null)}(?![^{ends}])"
                 kept = null.replace(self.escape, 2 * self.escape)
-                text = re.sub(alone, lambda _, kept=kept: kept, text)  # type: ignore[misc]
+                text = re.sub(alone, kept.replace("\\", r"\\"), text)
         return text
 
     def options(self) -> dict[str, Any]:
@@ -224,8 +224,8 @@ def read_columns(
     hint = "; if the header is on a later line, set `skip_lines`" if misplaced else ""
     found: list[tuple[ColumnType, bool]] = []
     for at, name in enumerate(named):
-        if types is not None and (name in types or not types):
-            found.append((types.get(name, "text"), True))
+        if declared := declared_type(name, types):
+            found.append((declared, True))
             continue
         given = [row[at] for row in sample if row[at] not in dialect.nulls]
         found.append((_inferred(name, given, agree), False))
@@ -238,6 +238,11 @@ def check_names(named: Sequence[str], types: Mapping[str, ColumnType] | None, pa
     missing = sorted(set(types or ()) - set(named))
     if missing and named:
         raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
+
+
+def declared_type(name: str, types: Mapping[str, ColumnType] | None) -> ColumnType | None:
+    """Return the declared type of a column, None if it is to be inferred; an empty mapping makes all text."""
+    return None if types is None else types.get(name, None if types else "text")
 
 
 def _inferred(name: str, given: Sequence[str], agree: Agree | None) -> ColumnType:

@@ -121,26 +121,28 @@ class DocumentReader:
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Yield what `connectors.objects.sheets.sheet_rows` does for a workbook of this size.
 
-        Its process belongs to the caller until the end, and is none of the `MAX_PROCESSES`: a caller that
-        waits for readers of documents must not keep them waiting.
+        Its process does not count towards `MAX_PROCESSES`: the consumer of the rows may wait for documents.
 
         Raises:
             ComponentError: as for `parts`, and for the object's `open`.
         """
         if self._pool is None:
             raise RuntimeError("the document reader is used outside of `async with`")
-        answer: Mapping[str, Any] = {"rows": ()}
-        while "rows" in answer:
+        while True:
             worker = self._pool.idle.pop() if self._pool.idle else await Worker.start()
-            fresh, begun, worker.used = not worker.used, False, True
+            # a reused worker may fail from the effects of earlier documents
+            retry, worker.used = worker.used, True
+            answer: Mapping[str, Any] = {}
             try:
                 await self._send(worker, reader, size, wanted)
                 while "rows" in (answer := await self._answer(worker, reader.path)):
-                    begun = True
+                    retry = False
                     yield answer
+                if not (retry and answer.get("spent")):
+                    _check(answer)
+                    return
             except CrashedError as crash:
-                # a reused worker may have died from the effects of earlier documents
-                if fresh or begun or crash.kind != "CorruptDocument":
+                if not retry or crash.kind != "CorruptDocument":
                     raise RecordError(
                         _crash(reader.path, crash.status, self._limits), kind=crash.kind
                     ) from None
@@ -149,7 +151,6 @@ class DocumentReader:
                     await worker.end()
                 else:
                     self._pool.idle.append(worker)
-        _check(answer)
 
     async def _send(self, worker: Worker, reader: ObjectReader, size: int, wanted: Mapping[str, Any]) -> None:
         await worker.send(pack(self._request(reader.path, size) | {"wanted": wanted}))
@@ -160,7 +161,7 @@ class DocumentReader:
                 await worker.send(piece)
         if left:
             raise RecordError(
-                f"{reader.path}: it does not have the {size:,} bytes that it was listed with",
+                f"{reader.path} does not have the {size:,} bytes it was listed with",
                 kind="ObjectUnreadable",
             )
 

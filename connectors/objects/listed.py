@@ -124,7 +124,7 @@ _BY_PRODUCT = re.compile(r"~\$.+|_SUCCESS|_(?:started|committed)_\d+|\._.+|\.DS_
 
 
 def is_by_product(path: str) -> bool:
-    """Return whether Office, Spark or an operating system keeps this file beside the data, for itself."""
+    """Return whether Office, Spark, Databricks or an operating system keeps this file beside the data."""
     name = path[path.rfind("/") + 1 :]
     return name[:1] in "~_.T" and _BY_PRODUCT.fullmatch(name) is not None
 
@@ -146,7 +146,7 @@ class Selection:
     max_bytes: int | None = None
 
     def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
-        """Return the selected objects, in order, without the notes of sinks."""
+        """Return the selected objects, in order, without notes of sinks and by-products."""
         selected = page if self == Selection() else [found for found in page if self._wants(found)]
         return [found for found in selected if not (is_note(found.key) or is_by_product(found.key))]
 

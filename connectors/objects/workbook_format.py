@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.objects.csv_header import Agree, Columns, CsvDialect, check_names, column_names
+from connectors.objects.csv_header import Agree, Columns, CsvDialect, check_names, column_names, declared_type
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.isolation import DocumentReader, ReaderLimits
 from connectors.objects.line_formats import RECORD_BYTES, too_long
@@ -70,9 +70,9 @@ class SheetRows:
         check_names(names, declared, path)
         found: list[tuple[ColumnType, bool]] = []
         for name, at in zip(names, kept, strict=True):
-            kind = types[at] if self.agree is None else self.agree(name, types[at])
-            if declared is not None and (name in declared or not declared):
-                kind = declared.get(name, "text")
+            kind = declared_type(name, declared)
+            if kind is None:
+                kind = types[at] if self.agree is None else self.agree(name, types[at])
             found.append((kind or "text", True))
         dialect = CsvDialect(nulls=frozenset({"", *self.params.null_values}))
         return Columns(dialect, names, found, 0), kept

@@ -69,7 +69,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "ContentFilter": Explanation("The vendor's filter blocked the model's answer", "Send the document to another model, or ask the vendor for other filter settings."),
     "CorruptDocument": Explanation("A document cannot be opened", "Open it by hand; replace it, and read it again with a new run."),
     "DeduplicateError": Explanation("The key of `deduplicate` cannot be compared", "Write a `key` whose values are texts or numbers."),
-    "DocumentTooLarge": Explanation("A document is larger than its limit", "Raise the limit of the node, or leave the document out."),
+    "DocumentTooLarge": Explanation("A document is larger than its limit", "Raise the limit of the node, or leave the document out; save the sheets of a workbook as CSV."),
     "DocumentTooLong": Explanation("A document has more tokens than the model takes", "Use a model with a longer context."),
     "DocumentTooSlow": Explanation("Opening a document took too much processor time", "Split or simplify it, and start a new run."),
     "EmptyRecord": Explanation("No field of the record has a value", "Leave such records out with `filter`."),
@@ -134,7 +134,7 @@ DEAD_LETTERS: Mapping[str, Explanation] = {
     "UnsupportedDocument": Explanation("No reader knows this kind of document", "Convert it, or exclude it by pattern."),
     "ValidationError": Explanation("The ingest service's model does not accept the record", "The message names the field. Fix it with `map`, or patch the dead letter."),
     "ValueRefused": Explanation("The database rejects a value of the row", "The message names the column. Patch the dead letter, or cast the field with `map`."),
-    "WrongHeader": Explanation("The first row of a CSV file is not the expected header", "Set `header: false` and `columns`, or another `format`, or exclude the file by pattern."),
+    "WrongHeader": Explanation("The header of a CSV file or workbook is not the expected one", "Set `header: false` and `columns`, or another `format`, or exclude the file by pattern."),
     "WrongType": Explanation("A value does not fit the type of its column", "The message names the field. Cast it with `map`, or declare `columns`; then `dlq replay`."),
     "WrongWidth": Explanation("A row has more or fewer fields than the header", "Look for the `delimiter` inside of a field without quotes, and fix the file; or set `skip_lines` if the header is not on the first line."),
 }  # fmt: skip

@@ -838,8 +838,8 @@ TRANSFORMS = [case for case in CASES if isinstance(case, TransformCase)]
 SINKS = [case for case in CASES if isinstance(case, SinkCase)]
 
 
-def variants_in_series(cases: Sequence[Case[Any]]) -> list[Any]:
-    """The cases for `parametrize`: of a component's variants that meet a server, the first is no series.
+def marked(cases: Sequence[Case[Any]]) -> list[Any]:
+    """The cases for `parametrize`: those that meet a server are slow, a component's further variants series.
 
     Variants that need no server are cheap, and series only where their component has a case without a label.
     """
@@ -850,5 +850,6 @@ def variants_in_series(cases: Sequence[Case[Any]]) -> list[Any]:
         served = (case.kind, case.name, case.needs)
         extra = bool(case.label) and ((case.kind, case.name) in plain or (bool(case.needs) and served in met))
         met.add(served)
-        chosen.append(pytest.param(case, marks=pytest.mark.series) if extra else case)
+        marks = [pytest.mark.series] if extra else [pytest.mark.slow] if case.needs else []
+        chosen.append(pytest.param(case, marks=marks))
     return chosen

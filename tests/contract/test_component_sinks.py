@@ -20,11 +20,11 @@ from engine.errors import BatchError, RecordError
 from engine.execution.engine import Engine
 from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
-from tests.contract.component_cases import SINKS, SinkCase, context, variants_in_series
+from tests.contract.component_cases import SINKS, SinkCase, context, marked
 from tests.contract.outside_world import World
 from tests.contract.traces import nothing_left
 
-pytestmark = pytest.mark.parametrize("case", variants_in_series(SINKS), ids=str)
+pytestmark = pytest.mark.parametrize("case", marked(SINKS), ids=str)
 
 
 def batch_of(records: Sequence[Record], *, start: int = 0, replay: bool = False) -> Batch:

@@ -18,11 +18,11 @@ from engine.execution.engine import Engine
 from engine.flow.budget import ByteBudget
 from engine.state.records import RunStatus
 from engine.testing import MemorySink, linear_plan
-from tests.contract.component_cases import SOURCES, SourceCase, context, variants_in_series
+from tests.contract.component_cases import SOURCES, SourceCase, context, marked
 from tests.contract.outside_world import World
 from tests.contract.traces import nothing_left
 
-pytestmark = pytest.mark.parametrize("case", variants_in_series(SOURCES), ids=str)
+pytestmark = pytest.mark.parametrize("case", marked(SOURCES), ids=str)
 
 
 async def splits_of(source: Source[Any], ctx: Context) -> list[Split]:

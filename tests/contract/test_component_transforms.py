@@ -22,11 +22,11 @@ from engine.execution.engine import Engine
 from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
-from tests.contract.component_cases import TRANSFORMS, TransformCase, variants_in_series
+from tests.contract.component_cases import TRANSFORMS, TransformCase, marked
 from tests.contract.outside_world import World
 from tests.contract.traces import nothing_left
 
-every_case = pytest.mark.parametrize("case", variants_in_series(TRANSFORMS), ids=str)
+every_case = pytest.mark.parametrize("case", marked(TRANSFORMS), ids=str)
 with_a_bad_record = pytest.mark.parametrize(
     "case", [case for case in TRANSFORMS if case.bad is not None], ids=str
 )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.contract.component import Component, ComponentSpec, Kind, Sink, Source, Transform
 from engine.registry import Registry
-from tests.contract.component_cases import CASES, Case, variants_in_series
+from tests.contract.component_cases import CASES, Case, marked
 from tests.contract.outside_world import World
 from tests.contract.traces import io_done, nothing_left
 
@@ -24,7 +24,7 @@ NAMES = Registry.installed().names()
 SPECS = [Registry.installed().get(kind, name) for kind, name in NAMES]
 
 every_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}.{spec.name}")
-every_case = pytest.mark.parametrize("case", variants_in_series(CASES), ids=str)
+every_case = pytest.mark.parametrize("case", marked(CASES), ids=str)
 
 
 def test_every_component_has_a_case() -> None:

@@ -241,6 +241,7 @@ def looking(visible_at: int | None) -> ScriptedServer:
     return server
 
 
+@pytest.mark.slow
 async def test_rows_that_are_visible_at_the_third_look_are_written(tmp_path: Path) -> None:
     async with looking(3).running() as server:
         file = ingest_pipeline(

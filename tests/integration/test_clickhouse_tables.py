@@ -85,6 +85,7 @@ async def test_values_arrive_as_they_are(target: ClickHouseTarget) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_an_insert_that_was_considered_lost_is_not_repeated(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch, before: bool
@@ -99,6 +100,7 @@ async def test_an_insert_that_was_considered_lost_is_not_repeated(
     assert target.rows() == [(1,), (2,)]
 
 
+@pytest.mark.slow
 async def test_what_a_broken_insert_left_is_written_again(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ async def test_a_replacement_is_done_once_whenever_it_was_interrupted(
     assert target.rows() == [(5,)]
 
 
+@pytest.mark.slow
 async def test_a_replaced_table_keeps_its_engine_and_sorting_key(target: ClickHouseTarget) -> None:
     target.sql("CREATE TABLE tables.t (id Int64, n UInt8 DEFAULT 7) ENGINE = MergeTree ORDER BY id")
     await target.write([{"id": 2, "new": "x"}], mode="replace")
@@ -168,6 +171,7 @@ async def test_a_table_whose_engine_does_not_fit_is_refused(
         await target.write([{"id": 1, "n": 1}], **params)
 
 
+@pytest.mark.slow
 async def test_equal_rows_that_are_merged_again_are_no_repetition(target: ClickHouseTarget) -> None:
     async with target.sink(mode="merge", key="id") as opened:
         for number in (1, 2, 1):
@@ -176,6 +180,7 @@ async def test_equal_rows_that_are_merged_again_are_no_repetition(target: ClickH
     assert target.rows() == [(1, 1)]
 
 
+@pytest.mark.slow
 async def test_connections_to_clickhouse_name_the_remedy(target: ClickHouseTarget) -> None:
     url, right = target.server.url, SecretStr(PASSWORD)
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -198,6 +203,7 @@ async def test_connections_to_clickhouse_name_the_remedy(target: ClickHouseTarge
     assert await sink.describe_target() == "table tables.t, mode append: 1 rows, 1 columns"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{}, {"mode": "merge", "key": "id"}], ids=["append", "merge"])
 async def test_an_insert_that_is_under_way_is_waited_for(
     target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]

@@ -7,17 +7,19 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 from pydantic import SecretStr, ValidationError
 
 from connectors.http import HttpConnection, HttpSink, HttpSinkParams, HttpSource, HttpSourceParams
 from connectors.http.client import Answer as HttpAnswer
-from connectors.http.client import same_origin
+from connectors.http.client import HttpClient, same_origin
 from connectors.http.paging import LinkPaging
 from connectors.http.paths import at_path, fill, fill_path
 from engine.cli import main
@@ -163,6 +165,7 @@ async def test_odd_answers_in_lines_are_read_or_refused(form: str, body: bytes, 
         ({"format": "jsonl", "paging": {"type": "cursor", "cursor": "a"}}, "a cursor is in a JSON document"),
         ({"format": "jsonl", "types": "text"}, "`types` is for `format: csv`"),
         ({"body": {"a": 1}}, "`body` is sent with `method: POST` only"),
+        ({"method": "POST", "body": {"a": {1: 2}}}, "it cannot be serialized as JSON"),
         ({"records_optional": True}, "`records_optional` needs `records`"),
         ({"path": "https://api.example/v1"}, "`path` is appended to the `url`"),
     ],
@@ -389,6 +392,38 @@ async def test_names_with_dots_and_repeated_parameters_are_usable() -> None:
 def test_links_of_a_server_behind_a_proxy_stay_on_https(link: str, base: str, expected: str) -> None:
     answer = HttpAnswer(200, {"link": f"<{link}>; rel=next"}, b"")
     assert LinkPaging(type="link").next(None, answer, [], 1, base) == expected
+
+
+def test_a_date_in_a_body_is_text() -> None:
+    given = {"since": date(2026, 1, 31), "ids": [2**70]}
+    assert HttpSourceParams(method="POST", body=given).body == {"since": "2026-01-31", "ids": [2**70]}
+
+
+async def test_redirects_of_a_server_behind_a_proxy_stay_on_https() -> None:
+    asked_for: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked_for.append(str(request.url))
+        moved = not request.url.path.endswith("/")
+        headers = {"location": f"http://a.example{request.url.path}/"} if moved else {}
+        return httpx.Response(301 if moved else 200, headers=headers, stream=httpx.ByteStream(b"[]"))
+
+    connection = HttpConnection(url="https://a.example", token=SecretStr("t"))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        client = HttpClient(http, connection, timeout=5, per_second=None, clock=ScriptedClock())
+        await client.send("GET", "https://a.example/rows", max_answer=1024)
+    assert asked_for == ["https://a.example/rows", "https://a.example/rows/"]
+
+
+async def test_a_page_of_an_earlier_host_is_not_asked_for() -> None:
+    async with ScriptedServer(by_link).running() as server:
+        opened = source(server.url, path="rows", key="id", paging={"type": "link"})
+        async with opened:
+            (split,) = [one async for one in opened.splits(opened.ctx)]
+            position = ["https://earlier.example/rows?page=1", 1, 10, None]
+            with pytest.raises(FatalError, match="at a page of another host than `url` of the connection"):
+                await anext(opened.read(split, position, opened.ctx))
+    assert not server.requests
 
 
 async def test_offsets_in_a_body_are_numbers() -> None:
@@ -754,6 +789,7 @@ async def test_batches_are_arrays_and_may_be_wrapped() -> None:
     assert request.headers["x-from"] == "odw"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [False, True])
 async def test_refused_records_fail_alone(batch: bool) -> None:
     taken: list[int] = []
@@ -997,6 +1033,7 @@ def test_a_value_later_than_the_clock_is_no_bookmark(
             assert "continues after a `at` later than the clock" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_incremental_field_that_no_record_has_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

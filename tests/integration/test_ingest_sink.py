@@ -441,6 +441,7 @@ def epoch_of(request: Request) -> tuple[str, int]:
     return scope, int(number)
 
 
+@pytest.mark.slow
 async def test_epoch_grows_with_attempts_and_uncertain_outcomes() -> None:
     busy, lost, fine = Answer(429), Answer(503), Answer.of({"written": 1, "dead": []})
     epochs = []
@@ -604,6 +605,7 @@ async def test_a_redirect_is_not_followed() -> None:
             await sink.write(batch_of(blob(0)))
 
 
+@pytest.mark.slow
 async def test_413_halves_until_it_fits_and_remembers_the_size() -> None:
     def at_most_two(request: Request) -> Answer:
         return written(request) if len(request.json) <= 2 else Answer(413)

@@ -169,6 +169,7 @@ async def test_a_lone_document_cut_off_twice_is_dead() -> None:
     assert model.stats.calls == 2
 
 
+@pytest.mark.slow
 async def test_refused_pack_is_split_and_only_the_refused_one_dies() -> None:
     def refuse_third(documents) -> Fault | None:
         return Refusal() if any("Person 3" in document.text for document in documents) else None
@@ -266,6 +267,7 @@ async def test_an_endpoint_that_was_there_before_is_waited_for() -> None:
             await extract.apply(batch_of(*FOUR))
 
 
+@pytest.mark.slow
 async def test_a_prompt_too_long_for_the_model_is_halved_until_it_fits() -> None:
     long = staged(2, text="Patient: Person 2\n" + "filler " * 6_000)
     model = LlmStandIn(context_tokens=3_000)
@@ -460,6 +462,7 @@ async def test_an_endpoint_that_only_streams_is_asked_for_a_stream() -> None:
     assert [request.json.get("stream") for request in server.requests] == [None, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal", [{"error": {"message": "Unknown parameter", "param": "stream_options"}}, {"error": "no"}]
 )
@@ -485,6 +488,7 @@ async def test_a_stream_without_reported_usage_is_booked_as_estimated(refusal: o
     assert last["temperature"] == 0.1
 
 
+@pytest.mark.slow
 async def test_what_is_given_up_stays_so_if_the_first_document_is_refused() -> None:
     def script(request: Request) -> Answer:
         if "temperature" in request.json:
@@ -501,6 +505,7 @@ async def test_what_is_given_up_stays_so_if_the_first_document_is_refused() -> N
     assert "temperature" not in server.requests[-1].json
 
 
+@pytest.mark.slow
 async def test_a_form_in_which_the_model_writes_nothing_is_given_up() -> None:
     def script(request: Request) -> Answer:
         if request.json.get("response_format", {}).get("type") == "json_schema":
@@ -517,6 +522,7 @@ async def test_a_form_in_which_the_model_writes_nothing_is_given_up() -> None:
     assert len(derived) == 1
 
 
+@pytest.mark.slow
 async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:
     def script(request: Request) -> Answer:
         if "response_format" in request.json or "tools" in request.json or "temperature" in request.json:
@@ -531,6 +537,7 @@ async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:
     assert probes == 1
 
 
+@pytest.mark.slow
 async def test_an_endpoint_that_refuses_everything_stops_the_run() -> None:
     server = ScriptedServer(lambda request: Answer(400, b"Bad Request", {"content-type": "text/plain"}))
     async with server.running(), open_extract(server.url) as extract:
@@ -538,6 +545,7 @@ async def test_an_endpoint_that_refuses_everything_stops_the_run() -> None:
             await extract.apply(batch_of(*FOUR))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 4])
 async def test_one_refused_document_dies_wherever_it_stands(number: int) -> None:
     def script(request: Request) -> Answer:
@@ -581,6 +589,7 @@ async def test_long_prompt_gets_a_shorter_answer_limit() -> None:
     assert limits == [512, 196]
 
 
+@pytest.mark.slow
 async def test_an_address_without_its_version_is_completed() -> None:
     def script(request: Request) -> Answer:
         if not request.path.startswith("/v1/"):
@@ -679,6 +688,7 @@ async def until_final(extract: LlmExtract, *records: dict[str, object]) -> Batch
     pytest.fail("retried without an end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -727,6 +737,7 @@ async def test_a_document_without_a_choice_is_a_dead_letter() -> None:
     assert "the completion has no choices" in str(derived.failures[0][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [
@@ -1024,6 +1035,7 @@ async def test_a_document_is_divided_off_the_event_loop(monkeypatch: pytest.Monk
     assert get_ident() not in threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5])
 async def test_an_estimate_is_within_a_tenth_of_the_bill(batch_size: int) -> None:
     records = [staged(number) for number in range(1, 10)]
@@ -1041,6 +1053,7 @@ async def test_an_estimate_is_within_a_tenth_of_the_bill(batch_size: int) -> Non
     assert estimate.cost_usd == pytest.approx(bill, rel=0.1)
 
 
+@pytest.mark.slow
 async def test_an_unknown_price_is_reported_and_not_guessed() -> None:
     extract = LlmExtract(LlmParams(model="nobody-knows-1"), LlmConnection())
     estimate = await extract.estimate([staged(1)], 5)

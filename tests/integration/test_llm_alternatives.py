@@ -112,6 +112,7 @@ async def test_the_dear_model_is_asked_where_the_cheap_one_fails(
     assert tally.cost_usd == pytest.approx(110 * (calls + 50) / 1_000_000)
 
 
+@pytest.mark.slow
 async def test_a_resume_pays_for_no_stage_again(journal: NodeJournal) -> None:
     async with Models(cheap={"vendor": "ACME"}, dear=RIGHT).running() as server:
         for _ in range(2):
@@ -122,6 +123,7 @@ async def test_a_resume_pays_for_no_stage_again(journal: NodeJournal) -> None:
     assert extract.ctx.aggregate["journal_hits"] == 2
 
 
+@pytest.mark.slow
 async def test_a_stage_that_is_tried_again_costs_once(journal: NodeJournal) -> None:
     """The dear model is busy at first: what the cheap one has cost is booked already when it comes back."""
     async with Models(cheap={"vendor": "ACME"}, dear=429).running() as server:
@@ -135,6 +137,7 @@ async def test_a_stage_that_is_tried_again_costs_once(journal: NodeJournal) -> N
     assert batch.origins[0][0].tally.tokens_in == 200
 
 
+@pytest.mark.slow
 async def test_only_failed_documents_are_escalated_and_the_last_error_stays(journal: NodeJournal) -> None:
     async with Models(cheap=RIGHT, dear={"vendor": "ACME"}).running() as server:
         async with opened(server, journal, cascade=[DEAR], require_grounding=["vendor"]) as extract:
@@ -146,6 +149,7 @@ async def test_only_failed_documents_are_escalated_and_the_last_error_stays(jour
     assert (place, error.kind) == (1, "MissingFields")
 
 
+@pytest.mark.slow
 async def test_a_budget_counts_the_calls_of_all_stages(journal: NodeJournal) -> None:
     dear = {"model": "dear", "usd_per_million_input": 1e6, "usd_per_million_output": 1e6}
     async with Models(cheap={"vendor": "ACME"}, dear=RIGHT).running() as server:
@@ -190,6 +194,7 @@ async def test_a_budget_needs_a_known_price() -> None:
                 pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, pytest.param(404, marks=pytest.mark.series)])
 async def test_a_fallback_at_another_endpoint_answers(status: int, journal: NodeJournal) -> None:
     async with Models(cheap=status).running() as server, Models(other=RIGHT).running() as second:

@@ -82,6 +82,7 @@ async def test_rows_replace_others_under_all_constraints(target: PostgresTarget)
     assert len(set(target.rows("id"))) == 3
 
 
+@pytest.mark.slow
 async def test_rows_that_cannot_replace_others_name_the_remedy(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int PRIMARY KEY, parent int REFERENCES tables.t)")
     with pytest.raises(FatalError, match="drop such records before the sink, or change the table, then st"):
@@ -135,6 +136,7 @@ async def test_a_table_that_cannot_be_replaced_is_refused_at_once(
     assert target.rows() == [(1, 1)]
 
 
+@pytest.mark.slow
 async def test_readers_and_a_rehearsal_do_not_wait_for_long(target: PostgresTarget) -> None:
     target.sql("CREATE TABLE tables.t (id int); INSERT INTO tables.t VALUES (1)")
 
@@ -163,6 +165,7 @@ async def test_what_depends_on_a_column_is_named_before_rows_are_written(target:
             await sink.write(batch_of([{"n": 1.5}]))
 
 
+@pytest.mark.slow
 async def test_a_row_without_a_partition_cannot_replace_others(target: PostgresTarget) -> None:
     target.sql(
         "CREATE TABLE tables.t (id int PRIMARY KEY, n int REFERENCES tables.t) PARTITION BY RANGE (id)"
@@ -253,6 +256,7 @@ async def test_a_commit_that_was_considered_lost_is_not_repeated(
     assert target.rows() == [(1,), (2,)]
 
 
+@pytest.mark.slow
 async def test_two_processes_at_one_split_add_each_record_once(target: PostgresTarget) -> None:
     async with target.sink() as taken_for_dead, target.sink() as other:
         await taken_for_dead.write(batch_of([{"id": 1}]))

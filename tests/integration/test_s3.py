@@ -181,6 +181,7 @@ class TestResolver:
         with pytest.raises(FatalError, match=r"s3://some\.bucket/no\.txt does not exist"):
             await keys(server, "no.txt")
 
+    @pytest.mark.slow
     async def test_a_missing_bucket_is_an_error_and_not_empty(self, server: str) -> None:
         with pytest.raises(FatalError, match=r"bucket 'missing'.*NoSuchBucket.*check the address"):
             await resolved(server, "s3://missing/**")
@@ -513,6 +514,7 @@ class TestFailures:
         assert isinstance(error, TransientError)
         assert "2 bytes arrived of 5" in str(error)
 
+    @pytest.mark.slow
     async def test_a_body_of_unknown_length_is_checked_against_the_listing(self) -> None:
         chunked = (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhe\r\n0\r\n\r\n"

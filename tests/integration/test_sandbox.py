@@ -187,6 +187,7 @@ async def test_nothing_is_left_when_the_context_ends(tmp_path: Path) -> None:
     assert own_sandbox_threads() == []
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_when_the_start_is_cancelled(tmp_path: Path) -> None:
     before = own_children()
     with anyio.CancelScope() as scope:
@@ -272,6 +273,7 @@ def test_a_child_does_not_get_the_terminals_interrupt() -> None:
         child.stop()
 
 
+@pytest.mark.slow
 def test_a_killed_parent_takes_the_sandbox_with_it() -> None:
     script = (
         "import os, sys, time\n"

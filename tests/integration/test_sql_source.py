@@ -97,6 +97,7 @@ async def test_empty_tables_and_rows_without_a_key_are_read(file: Path) -> None:
     assert records(await batches(made)) == [{"id": 1}, {"id": 1}, {"id": None}]
 
 
+@pytest.mark.slow
 async def test_columns_get_their_types_from_a_whole_split(file: Path) -> None:
     rows = [(n, None if n < 3000 else f"n{n}", 1 if n else 0.5) for n in range(4000)]
     fill(file, "CREATE TABLE t (id integer, name text, x)", rows)
@@ -246,6 +247,7 @@ class TestServer:
         position = json.loads(json.dumps(whole[1].position))
         assert records([one async for one in made.read(split, position, made.ctx)]) == records(whole[2:])
 
+    @pytest.mark.slow
     async def test_columns_have_distinct_names(self, postgres: Postgres) -> None:
         made = source(postgres.address(), driver="postgresql", query="SELECT id, id FROM t")
         with pytest.raises(FatalError, match="two columns are called 'id': rename one in `query`"):

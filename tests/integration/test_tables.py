@@ -50,6 +50,7 @@ async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
@@ -260,6 +261,7 @@ def folded(name: str) -> str:
     return name.lower() if name.isascii() else name
 
 
+@pytest.mark.slow
 async def test_a_merge_whose_first_records_are_odd_continues(target: Target) -> None:
     page = [{"a": 1}, {"id": 1, "": 2}, "no record"]
 
@@ -352,16 +354,19 @@ async def test_what_is_left_of_a_run_never_replaces_a_whole_one(target: Target) 
     assert target.rows() == [(1,), (2,), (3,)]
 
 
+@pytest.mark.slow
 async def test_entries_of_a_completed_run_are_forgotten(target: Target) -> None:
     await target.write([{"id": 1}])
 
     assert target.sql(f"SELECT * FROM {target.ledger}") == []
 
 
+@pytest.mark.slow
 async def test_a_record_with_nothing_in_it_fails(target: Target) -> None:
     assert await target.write([{}, {"id": None}]) == {0: "EmptyRecord", 1: "EmptyRecord"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize(
     ("params", "message"),
@@ -396,6 +401,7 @@ async def test_a_sink_serves_one_run_after_another(target: Target) -> None:
     assert target.rows() == [(1,)]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 async def test_an_outage_is_transient_and_the_rows_arrive_once(
     served: PostgresTarget | ClickHouseTarget,

@@ -281,6 +281,7 @@ async def test_lines_of_a_file_are_counted_from_where_the_run_began(tmp_path: Pa
     assert (report.verified, lines_at(report).found, lines_at(report).note) == (True, 100, "")
 
 
+@pytest.mark.slow
 async def test_a_resumed_run_counts_the_lines_of_its_last_attempt(tmp_path: Path) -> None:
     store, path = MemoryStateStore(), tmp_path / "out.jsonl"
 
@@ -303,6 +304,7 @@ SINKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("mode", ["append", "replace"])
 async def test_a_run_killed_after_its_sinks_completed_is_no_mismatch(

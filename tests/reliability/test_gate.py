@@ -71,6 +71,7 @@ def test_a_line_that_is_being_written_is_no_note_yet(tmp_path: Path) -> None:
     assert [note.keys for note in notes(file)] == [("k/0",)]
 
 
+@pytest.mark.slow
 def test_each_pipeline_has_its_gate_in_front_of_its_first_sink(tmp_path: Path) -> None:
     workload = Workload(("logs", "unstructured_data"), seed=7, calls=1)
     file = load_file(str(pipeline_file(workload, tmp_path / "gated.yaml", gated=True)), environ={})

@@ -29,6 +29,7 @@ def sound() -> Evidence:
     return Evidence(ServiceRecords({"Blob": rows}, copies), [run], letters, {"Blob": (196, 196)})
 
 
+@pytest.mark.slow
 def test_a_sound_run_has_no_differences() -> None:
     found = sound()
 
@@ -95,6 +96,7 @@ def never_begun(found: Evidence) -> Evidence:
     return replace(found, runs=[])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "words"),
     [

@@ -114,6 +114,7 @@ def failing(error: Exception) -> Callable[[Batch], Batch]:
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("kind", [TransientError, RecordError, FatalError])
 async def test_no_output_of_a_run_has_a_canary(

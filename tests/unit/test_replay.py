@@ -212,6 +212,7 @@ async def test_patches_change_the_records_and_are_counted() -> None:
     assert [record["n"] for record in sink.records] == [2, 2]
 
 
+@pytest.mark.slow
 async def test_more_letters_than_a_page_all_arrive_once() -> None:
     sink = MemorySink()
     letters = [letter("n1", f"k{number}") for number in range(1000)]

@@ -105,6 +105,7 @@ async def test_a_stalled_body_makes_room_when_it_is_needed(serving: Open) -> Non
         assert await slow.status() == 408
 
 
+@pytest.mark.slow
 async def test_a_body_that_comes_too_slowly_is_refused(serving: Open) -> None:
     service = await serving(body_timeout=0.2)
     async with wire(service) as slow:
@@ -112,6 +113,7 @@ async def test_a_body_that_comes_too_slowly_is_refused(serving: Open) -> None:
         assert await slow.status() == 408
 
 
+@pytest.mark.slow
 async def test_a_body_that_trickles_is_refused(serving: Open) -> None:
     service = await serving(body_timeout=0.3, min_rate=100_000)
     async with wire(service) as slow:
@@ -127,6 +129,7 @@ async def test_a_body_that_trickles_is_refused(serving: Open) -> None:
         sender.cancel()
 
 
+@pytest.mark.slow
 async def test_headers_that_never_end_are_cut_off(serving: Open) -> None:
     service = await serving(header_timeout=0.3)
     async with wire(service) as silent, wire(service) as slow, AsyncExitStack() as stack:
@@ -142,6 +145,7 @@ async def test_headers_that_never_end_are_cut_off(serving: Open) -> None:
         assert await second.ended()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flood",
     [
@@ -161,6 +165,7 @@ async def test_headers_beyond_the_limit_are_refused(serving: Open, flood: bytes)
     assert (await post(service)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_headers_beyond_the_limit_in_one_piece_are_refused(serving: Open) -> None:
     service = await serving()
     async with wire(service) as flooding:
@@ -169,6 +174,7 @@ async def test_headers_beyond_the_limit_in_one_piece_are_refused(serving: Open) 
         assert await flooding.status() == 431
 
 
+@pytest.mark.slow
 async def test_a_large_body_after_small_headers_is_taken(serving: Open) -> None:
     service = await serving()
     body = b"[" + b" " * 300_000 + b"]"
@@ -188,6 +194,7 @@ async def test_idle_connections_give_way_to_new_ones(serving: Open) -> None:
         assert await idle[-1].status() == 200
 
 
+@pytest.mark.slow
 async def test_beyond_the_connections_that_work_new_ones_are_refused(serving: Open) -> None:
     service = await serving(max_connections=3)
     async with AsyncExitStack() as stack:
@@ -238,6 +245,7 @@ async def test_long_answers_wait_for_one_another(serving: Open) -> None:
             assert (await client.get("/consumption/getLogs?limit=5")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_readiness_tells_when_nothing_more_is_taken(serving: Open) -> None:
     size = 64 * 1024
     service = await serving(max_inflight_size=size, max_body_size=size, body_timeout=60)
@@ -286,6 +294,7 @@ FOREIGN_ORIGINS = [
 OWN_ORIGINS = ["http://localhost:3000", "http://127.0.0.1:4200", "http://[::1]:4200"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 async def test_names_of_other_machines_are_refused(service: RunningService, host: str) -> None:
     async with wire(service) as client:
@@ -293,6 +302,7 @@ async def test_names_of_other_machines_are_refused(service: RunningService, host
         assert await client.status() == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", OWN_HOSTS)
 async def test_names_of_this_machine_are_answered(service: RunningService, host: str) -> None:
     async with wire(service) as client:
@@ -300,6 +310,7 @@ async def test_names_of_this_machine_are_answered(service: RunningService, host:
         assert await client.status() == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "status", "text"),
     [
@@ -321,6 +332,7 @@ async def test_other_protocols_get_a_readable_answer(
     assert "retry-after" not in answer.lower()
 
 
+@pytest.mark.slow
 async def test_two_hosts_in_one_request_are_refused(service: RunningService) -> None:
     async with wire(service) as client:
         await client.send(
@@ -329,6 +341,7 @@ async def test_two_hosts_in_one_request_are_refused(service: RunningService) -> 
         assert await client.status() in (400, 403)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 async def test_pages_of_other_hosts_are_refused(service: RunningService, origin: str) -> None:
     headers = {"Origin": origin, "Content-Type": "text/plain"}
@@ -341,6 +354,7 @@ async def test_pages_of_other_hosts_are_refused(service: RunningService, origin:
         assert (await client.options("/ingest/LogSource", headers=ask)).status_code == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_a_foreign_page_embeds_is_refused(service: RunningService, method: str) -> None:
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
@@ -349,6 +363,7 @@ async def test_what_a_foreign_page_embeds_is_refused(service: RunningService, me
     assert answer.status_code == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", OWN_ORIGINS)
 async def test_pages_of_this_machine_may_read(service: RunningService, origin: str) -> None:
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
@@ -362,6 +377,7 @@ async def test_pages_of_this_machine_may_read(service: RunningService, origin: s
 KEYS = {"ingest_api_key": hash_of("aa.bb"), "consumption_api_key": hash_of("cc.dd")}
 
 
+@pytest.mark.slow
 async def test_with_keys_any_host_and_page_may_ask(serving: Open) -> None:
     service = await serving(**KEYS)
     headers = {"Host": "warehouse.example", "Origin": "https://app.example"}
@@ -370,12 +386,14 @@ async def test_with_keys_any_host_and_page_may_ask(serving: Open) -> None:
     assert allowed.status_code == 200
 
 
+@pytest.mark.slow
 async def test_one_key_alone_leaves_the_guard_up(serving: Open) -> None:
     service = await serving(ingest_api_key=KEYS["ingest_api_key"])
     headers = {"Host": "evil.example", "Authorization": "Bearer aa.bb"}
     assert (await post(service, headers=headers)).status_code == 403
 
 
+@pytest.mark.slow
 async def test_a_host_can_be_allowed_by_name(serving: Open) -> None:
     service = await serving(allowed_hosts=("Warehouse",))
     assert (await post(service, headers={"Host": "warehouse:4200"})).status_code == 200

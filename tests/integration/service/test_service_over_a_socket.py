@@ -132,6 +132,7 @@ async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: P
     assert [entry.name for entry in service_file(tmp_path).parent.iterdir()] == ["warehouse.duckdb"]
 
 
+@pytest.mark.slow
 async def test_second_service_is_refused_with_the_url_of_the_first(
     service: RunningService, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ class TestRights:
             async with PostgresStateStore(clerk):
                 pass
 
+    @pytest.mark.slow
     async def test_a_schema_of_the_user_is_enough(self, clerk: str, server: Postgres) -> None:
         server.sql("CREATE SCHEMA odw_engine AUTHORIZATION clerk")
         async with PostgresStateStore(clerk) as store:
@@ -166,6 +167,7 @@ class TestRights:
         async with PostgresStateStore(clerk, create=False) as store:
             assert await store.get_run("r1") == RUN
 
+    @pytest.mark.slow
     async def test_what_may_only_be_read_is_found_on_entering(self, clerk: str, server: Postgres) -> None:
         server.sql("CREATE SCHEMA odw_engine AUTHORIZATION clerk")
         async with PostgresStateStore(clerk):
@@ -202,6 +204,7 @@ class TestVersions:
             " WHERE table_schema = 'odw_engine' AND data_type = 'text' AND table_name <> 'receipts'"
         ) == [("C",)]
 
+    @pytest.mark.slow
     async def test_concurrent_first_connections_create_the_tables_once(self, server: Postgres) -> None:
         async def enter() -> None:
             async with at(server) as store:
@@ -224,6 +227,7 @@ class TestVersions:
             assert part in str(caught.value)
         assert server.sql("SELECT version FROM odw_engine.schema_version") == [(newer,)]
 
+    @pytest.mark.slow
     async def test_an_older_version_is_migrated_and_keeps_its_data(self, server: Postgres) -> None:
         with schema_at(1):
             async with at(server) as old:
@@ -301,6 +305,7 @@ class Held:
 
 
 class TestTransactionsSideBySide:
+    @pytest.mark.slow
     async def test_a_commit_that_meets_a_takeover_waits_for_it_and_is_refused(self, server: Postgres) -> None:
         async with at(server) as one, at(server) as two:
             await prepare(one, "a")
@@ -319,6 +324,7 @@ class TestTransactionsSideBySide:
                 takeover.go_on()
             assert await one.tally("r1") == Tally()
 
+    @pytest.mark.slow
     async def test_a_takeover_that_meets_a_commit_waits_for_it(self, server: Postgres) -> None:
         async with at(server) as one, at(server) as two:
             await prepare(one, "a")
@@ -338,6 +344,7 @@ class TestTransactionsSideBySide:
                 commit.go_on()
             assert seen == [5]
 
+    @pytest.mark.slow
     async def test_commits_of_two_chunks_do_not_wait_for_each_other(self, server: Postgres) -> None:
         async with at(server) as one, at(server) as two:
             await prepare(one, "a", "b")
@@ -353,6 +360,7 @@ class TestTransactionsSideBySide:
                 open_one.go_on()
             assert (await two.tally("r1")).read == 8
 
+    @pytest.mark.slow
     async def test_one_of_many_gets_the_lease_and_each_epoch_is_given_once(self, server: Postgres) -> None:
         won: list[Lease] = []
         refused: list[StateError] = []
@@ -375,6 +383,7 @@ class TestTransactionsSideBySide:
         assert sorted(lease.epoch for lease in won) == [1, 2, 3]
         assert len(refused) == 6
 
+    @pytest.mark.slow
     async def test_two_that_wait_for_each_other_are_both_done_in_the_end(self, server: Postgres) -> None:
         met = threading.Barrier(2)
         attempts: list[str] = []
@@ -396,6 +405,7 @@ class TestTransactionsSideBySide:
 
 
 class TestBrokenConnections:
+    @pytest.mark.slow
     async def test_a_connection_that_broke_while_it_rested_is_not_noticed(self, server: Postgres) -> None:
         async with at(server) as store:
             await store.create_run(RUN)
@@ -418,6 +428,7 @@ class TestBrokenConnections:
             (letter,) = await store.dead_letters(DeadLetterFilter())
         assert (len(attempts), letter.attempts) == (2, 1)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["request", "reply"])
     async def test_writes_are_done_once_if_a_commit_is_lost(
         self, server: Postgres, what: Literal["request", "reply"]
@@ -492,6 +503,7 @@ class TestGone:
             with pytest.raises(StateError, match=f"{GONE}.*restore it, or start over"):
                 await store.update_run("r1", status=RunStatus.COMPLETED)
 
+    @pytest.mark.slow
     async def test_a_schema_that_took_its_place_gets_nothing(self, server: Postgres) -> None:
         async with at(server) as store, at(server) as idle:
             await store.create_run(RUN)
@@ -513,6 +525,7 @@ class TestGone:
             with pytest.raises(StateError, match=r'"splits" does not exist'):
                 await store.add_splits("r1", "read", [Split("s")], complete=True)
 
+    @pytest.mark.slow
     async def test_a_store_may_be_opened_again_after_its_schema_was_dropped(self, server: Postgres) -> None:
         store = at(server)
         async with store:

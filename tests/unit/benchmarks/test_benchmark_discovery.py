@@ -39,6 +39,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_suite_holds_the_first_benchmarks() -> None:
     assert {"kernel", "main_job", "memory", "sources", "startup", "transforms"} <= discover(
         Scale(quick=True)
@@ -108,12 +109,14 @@ def test_run_stores_the_result_and_report_prints_it(
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
 def test_different_work_gives_a_failing_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = [Arm("a", lambda: Work(1, "x")), Arm("b", lambda: Work(1, "y"))]
     monkeypatch.setattr(cli, "discover", lambda scale: {"m": [Benchmark("m", "", arms, "a")]})
     assert cli.main(["run", "--quick"]) == cli.INVALID
 
 
+@pytest.mark.slow
 def test_wrong_usage_has_its_own_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "no_such_benchmark"]) == cli.USAGE
     assert cli.main(["report", str(tmp_path / "missing.json")]) == cli.USAGE

@@ -92,6 +92,7 @@ def test_an_arm_that_varies_disagrees_with_itself() -> None:
     assert disagreement(samples) == "checksums differ: plain gave 1; plain gave 2"
 
 
+@pytest.mark.slow
 def test_a_missing_checksum_is_refused_unless_allowed() -> None:
     refused = run(benchmark(Arm("plain", doing()), Arm("silent", doing(None))), Settings())
     assert (refused.status, refused.reason) == ("invalid", "silent: gave no checksum of its work")

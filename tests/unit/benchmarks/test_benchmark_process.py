@@ -71,6 +71,7 @@ def test_an_error_exit_fails_with_the_last_words() -> None:
         run_command(python("import sys; sys.stderr.write('out of luck'); sys.exit(3)"))
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_exist_fails() -> None:
     @contextmanager
     def prepare(_: Path) -> Iterator[Launch]:
@@ -80,6 +81,7 @@ def test_a_command_that_does_not_exist_fails() -> None:
         run_command(prepare)
 
 
+@pytest.mark.slow
 def test_a_command_past_its_time_limit_is_killed() -> None:
     with pytest.raises(CommandError, match="time limit"):
         run_command(python("import threading; threading.Event().wait()"), timeout=0.1)

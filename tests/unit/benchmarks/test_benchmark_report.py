@@ -41,6 +41,7 @@ def result(**changes: object) -> Result:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_table_shows_every_arm_with_its_paired_ratio() -> None:
     lines = render(result()).splitlines()
     assert lines[0] == "kernel: map and filter"
@@ -61,11 +62,13 @@ def test_goals_are_printed_as_met_or_missed_with_the_figure() -> None:
     assert "goal engine: rate >= 1,000 records/s: MISSED with 333 records/s" in text
 
 
+@pytest.mark.slow
 def test_a_goal_without_a_figure_is_not_measured() -> None:
     arms = {"chain": [], "engine": [Goal("peak_rss", "<=", 80_000_000)], CONTROL: []}
     assert "goal engine: peak_rss <= 80.0 MB: not measured" in render(result(arms=arms))
 
 
+@pytest.mark.slow
 def test_a_difference_is_signed_and_in_the_metrics_unit() -> None:
     changed = result(comparison="difference", arms={"engine": [Goal("difference", "<=", 0.5)], "chain": []})
     assert "goal engine: difference <= 500.0 ms: met with 300.0 ms" in render(changed)
@@ -73,6 +76,7 @@ def test_a_difference_is_signed_and_in_the_metrics_unit() -> None:
     assert reached(changed, "engine", Goal("ratio", "<=", 2.0)) is None
 
 
+@pytest.mark.slow
 def test_a_control_that_differs_is_pointed_out() -> None:
     assert control_is_sound(result()) is True
     slower = [
@@ -92,6 +96,7 @@ def test_too_few_pairs_give_no_interval_and_no_verdict() -> None:
     assert "too few pairs" in render(short)
 
 
+@pytest.mark.slow
 def test_an_unfinished_round_counts_only_where_both_arms_ran() -> None:
     unfinished = result(samples=result().samples[:-2], status="partial", reason="the time limit was reached")
     summary = comparison(unfinished, "engine")

@@ -39,6 +39,7 @@ def test_interval_of_equal_values_is_that_value() -> None:
     assert median_interval([2.0] * 10, seed=1) == (2.0, 2.0)
 
 
+@pytest.mark.slow
 def test_interval_surrounds_the_median_and_stays_within_the_range() -> None:
     values = [float(value) for value in range(1, 42)]
     interval = median_interval(values, seed=1)

@@ -51,6 +51,7 @@ def left(state: str) -> list[str]:
 EVERYTHING = ["memos/files:a b.txt", "memos/files:ü", "memos/lines:x.jsonl", "notes/files:ü"]
 
 
+@pytest.mark.slow
 def test_the_list_has_a_line_for_each_place(state: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bookmarks", "list", "--state-dir", state]) == 0
     shown, total = capsys.readouterr()
@@ -63,6 +64,7 @@ def test_the_list_has_a_line_for_each_place(state: str, capsys: pytest.CaptureFi
     assert total == "4 bookmarks\n"
 
 
+@pytest.mark.slow
 def test_each_bookmark_shows_its_value_and_run(state: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["bookmarks", "list", "--keys", "--pipeline", "memos", "--limit", "2", "--state-dir", state])
@@ -94,6 +96,7 @@ def test_the_list_as_json(
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "gone"),
     [
@@ -112,6 +115,7 @@ def test_reset_deletes_what_was_asked_for(
     assert left(state) == [one for one in EVERYTHING if one not in gone]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -130,6 +134,7 @@ def test_a_reset_that_means_nothing_says_what_there_is(
     assert left(state) == EVERYTHING
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_under_way_is_not_reset(state: str, capsys: pytest.CaptureFixture[str]) -> None:
     async def take() -> None:
         async with open_store(state) as store:
@@ -142,11 +147,13 @@ def test_a_pipeline_that_is_under_way_is_not_reset(state: str, capsys: pytest.Ca
     assert left(state) == EVERYTHING[:3]
 
 
+@pytest.mark.slow
 def test_runs_that_are_forgotten_leave_their_bookmarks(state: str) -> None:
     assert main(["runs", "forget", RUN.run_id, "--state-dir", state]) == 0
     assert left(state) == EVERYTHING
 
 
+@pytest.mark.slow
 def test_no_bookmarks_and_no_store_are_distinguished(
     state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from engine.cli.shells import script, words
 from engine.cli.verbs import VERBS
 
 
+@pytest.mark.slow
 def test_completion_knows_verbs_options_actions_and_values() -> None:
     found = words()
 
@@ -31,6 +32,7 @@ def test_script_names_every_verb(shell: str, capsys: pytest.CaptureFixture[str])
     assert "--limit" in printed or "-l limit" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
 @pytest.mark.parametrize(
     ("line", "expected"),

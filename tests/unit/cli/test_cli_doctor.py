@@ -78,6 +78,7 @@ def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return code, {one["about"]: one for one in document["findings"]}
 
 
+@pytest.mark.slow
 def test_doctor_reaches_a_service_with_its_token(service: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pipelines.yaml").write_text(FILE.format(url=service, path="in.jsonl"))
 

@@ -36,6 +36,7 @@ def files(folder: Path) -> tuple[str, str]:
     return lines(folder / "out.jsonl", FOUND), lines(folder / "truth.jsonl", TRUTH)
 
 
+@pytest.mark.slow
 def test_values_are_exact_normalised_wrong_missing_or_invented(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +51,7 @@ def test_values_are_exact_normalised_wrong_missing_or_invented(
     assert (found["records"], found["lost"], found["unknown"]) == (2, ["3"], ["9"])
 
 
+@pytest.mark.slow
 def test_a_table_names_documents_and_the_other_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +69,7 @@ def test_too_few_right_values_are_an_exit_code(tmp_path: Path, share: str, code:
     assert main(["eval", *files(tmp_path), "--min", share]) == code  # 3 of 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "true", "reason"),
     [
@@ -126,6 +129,7 @@ def test_the_truth_may_come_as_people_keep_it(
 TABLE = b"id,name\n1,Ann Lee\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [

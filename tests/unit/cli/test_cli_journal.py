@@ -166,6 +166,7 @@ def test_show_says_when_there_is_no_such_answer(
     assert printed.out == ""
 
 
+@pytest.mark.slow
 def test_a_trace_is_printed_as_text_and_only_when_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

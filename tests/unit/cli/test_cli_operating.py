@@ -117,6 +117,7 @@ async def one_letter(folder: Path) -> AsyncIterator[tuple[PipelineOperations, st
         yield operations, letter.id
 
 
+@pytest.mark.slow
 async def test_a_record_that_dies_again_can_be_corrected_again(tmp_path: Path) -> None:
     async with one_letter(tmp_path) as (operations, letter_id):
         with pytest.raises(OperationsError, match="It died again"):
@@ -125,6 +126,7 @@ async def test_a_record_that_dies_again_can_be_corrected_again(tmp_path: Path) -
     assert (tmp_path / "out.jsonl").read_text() == '{"n":2}\n'
 
 
+@pytest.mark.slow
 async def test_a_replay_that_was_killed_is_completed_by_the_next(tmp_path: Path) -> None:
     async with one_letter(tmp_path) as (operations, letter_id):
         store = operations._store()
@@ -139,6 +141,7 @@ async def test_a_replay_that_was_killed_is_completed_by_the_next(tmp_path: Path)
     assert again == run_id
 
 
+@pytest.mark.slow
 async def test_two_replays_at_once_send_a_record_once(tmp_path: Path) -> None:
     said = list[str]()
     async with one_letter(tmp_path) as (operations, letter_id):

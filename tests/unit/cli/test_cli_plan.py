@@ -84,6 +84,7 @@ def test_plan_scales_a_sample_by_bytes(folder: Path, capsys: pytest.CaptureFixtu
     assert 8 <= node["records"] <= 15
 
 
+@pytest.mark.slow
 def test_plan_asks_no_node_that_pays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = planned(capsys, "--only", "paid")["paid"]["nodes"]
 
@@ -114,6 +115,7 @@ def memos(budget: str) -> None:
     Path("memos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_plan_estimates_what_a_model_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memos(budget="5")
     found = planned(capsys)["memos"]

@@ -129,6 +129,7 @@ def test_a_durable_run_without_a_worker_is_told_apart(
     assert ("running, no worker" in capsys.readouterr().out) is not is_held
 
 
+@pytest.mark.slow
 def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
@@ -160,6 +161,7 @@ def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr() == ("", "no runs\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -177,6 +179,7 @@ def test_the_list_can_be_narrowed_to_a_status(
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_the_list_fits_a_terminal_and_keeps_errors(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -270,6 +273,7 @@ def test_open_dead_letters_are_not_forgotten_by_the_way(capsys: pytest.CaptureFi
     assert anyio.run(letters) == 0
 
 
+@pytest.mark.slow
 def test_a_living_run_is_not_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "forget", "copy-alive", "--yes"]) == ExitCode.ENVIRONMENT
     shown, errors = capsys.readouterr()
@@ -331,6 +335,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert intervals == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_watched_list_is_updated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,6 +348,7 @@ def test_a_watched_list_is_updated(
     assert capsys.readouterr().out == "no runs\n" * 2
 
 
+@pytest.mark.slow
 def test_a_watched_list_stays_on_the_screen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,12 +86,14 @@ async def live(clock: Clock, *moments: datetime) -> list[str]:
         return await runs_of(engine)
 
 
+@pytest.mark.slow
 async def test_a_tick_starts_one_run_however_often_it_is_seen(folder: Path) -> None:
     one = NOON + timedelta(hours=1)
     assert await live(Clock(NOON), NOON, one, one, one + timedelta(minutes=1)) == names(13)
     assert json.loads((folder / "out.jsonl").read_text()) == {"id": 1}
 
 
+@pytest.mark.slow
 async def test_a_restart_starts_no_tick_again() -> None:
     one = NOON + timedelta(hours=1)
     await live(Clock(NOON), one)
@@ -131,6 +133,7 @@ async def test_a_clock_that_is_set_back_starts_no_tick_again() -> None:
     assert sorted(started) == [*names(13, 14), "hourly-tick-20260105T160000Z"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "count"), [("skip", 1), ("allow", 10)])
 async def test_a_long_pause_ends_with_the_latest_ticks(policy: str, count: int) -> None:
     write_file(policy, catch_up="300d", schedule="@every 1s")
@@ -147,6 +150,7 @@ async def test_a_long_pause_ends_with_the_latest_ticks(policy: str, count: int) 
     assert started == [clock.moment - timedelta(seconds=back) for back in reversed(range(count))]
 
 
+@pytest.mark.slow
 async def test_what_is_older_than_the_window_is_left_out() -> None:
     write_file(catch_up="10m")
     await live(Clock(NOON), NOON + timedelta(hours=1))
@@ -158,6 +162,7 @@ async def test_what_was_never_run_has_missed_nothing() -> None:
     assert await live(Clock(NOON), NOON) == []
 
 
+@pytest.mark.slow
 async def test_a_tick_is_skipped_while_a_run_is_under_way() -> None:
     clock = Clock(NOON + timedelta(minutes=59, seconds=25))
     async with serving(clock) as (scheduler, engine):
@@ -170,6 +175,7 @@ async def test_a_tick_is_skipped_while_a_run_is_under_way() -> None:
             await under_way.wait()
 
 
+@pytest.mark.slow
 async def test_a_run_that_was_killed_resumes(folder: Path) -> None:
     clock = Clock(NOON)
     async with serving(clock) as (scheduler, engine):
@@ -206,6 +212,7 @@ def replace_minutes(moment: datetime) -> datetime:
     return moment.replace(minute=0, second=0)
 
 
+@pytest.mark.slow
 async def test_a_tick_that_cannot_start_is_tried_again(folder: Path) -> None:
     clock, lines = Clock(NOON), list[str]()
     async with serving(clock) as (scheduler, _):
@@ -270,6 +277,7 @@ async def test_a_changed_file_is_known_once_it_is_valid(
     assert host.parameters("extract-hourly") is None
 
 
+@pytest.mark.slow
 async def test_overlapping_ticks_resume_at_the_one_that_failed(folder: Path) -> None:
     write_file("allow")
     clock = Clock(NOON)
@@ -284,6 +292,7 @@ async def test_overlapping_ticks_resume_at_the_one_that_failed(folder: Path) -> 
         assert await runs_of(engine) == names(13, 14)
 
 
+@pytest.mark.slow
 async def test_a_tick_that_its_service_would_lose_fields_of_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async def provide(*arguments: object) -> None:
         raise ServiceError("would drop Visit.room")

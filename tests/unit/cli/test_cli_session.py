@@ -193,6 +193,7 @@ class StalledSink(MemorySink):
         return await super().write(batch)
 
 
+@pytest.mark.slow
 async def test_drained_run_is_resumable_and_starts_on_cancel() -> None:
     sink = StalledSink()
     plans = by_name(plan("a", sink, on_cancel=("tidy",), on_complete=("never",)), plan("tidy"), plan("never"))

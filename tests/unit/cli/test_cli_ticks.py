@@ -40,6 +40,7 @@ def test_a_day_that_never_comes_has_no_ticks() -> None:
     assert list(ticks_after("0 0 30 2 *", "UTC", at("2026-01-01T00:00"))) == []
 
 
+@pytest.mark.slow
 @given(MOMENTS, st.integers(1, 100_000))
 def test_an_interval_has_one_tick_in_each_step(after: datetime, seconds: int) -> None:
     first, second = islice(ticks_after(f"{seconds}s", "UTC", after), 2)

@@ -36,6 +36,7 @@ def run(*arguments: str, only: str = "copy") -> int:
     return main(["run", "--only", only, "--log-format", "none", "--progress", "none", *arguments])
 
 
+@pytest.mark.slow
 def test_run_with_limit_delivers_so_many_and_reports_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--limit", "3") == 0
 
@@ -52,6 +53,7 @@ def test_dry_run_shows_records_and_writes_no_file(capsys: pytest.CaptureFixture[
     assert sorted(path.name for path in Path().iterdir()) == ["in.jsonl", "pipelines.yaml"]
 
 
+@pytest.mark.slow
 def test_a_report_stays_where_it_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "wanderer").mkdir()
     (tmp_path / "odw_wandering.py").write_text(
@@ -66,6 +68,7 @@ def test_a_report_stays_where_it_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_json_prints_the_report_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json", "--sample", "5") == 0
 
@@ -124,6 +127,7 @@ pipelines:
 """
 
 
+@pytest.mark.slow
 def test_dry_run_counts_refused_records_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
     Path("pipelines.yaml").write_text(MODELS)
     rows = [{"id": "a", "celsius": 1}, {"id": "b", "celsius": "warm"}, {"celsius": 2}, {"id": 3}, {"x": 1}]

@@ -118,6 +118,7 @@ def test_the_guide_has_every_verb_and_every_exit_code() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 200])
 def test_help_fits_the_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

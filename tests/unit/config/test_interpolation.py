@@ -55,6 +55,7 @@ def test_structure_keys_and_other_scalars_never_change(tree: object) -> None:
     assert (value.plain(), problems.all()) == (tree, ())
 
 
+@pytest.mark.slow
 @given(NAMES, TEXTS, TEXTS, TEXTS)
 def test_what_is_inserted_is_never_expanded_again(name: str, before: str, put_in: str, after: str) -> None:
     text = f"{escape(before)} ${{{name}}} {escape(after)}"
@@ -151,6 +152,7 @@ def test_a_parameter_with_a_problem_spreads_without_another_message() -> None:
     assert [item.failed for item in value.data] == [True, True]
 
 
+@pytest.mark.slow
 @given(NAMES, st.text(string.ascii_letters, min_size=8), TEXTS.map(escape))
 def test_nothing_of_the_environment_is_shown(name: str, secret: str, around: str) -> None:
     value = interpolate(from_plain([f"{around} ${{{name}}}"]), Scope({name: f"={secret}="}), Problems())

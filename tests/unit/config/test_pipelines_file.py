@@ -33,6 +33,7 @@ def plans(overrides: Overrides | None = None, **environ: str) -> dict[str, Plan]
     return compile_file(load_file(FILE, environ=environ, overrides=overrides), Registry.installed())
 
 
+@pytest.mark.slow
 def test_has_the_four_pipelines_with_their_parameters() -> None:
     assert {name: set(plan.params) for name, plan in plans().items()} == {
         "blobs": PARAMS,
@@ -76,6 +77,7 @@ def test_an_address_of_its_own_wins_over_a_key_that_reads_sandbox() -> None:
     assert model.api_key.get_secret_value() == "sandbox"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_names_of_the_workflows_and_of_their_triggers_work_too() -> None:
     texts = ("extract-unstructured-data.batch_size=7", "unstructured-data-workflow.fail_percentage=1")
     plan = plans(Overrides(params={"blob-workflow": {"batch_size": 5}}, param_texts=texts))

@@ -84,6 +84,7 @@ def test_refuses(name: str, schema: Draft202012Validator) -> None:
     assert not schema.is_valid(INVALID[name])
 
 
+@pytest.mark.slow
 def test_describes_what_the_components_describe(registry: Registry) -> None:
     definitions = file_schema(registry)["$defs"]
     assert definitions["source.numbers"]["properties"]["records"]["description"] == "How many"

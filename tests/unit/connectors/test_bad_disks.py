@@ -56,6 +56,7 @@ class Losing(Source[NoParams]):
         yield [{"id": number} for number in range(300, 600)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_folder_that_vanishes_fails_the_run(tmp_path: Path, kind: str, loss: str) -> None:
@@ -68,6 +69,7 @@ async def test_a_folder_that_vanishes_fails_the_run(tmp_path: Path, kind: str, l
     assert str(folder) in report.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "duckdb"])
 async def test_a_file_that_another_took_the_place_of_gets_nothing_more(tmp_path: Path, kind: str) -> None:
     async with KINDS[kind](tmp_path) as sink:

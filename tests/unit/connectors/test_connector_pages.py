@@ -45,6 +45,7 @@ def test_the_example_of_generate_makes_its_records(tmp_path: Path, monkeypatch: 
     assert (first["id"], first["email"]) == ("c-000000", "c-000000@example.com")
 
 
+@pytest.mark.slow
 def test_the_example_of_stdin_reads_what_is_piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines.yaml").write_text(examples("generate")[1])

@@ -46,6 +46,7 @@ def values(derived: Batch) -> list[Any]:
     return [record["v"] for record in derived.records]
 
 
+@pytest.mark.slow
 @given(items=st.lists(st.integers(0, 20)), cut=st.integers(0, 30))
 def test_the_first_of_each_key_is_kept(items: list[int], cut: int) -> None:
     cut = min(cut, len(items))
@@ -123,6 +124,7 @@ def test_several_expressions_make_one_key() -> None:
     assert values(one.apply(batch([0, 1, 6, 7, 2]))) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @given(keys=st.lists(st.integers(1, 2**64 - 1), max_size=3000, unique=True))
 def test_the_table_remembers_every_key(keys: list[int]) -> None:
     seen = SeenKeys()

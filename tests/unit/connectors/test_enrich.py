@@ -35,6 +35,7 @@ async def enriched(path: Path, *records: Any, **params: Any) -> Batch:
         return node.apply(Batch(list(records), KeyRange("k/", 0, len(records))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "params"),
     [("t.jsonl", {}), ("t.json", {}), ("t.csv", {}), ("t.parquet", {}), ("t.duckdb", {"table": "codes"})],
@@ -46,6 +47,7 @@ async def test_every_kind_of_table_is_read(folder: Path, file: str, params: dict
     assert derived.keys.to_list() == ["k/0", "k/1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
@@ -120,6 +122,7 @@ def test_mistakes_are_found_when_the_file_is_read(params: dict[str, Any], messag
         EnrichParams.model_validate({"key": "code", **params})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["1.10", "03/04/2024", "TRUE", "12:00", "1e5", "007", "2024-01-02T03:04:05Z"])
 async def test_keys_of_a_csv_file_stay_as_they_are_written(tmp_path: Path, key: str) -> None:
     (tmp_path / "t.csv").write_text(f"code,n\n{key},1\n")
@@ -153,6 +156,7 @@ async def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str, messa
         await enriched(tmp_path / "t.json", {"code": 1})
 
 
+@pytest.mark.slow
 def test_a_resume_notices_a_changed_table(folder: Path) -> None:
     table = folder / "t.csv"
 

@@ -27,6 +27,7 @@ async def generated(fields: dict[str, Any] = FIELDS, **more: Any) -> list[dict[s
         return [record async for page in pages for record in page]
 
 
+@pytest.mark.slow
 async def test_fields_are_templates_choices_providers_and_constants() -> None:
     records = await generated()
 

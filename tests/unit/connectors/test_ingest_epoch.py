@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ def test_a_chunk_lies_within_its_run() -> None:
     assert epoch_scope("run-1", "load", "files/0+5") == "run-1/load#files%2F0%2B5"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
 def test_a_scope_is_short_and_has_no_space_for_any_names(run: str, node: str, chunk: str) -> None:
     run, node, chunk = (part.encode("utf-8", "replace").decode() for part in (run, node, chunk))

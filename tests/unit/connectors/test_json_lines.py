@@ -127,6 +127,7 @@ async def test_long_integers_go_from_file_to_file_and_name_records(tmp_path: Pat
     assert [json.loads(line) for line in written] == [{"id": 1}, *lines]
 
 
+@pytest.mark.slow
 async def test_a_dead_letter_has_long_integers_digit_by_digit(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     record = {"n": 2**70 + 1, "deep": [{"m": -(10**30)}]}

@@ -57,6 +57,7 @@ def test_a_whole_percentage_is_exact_in_every_aligned_hundred(percentage: int, b
     assert sum(FailurePattern(percentage, seed).is_failure(ordinals)) == percentage
 
 
+@pytest.mark.slow
 @EXACT
 @given(percentage=whole_percentages, start=st.integers(0, 500), size=st.integers(0, 500), seed=seeds)
 def test_any_run_of_ordinals_has_nearly_the_share(percentage: int, start: int, size: int, seed: int) -> None:
@@ -66,6 +67,7 @@ def test_any_run_of_ordinals_has_nearly_the_share(percentage: int, start: int, s
     assert abs(from_the_front - size * percentage / 100) <= 1
 
 
+@pytest.mark.slow
 @EXACT
 @given(tenths=st.integers(0, 1000), seed=seeds)
 def test_a_fractional_percentage_is_exact_over_a_thousand(tenths: int, seed: int) -> None:
@@ -76,6 +78,7 @@ def test_a_fractional_percentage_is_exact_over_a_thousand(tenths: int, seed: int
         assert in_block in (tenths // 10, tenths // 10 + 1)
 
 
+@pytest.mark.slow
 @EXACT
 @given(
     percentage=st.floats(0, 100),

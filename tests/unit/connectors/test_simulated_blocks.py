@@ -81,6 +81,7 @@ def test_pages_make_no_block_twice() -> None:
     assert maker.blocks == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.kind)
 def test_another_seed_gives_other_records_with_other_ids(maker: Maker) -> None:
     other = generate(maker, 8, 0, REACH, BASE)

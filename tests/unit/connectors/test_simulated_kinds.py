@@ -58,11 +58,13 @@ def test_records_are_what_their_model_dumps(model: type[BaseModel], kind: str) -
         assert list(dumped) == list(record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker_type", [BlobMaker, LogMaker, EventMaker])
 def test_no_record_is_marked_as_a_failure(maker_type: type[BlobMaker | LogMaker | EventMaker]) -> None:
     assert "[DLQ]" not in json.dumps(generate(maker_type(POOLS), 5, 0, 2000, BASE))
 
 
+@pytest.mark.slow
 def test_blobs_use_fifty_buckets_and_fifty_names_evenly() -> None:
     assert len(BUCKETS) == len(set(BUCKETS)) == 50
     assert len(CONTENT_TYPES) == 50
@@ -77,6 +79,7 @@ def test_blob_content_type_follows_its_name() -> None:
     assert 0.07 * COUNT < without < 0.13 * COUNT
 
 
+@pytest.mark.slow
 def test_blob_folders_are_one_to_three_deep_evenly() -> None:
     paths = column(made("blob"), "file_path")
     assert all(re.fullmatch(r"(/[^/\s]+)+/", path) for path in paths)
@@ -103,6 +106,7 @@ def test_blobs_do_not_share_their_lists() -> None:
     assert len({id(record["permissions"]) for record in made("blob")}) == COUNT
 
 
+@pytest.mark.slow
 def test_logs_cover_levels_services_and_messages_evenly() -> None:
     assert_even(column(made("logs"), "level"), {"INFO", "DEBUG", "WARN", "ERROR"}, tolerance=0.05)
     assert len(SOURCES) == 10
@@ -122,6 +126,7 @@ def test_seven_tenths_of_the_logs_belong_to_one_of_eight_traces() -> None:
     assert_even(traced, set(TRACE_IDS))
 
 
+@pytest.mark.slow
 def test_events_use_twenty_one_names_and_four_projects_evenly() -> None:
     assert len(EVENT_NAMES) == 21
     assert "pageview" in EVENT_NAMES
@@ -130,6 +135,7 @@ def test_events_use_twenty_one_names_and_four_projects_evenly() -> None:
     assert_even(column(made("events"), "project_id"), set(PROJECTS), tolerance=0.05)
 
 
+@pytest.mark.slow
 def test_seven_tenths_of_events_have_known_visitors() -> None:
     visitors = column(made("events"), "distinct_id")
     known = [visitor for visitor in visitors if re.fullmatch(r"user_[1-9]\d{3}", visitor)]

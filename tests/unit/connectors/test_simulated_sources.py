@@ -99,6 +99,7 @@ async def test_records_are_stamped_from_the_start_of_the_run() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_two_nodes_of_one_run_make_different_records() -> None:
     ids = set()
     for node in ("first", "second"):

@@ -98,6 +98,7 @@ async def test_several_rows_for_a_record_have_to_be_declared() -> None:
     assert derived.keys.to_list() == ["k/0/0", "k/0/1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -187,6 +188,7 @@ def test_types_are_checked() -> None:
         SqlParams(query="SELECT 1 FROM batch", columns={"a": "'; DROP"})
 
 
+@pytest.mark.slow
 async def test_a_field_called_like_the_row_column_is_not_taken_for_it() -> None:
     derived = await queried("SELECT * FROM batch", {"id": 1, "_row": 5}, {"id": 2, "_row": 0})
 
@@ -223,6 +225,7 @@ async def test_a_number_among_truth_values_is_refused() -> None:
     assert [(index, error.kind) for index, error in derived.failures] == [(1, "SqlError")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "message"),
     [

@@ -71,6 +71,7 @@ def test_every_block_of_yaml_is_an_example_with_its_records() -> None:
     assert GUIDE.count("```jsonl") == 2 * len(EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=[one[0].partition(":")[0] for one in EXAMPLES])
 def test_example_of_the_guide_makes_what_it_shows(
     example: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

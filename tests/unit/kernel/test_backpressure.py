@@ -117,6 +117,7 @@ def test_a_call_of_each_worker_counts_as_busy() -> None:
     assert stats.snapshot(100.0).busy_seconds == pytest.approx(80, abs=5)
 
 
+@pytest.mark.slow
 async def test_the_branch_that_has_no_room_is_named_and_not_its_neighbour() -> None:
     gate = anyio.Event()
     plan = plan_of(
@@ -134,6 +135,7 @@ async def test_the_branch_that_has_no_room_is_named_and_not_its_neighbour() -> N
     assert report.tally.written == 3 * COUNT
 
 
+@pytest.mark.slow
 async def test_of_several_stages_that_wait_for_each_other_the_last_is_named() -> None:
     gate = anyio.Event()
     stages = [Wait(lambda batch: batch) for _ in range(3)]
@@ -144,6 +146,7 @@ async def test_of_several_stages_that_wait_for_each_other_the_last_is_named() ->
     assert report.tally.written == COUNT
 
 
+@pytest.mark.slow
 async def test_who_holds_the_memory_is_named() -> None:
     gate = anyio.Event()
     plan = linear_plan(
@@ -160,6 +163,7 @@ async def test_who_holds_the_memory_is_named() -> None:
     assert report.tally.written == COUNT
 
 
+@pytest.mark.slow
 async def test_throttled_model_pauses_reading_and_is_named() -> None:
     clock = ScriptedClock()
 
@@ -177,6 +181,7 @@ async def test_throttled_model_pauses_reading_and_is_named() -> None:
     assert (report.ok, report.tally.dead, sink.records) == (True, 0, list(range(COUNT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry_after", [5.0, None])
 async def test_throttled_sink_pauses_reading_and_is_named(
     retry_after: float | None,
@@ -214,6 +219,7 @@ async def test_throttling_never_kills_a_record(share: float) -> None:
     assert (report.ok, report.tally.dead, report.tally.written) == (True, 0, COUNT)
 
 
+@pytest.mark.slow
 async def test_record_always_throttled_is_found_after_the_outage_limit() -> None:
     class Particular(FaultySink):
         async def write(self, batch: Batch) -> Receipt:
@@ -301,6 +307,7 @@ class TestADeadBranch:
         assert (report.ok, report.tally.written, report.tally.deaths) == (True, COUNT, {"dead": COUNT})
 
 
+@pytest.mark.slow
 async def test_copies_of_dead_letters_that_cannot_be_delivered_are_named() -> None:
     clock = ScriptedClock()
 

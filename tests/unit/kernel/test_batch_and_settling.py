@@ -32,6 +32,7 @@ def _outcome(kind: str, record: int) -> object:
     }[kind]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(OUTCOMES, min_size=1, max_size=6), min_size=1, max_size=4))
 def test_every_outcome_is_settled_once_and_the_reasons_add_up(batches: list[list[str]]) -> None:
     pairs = [opened(len(kinds)) for kinds in batches]
@@ -59,6 +60,7 @@ def test_every_outcome_is_settled_once_and_the_reasons_add_up(batches: list[list
     assert sum(ack.tally.forked for _, ack in pairs) == seen["list"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
 def test_cutting_and_joining_keeps_records_keys_and_origins_together(
     sizes: list[int], data: st.DataObject
@@ -148,6 +150,7 @@ def test_the_price_of_a_call_is_shared_without_losing_a_token() -> None:
     assert sum(ack.tally.cost_usd for _, ack in pairs) == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), max_size=12),
     st.integers(0, 6),

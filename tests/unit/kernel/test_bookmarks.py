@@ -163,6 +163,7 @@ async def test_a_resumed_run_reads_its_manifest_and_not_what_is_new() -> None:
     assert await remembered(store) == 12
 
 
+@pytest.mark.slow
 async def test_older_run_resumed_late_keeps_newer_bookmarks() -> None:
     store, numbers = MemoryStateStore(), list(range(12))
     async with Engine(store=store) as engine:

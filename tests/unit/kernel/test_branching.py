@@ -172,6 +172,7 @@ async def test_a_replay_from_a_router_takes_its_branches_again() -> None:
 masks = st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     marks=masks,
     cut=st.integers(0, 12),

@@ -24,6 +24,7 @@ async def tried(load: Callable[[], Plan], runs: int = 1, **options: Any) -> Chao
     return await chaos(load, runs=runs, **{"how": HOW, **options})
 
 
+@pytest.mark.slow
 async def test_a_sound_pipeline_passes_through_kills_and_failures() -> None:
     report = await tried(chaos_plans.sound)
 

@@ -263,6 +263,7 @@ async def test_half_a_batch_accepted_and_then_an_outage_kills_nothing() -> None:
     assert node.dead == {}
 
 
+@pytest.mark.slow
 async def test_outage_during_the_search_kills_at_most_the_bad_record() -> None:
     node = Node(lambda records: TransientError("down") if len(node.calls) > 6 or 300 in records else None)
 

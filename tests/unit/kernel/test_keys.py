@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def _step(draw: st.DrawFn, was: Eager) -> Eager:
             )
 
 
+@pytest.mark.slow
 @given(changed())
 def test_lazy_keys_are_the_eager_ones(eager: Eager) -> None:
     assert len(eager.keys) == len(eager.texts)

@@ -125,6 +125,7 @@ async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: Sta
                 await slow.renew_periodically(ScriptedClock(jump=True).sleep)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: StateStore) -> None:
     clock = ScriptedClock()

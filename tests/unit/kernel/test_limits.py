@@ -64,6 +64,7 @@ async def test_a_share_counts_from_the_first_record_on(dead: int, fails: bool) -
     assert report.tally.read == 50
 
 
+@pytest.mark.slow
 async def test_a_fault_of_everything_stops_a_run_that_began_well() -> None:
     count = 20 * WINDOW
     report = await ended(dying(count, range(18 * WINDOW, count), DeadLetterSettings(max_share=0.1), 50))

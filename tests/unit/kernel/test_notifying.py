@@ -128,11 +128,13 @@ async def test_a_failure_is_told_and_followed(tmp_path: Path, hook: Hook) -> Non
     assert "5" in message["error"]
 
 
+@pytest.mark.slow
 async def test_a_good_end_is_reported_with_its_counts(tmp_path: Path, hook: Hook) -> None:
     assert await run(tmp_path, hook.url, 0) == {"main": "completed", "next": "completed"}
     assert [(one["read"], one["written"], one["dead"]) for one in hook.messages] == [(1, 1, 0)]
 
 
+@pytest.mark.slow
 async def test_a_busy_listener_is_reported_again(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ async def test_a_busy_listener_is_reported_again(
     assert len(hook.messages) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_followers_do_not_wait_for_a_slow_listener(
     tmp_path: Path, hook: Hook, is_cancelled: bool
@@ -204,6 +207,7 @@ async def test_a_result_of_long_ago_is_given_up_with_a_warning(
     assert ["1 results" in one.message for one in told if one.action == "notify"] == [True]
 
 
+@pytest.mark.slow
 async def test_only_the_last_attempt_of_a_run_is_told(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,7 @@ async def test_only_the_last_attempt_of_a_run_is_told(
     assert [one["attempt"] for one in hook.messages] == [3]
 
 
+@pytest.mark.slow
 async def test_runs_that_could_not_begin_have_ids_of_their_own(tmp_path: Path, hook: Hook) -> None:
     plans = plans_of(tmp_path, hook.url, 0)
     async with Engine() as engine:
@@ -262,6 +267,7 @@ def test_a_killed_process_leaves_its_result_to_the_next(tmp_path: Path, hook: Ho
             second.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 async def test_an_answer_is_taken_without_its_body(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +279,7 @@ async def test_an_answer_is_taken_without_its_body(
     assert not [text for text in said if "could not be posted" in text]
 
 
+@pytest.mark.slow
 async def test_an_unanswered_notification_fails_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ async def test_concurrent_workers_lose_nothing_and_may_keep_the_order() -> None:
         assert not ordered or sink.records == list(range(200))
 
 
+@pytest.mark.slow
 async def test_updates_of_one_key_never_overtake_each_other_among_workers() -> None:
     class Uneven(Wait):
         concurrency = 4

@@ -112,6 +112,7 @@ async def test_without_a_budget_nothing_is_asked_of_the_store(store: MemoryState
     await one.close()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(40))
 @given(
     calls=st.lists(st.tuples(st.integers(0, 2), st.floats(0.001, 0.5), st.floats(0, 1.5)), max_size=30),

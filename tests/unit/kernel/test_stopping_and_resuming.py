@@ -147,6 +147,7 @@ async def test_a_drained_run_is_finished_by_the_next_attempt(early: bool) -> Non
     assert set(first.replays + second.replays) == {False}, "what was delivered is known to the last record"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sqlite", [True, False])
 async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(
     sqlite: bool, tmp_path: object

@@ -130,6 +130,7 @@ async def test_a_tap_of_a_sink_sees_only_what_it_took() -> None:
     assert seen == [1, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("node", "shown"), [("n1", ["***"] * 3), ("n2", ["0", "2", "4"])])
 async def test_samples_are_printed_and_hidden_as_declared(
     node: str, shown: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -138,6 +139,7 @@ async def test_samples_are_printed_and_hidden_as_declared(
     assert [line.strip('"') for line in capsys.readouterr().out.splitlines()] == shown
 
 
+@pytest.mark.slow
 async def test_a_tap_ends_with_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await tapped(tmp_path, lambda run, gate: through_a_tap(tmp_path, run, gate, "n3", 100))
     printed = capsys.readouterr()
@@ -145,6 +147,7 @@ async def test_a_tap_ends_with_its_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert printed.err == "numbers: the run has ended; 30 records passed meanwhile\n"
 
 
+@pytest.mark.slow
 async def test_a_record_that_cannot_be_shown_does_not_stop_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +159,7 @@ async def test_a_record_that_cannot_be_shown_does_not_stop_the_run(
     assert capsys.readouterr().err.startswith("numbers: a record was left out: it cannot be shown (KeyError)")
 
 
+@pytest.mark.slow
 async def test_a_reader_that_leaves_in_the_midst_does_not_stop_the_run(tmp_path: Path) -> None:
     class Leaving:
         def watch(self, seen: Seen | None) -> None:
@@ -177,6 +181,7 @@ async def test_a_reader_that_leaves_in_the_midst_does_not_stop_the_run(tmp_path:
     await tapped(tmp_path, look)
 
 
+@pytest.mark.slow
 async def test_an_odd_request_does_not_stop_the_run(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
         (path,) = sockets(tmp_path)
@@ -190,6 +195,7 @@ async def test_an_odd_request_does_not_stop_the_run(tmp_path: Path) -> None:
     await tapped(tmp_path, look)
 
 
+@pytest.mark.slow
 async def test_an_unknown_node_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
         with pytest.raises(ConfigError, match="numbers: unknown node `n33`, did you mean `n3`"):
@@ -199,6 +205,7 @@ async def test_an_unknown_node_is_refused_with_a_suggestion(tmp_path: Path) -> N
     await tapped(tmp_path, look)
 
 
+@pytest.mark.slow
 async def test_a_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
         (path,) = sockets(tmp_path)
@@ -208,6 +215,7 @@ async def test_a_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     await tapped(tmp_path, look)
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_not_in_progress_shows_its_state(tmp_path: Path) -> None:
     async def refused(name: str, message: str) -> None:
         with pytest.raises(EngineError, match=message):

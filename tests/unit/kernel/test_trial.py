@@ -67,6 +67,7 @@ async def bookmarks_after(plan: Plan) -> list[str]:
         return [one.key for one in await engine.store.list_bookmarks(BookmarkFilter())]
 
 
+@pytest.mark.slow
 async def test_a_limit_stops_a_source_after_exactly_that_many() -> None:
     for limit in (1, 4, 5, 31, 90, 1000):
         sink = MemorySink()
@@ -121,6 +122,7 @@ async def test_a_limited_run_says_so_in_its_settings() -> None:
     assert reading_of(linear_plan(source(), MemorySink()).operational_doc) == Reading()
 
 
+@pytest.mark.slow
 async def test_a_sample_is_spread_over_splits_and_repeatable() -> None:
     async def drawn(**options: int) -> list[Any]:
         sink = MemorySink()
@@ -204,6 +206,7 @@ async def test_a_dry_run_counts_and_delivers_nothing() -> None:
     assert len(letters) == 10
 
 
+@pytest.mark.slow
 async def test_a_dry_run_respects_bookmarks_of_real_runs(tmp_path: Path) -> None:
     await run(linear_plan(Marked(pages(20)), MemorySink()), SqliteStateStore(tmp_path))
     async with DryRunStore(SqliteStateStore(tmp_path)) as store:

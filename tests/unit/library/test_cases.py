@@ -76,6 +76,7 @@ def write(text: str) -> None:
     Path("pipelines_test.yaml").write_text(text)
 
 
+@pytest.mark.slow
 def test_cases_pass_with_mocked_answers_and_dead_letters(capsys: pytest.CaptureFixture[str]) -> None:
     write(CASES)
 
@@ -85,6 +86,7 @@ def test_cases_pass_with_mocked_answers_and_dead_letters(capsys: pytest.CaptureF
     assert not Path("out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_differences_name_record_field_and_both_values(capsys: pytest.CaptureFixture[str]) -> None:
     write(
         CASES.replace('{n: 20, at: "2026-03-01"}', '{n: 21, at: "2026-03-01", x: 1}').replace(
@@ -171,6 +173,7 @@ def test_a_folder_that_is_missing_has_no_cases(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("nowhere/etl.yaml: no cases to run")
 
 
+@pytest.mark.slow
 def test_records_may_stand_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("given.jsonl").write_text('{"n": 1}\n{"n": 7}\n')
     write(

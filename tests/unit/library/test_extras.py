@@ -92,6 +92,7 @@ def test_every_other_problem_of_that_node_is_found_too(
     assert "recods" in said
 
 
+@pytest.mark.slow
 def test_components_without_an_extra_run_without_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

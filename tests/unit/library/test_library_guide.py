@@ -32,6 +32,7 @@ def test_every_section_with_code_is_an_example() -> None:
     assert len(EXAMPLES) == GUIDE.read_text("utf-8").count("```python")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[title for title, _ in EXAMPLES])
 async def test_example_of_the_guide_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

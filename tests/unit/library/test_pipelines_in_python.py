@@ -268,6 +268,7 @@ async def test_unstorable_run_raises_a_single_state_error() -> None:
             await engine.run(pipeline(nowhere=engine.node(nowhere)), engine=owner)
 
 
+@pytest.mark.slow
 async def test_the_share_of_dead_letters_is_of_what_lists_made() -> None:
     @engine.transform
     def ten(record: dict[str, int]) -> list[dict[str, int]]:

@@ -25,6 +25,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
         engine.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_the_library_loads_nothing_heavy() -> None:
     heavy = (
         *("pydantic", "yaml", "anyio", "httpx", "structlog", "rich", "duckdb", "openai", "aiobotocore"),

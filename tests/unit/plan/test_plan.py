@@ -140,6 +140,7 @@ def test_every_node_comes_after_its_inputs(count: int, rng: random.Random) -> No
     assert find_cycle(shuffled) == []
 
 
+@pytest.mark.slow
 @given(st.integers(1, 10), st.randoms(use_true_random=False))
 def test_a_cycle_is_found_and_is_one(count: int, rng: random.Random) -> None:
     names = [f"n{index}" for index in range(count)]

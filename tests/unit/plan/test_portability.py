@@ -231,6 +231,7 @@ def test_what_every_worker_needs_is_reported(tmp_path: Path) -> None:
     assert len(warnings(file, one_machine=True)) == 1
 
 
+@pytest.mark.slow
 def test_bundled_files_run_durably_with_real_addresses() -> None:
     environ = {
         "INGEST_URL": "http://dw:4200",

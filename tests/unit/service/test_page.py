@@ -88,6 +88,7 @@ async def send(client: httpx.AsyncClient, where: str, **form: str) -> httpx.Resp
     return await client.post(where, data={"csrf": await csrf(client), **form})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 async def test_every_view_answers_when_all_is_empty(page: httpx.AsyncClient, view: str) -> None:
     answer = await page.get(view)
@@ -98,6 +99,7 @@ async def test_every_view_answers_when_all_is_empty(page: httpx.AsyncClient, vie
     assert "unsafe" not in policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [*VIEWS, "/ui/tables/Note", "/ui/letters?status=all"])
 async def test_no_view_has_script_or_style_inside(page: httpx.AsyncClient, view: str) -> None:
     await bad(page, "a", EVIL)
@@ -185,6 +187,7 @@ async def test_a_value_that_is_no_record_is_refused_in_words(page: httpx.AsyncCl
     assert 'role="alert"' in answer.text
 
 
+@pytest.mark.slow
 async def test_a_letter_of_no_pipeline_is_not_discarded(page: httpx.AsyncClient) -> None:
     refused = await send(page, "/ui/letters/engine/1/discard", reason="a test")
     assert (refused.status_code, "No dead letter" in refused.text) == (404, True)
@@ -235,6 +238,7 @@ async def test_rows_are_paged_by_key(page: httpx.AsyncClient, note: Callable[...
     assert sorted(seen) == [f"r{number:03}" for number in range(130)]
 
 
+@pytest.mark.slow
 async def test_a_query_is_answered_or_refused_in_words(page: httpx.AsyncClient) -> None:
     assert "<td" in (await send(page, "/ui/query", sql="SELECT 41 + 1")).text
     refused = await send(page, "/ui/query", sql='DROP TABLE "Note"')
@@ -243,12 +247,14 @@ async def test_a_query_is_answered_or_refused_in_words(page: httpx.AsyncClient) 
     assert "DROP TABLE" in refused.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["x", "1", "1.2", "9" * 30, "1.2.3", "-1.0.a", "%00", "1.٣.a"])
 async def test_odd_places_of_pages_do_no_harm(page: httpx.AsyncClient, before: str) -> None:
     for view in ("/ui/letters", "/ui/tables/Note", "/ui/runs"):
         assert (await page.get(f"{view}?before={before}")).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [{}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": "ä"}])
 async def test_a_form_without_our_token_changes_nothing(
     page: httpx.AsyncClient, form: dict[str, str]
@@ -259,6 +265,7 @@ async def test_a_form_without_our_token_changes_nothing(
     assert (await page.get("/dead-letters")).json()["items"][0]["status"] == "open"
 
 
+@pytest.mark.slow
 async def test_a_form_of_another_origin_changes_nothing(page: httpx.AsyncClient) -> None:
     form = {"csrf": await csrf(page), "sql": "SELECT 1"}
     for origin in ("http://localhost:3000", "http://127.0.0.1:1", "null", "https://example.org"):
@@ -269,12 +276,14 @@ async def test_a_form_of_another_origin_changes_nothing(page: httpx.AsyncClient)
     ).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_form_of_a_page_behind_a_proxy_is_taken(page: httpx.AsyncClient) -> None:
     form = {"csrf": await csrf(page), "sql": "SELECT 1"}
     behind = {"Origin": "http://localhost:8443", "X-Forwarded-Host": "localhost:8443"}
     assert (await page.post("/ui/query", data=form, headers=behind)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "back"),
     [
@@ -299,6 +308,7 @@ async def test_a_form_of_too_many_fields_is_refused(page: httpx.AsyncClient) -> 
     assert (answer.status_code, "2,000 fields" in answer.text) == (400, True)
 
 
+@pytest.mark.slow
 async def test_an_action_is_no_get(page: httpx.AsyncClient) -> None:
     for where in ("/ui/letters/discard", "/ui/runs/x/end", "/ui/pipelines/x/start", "/ui/logout"):
         assert (await page.get(where)).status_code in (404, 405)
@@ -375,6 +385,7 @@ async def test_a_session_ends_with_the_token_that_began_it(
             assert (await client.get("/ui/tables")).status_code == status
 
 
+@pytest.mark.slow
 async def test_live_updates_end_with_the_session(path: Path, models: tuple[IngestModel, ...]) -> None:
     warehouse = await asyncio.to_thread(Warehouse.open, path, models, KEYS)
     try:
@@ -429,6 +440,7 @@ async def test_links_have_the_prefix_of_the_service(path: Path, models: tuple[In
         assert 'src="/odw/ui/static/page.js' in text
 
 
+@pytest.mark.slow
 async def test_a_cell_tells_null_from_an_empty_text(page: httpx.AsyncClient) -> None:
     text = (await send(page, "/ui/query", sql="SELECT NULL, ''")).text
     assert '<td class="soft">null</td><td title=""></td>' in text

@@ -160,6 +160,7 @@ async def test_a_key_leads_to_the_row_of_a_number(page: httpx.AsyncClient, hoste
     assert "Row in" in await shown(page, KEY)
 
 
+@pytest.mark.slow
 async def test_other_records_of_its_object_do_not_die_on_its_way(
     page: httpx.AsyncClient, hosted: Hosted
 ) -> None:
@@ -173,6 +174,7 @@ async def test_other_records_of_its_object_do_not_die_on_its_way(
     assert all(key in text for key in others)  # each call says which record it was about
 
 
+@pytest.mark.slow
 async def test_a_key_without_a_row_leads_to_where_it_died(page: httpx.AsyncClient, hosted: Hosted) -> None:
     hosted.dead = [replace(LETTER, key="seed/7", record=None)]
     text = await shown(page, "seed/7")
@@ -232,6 +234,7 @@ async def test_who_closes_one_letter_of_a_record_closes_both(
     assert (letters, hosted.closed) == ({"row-1": status, "row-2": "open"}, closed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "record", "status"),
     [

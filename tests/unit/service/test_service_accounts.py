@@ -117,6 +117,7 @@ def test_a_redelivery_is_there_once(client_of_note: Client, notes: Notes) -> Non
     assert client_of_note.counts("run/load") == (6, 4, 2, 0, 0)
 
 
+@pytest.mark.slow
 def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, notes: Notes) -> None:
     late = client_of_note.submission(notes("ab"), "run/load")
     again = client_of_note.submission(notes("ab"), "run/load", "replay")
@@ -142,6 +143,7 @@ def test_what_a_scope_takes_back_from_another_is_reported(client_of_note: Client
     assert not _compared(reported, Delivered(6, 6, unique=True))[0].passed
 
 
+@pytest.mark.slow
 def test_the_same_request_again_is_not_counted_again(client_of_note: Client, notes: Notes) -> None:
     for _ in range(2):
         client_of_note.put(notes("abc"), "run/load", key="same")
@@ -160,6 +162,7 @@ def test_rows_that_others_have_replaced_are_told_apart_from_lost_ones(
     assert client_of_note.counts("run/load") == (3, 1, 0, 2, 0)
 
 
+@pytest.mark.slow
 def test_one_id_twice_in_a_request_counts_as_replaced(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("aab"), "run/load")
 
@@ -204,6 +207,7 @@ def test_ids_that_are_there_twice_are_noticed(client_of_note: Client, notes: Not
     assert client_of_note.counts("other/load") == (1, 1, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_lost_rows_show_as_a_gap_in_the_account(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.warehouse.storage.cursor().execute("DELETE FROM \"Note\" WHERE id = 'b'")
@@ -304,6 +308,7 @@ class TestRoute:
             },
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "where", [{}, {"model": "None"}, {"scope": "run/load"}, {"model": "None", "scope": "run/load"}]
     )
@@ -313,6 +318,7 @@ class TestRoute:
         answer = await client.get("/deliveries", params=where)
         assert (answer.status_code, answer.text) == (400, "model must be a served model")
 
+    @pytest.mark.slow
     async def test_the_newest_delivery_keeps_older_ones_from_its_place(
         self, client: httpx.AsyncClient
     ) -> None:
@@ -327,9 +333,11 @@ class TestRoute:
         rows = (await client.get("/consumption/getNote")).json()["items"]
         assert [row["text"] for row in rows] == ["newer"]
 
+    @pytest.mark.slow
     async def test_other_methods_are_refused(self, client: httpx.AsyncClient) -> None:
         assert (await client.post("/deliveries")).status_code == 405
 
+    @pytest.mark.slow
     async def test_the_ingest_key_guards_it(self, warehouse: Warehouse, models: Models) -> None:
         from engine.service.auth import hash_of
 
@@ -341,6 +349,7 @@ class TestRoute:
             answer = await client.get("/deliveries", params=WHERE, headers=headers)
             assert answer.status_code == 200
 
+    @pytest.mark.slow
     async def test_a_table_that_cannot_be_cleaned_is_503(
         self, client: httpx.AsyncClient, warehouse: Warehouse
     ) -> None:

@@ -54,6 +54,7 @@ def stored(connection: duckdb.DuckDBPyConnection, columns: list[list[Any]]) -> l
     return connection.execute("FROM rows").fetchall()
 
 
+@pytest.mark.slow
 def test_both_ways_store_the_same(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_what_arrow_would_convert_is_left_to_duckdb(sql_type: str) -> None:
         assert array is None or repr(array.to_pylist()) == repr([float(value) if is_double else value])
 
 
+@pytest.mark.slow
 def test_an_error_of_the_table_is_its_own(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE TABLE t (x JSON)")
     connection.begin()
@@ -87,6 +89,7 @@ def test_an_error_of_the_table_is_its_own(connection: duckdb.DuckDBPyConnection)
     assert connection.execute("SELECT count(*) FROM t").fetchall() == [(200,)]
 
 
+@pytest.mark.slow
 def test_few_rows_do_not_load_arrow(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

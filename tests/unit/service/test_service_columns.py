@@ -207,6 +207,7 @@ odd: st.SearchStrategy[Any] = st.sampled_from(
 changes = st.dictionaries(st.sampled_from([*TYPES, "unknown"]), odd, max_size=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50), deadline=None)
 @given(records=st.lists(st.tuples(good_only, changes).map(lambda pair: {**pair[0], **pair[1]}), max_size=3))
 def test_the_sink_sends_columns_only_where_json_says_the_same(records: list[Record]) -> None:
@@ -227,6 +228,7 @@ def test_good_records_are_sent_as_columns() -> None:
     assert encode_columns([GOOD, dict(reversed(GOOD.items()))], TYPES) is None
 
 
+@pytest.mark.slow
 def test_the_answer_offers_the_columns_that_the_sink_sends(desk: Desk) -> None:
     answer = desk.post("ByJson", b"[]")
 
@@ -243,6 +245,7 @@ def test_a_repeat_is_a_duplicate_and_another_body_is_refused(desk: Desk) -> None
     assert [answer.json()["duplicate"] for answer in answers[:2]] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_replay_replaces_and_closes_the_dead_letter(desk: Desk) -> None:
     desk.post("ByColumns", orjson.dumps([GOOD | {"id": "replay/1", "text": None}]))
     desk.columns(stream([GOOD | {"id": "replay/1", "size": 2}]), X_ODW_Delivery="fresh")

@@ -46,16 +46,19 @@ def staged() -> Callable[[int], list[Row]]:
     return build
 
 
+@pytest.mark.slow
 async def test_a_table_that_is_not_there_is_404(client: httpx.AsyncClient) -> None:
     for name in ("getBlobs", "getLogs", "getNothing"):
         answer = await client.get(f"/consumption/{name}")
         assert (answer.status_code, answer.text) == (404, "Consumption API not found.")
 
 
+@pytest.mark.slow
 async def test_an_empty_table_is_an_empty_page(client: httpx.AsyncClient) -> None:
     assert await get(client, "getEvents") == ([], 0)
 
 
+@pytest.mark.slow
 async def test_items_have_all_columns_of_the_model_and_no_other(client: httpx.AsyncClient) -> None:
     await put(client, "Event", [event("a")])
     items, total = await get(client, "getevents", "?tag=Events&unknown=1")
@@ -75,6 +78,7 @@ async def test_newest_first_then_by_id_and_pages_never_overlap(client: httpx.Asy
     assert await get(client, "getEvents", "?limit=0") == ([], 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -90,6 +94,7 @@ async def test_odd_parameters_are_answered(client: httpx.AsyncClient, query: str
     assert (await client.get(f"/consumption/getEvents{query}")).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -192,6 +197,7 @@ async def test_rows_whose_id_another_table_has_can_be_left_out(
     assert await read_through(client, "getUnstructuredData", paths) == ["u00002"]
 
 
+@pytest.mark.slow
 async def test_some_columns_can_be_asked_for(client: httpx.AsyncClient) -> None:
     await put(client, "Medical", [patient("a", "Ann", "Lee", 7)])
     items, _ = await get(client, "getMedical", "?order=id&fields=patient_age,id")
@@ -227,6 +233,7 @@ async def test_without_a_limit_every_row_comes_however_many(
     assert len((await get(client, "getUnstructuredData", "?limit=4500"))[0]) == 4_500
 
 
+@pytest.mark.slow
 async def test_dirty_table_shows_each_id_once(
     client: httpx.AsyncClient,
 ) -> None:

@@ -90,6 +90,7 @@ def event(number: int, day: str, **changes: Any) -> dict[str, Any]:
     return {"id": f"e{number}", **plain, **changes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["/consumption/extract-blob", "/api/extract-blob", "/api/extract-blob/1.0"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_trigger_starts_a_run(client: httpx.AsyncClient, host: Host, url: str, method: str) -> None:
@@ -98,6 +99,7 @@ async def test_a_trigger_starts_a_run(client: httpx.AsyncClient, host: Host, url
     assert host.started == [("extract-blob", {"batch_size": "50", "fail_percentage": "20"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "status"), [("none", 400), ("0", 500)])
 async def test_a_failure_to_start_is_a_failure(
     client: httpx.AsyncClient, size: str, status: int, caplog: pytest.LogCaptureFixture
@@ -107,6 +109,7 @@ async def test_a_failure_to_start_is_a_failure(
     assert len(caplog.records) == (status == 500)
 
 
+@pytest.mark.slow
 async def test_a_trigger_takes_parameters_of_a_body(client: httpx.AsyncClient, host: Host) -> None:
     url = "/consumption/extract-blob?batch_size=3&fail_percentage=1"
     assert (await client.post(url, json={"batch_size": 7, "other": 1, "fail_percentage": None})).json()[
@@ -117,6 +120,7 @@ async def test_a_trigger_takes_parameters_of_a_body(client: httpx.AsyncClient, h
     assert (refused.status_code, refused.json()["success"]) == (400, False)
 
 
+@pytest.mark.slow
 async def test_looking_at_a_trigger_starts_nothing(client: httpx.AsyncClient, host: Host) -> None:
     assert (await client.head("/consumption/extract-blob")).status_code == 405
     assert (await client.options("/consumption/extract-blob")).status_code == 200
@@ -153,6 +157,7 @@ def test_parameters_keep_what_patterns_hold(query: bytes, found: dict[str, str])
     assert parameters_of(query, KNOWN) == found
 
 
+@pytest.mark.slow
 async def test_workflows_are_a_bare_array_in_the_originals_words(client: httpx.AsyncClient) -> None:
     rows = (await client.get("/workflows/list")).json()
     assert rows == [
@@ -168,6 +173,7 @@ async def test_workflows_are_a_bare_array_in_the_originals_words(client: httpx.A
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "runs"),
     [
@@ -197,6 +203,7 @@ async def test_without_pipelines_there_are_no_workflows(path: Path) -> None:
     await asyncio.to_thread(warehouse.close)
 
 
+@pytest.mark.slow
 async def test_the_admin_routes_need_their_own_key(client: httpx.AsyncClient, host: Host) -> None:
     assert (await client.get("/admin/workflows/history")).status_code == 401
     assert len((await client.get("/admin/workflows/history", headers=ADMIN)).json()) == 3
@@ -208,6 +215,7 @@ async def test_the_admin_routes_need_their_own_key(client: httpx.AsyncClient, ho
     assert (await client.post(f"{url}/terminate", headers=ADMIN)).json()["runId"] == "r3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "body"),
     [
@@ -269,6 +277,7 @@ async def test_page_views_are_counted_by_day(client: httpx.AsyncClient, route: s
     assert (await client.get(f"{route}/getDailyPageViews?days_back=999999999")).status_code == 400
 
 
+@pytest.mark.slow
 async def test_an_unknown_api_is_404_in_each_generations_words(client: httpx.AsyncClient) -> None:
     old, new = await client.get("/consumption/getNothing"), await client.get("/api/getNothing")
     assert (old.status_code, old.text) == (404, "Consumption API not found.")
@@ -323,6 +332,7 @@ async def test_topics_hold_the_dead_letters_of_a_model(
         assert (await viewer.get(path, headers={"Host": "evil.example"})).status_code == 403
 
 
+@pytest.mark.slow
 async def test_the_root_says_what_is_served(client: httpx.AsyncClient) -> None:
     status = (await client.get("/")).json()
     assert status["status"] == "ready"

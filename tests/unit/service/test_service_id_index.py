@@ -139,6 +139,7 @@ def test_an_index_that_cannot_be_built_stops_no_writes(
     assert (errors[1:], found) == ([False, False], [("a", "2")])
 
 
+@pytest.mark.slow
 def test_a_table_that_is_too_large_has_no_index(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_index, "MAX_ROWS", 2)
     rows.append(["a", "b", "c"], 1)

@@ -43,6 +43,7 @@ async def letters(client: httpx.AsyncClient, **query: str) -> list[dict[str, obj
     return items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
@@ -67,6 +68,7 @@ async def test_statuses_and_texts_of_the_contract(
     assert (answer.status_code, answer.text) == (status, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["notesource", "NOTESOURCE", "NoteSource"])
 async def test_the_models_name_ignores_case(client: httpx.AsyncClient, name: str) -> None:
     assert (await post(client, GOOD, name)).status_code == 200
@@ -80,6 +82,7 @@ async def test_unknown_models_and_paths_are_404(client: httpx.AsyncClient) -> No
     assert (await client.get("/nothing")).status_code == 404
 
 
+@pytest.mark.slow
 async def test_a_version_and_a_last_slash_change_nothing(client: httpx.AsyncClient) -> None:
     for path in ("/ingest/NoteSource/1.0", "/ingest/notesource/", "/ingest/NOTESOURCE/0.1/"):
         answer = await client.post(path, json=GOOD)
@@ -87,6 +90,7 @@ async def test_a_version_and_a_last_slash_change_nothing(client: httpx.AsyncClie
     assert (await client.get("/consumption/getNote/")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_options_is_answered_and_other_methods_are_not(client: httpx.AsyncClient) -> None:
     for path in ("/ingest/Note", "/consumption/getMedical", "/dead-letters", "/health"):
         assert (await client.options(path)).status_code == 200
@@ -94,6 +98,7 @@ async def test_options_is_answered_and_other_methods_are_not(client: httpx.Async
     assert (await client.get("/ingest/Note")).status_code == 405
 
 
+@pytest.mark.slow
 async def test_by_default_one_bad_record_rejects_all(client: httpx.AsyncClient, warehouse: Warehouse) -> None:
     await post(client, [GOOD | {"unknown": 1}, {"id": "b"}, 3])
     found = await letters(client)
@@ -107,6 +112,7 @@ async def test_by_default_one_bad_record_rejects_all(client: httpx.AsyncClient, 
         assert reader.execute('SELECT count(*) FROM "Note"').fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 async def test_by_default_a_failing_transform_answers_success(
     client: httpx.AsyncClient,
 ) -> None:
@@ -118,6 +124,7 @@ async def test_by_default_a_failing_transform_answers_success(
     assert str(item["failed_at"]).endswith("+00:00")
 
 
+@pytest.mark.slow
 async def test_per_record_results_name_every_dead_record(client: httpx.AsyncClient) -> None:
     body = [GOOD, {"id": "b"}, {"id": "c", "text": "[DLQ]x"}, 3, {"id": "e", "text": "fine"}]
     answer = (await post(client, body, **PER_RECORD)).json()
@@ -174,6 +181,7 @@ async def test_two_keys_of_one_request_are_refused(client: httpx.AsyncClient) ->
     assert (answer.status_code, answer.text) == (400, "Idempotency-Key must be given once")
 
 
+@pytest.mark.slow
 async def test_a_key_with_another_body_is_refused(client: httpx.AsyncClient) -> None:
     await post(client, [GOOD], Idempotency_Key="key")
     other = await post(client, [GOOD | {"id": "b"}], Idempotency_Key="key")
@@ -182,6 +190,7 @@ async def test_a_key_with_another_body_is_refused(client: httpx.AsyncClient) -> 
     assert (await post(client, [GOOD], Idempotency_Key="key")).text == "SUCCESS"
 
 
+@pytest.mark.slow
 async def test_a_key_counts_for_one_model(client: httpx.AsyncClient) -> None:
     row = {**GOOD, "transform_timestamp": "t"}
     assert (await post(client, [row], Idempotency_Key="key")).text == "SUCCESS"
@@ -189,6 +198,7 @@ async def test_a_key_counts_for_one_model(client: httpx.AsyncClient) -> None:
     assert {row["id"] for row in (await client.get("/consumption/getNote")).json()["items"]} == {"a", "b"}
 
 
+@pytest.mark.slow
 async def test_of_two_bodies_under_one_key_at_once_one_is_refused(client: httpx.AsyncClient) -> None:
     bodies = [[GOOD | {"id": f"{number}"}] for number in range(8)]
     answers = await asyncio.gather(*(post(client, body, Idempotency_Key="key") for body in bodies))
@@ -197,6 +207,7 @@ async def test_of_two_bodies_under_one_key_at_once_one_is_refused(client: httpx.
     assert len(stored) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -219,6 +230,7 @@ async def test_wrong_headers_are_400(client: httpx.AsyncClient, headers: dict[st
     assert (await post(client, GOOD, **headers)).status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scope", "number"), [("run/load", 2), ("x" * 200, 2**63 - 1)])
 async def test_a_fresh_request_of_an_overtaken_epoch_replaces_its_rows(
     client: httpx.AsyncClient, warehouse: Warehouse, scope: str, number: int
@@ -242,17 +254,20 @@ async def test_a_corrected_record_recovers_its_dead_letter(client: httpx.AsyncCl
     assert (await client.get("/dead-letters", params={"status": "lost"})).status_code == 400
 
 
+@pytest.mark.slow
 async def test_gzip_bodies_are_read_members_and_all(client: httpx.AsyncClient) -> None:
     body = gzip.compress(b'[{"id": "a", ') + gzip.compress(b'"text": "zipped"}]')
     answer = await post(client, body, **PER_RECORD | {"Content-Encoding": "gzip"})
     assert answer.json()["written"] == 1
 
 
+@pytest.mark.slow
 async def test_a_byte_order_mark_is_not_part_of_the_records(client: httpx.AsyncClient) -> None:
     body = b'\xef\xbb\xbf[{"id": "a", "text": "marked"}]'
     assert (await post(client, body, **PER_RECORD)).json()["written"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[]" * 999)[:-12]], ids=["other", "cut off"])
 async def test_a_broken_gzip_body_is_400(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await post(client, body, Content_Encoding="gzip")
@@ -263,6 +278,7 @@ async def test_another_encoding_is_415(client: httpx.AsyncClient) -> None:
     assert (await post(client, b"[]", Content_Encoding="br")).status_code == 415
 
 
+@pytest.mark.slow
 async def test_a_large_body_is_413_also_when_it_only_unzips_to_one(
     warehouse: Warehouse, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 RECORD = {"id": "n1", "text": "x"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", ["per-records", "yes", "per record"])
 async def test_an_unknown_wish_for_results_is_400(client: httpx.AsyncClient, wish: str) -> None:
     answer = await client.post("/ingest/NoteSource", json=[RECORD], headers={"X-ODW-Results": wish})

@@ -39,6 +39,7 @@ async def filled(client: httpx.AsyncClient, note: Callable[..., dict[str, object
     return client
 
 
+@pytest.mark.slow
 async def test_rows_are_current_while_a_table_is_dirty(filled: httpx.AsyncClient) -> None:
     found = (await ask(filled, 'SELECT id, text FROM "Note" ORDER BY id -- newest\n')).json()
     assert found["rows"] == [["a", "newer"], ["b", "text"]]
@@ -46,11 +47,13 @@ async def test_rows_are_current_while_a_table_is_dirty(filled: httpx.AsyncClient
     assert found["truncated"] is False
 
 
+@pytest.mark.slow
 async def test_a_limit_says_that_there_is_more(filled: httpx.AsyncClient) -> None:
     found = (await ask(filled, "SELECT * FROM range(10)", limit=3)).json()
     assert (len(found["rows"]), found["truncated"]) == (3, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "row"),
     [
@@ -69,6 +72,7 @@ async def test_every_type_has_a_form_in_json(client: httpx.AsyncClient, sql: str
     assert (await ask(client, sql)).json()["rows"] == [row]
 
 
+@pytest.mark.slow
 async def test_times_with_a_zone_come_as_text(client: httpx.AsyncClient) -> None:
     answer = await ask(client, "SELECT now() AS n, [now()] AS l, 1 AS one")
     assert [type(value) for value in answer.json()["rows"][0]] == [str, str, int]
@@ -119,6 +123,7 @@ FORBIDDEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", few(FORBIDDEN, 13))
 async def test_nothing_but_reading_is_possible(filled: httpx.AsyncClient, sql: str) -> None:
     answer = await ask(filled, sql)
@@ -146,6 +151,7 @@ async def test_an_odd_body_is_refused_in_words(client: httpx.AsyncClient, conten
     assert what in answer.json()["error"]
 
 
+@pytest.mark.slow
 async def test_a_pivot_without_values_is_refused_with_the_remedy(filled: httpx.AsyncClient) -> None:
     answer = await ask(filled, 'PIVOT "Note" ON text USING count(*)')
     assert "Name the values of PIVOT" in answer.json()["error"]
@@ -153,11 +159,13 @@ async def test_a_pivot_without_values_is_refused_with_the_remedy(filled: httpx.A
     assert named.json()["rows"] == [[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "5", None, True])
 async def test_an_odd_limit_is_refused(client: httpx.AsyncClient, limit: object) -> None:
     assert (await ask(client, "SELECT 1", limit=limit)).status_code == 400
 
 
+@pytest.mark.slow
 def test_a_query_that_runs_too_long_is_ended(warehouse: Warehouse) -> None:
     with pytest.raises(QueryError, match="longer than") as caught:
         run_query(
@@ -178,6 +186,7 @@ def test_a_result_that_is_too_large_is_refused(warehouse: Warehouse, value: str)
     assert caught.value.status == 413
 
 
+@pytest.mark.slow
 def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> None:
     grow = "WITH RECURSIVE t AS (SELECT 'x' AS a UNION ALL SELECT a || a FROM t) SELECT length(a) FROM t"
     with pytest.raises(QueryError) as caught:

@@ -81,6 +81,7 @@ def test_what_makes_much_out_of_little_is_not(sql: str) -> None:
     assert not is_watchable(tree_of(sql))
 
 
+@pytest.mark.slow
 def test_functions_that_are_named_exist() -> None:
     import duckdb
 

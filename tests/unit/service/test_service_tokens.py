@@ -53,11 +53,13 @@ async def allows(token: str, scheme: str = "Bearer") -> bool:
     return await TokenCheck(SETTINGS).expiry(f"{scheme} {token}") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"aud": ["x", "odw"]}, {"sub": None}])
 async def test_a_good_token_opens(given: dict[str, Any]) -> None:
     assert await allows(signed(claims(**given)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -106,6 +108,7 @@ def test_a_key_that_cannot_be_used_stops_the_start(key: str) -> None:
         TokenCheck(TokenSettings(key, "i", "a"))
 
 
+@pytest.mark.slow
 async def test_the_admin_key_and_tokens_open_side_by_side() -> None:
     both = AdminCheck(hash_of("aa.bb"), SETTINGS)
     assert await both.allows("Bearer aa.bb")
@@ -116,6 +119,7 @@ async def test_the_admin_key_and_tokens_open_side_by_side() -> None:
     assert not await none.allows("Bearer aa.bb")
 
 
+@pytest.mark.slow
 async def test_a_token_expires_and_the_admin_key_does_not() -> None:
     both = AdminCheck(hash_of("aa.bb"), SETTINGS)
     given = claims()

@@ -234,6 +234,7 @@ def test_any_value_is_stored_or_a_letter_of_its_own(desk: Desk, name: str, odd: 
     assert {one["index"] for one in check(answer, len(odd) + 2)} <= set(range(1, len(odd) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["1e999", "[-1e999]", '{"a": {"b": 1e999}}'])
 def test_a_number_beyond_every_float_never_becomes_null(desk: Desk, text: str) -> None:
     (answer,) = desk.post("Aliased", f"[{record('endless', {'wholeNumber': '1', 'any': text})}]")
@@ -253,6 +254,7 @@ def test_odd_values_in_every_field_leave_the_neighbours_alone(desk: Desk, text: 
         check(answer, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ODD)
 def test_odd_values_are_refused_as_a_whole_without_results(desk: Desk, text: str) -> None:
     for name in ("anything", "whole", "at", "unknown"):
@@ -343,6 +345,7 @@ def test_more_records_than_allowed_are_refused_unread(desk: Desk, body: bytes) -
     )
 
 
+@pytest.mark.slow
 def test_as_many_records_as_allowed_are_taken(desk: Desk) -> None:
     body = "[" + ", ".join(record(f"m{number}", {"numbers": "[1, 2, 3]"}) for number in range(1000)) + "]"
     assert [check(answer, 1000) for answer in desk.post("Wide", body)] == [[]]

@@ -124,6 +124,7 @@ def test_fresh_rows_only_append_and_leave_the_table_clean(desk: Desk, note: Note
     assert not desk.is_dirty()
 
 
+@pytest.mark.slow
 def test_a_replay_replaces_its_keys(desk: Desk, note: Note) -> None:
     desk.put([note("a", "old"), note("b", "old")], "fresh")
     desk.put([note("b", "new"), note("c", "new")], "replay")
@@ -132,6 +133,7 @@ def test_a_replay_replaces_its_keys(desk: Desk, note: Note) -> None:
     assert not desk.is_dirty()
 
 
+@pytest.mark.slow
 def test_foreign_rows_make_the_table_dirty_and_the_last_commit_wins(desk: Desk, note: Note) -> None:
     desk.put([note("a", "1"), note("b", "1")])
     desk.put([note("a", "2")])
@@ -141,6 +143,7 @@ def test_foreign_rows_make_the_table_dirty_and_the_last_commit_wins(desk: Desk, 
     assert desk.texts() == {"a": "3", "b": "1"}
 
 
+@pytest.mark.slow
 def test_compaction_keeps_the_newest_rows_and_clears_the_mark(desk: Desk, note: Note) -> None:
     for text in ("1", "2", "3"):
         desk.put([note("a", text), note(f"only-{text}")])
@@ -174,6 +177,7 @@ def test_a_dirty_table_is_compacted_when_idle(
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["fresh", "replay", "foreign"])
 def test_of_one_id_twice_in_a_request_the_last_wins(desk: Desk, note: Note, delivery: Delivery) -> None:
     desk.put([note("a", "1"), note("b", "1"), note("a", "2")], delivery)
@@ -216,6 +220,7 @@ def test_a_bad_request_does_not_fail_the_others_of_its_group(
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_key_is_written_once_and_answered_alike(desk: Desk, note: Note) -> None:
     assert desk.put([note("a")], "fresh", "key") == Receipt(1)
     assert desk.put([note("a")], "fresh", "key") == Receipt(1, duplicate=True)
@@ -280,6 +285,7 @@ def test_a_restart_keeps_rows_marks_keys_and_order(path: Path, models: Models, n
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_a_row_recovers_the_letter_of_its_record(desk: Desk, models: Models, note: Note) -> None:
     letters = [letter(models[0], "a"), letter(models[0], "b")]
     desk.warehouse.submit(desk.submission([], letters=letters)).result()
@@ -288,12 +294,14 @@ def test_a_row_recovers_the_letter_of_its_record(desk: Desk, models: Models, not
     assert desk.letters() == {"a": "recovered", "b": "open"}
 
 
+@pytest.mark.slow
 def test_the_same_letter_again_is_one_letter(desk: Desk, models: Models) -> None:
     for _ in range(2):
         desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "a")] * 2)).result()
     assert desk.letters() == {"a": "open"}
 
 
+@pytest.mark.slow
 def test_a_recovered_letter_stays_so_unless_the_record_is_another(
     desk: Desk, models: Models, note: Note
 ) -> None:
@@ -327,6 +335,7 @@ def test_within_a_group_only_a_later_row_recovers(
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_readers_see_one_state_while_rows_are_written(desk: Desk, note: Note) -> None:
     desk.put([note("a", "1")], "fresh")
     with desk.warehouse.reading() as reader:
@@ -389,6 +398,7 @@ def test_rows_that_came_after_a_look_are_kept_when_asked_to(idle: tuple[Desk, Wr
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [Epoch("run/load", 2), Epoch("run/load", 3), None])
 def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epoch: Epoch | None) -> None:
     desk.put([note("a")], "replay", None, Epoch("run/load", 2))
@@ -404,12 +414,14 @@ def test_lower_epoch_does_not_reset_a_higher_one(desk: Desk, note: Note) -> None
     assert desk.stored() == 1
 
 
+@pytest.mark.slow
 def test_an_epoch_counts_in_its_scope_alone(desk: Desk, note: Note) -> None:
     desk.put([note("a")], "replay", None, Epoch("run/load", 9))
     desk.put([note("a")], "fresh", None, Epoch("run/other", 1))
     assert desk.stored() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("later", "late", "rows"),
     [("run/load", "run/load#7", 1), ("run/load#7", "run/load", 1), ("run/load#7", "run/load#8", 2)],
@@ -434,6 +446,7 @@ def test_parts_are_known_after_a_restart(path: Path, models: Models, note: Note)
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_an_epoch_counts_in_its_table_alone(desk: Desk, note: Note) -> None:
     medical = desk.warehouse.tables["Medical"]
     row = {
@@ -523,6 +536,7 @@ def test_only_requests_after_a_higher_epoch_are_replays(path: Path, models: Mode
     desk.warehouse.close()
 
 
+@pytest.mark.slow
 def test_an_epoch_whose_rows_were_refused_is_not_known(desk: Desk, note: Note) -> None:
     desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
     too_large = [note("x", size=2**63)]
@@ -562,6 +576,7 @@ class TestTheFileIsGone:
         assert text.startswith(f"the warehouse {path} was removed or replaced while the service was running")
         assert not path.exists(), "there is no fresh start by surprise"
 
+    @pytest.mark.slow
     def test_another_file_in_its_place_is_not_written(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
         path.unlink()

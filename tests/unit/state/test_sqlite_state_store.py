@@ -346,6 +346,7 @@ class TestGone:
         with pytest.raises(StateError, match=f"{log} was removed or replaced"):
             await store.update_run("r1", status=RunStatus.COMPLETED)
 
+    @pytest.mark.slow
     async def test_a_run_whose_state_directory_was_removed_stops_and_says_so(self, tmp_path: Path) -> None:
         sink = MemorySink()
         async with Engine(state_dir=tmp_path / "state") as engine:
@@ -555,6 +556,7 @@ class TestLargeRuns:
 
 
 class TestPagesOfRuns:
+    @pytest.mark.slow
     async def test_only_the_runs_of_the_page_are_read(
         self, store: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -289,6 +289,7 @@ class Unlisted(MemorySource):
         yield
 
 
+@pytest.mark.slow
 async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
     source, environment = Unlisted(), Environment()
     plan = linear_plan(source, MemorySink(), settings=Settings(outage_limit=1.0))

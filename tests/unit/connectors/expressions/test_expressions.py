@@ -255,3 +255,11 @@ def test_a_value_that_is_no_record_is_named_by_its_type() -> None:
 
 def test_decimals_are_numbers() -> None:
     assert value("n * 2 > 2", {"n": Decimal("1.5")}) is True
+
+
+def test_remedy_for_a_trailing_minus_sign_reads_it() -> None:
+    with pytest.raises(ExpressionError, match="with a minus sign at its end") as caught:
+        value("number(x, ',')", {"x": "1.234,50-"})
+    remedy = str(caught.value).split("`")[-2]
+    found = [value(remedy, {"x": text}) for text in ("1.234,50-", " 5- ", "12,34", "-7", "5 €-", None)]
+    assert found == [-1234.5, -5, 12.34, -7, -5, None]

@@ -92,6 +92,7 @@ async def test_a_last_line_is_taken_when_it_is_complete(pipeline: Pipeline) -> N
     assert pipeline.sink.keys == ["x.jsonl:3"]
 
 
+@pytest.mark.slow
 async def test_without_the_mode_everything_is_read_and_nothing_remembered(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(1) + b'{"n": 2}')
     for _ in range(2):
@@ -100,6 +101,7 @@ async def test_without_the_mode_everything_is_read_and_nothing_remembered(pipeli
         assert await engine.store.bookmark_scopes(BookmarkFilter()) == []
 
 
+@pytest.mark.slow
 async def test_new_files_of_a_pattern_are_read_beside_the_known_ones(pipeline: Pipeline) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         write(name, lines(1))
@@ -113,6 +115,7 @@ async def test_new_files_of_a_pattern_are_read_beside_the_known_ones(pipeline: P
     assert await pipeline.run("./c.jsonl") == [4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [lines(7), lines(7, 8, 9), lines(7, 8, 9, 10)], ids=["shorter", "as long", "longer"]
 )
@@ -200,6 +203,7 @@ async def test_a_packed_file_is_read_again_as_a_whole_when_it_has_changed(pipeli
     assert pipeline.sink.keys == ["b.jsonl.gz#2:1"]
 
 
+@pytest.mark.slow
 async def test_of_a_packed_file_that_was_half_read_a_new_run_reads_the_rest(pipeline: Pipeline) -> None:
     write("x.jsonl.gz", lines(*range(20)))
     stopping = FaultySink([None, FatalError("full")])
@@ -209,6 +213,7 @@ async def test_of_a_packed_file_that_was_half_read_a_new_run_reads_the_rest(pipe
     assert await pipeline.run("x.jsonl.gz") == []
 
 
+@pytest.mark.slow
 async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(*range(20)))
     first = await pipeline.run(sink=FaultySink([None, None, FatalError("full")]), page_records=5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ content = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b
 )
 
 
+@pytest.mark.slow
 @given(content, st.integers(1, 40), st.integers(1, 5))
 async def test_any_chunking_gives_the_lines_of_the_file(data: bytes, size: int, page_lines: int) -> None:
     expected = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -56,6 +58,7 @@ async def test_any_chunking_gives_the_lines_of_the_file(data: bytes, size: int, 
     assert not pages or pages[-1].end == Place(len(data), len(expected))
 
 
+@pytest.mark.slow
 @given(content, st.integers(1, 40))
 async def test_reading_continues_at_the_end_of_any_page(data: bytes, size: int) -> None:
     pages = await pages_of(data, size, page_lines=2)
@@ -82,6 +85,7 @@ async def test_byte_order_mark_counts_only_for_the_offset() -> None:
     assert page == LinePage(Place(), [b"a"], Place(5, 1))
 
 
+@pytest.mark.slow
 @given(content, st.integers(1, 40), st.integers(1, 5), st.sampled_from([3, 9, 100]))
 async def test_blocks_have_the_lines_of_pages(data: bytes, size: int, page_lines: int, max_line: int) -> None:
     pages = await pages_of(data, size, max_line=max_line, page_lines=page_lines)

@@ -120,6 +120,7 @@ async def test_a_file_that_became_a_pipe_is_never_waited_for() -> None:
     assert [error.kind for _, error in batch.failures] == ["FileUnreadable"]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 async def test_links_are_followed_once_and_never_back_up() -> None:
     write("data/real/a.jsonl", 1)
     write("elsewhere/b.jsonl", 2)
@@ -143,6 +144,7 @@ async def test_links_are_followed_once_and_never_back_up() -> None:
     assert "link to a file" in ran.summary
 
 
+@pytest.mark.slow
 async def test_names_that_are_not_utf8_are_read_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     write("data/a.jsonl", 1)
     folder = b"data/caf\xe9"
@@ -173,6 +175,7 @@ async def test_what_may_not_be_read_fails_alone(what: str, monkeypatch: pytest.M
         assert ran.dead[what] == ("FolderUnreadable" if what == "data/closed" else "FileUnreadable")
 
 
+@pytest.mark.slow
 async def test_names_in_a_folder_that_may_not_be_searched_die_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     write("data/a.jsonl", 1)
     write("data/closed/b.jsonl", 2)
@@ -189,6 +192,7 @@ async def test_names_in_a_folder_that_may_not_be_searched_die_alone(monkeypatch:
     assert sorted(ran.dead) == ["data/closed/b.jsonl", "data/closed/c.jsonl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.ENAMETOOLONG])
 async def test_a_folder_that_is_listed_and_cannot_be_reached_is_named(
     reason: int, monkeypatch: pytest.MonkeyPatch
@@ -218,6 +222,7 @@ def test_an_address_is_refused_before_the_run(path: str) -> None:
         JsonlSourceParams(path=path)
 
 
+@pytest.mark.slow
 async def test_a_run_stops_when_nothing_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         write(f"data/{name}.jsonl", 1)
@@ -228,6 +233,7 @@ async def test_a_run_stops_when_nothing_may_be_read(monkeypatch: pytest.MonkeyPa
     assert ran.dead == {}
 
 
+@pytest.mark.slow
 async def test_a_closed_folder_alone_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     write("data/closed/a.jsonl", 1)
     forbid(monkeypatch, "data/closed")
@@ -236,6 +242,7 @@ async def test_a_closed_folder_alone_stops_the_run(monkeypatch: pytest.MonkeyPat
     assert "cannot read data/closed" in (ran.report.error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["removed", "shortened", "replaced"])
 async def test_what_changes_between_listing_and_reading_fails_alone(change: str) -> None:
     class Late(JsonlSource):
@@ -318,6 +325,7 @@ async def test_a_wide_file_that_is_none_fails_alone() -> None:
     assert (ran.numbers, ran.dead) == ([1], {"data/b.jsonl": "FileDamaged"})
 
 
+@pytest.mark.slow
 async def test_the_home_directory_is_known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     write("data/a.jsonl", 1)
@@ -419,6 +427,7 @@ class TestRotation:
         assert await self.new() == [6]
         assert await self.new() == []
 
+    @pytest.mark.slow
     async def test_copied_and_cut_off(self) -> None:
         log = "data/a.jsonl"
         self.append(log, 1, 2)
@@ -429,12 +438,14 @@ class TestRotation:
         self.append(log, 4)
         assert await self.new() == [3, 4]
 
+    @pytest.mark.slow
     async def test_a_copy_beside_its_original_is_another_file(self) -> None:
         self.append("data/a.jsonl", 1, 2)
         assert await self.new() == [1, 2]
         Path("data/b.jsonl").write_bytes(Path("data/a.jsonl").read_bytes())
         assert await self.new() == [1, 2]
 
+    @pytest.mark.slow
     async def test_a_new_file_that_begins_like_a_removed_one_is_read_whole(self) -> None:
         self.append("data/a.jsonl", 1, 2)
         assert await self.new() == [1, 2]

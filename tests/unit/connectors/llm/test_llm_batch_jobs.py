@@ -105,6 +105,7 @@ async def test_calls_of_a_batch_are_lines_of_one_job(world: World) -> None:
     assert body["response_format"]["type"] == "json_schema"
 
 
+@pytest.mark.slow
 async def test_lines_cost_half(world: World) -> None:
     await world.ask()
     whole = price_of("gpt-4o-mini", LlmParams())

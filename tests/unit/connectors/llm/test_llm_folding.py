@@ -35,6 +35,7 @@ def plainly(text: str) -> tuple[str, list[int]]:
     return "".join(pieces), places
 
 
+@pytest.mark.slow
 @given(text=TEXTS, size=st.sampled_from([1, 2, 7, 128]))
 def test_chunks_fold_as_single_characters_do(text: str, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -60,6 +61,7 @@ def test_words_are_divided_and_have_their_places(text: str) -> None:
     assert [words._start(index) for index in range(len(words))] == [one.start() for one in wanted]
 
 
+@pytest.mark.slow
 @given(
     text=st.lists(st.sampled_from("abcd東."), max_size=25),
     value=st.lists(st.sampled_from("abc東"), min_size=1, max_size=6),

@@ -146,6 +146,7 @@ def test_a_quota_of_a_day_is_not_waited_for(
         ({"x-ratelimit-remaining-requests-day": "7", "x-ratelimit-reset-requests-day": "33011"}, None, ""),
         ({}, {"error": {"details": [A_MINUTE, RETRY]}}, "You exceeded your current quota"),
         ({}, None, "Rate limit reached for m on requests per min (RPM): Limit 3. Please try again in 20s."),
+        ({}, None, "Rate limit: 0 requests remaining. Please try again in 20s."),
         ({}, None, "Rate limit reached for m on requests per day (RPD): Limit 10000, Used 10000. Please try again in 8.64s."),
     ],
 )  # fmt: skip

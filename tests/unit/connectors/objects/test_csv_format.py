@@ -391,6 +391,7 @@ async def test_columns_have_one_type_in_all_files(tmp_path: Path) -> None:
     assert note.startswith("note: read 'n' as text: it is integer in some files, but not in all; with")
 
 
+@pytest.mark.slow
 async def test_a_type_that_no_sampled_file_has_is_noted(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.csv").write_text(f"n,m\n{'x' if number == 1 else number},1\n")
@@ -413,6 +414,7 @@ async def test_integers_no_float_keeps_stay_whole_beside_decimals(tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["packed in blocks", "utf-16"])
 async def test_a_sample_does_not_end_within_a_value(form: str, tmp_path: Path) -> None:
     # with rows of a few lengths, the end of a shorter sample is in a time at least once
@@ -439,6 +441,7 @@ async def test_a_later_split_has_the_types_of_the_first(size: int, n: str, tmp_p
     assert later == splits[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", ["1.5", "-0.25", "1e3"])
 async def test_integers_may_be_followed_by_decimals(late: str) -> None:
     head = "a;b\n" + "1;x\n" * 20_000

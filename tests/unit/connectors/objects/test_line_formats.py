@@ -81,6 +81,7 @@ async def test_the_charset_of_the_user_comes_first() -> None:
     assert contents(pages) == ["Дома", "жили"]
 
 
+@pytest.mark.slow
 async def test_an_encoding_may_turn_out_far_after_the_head() -> None:
     data = b"plain\n" * 40_000 + "Müller, Grüße, Köln\n".encode("cp1252") + "Füße\n".encode("cp1252") * 3000
     reader = reader_of(data)

@@ -135,6 +135,7 @@ def word_file(content_type: str, namespace: str = "") -> bytes:
     return made.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content_type"),
     [
@@ -223,6 +224,7 @@ def test_a_pdf_with_a_password_names_a_remedy() -> None:
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inside", "text"),
     [

@@ -94,6 +94,7 @@ class Admitting:
             self.handle(self.line.popleft())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("admitted", "service", "patience", "seconds"),
     [(8, 0.012, 0.0, 5), (64, 0.05, 0.0, 20), (4, 0.2, 1.0, 20)],
@@ -122,6 +123,7 @@ async def test_it_grows_while_more_gets_through() -> None:
     assert server.limiter.limit == 256
 
 
+@pytest.mark.slow
 async def test_it_stays_where_more_requests_gain_nothing() -> None:
     server = Server(16, 256, capacity=60)
     server.serve(60)

@@ -194,6 +194,7 @@ def test_what_matches_is_always_listed_exactly_once(pattern: str, key: str) -> N
         assert listings + parsed.exact_keys.count(key) == 1
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=20).filter(lambda key: not key.endswith("/")))
 def test_any_key_can_be_written_with_escapes(key: str) -> None:
     escaped = re.sub(r"([*?\[\]{}\\$])", r"\\\1", key)

@@ -140,6 +140,7 @@ async def arrived(place: Place, pattern: Any = "**", **params: Any) -> list[str]
     return [place.name(record["file_path"]) for record in found.records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -158,6 +159,7 @@ async def test_a_pattern_matches_the_same_files(place: Place, pattern: Any, expe
     assert sorted(await arrived(place, pattern)) == expected
 
 
+@pytest.mark.slow
 async def test_records_are_the_same_but_for_their_addresses(place: Place) -> None:
     found = await ran(place, place.source("memos/**"))
     records = {place.name(record["file_path"]): record for record in found.records}
@@ -171,6 +173,7 @@ async def test_records_are_the_same_but_for_their_addresses(place: Place) -> Non
     assert records["memos/deep/.4.txt"]["content"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
@@ -232,6 +235,7 @@ async def test_limits_count_from_after_what_was_delivered(place: Place) -> None:
     assert await arrived(place, require_match=True, **params) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["dead_letter", "skip", "stop"])
 async def test_on_unreadable_decides_about_unreadable_ones(place: Place, choice: str) -> None:
     place.forbidden.add("memos/1.txt")
@@ -290,6 +294,7 @@ async def test_what_changes_or_goes_between_listing_and_reading_dies_alone(place
     assert list(found.dead.values()) in (["ObjectVanished"], ["FileVanished"])
 
 
+@pytest.mark.slow
 async def test_it_can_be_used_without_a_pipeline(place: Place) -> None:
     files = [found async for found in place.source("memos/*").extract()]
     assert sorted(found.content for found in files) == ["memo 1", "memo number 2"]
@@ -322,6 +327,7 @@ def test_meaningless_values_are_refused(model: type[ObjectParams], params: Any, 
         model(**params)
 
 
+@pytest.mark.slow
 async def test_names_that_are_not_utf8_are_read_with_their_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def expected(rows: Sequence[Any], missing: Any) -> list[dict[str, Any]]:
     return [{name: row.get(name, missing) for name in columns} for row in good] if columns else []
 
 
+@pytest.mark.slow
 @given(rows=st.lists(records, max_size=4))
 @example(rows=EXAMPLES)
 @example(rows=[{}])

@@ -33,6 +33,7 @@ async def test_rows_are_records_numbered_from_one() -> None:
     assert [number for number, _ in numbered(pages)] == list(range(1, 101))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [1, 7, 30, 1000])
 async def test_reading_continues_inside_a_row_group(page: int) -> None:
     reader = reader_of(parquet(NUMBERS, row_group_size=30))
@@ -42,6 +43,7 @@ async def test_reading_continues_inside_a_row_group(page: int) -> None:
         assert numbered(rest) == numbered(pages[number + 1 :])
 
 
+@pytest.mark.slow
 async def test_only_the_ranges_that_are_needed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_format, "AHEAD_BYTES", 4096)
     table = pa.table({"id": range(100_000)})
@@ -60,6 +62,7 @@ async def test_only_the_ranges_that_are_needed_are_read(monkeypatch: pytest.Monk
     assert sum(asked) < len(data) / 4
 
 
+@pytest.mark.slow
 async def test_values_become_what_json_has() -> None:
     table = pa.table(
         {
@@ -116,6 +119,7 @@ async def test_a_flipped_bit_in_a_page_with_a_checksum_is_damage() -> None:
     assert caught.value.kind == "ObjectDamaged"
 
 
+@pytest.mark.slow
 async def test_a_broken_footer_is_damage_and_ends_no_run() -> None:
     data = parquet(NUMBERS)
     length = int.from_bytes(data[-8:-4], "little")

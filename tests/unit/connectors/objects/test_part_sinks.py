@@ -74,6 +74,7 @@ async def test_a_batch_is_a_file_and_its_limits_are_the_rotation(tmp_path: Path)
     assert list(files(tmp_path).values()) == [list(range(10)), list(range(10, 20))]
 
 
+@pytest.mark.slow
 async def test_what_is_larger_than_a_file_may_be_is_several(tmp_path: Path) -> None:
     async with sink(tmp_path, rotate_bytes=100) as made:
         await made.write(batch(0, 100))
@@ -167,12 +168,12 @@ BY_PRODUCTS = ["~$a.xlsx", "_SUCCESS", "_started_12", "._a.csv", ".DS_Store", ".
 DATA = ["a~$.xlsx", "_SUCCESS.csv", "_started", "_a.csv", ".a.csv", "a.csv.crc", "Thumbs.dbf", "~a.csv"]
 
 
-def test_files_that_programs_keep_for_themselves_are_skipped(tmp_path: Path) -> None:
+def test_by_products_of_programs_are_skipped(tmp_path: Path) -> None:
     for name in BY_PRODUCTS + DATA:
         (tmp_path / name).write_bytes(b"x")
     found = walk(f"{tmp_path}/*")
     assert sorted(Path(path).name for path, _ in found.files) == sorted(DATA)
-    assert found.skipped == {"kept by another program for itself": len(BY_PRODUCTS)}
+    assert found.skipped == {"by-product of another program": len(BY_PRODUCTS)}
     listed = [ListedObject(f"x/{name}", "e", 1) for name in BY_PRODUCTS + DATA]
     assert [one.key for one in Selection().select(listed)] == [f"x/{name}" for name in DATA]
 
@@ -223,6 +224,7 @@ async def test_runs_of_no_pipeline_never_replace_each_other(tmp_path: Path) -> N
     assert ids(tmp_path) == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.slow
 async def test_a_run_is_verified_by_what_its_files_hold(tmp_path: Path) -> None:
     records = [{"id": number} for number in range(30)]
     async with Engine() as engine:
@@ -546,6 +548,7 @@ async def test_partitions_are_named_as_other_tools_name_them(tmp_path: Path) -> 
     assert (tmp_path / "k=__HIVE_DEFAULT_PARTITION__").is_dir()
 
 
+@pytest.mark.slow
 async def test_a_record_without_a_partition_fails_alone(tmp_path: Path) -> None:
     values: list[Any] = [["x"], {"x": 1}, "x" * 300, "\ud800", "fine"]
     records: list[Any] = [*({"id": at, "k": value} for at, value in enumerate(values)), "text", {"id": 6}]
@@ -665,6 +668,7 @@ async def test_partitions_in_a_bucket_are_its_files() -> None:
     assert list(await below.sizes()) == names[1:4]
 
 
+@pytest.mark.slow
 async def test_partitions_of_a_batch_are_written_concurrently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

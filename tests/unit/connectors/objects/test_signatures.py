@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import puremagic
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from puremagic import main as table
@@ -23,6 +24,7 @@ def in_place(row: table.PureMagic, filler: bytes) -> bytes:
     return (filler * 600)[:600] + signature + (filler * 600)[: -row.offset - len(signature)]
 
 
+@pytest.mark.slow
 @example(b"", b"BM", b"\0")
 @given(st.binary(max_size=40), st.sampled_from(SIGNATURES), st.binary(max_size=40))
 def test_nothing_that_is_sure_is_ruled_out(before: bytes, signature: bytes, behind: bytes) -> None:

@@ -178,6 +178,7 @@ async def test_small_objects_are_read_with_one_request_each(
         assert lake.gets() == 50
 
 
+@pytest.mark.slow
 async def test_content_encoding_is_undone(tmp_path: Path) -> None:
     class Packed(Ranged):
         def whole(self, key: str) -> Reply:
@@ -200,6 +201,7 @@ async def test_unchanged_objects_are_left_out_when_only_changes_are_read(tmp_pat
     assert second.records == [{"id": 7}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "ok"), [("skip", True), ("stop", False)])
 async def test_unreadable_objects_are_skipped_or_stop_the_run(tmp_path: Path, option: str, ok: bool) -> None:
     async with serving(Ranged({"a.jsonl": b"\0" * 9, "b.jsonl": LINES})) as lake:

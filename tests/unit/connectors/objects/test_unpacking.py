@@ -45,12 +45,14 @@ def unpacked(kind: str, packed: bytes, piece: int = 1 << 20, **limits: float) ->
     return b"".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PACK)
 @given(data=st.binary(max_size=2000), piece=st.integers(1, 300))
 def test_any_content_in_any_pieces_comes_out_whole(kind: str, data: bytes, piece: int) -> None:
     assert unpacked(kind, PACK[kind](data), piece) == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
 @given(members=st.lists(st.binary(max_size=200), min_size=1, max_size=4), piece=st.integers(1, 100))
 def test_consecutive_members_are_one_content(kind: str, members: list[bytes], piece: int) -> None:

@@ -13,10 +13,13 @@ import pytest
 import xlsxwriter
 
 from connectors.objects import workbook_format
+from connectors.objects.csv_types import ColumnType
 from connectors.objects.isolation import DocumentReader
-from connectors.objects.pages import ObjectReader
+from connectors.objects.pages import ObjectReader, RecordPlace
 from connectors.objects.params import ObjectParams
+from connectors.objects.reader_worker import CrashedError, Worker
 from connectors.objects.sheets import sheet_rows
+from connectors.objects.workbook_format import SheetRows
 from engine.errors import RecordError
 from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
 
@@ -106,6 +109,23 @@ async def test_empty_cells_and_errors_are_null() -> None:
     ]
 
 
+async def test_merged_and_uncalculated_cells_are_null() -> None:
+    buffer = io.BytesIO()
+    with xlsxwriter.Workbook(buffer, {"in_memory": True}) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["group", "n", "double", "triple"])
+        for row in (1, 2):
+            sheet.write(row, 1, row)
+            sheet.write_formula(row, 2, f"=B{row + 1}*2", None, 2 * row)
+            sheet.write_formula(row, 3, f"=B{row + 1}*3", None, "")
+        sheet.merge_range("A2:A3", "G")
+    found = good(await pages_of(reader_of(buffer.getvalue()), format="xlsx"))
+    assert found == [
+        {"group": "G", "n": 1, "double": 2, "triple": None},
+        {"group": None, "n": 2, "double": 4, "triple": None},
+    ]
+
+
 async def test_column_with_different_types_is_text() -> None:
     found = await rows_of(["id", "price"], [1001, "n/a"], ["1002-A", 2.5], [7, None], null_values=["n/a"])
     assert found == [
@@ -120,6 +140,20 @@ async def test_declared_types_take_precedence() -> None:
     pages = await pages_of(reader_of(workbook(S=rows)), format="xlsx", types={"zip": "text", "n": "integer"})
     assert (good(pages), dead(pages)) == ([{"zip": "1067", "n": 7}], {3: "WrongType"})
     assert await rows_of(["a"], [1.5], types="text") == [{"a": "1.5"}]
+
+
+async def test_only_columns_without_a_declared_type_have_to_agree() -> None:
+    asked: list[tuple[str, ColumnType | None]] = []
+
+    def agree(name: str, kind: ColumnType | None) -> ColumnType:
+        asked.append((name, kind))
+        return "text"
+
+    params = ObjectParams(format="xlsx", types={"zip": "integer"})
+    reader = reader_of(workbook(S=[["zip", "n", "none"], [1067, 7, None]]))
+    pages = [page async for page in SheetRows(params, agree).pages(reader, RecordPlace())]
+    assert good(pages) == [{"zip": 1067, "n": "7", "none": None}]
+    assert asked == [("n", "integer"), ("none", None)]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +205,7 @@ ROWS: list[list[Any]] = [
 ]
 
 
+@pytest.mark.slow
 async def test_reading_resumes_from_a_worker_at_a_page() -> None:
     reader = reader_of(workbook(S=ROWS), piece=100)
     params: dict[str, Any] = {"format": "xlsx", "page_records": 7, "max_record_bytes": 10_000}
@@ -240,11 +275,39 @@ def far_cell(data: bytes) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 async def test_worker_without_memory_makes_a_dead_letter() -> None:
     with pytest.raises(RecordError, match="2,048 MiB of memory") as caught:
         await pages_of(reader_of(far_cell(WHOLE), "a.xlsx"), format="xlsx")
     assert caught.value.kind in ("CorruptDocument", "DocumentTooLarge")
     assert len(good(await pages_of(reader_of(WHOLE), format="xlsx"))) == 50
+
+
+class SpentWorker(Worker):
+    """A reused worker that has no memory left, or has been killed."""
+
+    def __init__(self, *, killed: bool) -> None:
+        self.used = True
+        self._killed = killed
+
+    async def send(self, *pieces: bytes) -> None:
+        """Take what is sent."""
+
+    async def receive(self, within: float) -> dict[str, Any] | None:
+        if self._killed:
+            raise CrashedError(-9)
+        return {"spent": True, "last": True, "kind": "DocumentTooLarge", "message": "no memory"}
+
+    async def end(self) -> None:
+        """Have no process."""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_spent_worker_is_replaced_by_a_fresh_one(*, killed: bool) -> None:
+    async with DocumentReader() as documents:
+        assert documents._pool is not None
+        documents._pool.idle.append(SpentWorker(killed=killed))
+        assert len(good(await pages_of(reader_of(WHOLE), format="xlsx"))) == 50
 
 
 @pytest.mark.parametrize("option", [{"sheet": 1}, {"delimiter": ";"}], ids=str)

@@ -61,6 +61,7 @@ async def test_a_profile_signs_requests_and_names_the_region(
             await listed(S3Connection(endpoint=lake.url, profile="nobody"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoint", "style", "expected"),
     [

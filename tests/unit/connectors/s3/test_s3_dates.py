@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from connectors.s3.answers import parse_date
 
 
+@pytest.mark.slow
 @given(st.integers(-2_208_988_800, 253_402_300_799))  # 1900 to 9999
 def test_a_date_is_read_as_botocore_reads_it(seconds: int) -> None:
     whole = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)

@@ -157,6 +157,7 @@ async def test_renewed_credentials_sign_the_next_request() -> None:
     assert "Credential=renewed/" in second
 
 
+@pytest.mark.slow
 async def test_the_source_reads_by_lean_requests(tmp_path: Path) -> None:
     async with serving(OddS3(numbered(20))) as lake:
         source = S3Connector(S3Params(pattern=f"s3://{BUCKET}/**"), connection(lake))

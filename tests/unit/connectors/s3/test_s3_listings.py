@@ -208,6 +208,7 @@ class UnorderedWithoutToken(Unordered):
         return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lake", [FirstPageForever, EmptyForever, EmptyWithoutToken, UnorderedWithoutToken])
 async def test_a_listing_that_does_not_come_further_is_an_error(
     lake: type[OddS3], monkeypatch: pytest.MonkeyPatch
@@ -286,6 +287,7 @@ async def test_a_listing_may_leave_out_all_but_the_keys(date: str, tmp_path: Pat
     assert [record["content"] for record in ran.records] == ["object 0", "object 1", "object 2"]
 
 
+@pytest.mark.slow
 async def test_keys_that_are_encoded_in_the_listing_are_read_by_their_names(tmp_path: Path) -> None:
     keys = ["a b", "a+b", "a%2Fb", "ü/\u200b", "a\x01b", "&amp;", "a//b"]
     async with serving(OddS3({key: key.encode() for key in keys})) as lake:
@@ -311,6 +313,7 @@ class IgnoresWhereToStart(OddS3):
         return super().listing(Asked("GET", "", query, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [OddS3, WithoutToken, FirstVersionOnly, Refuses, IgnoresWhereToStart])
 async def test_a_listing_continues_after_a_key(server: type[OddS3]) -> None:
     assert await behind(server(numbered(25), page=4), "011.txt") == ALL[12:]

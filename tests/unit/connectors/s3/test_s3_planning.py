@@ -16,6 +16,7 @@ def objects_of(sizes: list[int]) -> list[ListedObject]:
     return [ListedObject(f"{number}.txt", "e", size) for number, size in enumerate(sizes)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 400_000)), max_size=60), st.integers(0, 60))
 def test_groups_are_the_rest_of_the_split_in_order_and_bounded(sizes: list[int], start: int) -> None:
     objects = objects_of(sizes)

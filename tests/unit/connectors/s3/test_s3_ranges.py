@@ -59,6 +59,7 @@ def content(ran: Ran) -> dict[str, str]:
     return {record["file_path"].rpartition("/")[2]: record["content"] for record in ran.records}
 
 
+@pytest.mark.slow
 async def test_a_large_object_arrives_in_ranges(tmp_path: Path) -> None:
     lake = Ranged()
     ran = await read(lake, tmp_path)
@@ -72,6 +73,7 @@ async def test_a_large_object_arrives_in_ranges(tmp_path: Path) -> None:
     assert large["etag"] == lake.etag(KEY).strip('"')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 600, 1800])
 @pytest.mark.parametrize("cut", [0, 17, 150])
 async def test_a_range_that_breaks_off_is_resumed(tmp_path: Path, start: int, cut: int) -> None:
@@ -85,6 +87,7 @@ async def test_a_range_that_breaks_off_is_resumed(tmp_path: Path, start: int, cu
     assert lake.ranges == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -145,6 +148,7 @@ class SendsLess(Ranged):
         return super().get(asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lake", [KnowsNoRanges({KEY: TEXT.encode()}), SendsLess()], ids=["none", "less"])
 async def test_ranges_that_a_server_makes_less_of_are_read(tmp_path: Path, lake: OddS3) -> None:
     ran = await read(lake, tmp_path)

@@ -133,6 +133,7 @@ async def test_without_etags_a_changed_object_has_another_key(tmp_path: Path) ->
         assert (await run(source(lake, mode="changed"), tmp_path)).arrived == ["001.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 403, 405, 500, 501, 503])
 async def test_a_server_that_refuses_head_is_asked_for_a_listing(tmp_path: Path, status: int) -> None:
     class Headless(OddS3):
@@ -182,6 +183,7 @@ async def test_another_version_than_the_listed_one_is_never_taken_for_it(tmp_pat
     assert (len(ran.records), ran.dead) == (4, {"002.txt": "ObjectChanged"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["bytes 0-3/{}", "bytes 0-3/*", "bytes 0-3", None])
 async def test_a_part_of_an_object_is_not_mistaken_for_the_whole(tmp_path: Path, part: str | None) -> None:
     class Partial(OddS3):
@@ -205,6 +207,7 @@ async def test_a_part_of_an_object_is_not_mistaken_for_the_whole(tmp_path: Path,
     assert (len(ran.records), ran.dead) == (4, {"002.txt": "ObjectUnreadable"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("asked_for", ["listing", "object", "look-up"])
 async def test_a_redirect_is_never_followed(tmp_path: Path, status: int, asked_for: str) -> None:
@@ -239,6 +242,7 @@ async def test_a_redirect_is_never_followed(tmp_path: Path, status: int, asked_f
     assert "region: eu-west-1" in (ran.report.error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["My_Data", "tenant:bucket", "a", "UPPER", "x" * 100, "1.2.3.4", "a..b"])
 async def test_the_server_says_which_buckets_there_are(tmp_path: Path, bucket: str) -> None:
     async with serving(OddS3(numbered(2))) as lake:
@@ -268,6 +272,7 @@ async def test_a_text_that_is_stored_packed_is_unpacked(tmp_path: Path, encoding
     assert ran.dead == {"c.txt": "ObjectDamaged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "packed"), PACKED.items(), ids=list(PACKED))
 async def test_a_text_that_is_packed_on_its_way_is_unpacked(
     tmp_path: Path, encoding: str, packed: bytes
@@ -301,6 +306,7 @@ async def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert (len(ran.records), ran.dead) == (1, {"a.txt": "ObjectTooLarge"})
 
 
+@pytest.mark.slow
 async def test_a_body_without_an_end_is_read_only_so_far(tmp_path: Path) -> None:
     class Endless(OddS3):
         def whole(self, key: str) -> Reply:

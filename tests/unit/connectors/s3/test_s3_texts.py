@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from engine.cli.display.summary import summary
 from tests.unit.connectors.s3.odd_s3 import OddS3, run, serving, source
 
@@ -30,6 +32,7 @@ async def test_replaced_characters_and_guesses_are_in_records_and_summary(tmp_pa
     assert "`read` guessed the encoding of 1 text" in said
 
 
+@pytest.mark.slow
 async def test_strict_text_makes_dead_letters_of_invalid_bytes(tmp_path: Path) -> None:
     async with serving(OddS3(TEXTS)) as lake:
         ran = await run(source(lake, strict_text=True), tmp_path)

@@ -114,6 +114,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_sink, "PART_BYTES", 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [LOST, PAGE, NOTHING], ids=["error", "page", "nothing"])
 @pytest.mark.parametrize("step", ["begin", "complete"])
 async def test_an_upload_answered_with_anything_else_is_none(step: str, odd: Reply) -> None:
@@ -123,6 +124,7 @@ async def test_an_upload_answered_with_anything_else_is_none(step: str, odd: Rep
     assert (lake.written, lake.uploads) == ([], {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["put", "part", "delete"])
 @pytest.mark.parametrize("odd", [LOST, PAGE], ids=["error", "page"])
 async def test_an_error_with_status_200_stores_nothing(
@@ -136,6 +138,7 @@ async def test_an_error_with_status_200_stores_nothing(
     assert len(lake.written) == (step == "delete")
 
 
+@pytest.mark.slow
 async def test_a_server_may_say_more_than_s3_does(monkeypatch: pytest.MonkeyPatch) -> None:
     whole(monkeypatch)
     lake = Uploads("put", Reply(200, b"<PutObjectResponse><ETag>x</ETag></PutObjectResponse>"), done=True)
@@ -143,6 +146,7 @@ async def test_a_server_may_say_more_than_s3_does(monkeypatch: pytest.MonkeyPatc
     assert lake.written == [b'{"id":"0123456789abc"}\n']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "odd"),
     [("begin", UNKNOWN), ("begin", refusal(405, "MethodNotAllowed")), ("part", NOTHING)],
@@ -155,6 +159,7 @@ async def test_a_server_without_uploads_in_parts_gets_it_whole(step: str, odd: R
     assert list(lake.objects) == [key for key in lake.objects if "_odw/" not in key]
 
 
+@pytest.mark.slow
 async def test_a_lost_answer_lets_the_upload_begin_again() -> None:
     lake = Uploads("complete", refusal(404, "NoSuchUpload"), done=True)
     with pytest.raises(TransientError, match="NoSuchUpload"):
@@ -162,6 +167,7 @@ async def test_a_lost_answer_lets_the_upload_begin_again() -> None:
     assert lake.written == [b'{"id":"0123456789abc"}\n']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "kind", "says"),
     [
@@ -180,6 +186,7 @@ async def test_a_refused_object_says_what_to_do(
         await write(Uploads("put", odd))
 
 
+@pytest.mark.slow
 async def test_files_that_are_gone_already_count_as_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole(monkeypatch)
     lake = Uploads("delete", refusal(404, "NoSuchKey"))

@@ -30,6 +30,7 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\.", lambda found: ESCAPED[found[0]], text)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(texts, texts), min_size=1))
 def test_texts_come_back_as_they_were(rows: list[tuple[str | None, str | None]]) -> None:
     assert read(copy_data(list(zip(*rows, strict=True)))) == [list(row) for row in rows]

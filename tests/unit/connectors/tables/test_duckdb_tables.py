@@ -70,6 +70,7 @@ async def test_a_file_that_another_process_holds_names_it(target: DuckdbTarget) 
     assert "only one process can write" in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_a_file_that_another_node_is_closing_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ async def test_a_file_that_another_node_is_closing_is_opened_again(
     await database.close()
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_not_duckdb_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,name\n" * 1000)
     for path, message in [

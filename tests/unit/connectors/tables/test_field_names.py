@@ -25,6 +25,7 @@ records = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", [DUCKDB, POSTGRES], ids=["duckdb", "postgres"])
 @given(rows=st.lists(records, max_size=5))
 @example(rows=[{"a": 1, "A": None}, {"A": 2}, {"a": 1, "A": 1}])

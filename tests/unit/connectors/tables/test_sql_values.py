@@ -24,6 +24,7 @@ def remembered(column: pa.Array) -> pa.Array:
     return [bound(value) for value in json.loads(json.dumps(order_values(column, "c")))]
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.integers(-(2**63), 2**63 - 1).map(lambda value: pa.array([value], pa.int64())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def batch_of(start: int, stop: int, keys: Keys, *, replay: bool = False) -> Batc
 cuts = st.lists(st.integers(1, 39), max_size=6).map(lambda places: sorted({0, 40, *places}))
 
 
+@pytest.mark.slow
 @given(first=cuts, again=cuts, done=st.integers(0, 7), ranges=st.booleans(), distinct=st.booleans())
 async def test_every_record_is_written_once_however_batches_are_cut(
     first: list[int], again: list[int], done: int, ranges: bool, distinct: bool
@@ -81,6 +83,7 @@ def test_consecutive_keys_are_one_range_and_others_hashes() -> None:
     assert len(digits.hashes) == 2
 
 
+@pytest.mark.slow
 @given(bad=st.sets(st.integers(0, 19)))
 async def test_rows_that_are_refused_fail_alone_and_in_order(bad: set[int]) -> None:
     written: list[int] = []
