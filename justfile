@@ -8,7 +8,7 @@ default:
 
 # create the environment and install everything that development needs
 install:
-    python3 -m venv .venv
+    python3 -m venv --upgrade-deps .venv
     {{bin}}/pip install -q -c constraints.txt -e '.[dev]'
 
 # run pipelines, e.g. `just run pipelines.yaml --only blobs`

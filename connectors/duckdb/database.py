@@ -210,8 +210,8 @@ class Database:
         except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException) as error:
             if _COMPUTED in str(error):
                 raise FatalError(f"{self.path}: {error}{_LEAVE_OUT}", kind="schema") from None
-            said = str(error).partition("\n")[0].replace("can't", "cannot")  # not the end of a quotation
-            text = _VALUE.sub("with a value", _QUOTED.sub("…", said))
+            line = str(error).partition("\n")[0].replace("can't", "cannot")  # its apostrophe is no quote
+            text = _VALUE.sub("with a value", _QUOTED.sub("…", line))
             raise RowsRefusedError(f"DuckDB refused the row: {text}", kind=_kind(error)) from None
         except duckdb.TransactionException as error:
             raise TransientError(f"{self.path}: another transaction got in between: {error}") from error

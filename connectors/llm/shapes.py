@@ -143,7 +143,7 @@ class Nothing(Shape):
 class Choice(Shape):
     """One of several values (texts, numbers, true, false). `spelled`: listed in words, not in the schema.
 
-    `names`: what an enum calls each of them, if that differs.
+    `names`: the names of an enum's members, "" for those that say no more than their values.
     """
 
     values: tuple[object, ...]
@@ -183,13 +183,13 @@ class Choice(Shape):
         return alike[0] if len(alike) == 1 else value
 
     def words(self) -> str:
-        told = [_spelled(value) for value in self.values]
+        plain = [_spelled(value) for value in self.values]
         named = [
             f"{value} ({name})" if len(name) > len(value) else value
-            for value, name in zip(told, self.names, strict=False)
+            for value, name in zip(plain, self.names or plain, strict=True)
         ]
-        most = FEW_VALUES if named in ([], told) else _MAX_NAMED
-        return f"one of: {'; '.join(named or told)}" if 1 < len(told) <= most else ""
+        most = FEW_VALUES if named == plain else _MAX_NAMED
+        return f"one of: {'; '.join(named)}" if 1 < len(named) <= most else ""
 
     def lists(self, value: object) -> bool:
         return any(_folded(value) == _folded(one) for one in self.values) or bool(self._named(value))

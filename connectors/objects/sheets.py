@@ -64,12 +64,12 @@ def sheet_rows(data: bytes, name: str, wanted: Mapping[str, Any]) -> Iterator[di
 
 
 def _sheet(book: Any, name: str, wanted: str | int | None) -> Any:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
     names: list[str] = book.sheet_names
     if wanted is None:
-        shown = [
-            one.name for one in book.sheets_metadata
-            if str(one.typ).endswith("WorkSheet") and str(one.visible).endswith(".Visible")
-        ]  # fmt: skip
+        kind, visible = SheetTypeEnum.WorkSheet, SheetVisibleEnum.Visible
+        shown = [one.name for one in book.sheets_metadata if (one.typ, one.visible) == (kind, visible)]
         return book.get_sheet_by_name((shown or names)[0])
     if str(wanted) in names:
         return book.get_sheet_by_name(str(wanted))

@@ -49,7 +49,7 @@ class Ledger:
         """Create the table, and delete entries that are too old."""
         async with connection.transaction():
             await self.lock(connection, [("schema", self._table)])
-            # who may write to it need not be its owner, who alone may create an index, even one that exists
+            # only the table's owner may create an index, even IF NOT EXISTS, and other users write to it too
             known = await connection.execute(
                 "SELECT to_regclass(format('%%I.%%I', coalesce(%s, current_schema(), 'public'), %s::text))",
                 [self._schema or None, f"{_NAME}_by_split"],

@@ -197,7 +197,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                     self._open = opened
                 yield opened
         except BaseException as error:
-            # another one for each refused row would cost more than the row
+            # a new connection for each refused row would cost more than the row
             usable = self._open is opened and isinstance(error, RowsRefusedError) and is_idle(opened)
             if opened is not None and not usable:
                 self._open = None

@@ -407,7 +407,7 @@ def _json_each(values: Sequence[Any]) -> list[str | None]:
     """Return the JSON of each value, None for None; raises TypeError as `_json` does."""
     try:
         texts = dump_together(values, _plain, orjson.OPT_NON_STR_KEYS).decode().split(",\n,")
-    except TypeError:  # some may need the way of `_json`
+    except TypeError:  # one of them may need what only `_json` does
         return [None if value is None else _json(value) for value in values]
     return [None if value is None else text for value, text in zip(values, texts, strict=True)]
 

@@ -7,11 +7,13 @@ import json
 import zipfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import xlsxwriter
 
+from connectors.files.source import FilesParams, FilesSource
 from connectors.objects import workbook_format
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.isolation import DocumentReader
@@ -21,6 +23,8 @@ from connectors.objects.reader_worker import CrashedError, Worker
 from connectors.objects.sheets import sheet_rows
 from connectors.objects.workbook_format import SheetRows
 from engine.errors import RecordError
+from engine.execution.engine import Engine
+from engine.testing import MemorySink, linear_plan
 from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +200,18 @@ async def test_sheet_is_chosen(sheet: str | int | None, name: str) -> None:
     assert found == [{"v": name} if name != "A" else {"hidden": 1}]
 
 
+async def test_sheets_of_one_workbook_have_keys_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "book.xlsx").write_bytes(workbook(A=[["v"], [1]], B=[["v"], [2]]))
+    keys: set[str] = set()
+    for sheet in (None, "A", "B", 2):
+        sink = MemorySink()
+        source = FilesSource(FilesParams(pattern=f"{tmp_path}/*", format="xlsx", sheet=sheet))
+        async with Engine(state_dir=tmp_path / "state") as engine:
+            assert (await engine.run(linear_plan(source, sink))).ok
+        keys |= {key.rpartition("#")[2] for key in sink.keys}
+    assert keys == {"2", "A!2", "B!2", "2!2"}
+
+
 ROWS: list[list[Any]] = [
     ["n", "t"],
     *([number, f"t{number}"] for number in range(60)),
@@ -224,6 +240,7 @@ async def test_long_texts_make_short_pages() -> None:
     assert all(page.nbytes > 32_000 for page in pages)
 
 
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
 
 
@@ -236,6 +253,7 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         (b"\n<html><table></table></html>", {}, "CorruptDocument", "HTML"),
         (b"", {}, "CorruptDocument", "not a workbook"),
         (b"%PDF-1.4\n", {}, "CorruptDocument", "not a workbook, or"),
+        (OLE + "EncryptedPackage".encode("utf-16-le"), {}, "UnsupportedDocument", "by a password"),
         (WHOLE, {"sheet": "Orders"}, "NoSuchSheet", "'S'"),
         (WHOLE, {"sheet": 2}, "NoSuchSheet", "'S'"),
         (WHOLE, {"columns": ["x"], "types": {"y": "text"}}, "WrongHeader", "'y'"),
@@ -250,6 +268,7 @@ WHOLE = workbook(S=[["a"], *([number] for number in range(50))])
         "page",
         "nothing",
         "pdf",
+        "password",
         "name",
         "number",
         "type",
