@@ -216,6 +216,7 @@ class ObjectSource(Source[P]):
             on_unreadable=self.params.on_unreadable,
             bookmarks=self.params.mode == "changed",
             folder_types=self.params.hive_types if self.params.hive_partitioning else None,
+            sheet=self.params.sheet,
             ahead=self._ahead,
         )
 

@@ -90,6 +90,7 @@ class RecordStream:
         on_unreadable: what to do with an object that cannot be read while others can.
         bookmarks: create a bookmark for each object that was read.
         folder_types: types of the columns that folders express; None to read no columns from folders.
+        sheet: the sheet that the pipeline names, part of the keys: a workbook's sheets may be merged.
         ahead: small objects that were fetched already, by key; each is taken once.
     """
 
@@ -104,6 +105,7 @@ class RecordStream:
         on_unreadable: str,
         bookmarks: bool,
         folder_types: Mapping[str, ColumnType] | None = None,
+        sheet: str | int | None = None,
         ahead: dict[str, Fetched] | None = None,
     ) -> None:
         self._store = store
@@ -114,6 +116,7 @@ class RecordStream:
         self._on_unreadable = on_unreadable
         self._bookmarks = bookmarks
         self._folder_types = folder_types
+        self._sheet = "" if sheet is None else f"{sheet}!"
         self._fetched = {} if ahead is None else ahead
 
     async def read(
@@ -264,7 +267,7 @@ class RecordStream:
         return self._fetcher.cleared([suspect]) or await self._fetcher.others_get_through({found.key})
 
     def _batch(self, found: ListedObject, page: RecordPage, end: StreamPosition, ordinal: int) -> Batch:
-        prefix = f"{self._store.prefix}{found.key}@{found.version}#"
+        prefix = f"{self._store.prefix}{found.key}@{found.version}#{self._sheet}"
         keys = PlaceKeys(prefix, page.numbers, ordinal)
         batch = Batch(page.records, keys, position=end.to_json(), nbytes=page.nbytes)
         batch.failures = page.failures

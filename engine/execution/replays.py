@@ -32,7 +32,7 @@ async def with_earlier_replays(
     A dead letter whose record has changed since the earlier replay gets a new run.
     """
     replays, obstacles = list[Replay](), list[Obstacle]()
-    selected = {one for group in groups for one in group.source.digests()}
+    selected = {letter_id(letter) for group in groups for letter in group.letters}
     for group in groups:
         left = {letter.key: letter_id(letter) for letter in group.letters}  # the last of each key is sent
         digests = group.source.digests()
@@ -70,6 +70,6 @@ async def _obstacle(engine: Engine, group: ReplayGroup, run: RunRecord, others: 
     named = "1 other" if left == 1 else f"{left:,} others"
     return (
         f"the replay {run.run_id} of them and {named} was interrupted, and may have delivered some: replay "
-        f"all together (dlq replay --pipeline {group.pipeline} --node {group.node}), or discard the others "
-        "first. --force replays these alone, and may deliver them twice"
+        f"all together (dlq replay --pipeline {group.pipeline} --node {group.node}, with the same patches), "
+        "or discard the others first. --force replays these alone, and may deliver them twice"
     )

@@ -63,9 +63,17 @@ class _Scheduled:
     def next_at(self) -> datetime | None:
         return next(ticks_after(self.settings.schedule, self.settings.time_zone, self.since), None)
 
+    def line(self) -> str:
+        times, tick = f"{self.settings.schedule} {self.settings.time_zone}", self.next_at()
+        state = f"next {tick:%Y-%m-%d %H:%M} UTC" if tick is not None else "no further runs"
+        return f"{self.pipeline}: scheduled: {times}, {state}"
+
 
 class Scheduler:
-    """Starts the runs of ticks. `say` receives a line for each run that is resumed or cannot start."""
+    """Starts the runs of ticks.
+
+    `say` receives a line for each schedule, and for each run that is resumed or cannot start.
+    """
 
     def __init__(self, host: PipelineHost, engine: Engine, say: Callable[[str], None]) -> None:
         self._host, self._engine, self._say = host, engine, say
@@ -95,6 +103,8 @@ class Scheduler:
 
     async def run(self) -> None:
         """Start runs when they are due, until it is stopped."""
+        for entry in self._entries:
+            self._say(entry.line())
         await self.look_back()
         while not self._is_stopping.is_set():
             await self.start_due()

@@ -212,6 +212,15 @@ def replace_minutes(moment: datetime) -> datetime:
     return moment.replace(minute=0, second=0)
 
 
+async def test_a_service_prints_its_schedules_when_it_starts() -> None:
+    lines: list[str] = []
+    async with serving(Clock(NOON)) as (_, engine):
+        scheduler = Scheduler(PipelineOperations("p.yaml", RunLog()), engine, lines.append)
+        scheduler.stop()
+        await scheduler.run()
+    assert lines == ["hourly: scheduled: 0 * * * * UTC, next 2026-01-01 13:00 UTC"]
+
+
 @pytest.mark.slow
 async def test_a_tick_that_cannot_start_is_tried_again(folder: Path) -> None:
     clock, lines = Clock(NOON), list[str]()

@@ -7,11 +7,13 @@ import json
 import zipfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import xlsxwriter
 
+from connectors.files.source import FilesParams, FilesSource
 from connectors.objects import workbook_format
 from connectors.objects.csv_types import ColumnType
 from connectors.objects.isolation import DocumentReader
@@ -21,6 +23,8 @@ from connectors.objects.reader_worker import CrashedError, Worker
 from connectors.objects.sheets import sheet_rows
 from connectors.objects.workbook_format import SheetRows
 from engine.errors import RecordError
+from engine.execution.engine import Engine
+from engine.testing import MemorySink, linear_plan
 from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +198,18 @@ async def test_sheet_is_chosen(sheet: str | int | None, name: str) -> None:
     data = workbook(**{"A": None, "B": [["v"], ["B"]], "C": [["v"], ["C"]], "2026": [["v"], ["2026"]]})
     found = good(await pages_of(reader_of(data), format="xlsx", sheet=sheet))
     assert found == [{"v": name} if name != "A" else {"hidden": 1}]
+
+
+async def test_sheets_of_one_workbook_have_keys_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "book.xlsx").write_bytes(workbook(A=[["v"], [1]], B=[["v"], [2]]))
+    keys: set[str] = set()
+    for sheet in (None, "A", "B", 2):
+        sink = MemorySink()
+        source = FilesSource(FilesParams(pattern=f"{tmp_path}/*", format="xlsx", sheet=sheet))
+        async with Engine(state_dir=tmp_path / "state") as engine:
+            assert (await engine.run(linear_plan(source, sink))).ok
+        keys |= {key.rpartition("#")[2] for key in sink.keys}
+    assert keys == {"2", "A!2", "B!2", "2!2"}
 
 
 ROWS: list[list[Any]] = [
