@@ -8,14 +8,14 @@ default:
 
 # create the environment and install everything that development needs
 install:
-    python3 -m venv .venv
+    python3 -m venv --upgrade-deps .venv
     {{bin}}/pip install -q -c constraints.txt -e '.[dev]'
 
 # run pipelines, e.g. `just run pipelines.yaml --only blobs`
 run *arguments:
     {{bin}}/python -m engine run {{arguments}}
 
-# run the fast tests
+# run the quick unit tests
 unit *arguments:
     {{bin}}/python -m pytest -q tests/unit {{arguments}}
 

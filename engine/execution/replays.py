@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
+from engine.contract.clock import Clock
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, Obstacle, ReplayGroup, letter_id, sent_by
-from engine.execution.engine import Engine
 from engine.execution.lease import living
 from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 from engine.state.store import StateStore
@@ -23,7 +23,8 @@ _RESUMABLE = [status for status in RunStatus if status.resumable]
 
 
 async def with_earlier_replays(
-    engine: Engine,
+    store: StateStore,
+    clock: Clock,
     groups: Sequence[ReplayGroup],
     regroup: Callable[[list[DeadLetter]], Sequence[ReplayGroup]],
 ) -> tuple[list[Replay], list[Obstacle]]:
@@ -32,15 +33,15 @@ async def with_earlier_replays(
     A dead letter whose record has changed since the earlier replay gets a new run.
     """
     replays, obstacles = list[Replay](), list[Obstacle]()
-    selected = {one for group in groups for one in group.source.digests()}
+    selected = {letter_id(letter) for group in groups for letter in group.letters}
     for group in groups:
         left = {letter.key: letter_id(letter) for letter in group.letters}  # the last of each key is sent
         digests = group.source.digests()
-        for run, sent in await _unended(engine.store, group):
+        for run, sent in await _unended(store, group):
             mine = {key for key, last in left.items() if sent.get(last) == digests[last]}
             left = {key: last for key, last in left.items() if key not in mine}
             letters = [letter for letter in group.letters if letter.key in mine]
-            reason = await _obstacle(engine, group, run, sent.keys() - selected) if mine else ""
+            reason = await _obstacle(store, clock, group, run, sent.keys() - selected) if mine else ""
             if reason:
                 obstacles.append(Obstacle(tuple(letters), reason))
             else:
@@ -59,17 +60,19 @@ async def _unended(store: StateStore, group: ReplayGroup) -> list[tuple[RunRecor
     return found
 
 
-async def _obstacle(engine: Engine, group: ReplayGroup, run: RunRecord, others: Collection[LetterId]) -> str:
+async def _obstacle(
+    store: StateStore, clock: Clock, group: ReplayGroup, run: RunRecord, others: Collection[LetterId]
+) -> str:
     """Return why a replay cannot continue without these other dead letters; "" if it can."""
-    if await living(engine.store, engine.clock, run.run_id) is not None:
+    if await living(store, clock, run.run_id) is not None:
         return f"the run {run.run_id} is replaying them now: try again when it has ended"
     where = DeadLetterFilter(pipeline=group.pipeline, node=group.node, status="open")
-    left = len({letter_id(one) for one in await engine.store.dead_letters(where)}.intersection(others))
+    left = len({letter_id(one) for one in await store.dead_letters(where)}.intersection(others))
     if not left:
         return ""
     named = "1 other" if left == 1 else f"{left:,} others"
     return (
-        f"the replay {run.run_id} of them and {named} was interrupted, and may have delivered some: replay "
-        f"all together (dlq replay --pipeline {group.pipeline} --node {group.node}), or discard the others "
-        "first. --force replays these alone, and may deliver them twice"
+        f"the interrupted replay {run.run_id} also has {named}, and may have delivered some: replay all "
+        f"together (dlq replay --pipeline {group.pipeline} --node {group.node}, with the same patches), or "
+        "discard the others first. --force, with ids, replays only these and may deliver them twice"
     )

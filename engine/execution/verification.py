@@ -171,8 +171,8 @@ async def ask_sinks(
 
 
 def not_asked(plan: Plan) -> list[Check]:
-    """Return placeholders for the sinks of a run that ended with records in flight."""
-    note = "not asked: records were still in flight"
+    """Return placeholders for the sinks of a run of which an attempt ended with records in flight."""
+    note = "not asked: it may hold records that are not settled yet"
     return [Check("records", node=node.name, note=note) for node in plan.every_node if node.kind is Kind.SINK]
 
 

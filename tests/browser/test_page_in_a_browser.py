@@ -150,6 +150,7 @@ async def test_a_run_is_started_and_its_dead_letter_corrected(chromium: str, ser
         await expect(page.get_by_text("sent by the node load")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_the_page_is_used_by_keyboard_alone(chromium: str, service: str) -> None:
     from playwright.async_api import expect
 

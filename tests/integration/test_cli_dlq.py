@@ -143,6 +143,9 @@ def test_a_killed_replay_is_completed_by_the_next_one(tmp_path: Path, verb: Verb
     assert verb("run").returncode == 0
     replay = ("dlq", "replay", "--patch", "text=1")
     assert verb(*replay, **{VARIABLE: "batch_written:2"}).returncode == -signal.SIGKILL
+    part = verb(*replay, "--limit", "1", "--dry-run")
+    assert (part.returncode, part.stdout) == (1, "")
+    assert "also has 599 others, and may have delivered some" in part.stderr
     with (tmp_path / "in.jsonl").open("a", encoding="utf-8") as lines:
         lines.write('{"text":"y"}\n')
     assert verb("run").returncode == 0  # its letter is younger than the killed replay

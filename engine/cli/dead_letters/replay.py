@@ -20,6 +20,7 @@ from engine.cli.local.run import exit_code, watched
 from engine.cli.local.signals import SignalWatch
 from engine.cli.options import DEFAULT_FILE, DlqOptions, PlaceOptions
 from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
@@ -67,19 +68,19 @@ async def replay(options: DlqOptions) -> int:
         letters = [one.letter for one in found if one.letter is not None]
         guard = None if options.force else _guard(store, found, options)
         groups, obstacles = group_dead_letters(letters, plans, patches, guard)
-        alone = _by_model(one for one in found if one.letter is None)
         codes = _report(obstacles)
+        runs: list[Replay] = [(one, None) for one in groups]
+        if guard is not None:
+            regrouped = partial(_grouped, plans=plans, patches=patches, guard=guard)
+            runs, obstacles = await with_earlier_replays(store, SystemClock(), groups, regrouped)
+            codes += _report(obstacles)
+        alone = _by_model(one for one in found if one.letter is None)
         if options.dry_run:
-            _announce(groups, alone, patches)
+            _announce([group for group, _ in runs], alone, patches)
             return most_serious(codes)
         engine = await stack.enter_async_context(
             Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
         )
-        regrouped = partial(_grouped, plans=plans, patches=patches, guard=guard)
-        runs: list[Replay] = [(one, None) for one in groups]
-        if guard is not None:
-            runs, obstacles = await with_earlier_replays(engine, groups, regrouped)
-            codes += _report(obstacles)
         code = await _replay_groups(engine, runs, found, options, output)
         if code >= SIGNALLED:
             return code

@@ -288,7 +288,7 @@ class PipelineOperations(PipelineHost):
         groups, obstacles = group_dead_letters([letter], plans, still_open=guard)
         replays: list[Replay] = [(group, None) for group in groups]
         if guard is not None and groups:
-            replays, obstacles = await with_earlier_replays(engine, groups, grouped)
+            replays, obstacles = await with_earlier_replays(engine.store, engine.clock, groups, grouped)
         if obstacles:
             raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
         ((group, before),) = replays

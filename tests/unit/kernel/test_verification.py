@@ -87,7 +87,7 @@ async def test_a_resumed_run_is_compared_over_all_its_attempts() -> None:
 
     assert (failed.status, failed.verified) == (RunStatus.FAILED, True)
     assert [(one.node, one.note) for one in failed.checks if one.verdict is Verdict.UNKNOWN] == [
-        ("n2", "not asked: records were still in flight")
+        ("n2", "not asked: it may hold records that are not settled yet")
     ]
     assert (report.attempt, report.verified, wrong(report)) == (2, True, [])
     assert (sink.asked[0].records, sink.asked[0].here) == (90, 90 - len(broken.records))
@@ -121,6 +121,7 @@ async def test_a_drained_resume_asks_no_sink_what_a_killed_attempt_left() -> Non
             report = await run.wait()
 
     assert (report.status, sink.asked, wrong(report)) == (RunStatus.INTERRUPTED, [], [])
+    assert report.checks[-1].note == "not asked: it may hold records that are not settled yet"
 
 
 async def test_a_sink_that_has_fewer_records_than_it_took_is_named() -> None:
