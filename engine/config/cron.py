@@ -45,7 +45,7 @@ def check_schedule(text: str) -> str:
         if text.strip() not in _SHORTHANDS:
             raise ValueError(f"expected one of {', '.join(_SHORTHANDS)} or `@every 10m`")
     elif len(words) != len(_FIELDS):
-        raise ValueError(f"expected five fields (minute, hour, day, month, weekday), got {len(words)}")
+        raise ValueError(f"expected five fields (minute, hour, day, month, weekday), not {len(words)}")
     else:
         values = [_values(word, *field) for word, field in zip(words, _FIELDS, strict=True)]
         if words[4].startswith("*") and min(values[2]) > max(_DAYS[month - 1] for month in values[3]):
@@ -62,7 +62,7 @@ def check_time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"expected a time zone such as Europe/Berlin, got `{name}`") from error
+        raise ValueError("expected a time zone such as Europe/Berlin") from error
     return name
 
 

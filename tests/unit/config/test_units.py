@@ -83,7 +83,7 @@ def test_schedules(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("* * * *", "expected five fields (minute, hour, day, month, weekday), got 4"),
+        ("* * * *", "expected five fields (minute, hour, day, month, weekday), not 4"),
         ("61 * * * *", "the minute `61` is outside 0-59"),
         ("* 24 * * *", "the hour `24` is outside 0-23"),
         ("* * 0 * *", "the day of the month `0` is outside 1-31"),
@@ -92,7 +92,7 @@ def test_schedules(text: str) -> None:
         ("*/0 * * * *", "the minute `*/0` has a step of 0"),
         ("*/\u0663 * * * *", "cannot parse the minute `*/\u0663`"),
         ("a/b/c * * * *", "cannot parse the minute `a/b/c`"),
-        ("5", "expected five fields (minute, hour, day, month, weekday), got 1"),
+        ("5", "expected five fields (minute, hour, day, month, weekday), not 1"),
         ("10ms", "expected `@every` with a duration of a second or more, at most 3650d"),
         ("@every 0.5s", "expected `@every` with a duration of a second or more, at most 3650d"),
         ("99999999999d", "expected `@every` with a duration of a second or more, at most 3650d"),
