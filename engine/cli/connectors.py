@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from engine.cli.arguments import add_options
 from engine.cli.options import ConnectorsOptions
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from engine.contract.component import ComponentSpec
     from engine.registry import Registry
+
+Schema: TypeAlias = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,38 +106,63 @@ def _page(spec: ComponentSpec) -> str:
 
 def _fields(model: type[BaseModel], operational: frozenset[str]) -> Iterator[str]:
     schema = model.model_json_schema(by_alias=True)
-    required = set(schema.get("required", ()))
     if not schema.get("properties"):
         yield "  nothing"
-    changeable = {model.model_fields[name].alias or name for name in operational}
-    for name, part in schema.get("properties", {}).items():
+    yield from _keys(schema, schema, {model.model_fields[name].alias or name for name in operational})
+
+
+def _keys(
+    mapping: Schema, schema: Schema, changeable: Collection[str] = (), indent: str = "  "
+) -> Iterator[str]:
+    """Yield the keys of a mapping, and below each one those of the mappings that it may be.
+
+    A key with a single value, such as `type`, comes first: it names the alternative.
+    """
+    required = set(mapping.get("required", ()))
+    for name, part in sorted(mapping.get("properties", {}).items(), key=lambda item: "const" not in item[1]):
         notes = [_type(part, schema)]
-        if name in required:
+        if name in required and "const" not in part:
             notes.append("required")
         elif "default" in part:
             notes.append(f"default {_value(part['default'])}")
         if name in changeable:
             notes.append("may change between attempts of a run")
-        yield f"  {name}  ({', '.join(notes)})"
+        yield f"{indent}{name}  ({', '.join(notes)})"
         if part.get("description"):
-            yield f"      {part['description']}"
+            yield f"{indent}    {part['description']}"
+        if len(indent) == 2:  # deeper ones would hide the others
+            for inner in _mappings(part, schema):
+                if not inner["properties"].keys() <= mapping["properties"].keys():  # as in `steps` of `map`
+                    yield from _keys(inner, schema, indent=" " * 6)
 
 
-def _type(part: dict[str, object], schema: dict[str, object]) -> str:
-    """A JSON Schema type in words."""
+def _mappings(part: Schema, schema: Schema) -> Iterator[Schema]:
+    """Yield the mappings with declared keys that a value may be, or may be a list of."""
+    part = _resolved(part, schema)
+    if "properties" in part:
+        yield part
+    for choice in filter(None, (*_choices(part), part.get("items"))):
+        yield from _mappings(choice, schema)
+
+
+def _resolved(part: Schema, schema: Schema) -> Schema:
     reference = part.get("$ref")
-    if isinstance(reference, str):
-        definitions = schema.get("$defs")
-        named = definitions.get(reference.rpartition("/")[2], {}) if isinstance(definitions, dict) else {}
-        return _type(named, schema) if isinstance(named, dict) else "value"
+    return part if reference is None else schema["$defs"][reference.rpartition("/")[2]]
+
+
+def _choices(part: Schema) -> list[Schema]:
+    return [choice for key in ("anyOf", "oneOf", "allOf") for choice in part.get(key, ())]
+
+
+def _type(part: Schema, schema: Schema) -> str:
+    """A JSON Schema type in words."""
+    part = _resolved(part, schema)
     if isinstance(part.get("enum"), list):
-        return " | ".join(_value(choice) for choice in part["enum"])  # type: ignore[attr-defined]
+        return " | ".join(_value(choice) for choice in part["enum"])
     if "const" in part:
         return _value(part["const"])
-    for key in ("anyOf", "oneOf", "allOf"):
-        choices = part.get(key)
-        if isinstance(choices, list):
-            return " | ".join(dict.fromkeys(_type(choice, schema) for choice in choices))
+    if choices := _choices(part):
+        return " | ".join(dict.fromkeys(_type(choice, schema) for choice in choices))
     if part.get("format") == "password":
         return "secret"
     items = part.get("items")

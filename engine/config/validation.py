@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.config.problems import Problems, describe, nearest, redacted, unknown
+from engine.config.problems import Problems, describe, listed, nearest, redacted, unknown
 from engine.config.values import Value
 
 M = TypeVar("M", bound=BaseModel)
@@ -133,7 +133,8 @@ def _report(group: Sequence[ErrorDetails], model: type[BaseModel], value: Value,
     found = _find(value, loc)
     if found.any_failed():
         return
-    message = " or ".join(dict.fromkeys(_wording(detail) for detail in group)).replace(" or expected", " or")
+    wordings = dict.fromkeys(_wording(detail, model) for detail in group)
+    message = " or ".join(wordings).replace(" or expected", " or")
     custom = any(not _is_core(detail) for detail in group)
     message = redacted(message, [text for text in value.secrets() if custom or len(text) >= _MIN_SECRET])
     if found is not value:
@@ -144,8 +145,13 @@ def _report(group: Sequence[ErrorDetails], model: type[BaseModel], value: Value,
     problems.add(found.place, message, _hint(found, kind))
 
 
-def _wording(detail: ErrorDetails) -> str:
-    if detail["type"] in ("model_type", "dict_type", "mapping_type", "model_attributes_type"):
+def _wording(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        owner = _model_at(model, detail["loc"])
+        fields = owner.model_fields.items() if owner else ()
+        required = listed(info.alias or name for name, info in fields if info.is_required())
+        return f"expected a mapping with {required}" if required else "expected a mapping"
+    if detail["type"] in ("dict_type", "mapping_type"):
         return "expected a mapping"
     if detail["type"] == "union_tag_invalid" and "ctx" in detail:
         return f"expected one of {detail['ctx']['expected_tags']}"

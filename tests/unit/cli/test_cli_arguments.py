@@ -343,6 +343,29 @@ def test_connectors_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean `jsonl`" in capsys.readouterr().err
 
 
+def test_keys_of_mappings_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connectors", "show", "source.http"]) == 0
+    page = capsys.readouterr().out
+    assert "      type  (page)\n          Numbered pages, until one is empty\n      end_statuses  (" in page
+    assert "\n      field  (string, required)\n" in page
+    assert main(["connectors", "show", "map"]) == 0
+    assert capsys.readouterr().out.count("rename  (object)") == 1
+
+
+def test_the_required_keys_of_a_mapping_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "connections: {c: {url: http://127.0.0.1:9}}\n"
+        "pipelines: {p: {nodes: {\n"
+        "  r: {source: http, with: {paging: page, incremental: at}},\n"
+        "  w: {sink: stdout}}}}\n"
+    )
+    assert main(["validate", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "with.paging: expected a mapping with `type`, got 'page'" in said
+    assert "with.incremental: expected a mapping with `field`, `parameter`, got 'at'" in said
+
+
 @pytest.mark.slow
 def test_every_component_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["connectors", "list", "--json"]) == 0
