@@ -118,7 +118,8 @@ class DeadLetterRoute:
         ) -> None:
             # the dead letters are safe in the store; only their copy was rejected
             if not stats.dead:
-                stats.aggregate[f"note: {without_credentials(str(failures[0][1]))[:MAX_MESSAGE_LENGTH]}"] = 1
+                reason = without_credentials(str(failures[0][1]))[:MAX_MESSAGE_LENGTH]
+                stats.aggregate[f"rejected: {reason}"] = 1  # the first
             stats.dead += len(failures)
 
         self._forward_stats = stats

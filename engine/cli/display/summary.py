@@ -157,7 +157,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         if run.first_dead_letter:
             yield f"first dead letter {one_line(run.first_dead_letter)}"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
-    if run.forward is not None and run.forward.dead:
+    if run.forward is not None:
         yield from _rejected(run.forward)
     if tally.accepted:
         yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"
@@ -176,9 +176,11 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
 
 def _rejected(forward: NodeSnapshot) -> Iterable[str]:
     """Note copies of dead letters that another sink refused."""
-    notes = [name.removeprefix("note: ") for name in forward.aggregate if name.startswith("note: ")]
-    first = f"; the first: {one_line(notes[0])}" if notes else ""
-    yield f"`{forward.name}` rejected the copies of {counted(forward.dead, 'dead letter')}{first}"
+    copies = counted(forward.dead, "dead letter")
+    for name in forward.aggregate:
+        if name.startswith("rejected: "):
+            first = one_line(name.removeprefix("rejected: "))
+            yield f"`{forward.name}` rejected the copies of {copies}; the first: {first}"
 
 
 def _costs(run: RunReport) -> Iterable[str]:

@@ -108,8 +108,8 @@ def test_the_summary_accounts_for_every_record() -> None:
 
 
 def test_rejected_copies_of_dead_letters_are_named() -> None:
-    note = {"note: POST /x answered 400": 1.0}
-    forward = NodeStats("dead_letters.forward", Kind.SINK, "http", dead=2, aggregate=note).snapshot(2.0)
+    notes = {"note: a line is lost": 1.0, "rejected: POST /x answered 400": 1.0}
+    forward = NodeStats("dead_letters.forward", Kind.SINK, "http", dead=2, aggregate=notes).snapshot(2.0)
     text = summary([report(forward=forward)], OPTIONS)
     expected = "`dead_letters.forward` rejected the copies of 2 dead letters; the first: POST /x answered 400"
     assert f"blobs: {expected}\n" in text

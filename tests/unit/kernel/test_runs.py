@@ -334,7 +334,7 @@ async def test_rejected_copies_of_dead_letters_are_reported() -> None:
 
     assert report.forward is not None
     assert (report.ok, report.forward.records_in, report.forward.dead) == (True, 2, 1)
-    assert list(report.forward.aggregate) == ["note: poison"]
+    assert list(report.forward.aggregate) == ["rejected: poison"]
 
 
 async def test_permanently_failed_forward_stops_the_run() -> None:
