@@ -15,6 +15,7 @@ from tests.parsed import modules
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_modules_are_small() -> None:
     lines = {name: module.lines for name, module in modules().items()}
 

@@ -9,14 +9,14 @@ import pytest
 
 from engine.contract.allowances import Draw
 from engine.state.store import StateStore
-from tests.contract.test_state_store import WORLDS, World
+from tests.contract.test_state_store import STORES, WORLDS, World
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_800_000_000.0
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=STORES)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 

@@ -12,7 +12,7 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.split import Split
 from engine.errors import LeaseLostError, StateError
 from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, Progress, StateStore
-from tests.contract.test_state_store import RUN, WORLDS, World, another, prepare, progress
+from tests.contract.test_state_store import RUN, STORES, WORLDS, World, another, prepare, progress
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ SPLIT = Split("a")
 MARK = Bookmark(LAKE, "memos/a.txt", "etag-1")
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=STORES)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 

@@ -17,6 +17,7 @@ from tests.contract.test_state_store import (
     MUCH_LATER,
     NOW,
     RUN,
+    STORES,
     WORLDS,
     World,
     prepare,
@@ -26,7 +27,7 @@ from tests.contract.test_state_store import (
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=STORES)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 

@@ -11,7 +11,7 @@ from engine.contract.journal import JournalEntry
 from engine.errors import StateError
 from engine.state import JournalFilter
 from engine.state.memory import MAX_JOURNAL, MAX_TRACES, MemoryStateStore
-from tests.contract.test_state_store import WORLDS, World
+from tests.contract.test_state_store import STORES, WORLDS, World
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ ENTRY = JournalEntry(
 EVERYTHING = JournalFilter()
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=STORES)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 

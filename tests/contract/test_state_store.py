@@ -97,10 +97,12 @@ WORLDS: dict[str, Callable[[Path, pytest.FixtureRequest], World]] = {
     "sqlite": SqliteWorld,
 }
 
+STORES = ["memory", pytest.param("postgres", marks=pytest.mark.slow), "sqlite"]
+
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=sorted(WORLDS))
+@pytest.fixture(params=STORES)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 

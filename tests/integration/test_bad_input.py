@@ -341,6 +341,7 @@ runpy.run_module("engine", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on file sizes to fill a disk with")
 def test_full_disk_has_its_own_exit_code(tmp_path: Path) -> None:
     state_pipeline(tmp_path, broken=40)

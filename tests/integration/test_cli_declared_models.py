@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 FILE = """\
 version: 1
@@ -37,6 +38,7 @@ def run(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_declared_model_is_loaded_read_and_extended(tmp_path: Path) -> None:
     file, lines = tmp_path / "pipelines.yaml", tmp_path / "readings.jsonl"
     file.write_text(FILE.replace(", PLACE", ""))

@@ -167,6 +167,7 @@ def test_a_killed_replay_is_not_continued_with_another_record(tmp_path: Path, ve
     assert (tmp_path / "out.jsonl").read_text() == '{"text":"1","number":1}\n{"text":"2","number":2}\n'
 
 
+@pytest.mark.slow
 def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=3").returncode == 0
     letter = listed(verb("dlq", "list", "--json", "--limit", "1"))[0]
@@ -182,6 +183,7 @@ def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:
     assert verb("dlq", "replay", str(letter["id"])).returncode == 0
 
 
+@pytest.mark.slow
 def test_letters_that_only_the_service_has_are_posted_to_it_again(tmp_path: Path, verb: Verb) -> None:
     bad = {
         "id": "b1", "bucket_name": "b", "file_path": "/", "file_name": "[DLQ]x.txt", "file_size": 1,
@@ -214,6 +216,7 @@ def test_letters_of_a_removed_pipeline_stay_and_are_explained(tmp_path: Path, ve
     assert len(listed(verb("dlq", "list", "--json"))) == 2
 
 
+@pytest.mark.slow
 def test_missing_service_is_named_and_engine_letters_are_listed(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=1").returncode == 0
     done = verb("dlq", "list", "--json", INGEST_URL="http://127.0.0.1:9")

@@ -97,6 +97,7 @@ def expire(folder: Path, year: int) -> None:
         connection.execute(f"UPDATE leases SET expires_at = '{year}-01-01T00:00:00.000Z'")
 
 
+@pytest.mark.slow
 def test_a_suspended_process_that_wakes_up_late_changes_nothing(
     folder: Path, first: subprocess.Popen[bytes], output: IO[bytes]
 ) -> None:

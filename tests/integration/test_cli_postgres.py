@@ -61,6 +61,7 @@ def verb(tmp_path: Path, postgres: Postgres) -> Iterator[Verb]:
     postgres.drop()
 
 
+@pytest.mark.slow
 def test_verbs_share_the_state_of_a_database(verb: Verb, tmp_path: Path, postgres: Postgres) -> None:
     place = f"postgresql://odw@127.0.0.1:{postgres.port}/odw"
     assert f"no state in {place.replace('odw@', '***@')}" in verb("runs", "list", code=ExitCode.ENVIRONMENT)

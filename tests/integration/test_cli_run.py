@@ -162,6 +162,7 @@ def test_resuming_an_unknown_run_is_a_usage_error(
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_too_many_dead_letters_exit_with_4_and_a_hint(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LOADING)
     limit = "pipelines.blobs.dead_letters.max=3"
@@ -172,6 +173,7 @@ def test_too_many_dead_letters_exit_with_4_and_a_hint(tmp_path: Path, engine: En
     assert "3 are allowed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_refused_connection_is_an_outage_that_names_the_service(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LOADING)
     done = engine("run", "--set", "pipelines.blobs.outage_limit=10ms", INGEST_URL="http://127.0.0.1:9")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 RULES = Path(__file__).parents[2] / "samples" / "alerts.yaml"
@@ -22,6 +23,7 @@ pipelines:
 """
 
 
+@pytest.mark.slow
 def test_a_failed_run_moves_what_the_alert_watches(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FILE)
     (tmp_path / "in.jsonl").write_text('{"id": 1}\n')

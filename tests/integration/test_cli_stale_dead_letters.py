@@ -80,6 +80,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(tmp_path, url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", few(["always", "never"], 1))
 def test_a_delivery_closes_the_letter_of_its_record(bench: Bench, validation: str) -> None:
     file = bench.folder / "pipelines.yaml"
@@ -110,6 +111,7 @@ def test_a_delivery_by_somebody_else_closes_the_letter(bench: Bench) -> None:
     assert [one["key"] for one in bench.letters("recovered")] == ["1"]
 
 
+@pytest.mark.slow
 def test_discarded_letters_keep_their_reason(bench: Bench) -> None:
     bench.load(line("1", "a", "NO-SUCH"), line("2", "b", "NO-SUCH"))
     assert bench.verb("dlq", "discard", "--reason", "x").returncode == 2

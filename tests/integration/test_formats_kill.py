@@ -136,6 +136,7 @@ def test_files_are_moved_once_through_kills(tmp_path: Path, read: str, write: st
     assert sorted(number for part in found for number in part) == list(range(ROWS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("read", "write"), pairs(("jsonl", "csv")))
 def test_objects_are_moved_once_through_kills(tmp_path: Path, minio: str, read: str, write: str) -> None:
     refill(minio, BUCKET, objects(read))

@@ -37,6 +37,7 @@ def loading(folder: Path, url: str) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 async def test_full_commit_queue_pauses_reading_without_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from tests.series import few
 RECORDS = 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", few([1, 2], 1))
 async def test_a_mixed_storm_loses_doubles_and_mixes_up_nothing(seed: int) -> None:
     clean = await storm(RECORDS, seed, share=0.0)

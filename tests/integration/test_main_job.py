@@ -158,6 +158,7 @@ async def _fail_and_replay(state: Path, env: Mapping[str, str], read: ReadBlobs)
         assert sum(item["file_name"] == "mended.txt" for item in items) == 200
 
 
+@pytest.mark.slow
 async def test_failures_die_exactly_and_a_replay_brings_them_in_once(tmp_path: Path) -> None:
     async def read() -> list[dict[str, Any]]:
         return (await read_warehouse(tmp_path))["getBlobs"]

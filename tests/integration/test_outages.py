@@ -210,6 +210,7 @@ async def test_an_outage_of_a_minute_is_waited_out_and_nothing_dies(
         await arrived_once(world, report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", few(SIDES, 1))
 async def test_longer_outage_stops_the_run_resumable_without_deaths(
     tmp_path: Path, lake: str, monkeypatch: pytest.MonkeyPatch, side: str

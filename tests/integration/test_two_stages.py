@@ -183,6 +183,7 @@ async def test_a_killed_enrichment_resumes_without_a_second_staging(s3: str, tmp
         assert await here.ids("getMedical") == await here.ids("getUnstructuredData")
 
 
+@pytest.mark.slow
 async def test_enrichment_reads_exactly_what_staging_left(s3: str, tmp_path: Path) -> None:
     async with world(s3, tmp_path) as here:
         alone = ("--only", "staging", "--param", PATTERN, "--set=pipelines.staging.on_complete=[]")

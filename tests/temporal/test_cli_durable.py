@@ -121,6 +121,7 @@ def desk(server: DevServer, tmp_path: Path, request: pytest.FixtureRequest) -> D
 SMALL = ["--param", "waiting.splits=6", "--param", "waiting.seconds=0"]
 
 
+@pytest.mark.slow
 def test_a_run_is_submitted_watched_and_listed_beside_local_ones(desk: Desk) -> None:
     with desk.worker():
         out, _ = desk.engine("submit", WAITING, *desk.installation, *SMALL, "--wait")

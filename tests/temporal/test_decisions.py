@@ -109,6 +109,7 @@ async def test_chunk_in_an_outage_is_not_parked_and_counts_its_wait(
     assert (result.status, result.failed, told) == ("completed", 0, [{}, *said])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", few(sorted(AWAY), 1))
 async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, kind: str) -> None:
     told: list[dict[str, float]] = []

@@ -44,6 +44,7 @@ FAULTS: dict[str, list[Exception | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", few(FAULTS, 1))
 async def test_histories_hold_only_references_and_counts(server: DevServer, kind: str) -> None:
     poison = (lambda record: record.endswith("7")) if kind == "poison" else None

@@ -149,6 +149,7 @@ async def test_missed_runs_are_made_up_for_within_the_window(
     assert late.info.num_actions_missed_catchup_window == missed.info.num_actions == 0
 
 
+@pytest.mark.slow
 async def test_a_schedule_of_another_installation_is_not_taken_over(clock: DevServer) -> None:
     own, other = Stubs(clock.client), Stubs(clock.client)
     async with scheduled(own, "taken", "@daily"):

@@ -97,6 +97,7 @@ def test_closed_and_ended_generators_pass(backend: str) -> None:
             runner.run(close())
 
 
+@pytest.mark.slow
 def test_an_anyio_test_that_leaves_one_open_fails(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_leaky=LEAKY)
 

@@ -45,6 +45,7 @@ async def test_a_record_is_the_same_wherever_reading_begins(stop: int, page: int
     assert await generated({"value": "faker.random_int"}, records=stop, page_size=page) == whole[:stop]
 
 
+@pytest.mark.slow
 async def test_another_seed_gives_other_records() -> None:
     assert await generated() == await generated()
     assert await generated() != await generated(seed=8)

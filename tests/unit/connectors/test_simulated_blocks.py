@@ -68,6 +68,7 @@ def test_pages_hold_the_range_in_order_and_only_the_last_is_short(
     assert all(0 < len(page) <= size for page in made[-1:])
 
 
+@pytest.mark.slow
 def test_pages_make_no_block_twice() -> None:
     class Counting(LogMaker):
         blocks = 0

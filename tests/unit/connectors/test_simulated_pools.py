@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 # Python raises a deadlock error in one of two threads that import parts of a package in a circle. It cannot
@@ -24,6 +26,7 @@ ReadablePools().words()
 """
 
 
+@pytest.mark.slow
 def test_three_sources_may_load_the_library_at_the_same_time() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HELD_WHILE_THE_PACKAGE_IS_IMPORTED],

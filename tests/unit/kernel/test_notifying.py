@@ -250,6 +250,7 @@ async def test_a_drain_leaves_a_slow_listener_the_result_for_later(
     assert not hook.messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["run", "p.yaml", "--only", "main"], ["serve", "p.yaml", "--port", "0"]])
 def test_a_killed_process_leaves_its_result_to_the_next(tmp_path: Path, hook: Hook, verb: list[str]) -> None:
     plans_of(tmp_path, hook.url, 5)

@@ -113,6 +113,7 @@ async def test_lines_cost_half(world: World) -> None:
     assert world.paid.cost_usd == pytest.approx(whole.of(200, 20) / 2)
 
 
+@pytest.mark.slow
 async def test_a_job_takes_so_many_requests(world: World) -> None:
     assert doctors(await world.ask(4, batch_size=1, batch_requests=3)) == WHOLE
     assert [len(job["lines"]) for job in world.api.jobs.values()] == [3, 1]

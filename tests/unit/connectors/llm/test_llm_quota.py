@@ -31,6 +31,7 @@ async def test_a_quota_that_is_told_is_used_in_full(burst: float) -> None:
     assert refused(quota) < 0.005
 
 
+@pytest.mark.slow
 async def test_a_quota_that_is_declared_is_used_in_full() -> None:
     clock = ScriptedClock()
     quota = provider(clock, burst=1 / 6, tells=False)
