@@ -318,3 +318,20 @@ async def test_an_interrupted_replay_continues_with_all_it_may_have_sent(
     assert (found.get(run.run_id, ""), found.get("", "")) == (continued, new)
     assert ["".join(one.key for one in each.letters) for each in obstacles] == [refused] * bool(refused)
     assert all("also has 1 other, and may have delivered some" in each.reason for each in obstacles)
+
+
+async def test_a_changed_pipeline_does_not_continue_a_replay() -> None:
+    plan = linear_plan(MemorySource([]), FaultySink([FatalError("full")]))
+    changed = replace(plan, identity_doc={"changed": True})
+
+    def grouped(some: Sequence[DeadLetter], plan: Plan = changed) -> list[ReplayGroup]:
+        return group_dead_letters(some, {"test": plan})[0]
+
+    async with Engine() as engine:
+        await engine.store.put_dead_letters([letter("n1", "a")])
+        (first,) = grouped([letter("n1", "a")], plan)
+        async with engine.start(first.plan, group_id=REPLAY_GROUP + new_group(engine)) as run:
+            assert (await run.wait()).status is RunStatus.FAILED
+        groups = grouped([letter("n1", "a")])
+        replays, obstacles = await with_earlier_replays(engine.store, engine.clock, groups, grouped)
+    assert ([before for _, before in replays], obstacles) == ([None], [])
