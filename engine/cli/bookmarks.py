@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resetting = actions.add_parser(
         "reset", help="delete bookmarks, so that the next run re-reads those inputs"
     )
-    resetting.add_argument("pipeline", metavar="PIPELINE", help="or an alias of it")
+    resetting.add_argument("pipeline", metavar="PIPELINE", help="name of the pipeline, or an alias")
     add_options(resetting, BookmarksOptions, "node", "key")
     add_options(resetting, StateOptions)
 

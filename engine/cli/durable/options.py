@@ -122,7 +122,7 @@ class ScheduleOptions(WorkerPlanOptions, RequestOptions):
     """`schedule`."""
 
     action: str = "list"
-    pipeline: str = argument("", "or an alias of it", "PIPELINE")
+    pipeline: str = argument("", "name of the pipeline, or an alias", "PIPELINE")
     overlap: str = option(
         "",
         "if the last run is still in progress: skip the new one, buffer one, or cancel the last "
