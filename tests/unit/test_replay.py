@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from engine.config.model import Settings
-from engine.contract.component import Kind, Params
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Params, Receipt
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters import replay
 from engine.dead_letters.patch import parse_patch
@@ -335,3 +337,37 @@ async def test_a_changed_pipeline_does_not_continue_a_replay() -> None:
         groups = grouped([letter("n1", "a")])
         replays, obstacles = await with_earlier_replays(engine.store, engine.clock, groups, grouped)
     assert ([before for _, before in replays], obstacles) == ([None], [])
+
+
+class StalledSink(MemorySink):
+    """Writes when it is released."""
+
+    def __init__(self) -> None:
+        self.reached, self.released = anyio.Event(), anyio.Event()
+        super().__init__(stall=self.released)
+
+    async def write(self, batch: Batch) -> Receipt:
+        self.reached.set()
+        return await super().write(batch)
+
+
+async def test_dead_letters_that_are_being_replayed_are_refused() -> None:
+    sink = StalledSink()
+    plan = linear_plan(MemorySource([]), sink)
+
+    def grouped(some: Sequence[DeadLetter]) -> list[ReplayGroup]:
+        return group_dead_letters(some, {"test": plan})[0]
+
+    async with Engine() as engine:
+        await engine.store.put_dead_letters([letter("n1", "a")])
+        (group,) = grouped([letter("n1", "a")])
+        async with (
+            engine.start(group.plan, group_id=REPLAY_GROUP + new_group(engine)) as run,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(run.wait)
+            await sink.reached.wait()
+            replays, obstacles = await with_earlier_replays(engine.store, engine.clock, [group], grouped)
+            sink.released.set()
+    reason = f"the run {run.run_id} is replaying them now: try again when it has ended"
+    assert (replays, [one.reason for one in obstacles], sink.keys) == ([], [reason], ["a"])
